@@ -1,0 +1,1 @@
+"""Neural style transfer over whole image data sets, on Ray."""

@@ -1,0 +1,333 @@
+"""Everything a user can set, and the only place where settings are validated.
+
+``StyleSettings`` are the paper's hyperparameters: each field changes pixels. ``JobSettings`` say
+where a job reads and writes and how it uses the machines: no field changes pixels. Both are frozen.
+Each field carries its help text, unit and range, from which the command line and the README's
+tables are made.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeVar
+
+CONVS_PER_BLOCK: Final = (2, 2, 4, 4, 4)  # VGG-19: arXiv 1409.1556, table 1, column E
+
+LAYERS: Final[tuple[str, ...]] = tuple(
+    f"conv{block}_{index}"
+    for block, count in enumerate(CONVS_PER_BLOCK, 1)
+    for index in range(1, count + 1)
+)
+"""VGG-19's convolutions as the paper names them: conv1_1 ... conv5_4."""
+
+ROW_OVERRIDES: Final = (
+    "content_weight",
+    "style_weight",
+    "image_size",
+    "iterations",
+    "seed",
+    "preserve_color",
+)
+"""The style settings that a manifest column of the same name sets for its row."""
+
+
+class SettingError(ValueError):
+    """A setting is unknown, of the wrong type or out of range. The message names all three."""
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    unit: str = "",
+) -> Any:
+    """A dataclass field with its documentation: ``low <= value <= high`` and ``above < value``."""
+    metadata = {"help": help, "low": low, "high": high, "above": above, "unit": unit}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleSettings:
+    """The method's hyperparameters, with the paper's names. Every field changes pixels.
+
+    Raises:
+        SettingError: on construction, when a value is out of its range.
+    """
+
+    weights: str = setting(
+        "imagenet",
+        "VGG-19 weights: 'imagenet' (torchvision), 'random' (untrained, seeded by weights_seed), "
+        "or a path or URI of a .pth or .safetensors file",
+    )
+    weights_seed: int = setting(0, "seed of 'random' weights", low=0, high=2**63 - 1)
+    pooling: Literal["avg", "max"] = setting("avg", "pooling between the blocks of VGG-19")
+    padding: Literal["zeros", "replicate", "reflect"] = setting(
+        "zeros", "padding of the convolutions; VGG-19 was trained with zeros"
+    )
+
+    content_layers: tuple[str, ...] = setting(("conv4_2",), "layers of the content loss")
+    style_layers: tuple[str, ...] = setting(
+        ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "layers of the style loss"
+    )
+    style_layer_weights: tuple[float, ...] | None = setting(
+        None, "w_l of each style layer; equal shares of 1 if not given", low=0
+    )
+    content_weight: float = setting(1e-7, "alpha, the weight of the content loss", low=0)
+    style_weight: float = setting(1.0, "beta, the weight of the style loss", low=0)
+    tv_weight: float = setting(0.0, "weight of the total variation", low=0)
+
+    image_size: int = setting(
+        512, "length of the edge named by image_edge, in the result", low=32, high=8192, unit="px"
+    )
+    image_edge: Literal["long", "short"] = setting("long", "the edge that image_size measures")
+    style_scale: float = setting(
+        1.0, "size of the style image relative to image_size", low=0.1, high=4.0
+    )
+    init_image: Literal["content", "noise"] = setting("content", "where the optimisation starts")
+    seed: int = setting(0, "seed of the white noise", low=0, high=2**63 - 1)
+    preserve_color: Literal["none", "luminance", "histogram"] = setting(
+        "none",
+        "keep the content's colours: transfer luminance only, or first give the style image the "
+        "content's colour statistics",
+    )
+
+    scales: int = setting(
+        2, "coarse-to-fine: sizes, each half of the next, down to 64 px", low=1, high=6
+    )
+    iterations: int = setting(
+        300, "most loss evaluations per image, shared equally by the scales", low=1, high=100_000
+    )
+    tolerance: float = setting(
+        0.01,
+        "stop an image when its loss fell by less than this share over 20 evaluations; 0: never",
+        low=0,
+        high=1,
+    )
+    optimizer: Literal["lbfgs", "adam"] = setting("lbfgs", "how the loss is minimised")
+    learning_rate: float = setting(
+        1.0, "step length of L-BFGS, or Adam's rate in grey levels", above=0, high=100
+    )
+    history_size: int = setting(10, "curvature pairs that L-BFGS keeps", low=1, high=200)
+    curvature_test: Literal["cosine", "absolute"] = setting(
+        "cosine",
+        "which curvature pairs L-BFGS keeps: s.y > 1e-6 |s||y|, or torch's s.y > 1e-10",
+    )
+    first_step: float = setting(
+        1.0, "largest change of a pixel in the first step; 0: torch's rule", low=0, unit="levels"
+    )
+    backtracks: int = setting(
+        6,
+        "how often a step that does not lower the loss is shortened; 0: any step is taken",
+        low=0,
+        high=30,
+    )
+    spectral_exponent: float = setting(
+        0.75, "p of the 1/f^p preconditioner; 0: none", low=0, high=2
+    )
+    color_preconditioner: bool = setting(
+        True, "precondition by the colour covariance of the style image"
+    )
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+        for name in ("content_layers", "style_layers"):
+            chosen: tuple[str, ...] = getattr(self, name)
+            unknown = [layer for layer in chosen if layer not in LAYERS]
+            if unknown:
+                raise SettingError(
+                    f"{name}: {unknown[0]!r} is no layer of VGG-19; choose from "
+                    f"{LAYERS[0]} ... {LAYERS[-1]}"
+                )
+            if len(set(chosen)) != len(chosen):
+                raise SettingError(f"{name}: {','.join(chosen)} names a layer twice")
+        if not self.content_layers and not self.style_layers:
+            raise SettingError("content_layers and style_layers are both empty: nothing to match")
+        weights = self.style_layer_weights
+        if weights is not None and len(weights) != len(self.style_layers):
+            raise SettingError(
+                f"style_layer_weights: {len(weights)} weights for {len(self.style_layers)} "
+                "style_layers; give one for each"
+            )
+        if not self.weights:
+            raise SettingError("weights: '' is empty; give 'imagenet', 'random', a path or a URI")
+
+    @property
+    def w(self) -> dict[str, float]:
+        """w_l of each style layer, in the order of ``style_layers``."""
+        count = len(self.style_layers)
+        values = self.style_layer_weights or (1.0 / count,) * count
+        return dict(zip(self.style_layers, values, strict=True))
+
+    @property
+    def deepest_layer(self) -> str:
+        """The last layer that any loss reads; the network is cut after it."""
+        return max((*self.content_layers, *self.style_layers), key=LAYERS.index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings:
+    """Where a job reads and writes, and how it uses the machines. No field changes pixels.
+
+    Raises:
+        SettingError: on construction, when a value is out of its range.
+    """
+
+    manifest: str = setting("", "Parquet file or directory of pairs: path or URI")
+    output: str = setting("", "directory of the results: path or URI")
+    limit: int | None = setting(None, "take only the first pairs of the manifest", low=1)
+    retry_errors: bool = setting(False, "do the rows again that ended as errors in an earlier run")
+    overwrite: bool = setting(
+        False, "delete an earlier run's results in this output and start afresh"
+    )
+
+    actors: tuple[int, int] | None = setting(
+        None, "MIN:MAX style actors; chosen from the machine if not given", low=1, high=10_000
+    )
+    gpus_per_actor: float | None = setting(
+        None, "GPUs of an actor, fractions allowed; 1 where Ray has GPUs, else 0", low=0, high=1
+    )
+    cpus_per_actor: float | None = setting(
+        None, "CPUs that Ray reserves for an actor; chosen if not given", above=0, high=1024
+    )
+    batch_size: int | None = setting(
+        None, "most pairs optimised together; 8 on a GPU, 1 on a CPU if not given", low=1, high=1024
+    )
+    rows_per_block: int | None = setting(
+        None,
+        "pairs between two commits: what a killed job may redo, per actor; 4 batches if not given",
+        low=1,
+        high=100_000,
+    )
+    style_cache: int = setting(64, "style targets that an actor keeps", low=1, high=100_000)
+
+    format: Literal["png", "jpg", "webp"] = setting("png", "file format of the results")
+    quality: int = setting(95, "quality of jpg and webp", low=1, high=100)
+    max_pixels: int = setting(
+        100_000_000, "largest image that is decoded", low=1024, high=2**31, unit="px"
+    )
+    allow_schemes: tuple[str, ...] = setting(
+        (),
+        "URI schemes that rows may use beside the manifest's own and the object stores', "
+        "for example https,file",
+    )
+    storage_options: Mapping[str, Any] | None = setting(
+        None, 'fsspec options by scheme, as JSON: {"s3": {"endpoint_url": "..."}}'
+    )
+    verbose: bool = setting(False, "show Ray's own log")
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+        for name in ("manifest", "output"):
+            if not getattr(self, name):
+                raise SettingError(f"{name}: is missing; give a path or a URI")
+        if self.actors is not None:
+            low, high = self.actors
+            if low > high:
+                raise SettingError(f"actors: {low}:{high} is out of range; give 1 <= MIN <= MAX")
+        if self.retry_errors and self.overwrite:
+            raise SettingError("retry_errors and overwrite exclude each other: choose one")
+
+
+Settings = TypeVar("Settings", StyleSettings, JobSettings)
+
+
+def fingerprint(settings: StyleSettings, weights_digest: str) -> str:
+    """16 hex digits over every field that changes pixels and over the weights themselves."""
+    fields = dataclasses.asdict(settings)
+    del fields["weights"]  # the digest says it better: one file may have several names
+    del fields["weights_seed"]
+    text = json.dumps([fields, weights_digest], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def replace(settings: Settings, **changes: Any) -> Settings:
+    """``settings`` with some fields changed.
+
+    Raises:
+        SettingError: for a name that is no setting or a value out of range.
+    """
+    names = [spec.name for spec in dataclasses.fields(settings)]
+    for name in changes:
+        if name not in names:
+            raise SettingError(f"{name}: is no setting; choose from {', '.join(names)}")
+    return dataclasses.replace(settings, **changes)
+
+
+def describe_range(spec: "dataclasses.Field[Any]") -> str:
+    """A field's range in words: ``32 to 8192 px``, ``avg | max``; empty if all is allowed."""
+    choices = choices_of(spec)
+    if choices:
+        return " | ".join(choices)
+    low, high, above, unit = (spec.metadata[key] for key in ("low", "high", "above", "unit"))
+    text = ""
+    if above is not None:
+        text = f"above {above:g}"
+    elif low is not None:
+        text = f"at least {low:g}" if high is None else f"{low:g}"
+    if high is not None:
+        text = f"{text} to {high:.10g}" if above is None else f"{text}, at most {high:g}"
+    return f"{text} {unit}".strip()
+
+
+def choices_of(spec: "dataclasses.Field[Any]") -> tuple[str, ...]:
+    """The values of a ``Literal`` field, else nothing."""
+    hint = spec.type
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+
+
+def _check_fields(settings: StyleSettings | JobSettings) -> None:
+    for spec in dataclasses.fields(settings):
+        value = getattr(settings, spec.name)
+        if not _has_type(value, spec.type):
+            raise SettingError(
+                f"{spec.name}: {value!r} is not {_type_name(spec)}; "
+                f"range: {describe_range(spec) or _type_name(spec)}"
+            )
+        numbers = value if isinstance(value, tuple) else (value,)
+        for number in numbers:
+            if isinstance(number, (int, float)) and not isinstance(number, bool):
+                _check_number(spec, number)
+
+
+def _check_number(spec: "dataclasses.Field[Any]", number: float) -> None:
+    low, high, above = (spec.metadata[key] for key in ("low", "high", "above"))
+    if (
+        not math.isfinite(number)
+        or (low is not None and number < low)
+        or (high is not None and number > high)
+        or (above is not None and number <= above)
+    ):
+        raise SettingError(
+            f"{spec.name}: {number!r} is out of range; range: {describe_range(spec) or 'finite'}"
+        )
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return value in args
+    if origin in (typing.Union, types.UnionType):
+        return any(_has_type(value, arg) for arg in args)
+    if origin is tuple:
+        items = isinstance(value, tuple)
+        if args[-1] is Ellipsis:
+            return items and all(_has_type(item, args[0]) for item in value)
+        return items and len(value) == len(args) and all(map(_has_type, value, args))
+    if isinstance(value, bool):
+        return hint is bool
+    if hint is float:
+        return isinstance(value, (int, float))
+    return isinstance(value, origin or hint)
+
+
+def _type_name(spec: "dataclasses.Field[Any]") -> str:
+    hint = spec.type
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

@@ -1,0 +1,58 @@
+"""Keeping the content's colours.
+
+Source: Gatys, Bethge, Hertzmann, Shechtman, "Preserving Color in Neural Artistic Style Transfer",
+arXiv 1606.05897. Images are (3, H, W), RGB in [0, 1].
+"""
+
+import torch
+from torch import Tensor
+
+RGB_TO_YIQ = (
+    (0.299, 0.587, 0.114),
+    (0.595716, -0.274453, -0.321263),
+    (0.211456, -0.522591, 0.311135),
+)
+
+
+def _to_yiq(image: Tensor) -> Tensor:
+    return torch.einsum("ij,jhw->ihw", torch.tensor(RGB_TO_YIQ).to(image), image)
+
+
+def _to_rgb(image: Tensor) -> Tensor:
+    inverse = torch.linalg.inv(torch.tensor(RGB_TO_YIQ, dtype=torch.float64)).to(image)
+    return torch.einsum("ij,jhw->ihw", inverse, image)
+
+
+def luminance(image: Tensor) -> Tensor:
+    """Y of YIQ, repeated over three channels. (3, H, W) -> (3, H, W)."""
+    return _to_yiq(image)[:1].expand(3, -1, -1).contiguous()
+
+
+def match_luminance(style_image: Tensor, content_image: Tensor) -> Tensor:
+    """The style's luminance with the mean and deviation of the content's (section 4, eq. 10)."""
+    style, content = luminance(style_image), luminance(content_image)
+    deviation = style.std(correction=0).clamp_min(1e-6)
+    matched = (style - style.mean()) * (content.std(correction=0) / deviation) + content.mean()
+    return matched.clamp(0, 1)
+
+
+def restore_color(stylized: Tensor, content_image: Tensor) -> Tensor:
+    """The luminance of ``stylized`` with the content's colours I and Q; both (3, H, W)."""
+    yiq = torch.cat([_to_yiq(stylized)[:1], _to_yiq(content_image)[1:]])
+    return _to_rgb(yiq).clamp(0, 1)
+
+
+def match_color(style_image: Tensor, content_image: Tensor) -> Tensor:
+    """The style image with mean and covariance of the content's colours (section 3, eq. 4 to 8).
+
+    The transform is the symmetric one of Image Analogies: C_content^(1/2) C_style^(-1/2).
+    """
+    style, content = style_image.flatten(1).double(), content_image.flatten(1).double()
+    eye = 1e-8 * torch.eye(3, dtype=torch.float64, device=style.device)
+    roots = []
+    for colors, power in ((content, 0.5), (style, -0.5)):
+        values, vectors = torch.linalg.eigh(torch.cov(colors, correction=0) + eye)
+        roots.append(vectors @ torch.diag(values.clamp_min(1e-8) ** power) @ vectors.T)
+    centred = style - style.mean(dim=1, keepdim=True)
+    matched: Tensor = roots[0] @ roots[1] @ centred + content.mean(dim=1, keepdim=True)
+    return matched.to(style_image).view_as(style_image).clamp(0, 1)

@@ -1,0 +1,50 @@
+"""The paper's losses (Gatys, Ecker, Bethge, arXiv 1508.06576, equations 1 to 7), per sample.
+
+F^l in R^(N_l x M_l): rectified activations of the generated image in layer l, here (B, N, H, W)
+with N = N_l filters and M_l = H * W positions. P^l: the content image's. A^l: the style image's
+Gram matrix. Each function gives one number per sample, (B,).
+"""
+
+from torch import Tensor
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """Equation 3: G_ij = sum_k F_ik F_jk, not divided by anything. (B, N, H, W) -> (B, N, N).
+
+    Half precision is widened to float32 first: float16 sums over positions overflow.
+    """
+    F = _wide(features).flatten(2)  # (B, N, M)
+    return F @ F.transpose(1, 2)
+
+
+def content_loss(features: Tensor, content_features: Tensor) -> Tensor:
+    """Equation 1: L_content = 1/2 sum_ij (F_ij - P_ij)^2. Two (B, N, H, W) -> (B,)."""
+    return 0.5 * (_wide(features) - _wide(content_features)).square().flatten(1).sum(dim=1)
+
+
+def style_loss(features: Tensor, style_gram: Tensor) -> Tensor:
+    """Equation 4: E_l = 1/(4 N_l^2 M_l^2) sum_ij (G_ij - A_ij)^2. -> (B,).
+
+    Args:
+        features: F (B, N, H, W).
+        style_gram: A (B, N, N) for M = H * W positions; the Gram matrix of a style image with M'
+            positions is to be multiplied by M / M' first.
+    """
+    N, M = features.shape[1], features.shape[2] * features.shape[3]
+    # Divided before it is squared, so that float32 holds it at any size: (G - A)/M is of order 1.
+    difference = (gram_matrix(features) - style_gram) / M
+    return difference.square().flatten(1).sum(dim=1) / (4 * N**2)
+
+
+def tv_loss(images: Tensor) -> Tensor:
+    """Total variation: squared differences of neighbouring pixels. (B, 3, H, W) -> (B,).
+
+    Not in the paper; after Mahendran and Vedaldi, arXiv 1412.0035, with beta = 2.
+    """
+    across = (images[..., :, 1:] - images[..., :, :-1]).square().flatten(1).sum(dim=1)
+    down = (images[..., 1:, :] - images[..., :-1, :]).square().flatten(1).sum(dim=1)
+    return across + down
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.itemsize < 4 else x

@@ -1,0 +1,114 @@
+"""VGG-19's convolutions as a feature extractor.
+
+Source: Simonyan and Zisserman, arXiv 1409.1556 (the network); Gatys, Ecker, Bethge, arXiv
+1508.06576 (no fully connected layers, average in place of max pooling). The layers come from
+torchvision; a state dict with fewer filters per layer gives a narrower network of the same form.
+"""
+
+from collections.abc import Collection, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.vgg import make_layers
+
+from pipeline.settings import CONVS_PER_BLOCK, LAYERS
+
+StateDict = dict[str, Tensor]
+Pooling = Literal["avg", "max"]
+Padding = Literal["zeros", "replicate", "reflect"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def conv_indices() -> dict[str, int]:
+    """Layer name to index N of its convolution ``features.N`` in torchvision's ``vgg19``."""
+    indices, index = {}, 0
+    for block, count in enumerate(CONVS_PER_BLOCK, 1):
+        for conv in range(1, count + 1):
+            indices[f"conv{block}_{conv}"] = index
+            index += 2  # the convolution and its ReLU
+        index += 1  # the pooling
+    return indices
+
+
+CONV_INDEX = conv_indices()
+
+
+def tensor_names(layer: str) -> tuple[str, str]:
+    """The state dict's names of the layer's weight and bias."""
+    index = CONV_INDEX[layer]
+    return f"features.{index}.weight", f"features.{index}.bias"
+
+
+def layers_up_to(deepest_layer: str) -> tuple[str, ...]:
+    """The layers from conv1_1 to ``deepest_layer``, both included."""
+    return LAYERS[: LAYERS.index(deepest_layer) + 1]
+
+
+class VGG(nn.Module):
+    """Rectified activations F^l of VGG-19, frozen, cut after ``deepest_layer``.
+
+    Args:
+        state: ``features.N.weight`` (N_l, N_{l-1}, 3, 3) and ``features.N.bias`` (N_l,), float32.
+        deepest_layer: the last layer that is built.
+        pooling: ``avg`` as in the paper, or ``max`` as VGG-19 was trained.
+        padding: how the convolutions pad; VGG-19 was trained with ``zeros``.
+    """
+
+    def __init__(
+        self,
+        state: StateDict,
+        *,
+        deepest_layer: str,
+        pooling: Pooling = "avg",
+        padding: Padding = "zeros",
+    ) -> None:
+        super().__init__()
+        layers = layers_up_to(deepest_layer)
+        plan: list[int | str] = []
+        for before, layer in zip((layers[0], *layers), layers, strict=False):
+            if before[4] != layer[4]:
+                plan.append("M")
+            plan.append(state[tensor_names(layer)[0]].shape[0])
+        features = make_layers(plan, batch_norm=False)
+        for index, module in enumerate(features):
+            if isinstance(module, nn.MaxPool2d) and pooling == "avg":
+                features[index] = nn.AvgPool2d(kernel_size=2, stride=2)
+            if isinstance(module, nn.Conv2d):
+                module.padding_mode = padding
+        self.features = features
+        self.layers = layers
+        own = {name for layer in layers for name in tensor_names(layer)}
+        self.load_state_dict({name: state[name] for name in own})
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def activations(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Each layer's name and F^l (B, N_l, H_l, W_l), from the input upwards.
+
+        Args:
+            images: (B, 3, H, W), RGB in [0, 1].
+        """
+        x = (images - self.get_buffer("mean")) / self.get_buffer("std")
+        names = iter(self.layers)
+        for module in self.features:
+            x = module(x)
+            # torchvision's ReLU works in place, so what a convolution wrote is gone: F^l is taken
+            # behind the ReLU, as in the paper ("filter responses" of the rectified network).
+            if isinstance(module, nn.ReLU):
+                yield next(names), x
+
+    def forward(self, images: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
+        """F^l of the named layers, each (B, N_l, H_l, W_l), for images (B, 3, H, W) in [0, 1]."""
+        wanted = set(layers)
+        found: dict[str, Tensor] = {}
+        for name, activation in self.activations(images):
+            if name in wanted:
+                found[name] = activation
+                if len(found) == len(wanted):
+                    break
+        return found
