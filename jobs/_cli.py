@@ -1,0 +1,135 @@
+"""The command line, made from the settings' dataclasses: one option for each field."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from pipeline.settings import (
+    JobSettings,
+    SettingError,
+    StyleSettings,
+    choices_of,
+    describe_range,
+)
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+METAVARS = {int: "N", float: "X", str: "TEXT"}
+
+
+def add_settings(parser: argparse.ArgumentParser, title: str, settings: type) -> None:
+    """Add a group with an option for each field; an option not given leaves nothing behind."""
+    group = parser.add_argument_group(title)
+    for spec in dataclasses.fields(settings):
+        option = "--" + spec.name.replace("_", "-")
+        notes = [describe_range(spec)]
+        if spec.default not in (None, "", ()) and spec.default is not False:
+            notes.append(f"default {_shown(spec.default)}")
+        note = "; ".join(note for note in notes if note)
+        text = spec.metadata["help"] + (f" [{note}]" if note else "")
+        if spec.type is bool:
+            on_off = argparse.BooleanOptionalAction if spec.default else "store_true"
+            group.add_argument(option, action=on_off, default=argparse.SUPPRESS, help=text)
+            continue
+        metavar = "|".join(choices_of(spec)) or METAVARS.get(_plain_type(spec), "LIST")
+        group.add_argument(option, default=argparse.SUPPRESS, help=text, metavar=metavar)
+
+
+def parse(
+    argv: Sequence[str] | None, parser: argparse.ArgumentParser
+) -> tuple[StyleSettings, JobSettings]:
+    """Settings from a ``--config`` file and the options given; options win.
+
+    Raises:
+        SettingError: an unknown name, or a value of a wrong type or out of range.
+    """
+    parser.add_argument(
+        "--config", help="YAML or TOML file of settings by name, without the dashes"
+    )
+    add_settings(parser, "the job", JobSettings)
+    add_settings(parser, "the method: each of these changes pixels", StyleSettings)
+    given = vars(parser.parse_args(argv))
+    config = given.pop("config")
+    values = _read_config(config) if config else {}
+    job_specs = {spec.name: spec for spec in dataclasses.fields(JobSettings)}
+    style_specs = {spec.name: spec for spec in dataclasses.fields(StyleSettings)}
+    style: dict[str, Any] = {}
+    job: dict[str, Any] = {}
+    for name, value in {**values, **given}.items():
+        if name in style_specs:
+            style[name] = convert(style_specs[name], value)
+        elif name in job_specs:
+            job[name] = convert(job_specs[name], value)
+        else:
+            known = ", ".join([*style_specs, *job_specs])
+            raise SettingError(f"{name}: is no setting; choose from {known}")
+    return StyleSettings(**style), JobSettings(**job)
+
+
+def convert(spec: "dataclasses.Field[Any]", value: Any) -> Any:
+    """A string from the command line, or a value from a file, as the field's type.
+
+    Raises:
+        SettingError: it cannot be read so.
+    """
+    hint = _plain_type(spec)
+    try:
+        return _convert(hint, value)
+    except (ValueError, TypeError) as error:
+        allowed = describe_range(spec) or getattr(hint, "__name__", str(hint))
+        raise SettingError(f"{spec.name}: {value!r} cannot be read; range: {allowed}") from error
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        item = typing.get_args(hint)[0]
+        if isinstance(value, str):
+            separator = "," if Ellipsis in typing.get_args(hint) else ":"
+            value = [part for part in value.split(separator) if part]
+            if separator == ":" and len(value) == 1:  # --actors 4 is 4:4
+                value = value * 2
+        elif isinstance(value, int):
+            value = [value, value]
+        return tuple(_convert(item, part) for part in value)
+    if origin is not None and origin is not Literal:  # a mapping
+        return json.loads(value) if isinstance(value, str) else value
+    if hint in (int, float) and isinstance(value, (str, int)) and not isinstance(value, bool):
+        return hint(value)
+    return value
+
+
+def _plain_type(spec: "dataclasses.Field[Any]") -> Any:
+    """The field's type without ``| None``."""
+    if typing.get_origin(spec.type) not in (typing.Union, types.UnionType):
+        return spec.type
+    return next(hint for hint in typing.get_args(spec.type) if hint is not types.NoneType)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text()
+        values = tomllib.loads(text) if path.endswith(".toml") else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise SettingError(f"config {path}: cannot be read: {first}") from error
+    if not isinstance(values, dict):
+        raise SettingError(f"config {path}: must hold settings by name, as 'image_size: 512'")
+    return values

@@ -1,0 +1,70 @@
+"""Stylise every pair of a manifest.
+
+    python -m jobs.stylize --manifest ./pairs.parquet --output ./out
+    ray job submit --working-dir . -- python -m jobs.stylize \\
+        --manifest s3://bucket/manifest/ --output s3://bucket/out/ --gpus-per-actor 1 --actors 1:8
+
+The same command again does what is missing. Exit code: 0 all pairs are done, 1 some of them ended
+as error records, 2 nothing could be started, 130 stopped by Ctrl-C.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ray.exceptions import RayError
+
+from jobs._cli import parse
+from pipeline.engine.job import JobError, run_job
+from pipeline.settings import SettingError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.stylize",
+        usage="python -m jobs.stylize --manifest URI --output URI [options]",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    signal.signal(signal.SIGTERM, _interrupt)  # ray job stop
+    try:
+        style, job = parse(argv, parser)
+        summary = run_job(style, job)
+    except (SettingError, JobError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; what is recorded stays, the same command does the rest", file=sys.stderr)
+        return 130
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        print(
+            f"error: the run broke off ({reason}); what is recorded stays, the same command does "
+            "the rest, --verbose shows Ray's log",
+            file=sys.stderr,
+        )
+        return 1
+    print_summary(summary, job.output)
+    return 1 if summary["error"] else 0
+
+
+def print_summary(summary: dict[str, Any], output: str) -> None:
+    """The job in a few lines, on standard output."""
+    print(f"{summary['ok']} ok, {summary['error']} errors of {summary['manifest_rows']} pairs")
+    for error_class, count in summary["errors_by_class"].items():
+        print(f"  {error_class}: {count}")
+    print(f"images, records and summary.json lie in {output}")
+    if summary["error"]:
+        print("records with status 'error' say why; --retry-errors does these pairs again")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""Why a row of the manifest did not become an image, in stable words that can be counted."""
+
+from typing import Literal
+
+ErrorClass = Literal[
+    "bad_row",  # a null URI, an override out of range, a blend that does not fit
+    "bad_name",  # a pair_id, output_name, label or split that cannot be part of a path
+    "scheme_not_allowed",
+    "not_found",
+    "access_denied",
+    "read_failed",
+    "empty_file",
+    "not_an_image",
+    "truncated_image",
+    "image_too_large",
+    "image_too_small",
+    "non_finite_loss",
+    "out_of_memory",
+    "write_failed",
+    "unexpected",
+]
+
+
+class RowError(Exception):
+    """A fault of one row: it becomes a record with ``status == "error"``, and the job goes on."""
+
+    def __init__(self, error_class: ErrorClass, message: str) -> None:
+        super().__init__(message)
+        self.error_class = error_class

@@ -1,0 +1,371 @@
+"""The manifest: what a user hands in, checked and brought into one form.
+
+Columns: ``content_uri`` (string) and ``style_uri`` (string, or list of strings for a blend) are
+required; ``style_blend`` (list of numbers), ``pair_id``, ``output_name``, ``label``, ``split`` and
+the overrides ``content_weight``, ``style_weight``, ``image_size``, ``iterations``, ``seed``,
+``preserve_color`` are optional; all others are carried into the records untouched.
+
+Faults of the manifest as a whole end the job before work begins. A fault of one row stays with the
+row: the plan carries it in ``fault_class`` and ``fault_message``, and it becomes an error record.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from pipeline.data import storage
+from pipeline.data.errors import RowError
+from pipeline.data.records import RECORD_SCHEMA
+from pipeline.settings import ROW_OVERRIDES, SettingError, StyleSettings, replace
+
+CHUNK = 65_536
+"""Rows of one file of the plan; equal styles are brought together within it."""
+
+NAME = re.compile(r"(?!__)\w[\w .,()+=@~-]*")
+"""What a pair_id, output_name, label or split may be: one part of a path on any storage."""
+
+LONGEST_NAME = 200
+"""Bytes: file systems take 255, and temporary names add a few."""
+
+OWN_COLUMNS = (
+    "content_uri",
+    "style_uri",
+    "style_blend",
+    "pair_id",
+    "output_name",
+    "label",
+    "split",
+    *ROW_OVERRIDES,
+)
+
+PLAN_SCHEMA = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("manifest_row", pa.int64()),
+        ("content_uri", pa.string()),
+        ("style_uri", pa.list_(pa.string())),
+        ("style_blend", pa.list_(pa.float64())),
+        ("file_stem", pa.string()),
+        ("label", pa.string()),
+        ("split", pa.string()),
+        ("overrides", pa.string()),
+        ("fault_class", pa.string()),
+        ("fault_message", pa.string()),
+    ]
+)
+
+
+class ManifestError(ValueError):
+    """The manifest as a whole cannot be used. The message says which file and what to do."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An opened manifest. ``carried``: record column to manifest column, for unknown columns."""
+
+    dataset: pyarrow.dataset.Dataset
+    shown: str
+    carried: dict[str, str]
+
+    @property
+    def extra(self) -> pa.Schema:
+        """The schema of the carried columns under their names in the records."""
+        schema = self.dataset.schema
+        return pa.schema([schema.field(old).with_name(new) for new, old in self.carried.items()])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a manifest asks for: its rows, how many of them are faulty, and a digest of all ids."""
+
+    rows: int
+    faulty: int
+    digest: str
+    id_hashes: npt.NDArray[np.int64]
+    """One for each row: 8 bytes instead of the text, so that a million rows fit in a driver."""
+
+    def count_done(self, done: Iterable[str]) -> int:
+        """How many rows are among the ids ``done``."""
+        known = np.fromiter(map(hash, done), dtype=np.int64)
+        return int(np.isin(self.id_hashes, known).sum())
+
+
+def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
+    """The Parquet file, or directory of Parquet files, with checked columns.
+
+    Raises:
+        ManifestError: missing, empty, not Parquet, or a column is missing or of a wrong type.
+    """
+    shown = storage.redact(uri)
+    try:
+        fs, path = storage.arrow_filesystem(uri, options)
+        info = fs.get_file_info(path)
+    except Exception as error:
+        raise ManifestError(
+            f"manifest {shown}: cannot be reached: {storage.reason(error)}"
+        ) from error
+    if info.type == pyarrow.fs.FileType.NotFound:
+        raise ManifestError(f"manifest {shown}: does not exist")
+    if info.type == pyarrow.fs.FileType.File and not info.size:
+        raise ManifestError(f"manifest {shown}: the file is empty")
+    try:
+        dataset = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet")
+        files = dataset.files
+    except Exception as error:
+        raise ManifestError(f"manifest {shown}: not Parquet: {storage.reason(error)}") from error
+    if not files:
+        raise ManifestError(f"manifest {shown}: the directory holds no Parquet file")
+    _check_columns(dataset.schema, shown)
+    return Manifest(dataset, shown, _carried_columns(dataset.schema))
+
+
+def _check_columns(schema: pa.Schema, shown: str) -> None:
+    def is_text(kind: pa.DataType) -> bool:
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+    for column in ("content_uri", "style_uri"):
+        if column not in schema.names:
+            raise ManifestError(
+                f"manifest {shown}: column {column!r} is missing; it has {', '.join(schema.names)}"
+            )
+        kind = schema.field(column).type
+        if column == "style_uri" and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            kind = kind.value_type
+        if not is_text(kind) and not pa.types.is_null(kind):
+            raise ManifestError(
+                f"manifest {shown}: column {column!r} holds {kind}; it must hold strings"
+            )
+
+
+def _carried_columns(schema: pa.Schema) -> dict[str, str]:
+    """Unknown columns by their name in the records: ``manifest_width`` where ``width`` is taken."""
+    taken = {*PLAN_SCHEMA.names, *RECORD_SCHEMA.names}
+    carried = {}
+    for name in schema.names:
+        if name not in OWN_COLUMNS:
+            carried[f"manifest_{name}" if name in taken else name] = name
+    return carried
+
+
+def write_plan(
+    manifest: Manifest,
+    target: str,
+    options: storage.StorageOptions,
+    *,
+    base: str,
+    settings: StyleSettings,
+    fingerprint: str,
+    allowed: frozenset[str],
+    limit: int | None,
+) -> Plan:
+    """Write the manifest in the plan's form below ``target``, rows of equal style side by side.
+
+    Args:
+        manifest: from ``open_manifest``.
+        target: directory; what it held is deleted.
+        options: of the storage.
+        base: directory that relative URIs are relative to.
+        settings: the job's; overrides are checked against them.
+        fingerprint: of the settings; part of derived ids.
+        allowed: URI schemes that rows may use.
+        limit: rows to take at most.
+
+    Raises:
+        ManifestError: there are no rows, or two rows have one ``pair_id`` or one image.
+    """
+    storage.delete(target, options)
+    checker = _RowChecker(base, settings, fingerprint, allowed)
+    schema = pa.schema([*PLAN_SCHEMA, *manifest.extra])
+    digest = hashlib.sha256()
+    faulty, rows = 0, 0
+    ids: list[int] = []
+    stems: list[int] = []
+    for index, chunk in enumerate(_chunks(manifest, limit)):
+        planned = []
+        for row in chunk:
+            checked = checker(row, rows)
+            rows += 1
+            faulty += checked["fault_class"] is not None
+            digest.update(f"{checked['pair_id']}\n".encode())
+            ids.append(hash(checked["pair_id"]))
+            if checked["file_stem"]:
+                stems.append(hash(checked["file_stem"].casefold()))
+            carried = {new: row[old] for new, old in manifest.carried.items()}
+            planned.append({**carried, **checked})
+        planned.sort(key=lambda row: (row["overrides"], [str(uri) for uri in row["style_uri"]]))
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(planned, schema=schema), buffer)
+        storage.write_bytes(
+            storage.join(target, f"part-{index:05d}.parquet"), buffer.getvalue(), options
+        )
+    if not rows:
+        raise ManifestError(f"manifest {manifest.shown}: it has no rows")
+    for column, hashes in (("pair_id", ids), ("file_stem", stems)):
+        _refuse_duplicates(manifest.shown, target, options, column, hashes)
+    return Plan(rows, faulty, digest.hexdigest(), np.array(ids, dtype=np.int64))
+
+
+def _chunks(manifest: Manifest, limit: int | None) -> Iterator[list[dict[str, Any]]]:
+    waiting: list[dict[str, Any]] = []
+    left = limit
+    for batch in manifest.dataset.to_batches(batch_size=CHUNK):
+        part = batch if left is None else batch.slice(0, left)
+        if left is not None:
+            left -= len(part)
+        waiting += part.to_pylist()
+        while len(waiting) >= CHUNK:
+            yield waiting[:CHUNK]
+            waiting = waiting[CHUNK:]
+        if left == 0:
+            break
+    if waiting:
+        yield waiting
+
+
+def _refuse_duplicates(
+    shown: str, target: str, options: storage.StorageOptions, column: str, hashes: list[int]
+) -> None:
+    values, counts = np.unique(np.array(hashes, dtype=np.int64), return_counts=True)
+    suspects = set(values[counts > 1].tolist())
+    if not suspects:
+        return
+    fs, path = storage.arrow_filesystem(target, options)
+    plan = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet")
+    first: dict[str, int] = {}
+    for batch in plan.to_batches(columns=[column, "manifest_row"]):
+        for row in batch.to_pylist():
+            value, number = row[column], row["manifest_row"]
+            key = value.casefold() if value and column == "file_stem" else value
+            if key is None or hash(key) not in suspects:
+                continue
+            if key in first:
+                rows = " and ".join(str(n) for n in sorted((first[key], number)))
+                what = "pair_id" if column == "pair_id" else "image file"
+                raise ManifestError(
+                    f"manifest {shown}: rows {rows} have the same {what} {value!r}; each row needs "
+                    "its own (rows without a pair_id get one from their URIs and settings: equal "
+                    "rows need a pair_id each, or different seeds)"
+                )
+            first[key] = number
+
+
+class _RowChecker:
+    """One row of the manifest to one row of the plan. A fault is a value here, never raised."""
+
+    def __init__(
+        self, base: str, settings: StyleSettings, fingerprint: str, allowed: frozenset[str]
+    ) -> None:
+        self.base, self.settings = base, settings
+        self.fingerprint, self.allowed = fingerprint, allowed
+        self.good_overrides: set[str] = set()
+
+    def __call__(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
+        overrides = {name: row[name] for name in ROW_OVERRIDES if row.get(name) is not None}
+        if "content_weight" in overrides or "style_weight" in overrides:
+            for name in {"content_weight", "style_weight"} & overrides.keys():
+                overrides[name] = _as_float(overrides[name])
+        given = row["style_uri"]
+        styles = [given] if isinstance(given, str) else list(given or [])
+        blend = row.get("style_blend")
+        text = json.dumps(overrides, sort_keys=True, default=str)
+        pair_id = row.get("pair_id")
+        if pair_id is None:
+            pair_id = self._derive_id(row["content_uri"], styles, blend, text)
+        planned: dict[str, Any] = {
+            "pair_id": str(pair_id),
+            "manifest_row": number,
+            "content_uri": row["content_uri"],
+            "style_uri": styles,
+            "style_blend": None,
+            "file_stem": None,
+            "label": _text(row.get("label")),
+            "split": _text(row.get("split")),
+            "overrides": text,
+            "fault_class": None,
+            "fault_message": None,
+        }
+        try:
+            planned["style_blend"] = self._blend(blend, len(styles))
+            planned["content_uri"] = self._uri(row["content_uri"], "content_uri")
+            planned["style_uri"] = [self._uri(style, "style_uri") for style in styles]
+            if not styles:
+                raise RowError("bad_row", "style_uri: is null; give a path or a URI")
+            self._check_overrides(overrides, text)
+            planned["file_stem"] = self._stem(planned, row.get("output_name"))
+        except RowError as error:
+            planned["fault_class"] = error.error_class
+            planned["fault_message"] = f"manifest row {number}: {error}"
+        return planned
+
+    def _derive_id(self, content: Any, styles: list[Any], blend: Any, overrides: str) -> str:
+        text = json.dumps([content, styles, blend, overrides, self.fingerprint], default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    def _uri(self, uri: Any, column: str) -> str:
+        if not uri:
+            raise RowError("bad_row", f"{column}: is null or empty; give a path or a URI")
+        full = storage.resolve(uri, self.base)
+        storage.check_scheme(full, self.allowed)
+        return full
+
+    def _blend(self, blend: Any, styles: int) -> list[float]:
+        if blend is None:
+            return [1.0] * styles
+        weights = [_as_float(weight) for weight in blend]
+        good = all(isinstance(weight, float) and 0 <= weight < 1e9 for weight in weights)
+        if len(weights) != styles or not good or not sum(weights):
+            raise RowError(
+                "bad_row",
+                f"style_blend: {blend!r} does not fit {styles} styles; "
+                "give a weight of at least 0 for each, not all 0",
+            )
+        return weights
+
+    def _check_overrides(self, overrides: Mapping[str, Any], text: str) -> None:
+        if text in self.good_overrides:
+            return
+        try:
+            replace(self.settings, **overrides)
+        except SettingError as error:
+            raise RowError("bad_row", str(error)) from error
+        self.good_overrides.add(text)
+
+    def _stem(self, planned: Mapping[str, Any], output_name: Any) -> str:
+        """Path of the image below ``images/``, without its ending."""
+        name = planned["pair_id"] if output_name is None else str(output_name)
+        if output_name is not None:
+            name = re.sub(r"\.(png|jpe?g|webp)$", "", name, flags=re.IGNORECASE)
+        parts = {"split": planned["split"], "label": planned["label"]}
+        parts["pair_id" if output_name is None else "output_name"] = name
+        for column, part in parts.items():
+            if part is None:
+                continue
+            if not NAME.fullmatch(part) or len(part.encode()) > LONGEST_NAME:
+                raise RowError(
+                    "bad_name",
+                    f"{column}: {part[:80]!r} cannot be a file name; use letters, digits and "
+                    "._ ,()+=@~- (a letter or digit first, at most 200 bytes)",
+                )
+        return "/".join(part for part in parts.values() if part is not None)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _as_float(value: Any) -> Any:
+    """Integers and decimals as floats; anything else as it is, to be refused with its name."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

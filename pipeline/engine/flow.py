@@ -1,0 +1,130 @@
+"""The Ray Data graph: plan -> load -> style actors -> store -> records."""
+
+import functools
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.data
+from ray.data.checkpoint import CheckpointConfig
+
+from pipeline.data import records, storage
+from pipeline.engine.actor import Stylizer
+from pipeline.engine.progress import ProgressHandle
+from pipeline.engine.stages import Context, load, store
+from pipeline.settings import JobSettings
+
+IO_CPUS = 0.25
+"""CPUs that Ray reserves for a load or store task: they wait for storage most of the time."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """How a job uses the machines, with every choice made."""
+
+    actors: tuple[int, int]
+    gpus_per_actor: float
+    cpus_per_actor: float
+    threads: int
+    batch_size: int
+    rows_per_block: int
+
+
+def choose_resources(job: JobSettings, cpus: float, gpus: float, rows: int) -> Resources:
+    """Fill what the user left open from what Ray has now.
+
+    Args:
+        cpus, gpus: of the whole cluster.
+        rows: pairs to do.
+    """
+    on_gpu = job.gpus_per_actor if job.gpus_per_actor is not None else float(gpus > 0)
+    if on_gpu:
+        actors = job.actors or (1, max(1, math.floor(gpus / on_gpu)))
+        reserved = job.cpus_per_actor or 1.0
+        threads = 1
+    else:
+        # Four cores make one evaluation faster; more of them serve better as another actor.
+        actors = job.actors or (1, max(1, math.ceil(cpus / 4)))
+        threads = max(1, round(cpus / actors[1]))
+        # What stays free is for Ray Data's checkpoint filter, which wants a whole CPU for as long
+        # as it reads the plan, and for loading and storing: with less a resumed job would wait
+        # for ever.
+        reserved = job.cpus_per_actor or max(0.1, (cpus - 1 - 2 * IO_CPUS) / actors[1])
+    if reserved == IO_CPUS:
+        reserved += 0.01  # equal demands would let Ray Data load images inside the actor
+    batch = job.batch_size or (8 if on_gpu else 1)
+    block = job.rows_per_block or max(1, min(4 * batch, math.ceil(rows / (4 * actors[1]))))
+    return Resources(actors, on_gpu, reserved, threads, batch, block)
+
+
+def run(
+    plan: str,
+    job: JobSettings,
+    resources: Resources,
+    context: Context,
+    weights: Any,
+    progress: ProgressHandle,
+) -> None:
+    """Do every row of the plan that the checkpoint does not know. Returns when all are recorded.
+
+    Args:
+        plan: directory of the plan.
+        weights: reference to the normalised state dict in Ray's object store.
+    """
+    options = context.storage_options
+    fs, plan_path = storage.arrow_filesystem(plan, options)
+    _, records_path = storage.arrow_filesystem(
+        storage.join(context.output, records.RECORDS), options
+    )
+    _, checkpoint_path = storage.arrow_filesystem(
+        storage.join(context.output, records.CHECKPOINT), options
+    )
+    settings = ray.data.DataContext.get_current()
+    checkpoint = CheckpointConfig(
+        id_column="pair_id",
+        checkpoint_path=checkpoint_path,
+        delete_checkpoint_on_success=False,
+        override_filesystem=fs,
+    )
+    checkpoint.checkpoint_actor_pool_max_size = 1  # ids are compared faster than images are made
+    settings.checkpoint_config = checkpoint
+    settings.enable_progress_bars = job.verbose
+    settings.print_on_execution_start = job.verbose
+    # Spot nodes may be hours away; a job that waits is not a job that hangs.
+    settings.execution_no_progress_timeout_s = -1
+    if not job.verbose:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+    low, high = resources.actors
+    dataset = ray.data.read_parquet(plan_path, filesystem=fs)
+    # Small blocks: each is a unit of work for an actor and a commit of the records.
+    dataset = dataset.repartition(target_num_rows_per_block=resources.rows_per_block)
+    dataset = dataset.map_batches(
+        functools.partial(load, context=context),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=IO_CPUS,
+    )
+    dataset = dataset.map_batches(
+        Stylizer,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
+        num_gpus=resources.gpus_per_actor or None,
+        num_cpus=resources.cpus_per_actor,
+        fn_constructor_kwargs={
+            "context": context,
+            "weights": [weights],
+            "batch_size": resources.batch_size,
+            "style_cache": job.style_cache,
+            "threads": resources.threads,
+        },
+    )
+    dataset = dataset.map_batches(
+        functools.partial(store, context=context, progress=progress),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=IO_CPUS,
+    )
+    dataset.write_parquet(records_path, filesystem=fs, ray_remote_args={"num_cpus": IO_CPUS})

@@ -1,0 +1,184 @@
+"""The two CPU stages around the actors: ``load`` fetches and decodes, ``store`` encodes and writes.
+
+Blocks travel as Arrow tables. Images between the stages are raw pixels in binary columns, since
+their shapes differ from row to row.
+"""
+
+import datetime
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.data import images, records, storage
+from pipeline.data.errors import RowError
+from pipeline.data.images import Pixels
+from pipeline.data.manifest import PLAN_SCHEMA
+from pipeline.engine.progress import ProgressHandle
+from pipeline.settings import StyleSettings, replace
+
+IMAGE = pa.struct([("pixels", pa.large_binary()), ("height", pa.int32()), ("width", pa.int32())])
+
+LOADED = [
+    ("content_image", IMAGE),
+    ("style_images", pa.list_(IMAGE)),
+    ("style_keys", pa.list_(pa.string())),  # a digest of each style's pixels
+    ("load_seconds", pa.float64()),
+]
+
+STYLIZED = [
+    ("stylized_image", IMAGE),
+    ("result", pa.string()),  # JSON: the record's fields that the actor knows
+    ("load_seconds", pa.float64()),
+]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage must know. Small: it travels with each task."""
+
+    style: StyleSettings
+    output: str
+    storage_options: storage.StorageOptions
+    max_pixels: int
+    file_format: str
+    quality: int
+    extra: pa.Schema
+    weights_name: str
+    weights_digest: str
+    versions: str
+
+    def schema(self, *more: tuple[str, pa.DataType]) -> pa.Schema:
+        """The plan's columns, the manifest's unknown ones, and ``more``."""
+        return pa.schema([*PLAN_SCHEMA, *self.extra, *more])
+
+
+def pack(pixels: Pixels) -> dict[str, Any]:
+    """(H, W, 3) pixels as a value of an ``IMAGE`` column."""
+    return {"pixels": pixels.tobytes(), "height": pixels.shape[0], "width": pixels.shape[1]}
+
+
+def unpack(value: dict[str, Any]) -> Pixels:
+    """The (H, W, 3) pixels of a value of an ``IMAGE`` column, read-only."""
+    shape = (value["height"], value["width"], 3)
+    return np.frombuffer(value["pixels"], dtype=np.uint8).reshape(shape)
+
+
+def row_settings(row: dict[str, Any], style: StyleSettings) -> StyleSettings:
+    """The job's settings with the row's overrides."""
+    return replace(style, **json.loads(row["overrides"]))
+
+
+def guarded(row: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The row with what ``work`` found, or with its fault; rows that have one pass untouched."""
+    if row["fault_class"] is not None:
+        return row
+    try:
+        return {**row, **work()}
+    except RowError as error:
+        return {**row, "fault_class": error.error_class, "fault_message": str(error)}
+    except Exception as error:  # a promise: no row ends the job
+        return {**row, "fault_class": "unexpected", "fault_message": storage.reason(error)}
+
+
+def load(table: pa.Table, context: Context) -> pa.Table:
+    """Plan rows -> plan rows with decoded, resized images, or with a fault."""
+    rows = [guarded(row, functools.partial(_load_row, row, context)) for row in table.to_pylist()]
+    return pa.Table.from_pylist(rows, schema=context.schema(*LOADED))
+
+
+def _load_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
+    started = time.perf_counter()
+    settings = row_settings(row, context.style)
+    content = _read_image(row["content_uri"], settings.image_size, settings.image_edge, context)
+    styles = [
+        _read_style(uri, settings.image_size * settings.style_scale, settings.image_edge, context)
+        for uri in row["style_uri"]
+    ]
+    return {
+        "content_image": pack(content),
+        "style_images": [pack(pixels) for pixels, _ in styles],
+        "style_keys": [key for _, key in styles],
+        "load_seconds": time.perf_counter() - started,
+    }
+
+
+def _read_image(uri: str, size: float, edge: str, context: Context) -> Pixels:
+    name = storage.redact(uri)
+    data = storage.read_bytes(uri, context.storage_options)
+    image = images.decode(data, name, context.max_pixels)
+    return images.resize(image, images.fit_size(image.width, image.height, size, edge))
+
+
+_style_memo: dict[tuple[str, float, str], tuple[Pixels, str]] = {}
+
+
+def _read_style(uri: str, size: float, edge: str, context: Context) -> tuple[Pixels, str]:
+    """Pixels and their digest. Rows of one style come together: a worker keeps the last few."""
+    memo = (uri, size, edge)
+    if memo not in _style_memo:
+        pixels = _read_image(uri, size, edge, context)
+        digest = hashlib.sha256(pixels.tobytes() + str(pixels.shape).encode()).hexdigest()
+        while len(_style_memo) >= 8:
+            del _style_memo[next(iter(_style_memo))]
+        _style_memo[memo] = pixels, digest
+    return _style_memo[memo]
+
+
+def store(table: pa.Table, context: Context, progress: ProgressHandle) -> pa.Table:
+    """Stylised rows -> records; images are written first, so an ok record has its image."""
+    rows = []
+    for row in table.to_pylist():
+        stored = guarded(row, functools.partial(_store_row, row, context))
+        rows.append(_record(stored, context))
+    failed = sum(row["status"] == "error" for row in rows)
+    progress.add(len(rows) - failed, failed)
+    return pa.Table.from_pylist(rows, schema=pa.schema([*records.RECORD_SCHEMA, *context.extra]))
+
+
+def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
+    started = time.perf_counter()
+    pixels = unpack(row["stylized_image"])
+    data = images.encode(pixels, context.file_format, context.quality)
+    file_name = f"{records.IMAGES}/{row['file_stem']}.{context.file_format}"
+    storage.write_bytes(storage.join(context.output, file_name), data, context.storage_options)
+    facts = json.loads(row["result"])
+    facts["layer_losses"] = list(facts["layer_losses"].items())
+    return {
+        "file_name": file_name,
+        "width": pixels.shape[1],
+        "height": pixels.shape[0],
+        "bytes": len(data),
+        "sha256": images.sha256(data),
+        "store_seconds": time.perf_counter() - started,
+        **facts,
+    }
+
+
+def _record(row: dict[str, Any], context: Context) -> dict[str, Any]:
+    ok = row["fault_class"] is None
+    try:
+        settings = row_settings(row, context.style)
+    except ValueError:  # the override that is the row's fault
+        settings = context.style
+    described = vars(settings) | {"weights": storage.redact(settings.weights)}
+    uri, styles = row["content_uri"], row["style_uri"] or []
+    names = (*records.RECORD_SCHEMA.names, *context.extra.names)
+    return {name: row.get(name) for name in names} | {
+        "status": "ok" if ok else "error",
+        "error_class": row["fault_class"],
+        "error_message": row["fault_message"],
+        "content_uri": storage.redact(uri) if uri else uri,
+        "style_uri": [storage.redact(style) if style else style for style in styles],
+        "settings": json.dumps(described),
+        "weights": context.weights_name,
+        "weights_digest": context.weights_digest,
+        "versions": context.versions,
+        "finished_at": datetime.datetime.now(datetime.timezone.utc),
+    }
