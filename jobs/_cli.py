@@ -133,3 +133,14 @@ def _read_config(path: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SettingError(f"config {path}: must hold settings by name, as 'image_size: 512'")
     return values
+
+
+def markdown_table(settings: type) -> str:
+    """The README's table of a settings class."""
+    lines = ["| option | default | range | what |", "| --- | --- | --- | --- |"]
+    for spec in dataclasses.fields(settings):
+        shown = "" if spec.default in (None, "", ()) else _shown(spec.default)
+        bounds = describe_range(spec).replace("|", "\\|")
+        option = "--" + spec.name.replace("_", "-")
+        lines.append(f"| `{option}` | {shown} | {bounds} | {spec.metadata['help']} |")
+    return "\n".join(lines)

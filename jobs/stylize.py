@@ -14,11 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ray.exceptions import RayError
-
 from jobs._cli import parse
-from pipeline.engine.job import JobError, run_job
-from pipeline.settings import SettingError
+from pipeline.settings import JobSettings, SettingError, StyleSettings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,11 +27,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    signal.signal(signal.SIGTERM, _interrupt)  # ray job stop
     try:
         style, job = parse(argv, parser)
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return run(style, job)
+
+
+def run(style: StyleSettings, job: JobSettings) -> int:
+    """Run the job and say how it ended; returns the exit code."""
+    # Loaded here, so that --help and a mistyped option answer at once.
+    from ray.exceptions import RayError
+
+    from pipeline.engine.job import JobError, run_job
+
+    signal.signal(signal.SIGTERM, _interrupt)  # ray job stop
+    try:
         summary = run_job(style, job)
-    except (SettingError, JobError) as error:
+    except JobError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -113,6 +113,8 @@ def run(
         compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
         num_gpus=resources.gpus_per_actor or None,
         num_cpus=resources.cpus_per_actor,
+        # Threads that wait by spinning stand still for each other beside load and store tasks.
+        runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
         fn_constructor_kwargs={
             "context": context,
             "weights": [weights],

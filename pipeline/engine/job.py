@@ -94,7 +94,7 @@ def prepare(style: StyleSettings, job: JobSettings) -> Prepared:
     options = job.storage_options or {}
     output, source = storage.absolute(job.output), storage.absolute(job.manifest)
     manifest = manifests.open_manifest(source, options)
-    weights, digest = load_weights(style, lambda uri: storage.read_bytes(uri, options))
+    weights, digest = load_weights(style, lambda uri: _read_weights(uri, options))
     mark = fingerprint(style, digest)
     if job.overwrite:
         clear_output(output, options)
@@ -136,6 +136,13 @@ def prepare(style: StyleSettings, job: JobSettings) -> Prepared:
         plan.rows - plan.count_done(records.checkpointed_ids(output, options)),
         weights,
     )
+
+
+def _read_weights(uri: str, options: storage.StorageOptions) -> bytes:
+    try:
+        return storage.read_bytes(uri, options)
+    except RowError as error:
+        raise OSError(str(error)) from error
 
 
 def clear_output(output: str, options: storage.StorageOptions) -> None:

@@ -1,0 +1,100 @@
+"""What several test modules share: narrow networks, pictures, a directory of inputs."""
+
+import jobs  # noqa: F401, I001  (sets what must be set before torch is loaded)
+import contextlib
+import io
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from pipeline.data import storage
+from pipeline.settings import StyleSettings
+from pipeline.style.weights import random_weights
+
+NARROW = (4, 6, 8, 8, 8)
+
+
+def picture(seed: int, height: int, width: int) -> torch.Tensor:
+    """(3, height, width) in [0, 1]: a few soft waves of colour."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    waves = [
+        np.sin(2 * np.pi * (rng.uniform(1, 6) * x + rng.uniform(1, 6) * y + rng.uniform()))
+        for _ in range(6)
+    ]
+    mixing = rng.uniform(-1, 1, (3, 6))
+    values = 0.5 + 0.12 * np.einsum("cw,whx->chx", mixing, np.stack(waves))
+    return torch.from_numpy(values.clip(0, 1)).float()
+
+
+def image_bytes(seed: int, height: int, width: int, file_format: str = "PNG", **options) -> bytes:
+    values = (picture(seed, height, width).permute(1, 2, 0).numpy() * 255).round().astype("uint8")
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def narrow_state():
+    """Weights of VGG-19's form with a few filters a layer."""
+    return random_weights(7, NARROW)
+
+
+@pytest.fixture(scope="session")
+def weights_file(tmp_path_factory, narrow_state) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "narrow.safetensors"
+    safetensors.torch.save_file(narrow_state, path)
+    return path
+
+
+@pytest.fixture
+def quick(weights_file) -> StyleSettings:
+    """Settings that take a fraction of a second."""
+    return StyleSettings(weights=str(weights_file), image_size=64, iterations=8, scales=1)
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A real S3 endpoint on loopback, in a process of its own; ends with the session."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            if server.poll() is not None:
+                raise RuntimeError("moto's server ended at once")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.fixture
+def s3(s3_server):
+    """Storage options for the endpoint, and a fresh bucket in it: (options, bucket)."""
+    options = {"s3": {"endpoint_url": s3_server, "key": "test", "secret": "test"}}
+    fs, _ = storage.filesystem("s3://x", options)
+    bucket = f"bucket-{uuid.uuid4().hex[:8]}"
+    fs.mkdir(bucket)
+    return options, bucket
+
+
+def write_parquet(path, rows) -> str:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return str(path)

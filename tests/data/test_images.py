@@ -1,0 +1,126 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from pipeline.data import images
+from pipeline.data.errors import RowError
+from tests.conftest import image_bytes
+
+LIMIT = 10_000_000
+
+
+def saved(image: Image.Image, file_format: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def decode(data: bytes, max_pixels: int = LIMIT) -> np.ndarray:
+    image = images.decode(data, "x", max_pixels)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize(
+    ("data", "error_class"),
+    [
+        (b"", "empty_file"),
+        (b"<html>404</html>", "not_an_image"),
+        (image_bytes(0, 64, 64)[:-800], "truncated_image"),
+        (image_bytes(0, 64, 64, "JPEG")[:-700], "truncated_image"),
+        (image_bytes(0, 64, 64)[:20], "not_an_image"),
+        (saved(Image.new("RGB", (1, 1)), "PNG"), "image_too_small"),
+        (saved(Image.new("RGB", (640, 15)), "PNG"), "image_too_small"),
+    ],
+)
+def test_bad_files_are_row_errors(data, error_class):
+    with pytest.raises(RowError) as caught:
+        decode(data)
+    assert caught.value.error_class == error_class
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded():
+    bomb = saved(Image.new("1", (20_000, 20_000)), "PNG")
+    assert len(bomb) < 100_000
+    with pytest.raises(RowError, match="20000 x 20000 px is more than max_pixels") as caught:
+        decode(bomb)
+    assert caught.value.error_class == "image_too_large"
+
+
+def test_cmyk_becomes_rgb():
+    red = Image.new("CMYK", (32, 32), (0, 255, 255, 0))
+    assert decode(saved(red, "JPEG"))[16, 16] == pytest.approx([255, 0, 0], abs=3)
+
+
+def test_16_bit_grey_keeps_its_range():
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16)[None].repeat(32, 0)
+    pixels = decode(saved(Image.fromarray(ramp), "PNG"))
+    assert pixels[0, :, 0] == pytest.approx(np.linspace(0, 255, 64), abs=1)
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_float_grey_is_scaled_by_its_own_range():
+    ramp = np.linspace(-2, 6, 64, dtype=np.float32)[None].repeat(32, 0)
+    pixels = decode(saved(Image.fromarray(ramp), "TIFF"))
+    assert (pixels[0, 0, 0], pixels[0, -1, 0]) == (0, 255)
+
+
+def test_transparency_is_laid_on_white():
+    rgba = Image.new("RGBA", (32, 32), (255, 0, 0, 0))
+    assert (decode(saved(rgba, "PNG")) == 255).all()
+    palette = Image.new("P", (32, 32), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    assert decode(saved(palette, "PNG"))[0, 0].tolist() == [10, 20, 30]
+    assert decode(saved(palette, "PNG", transparency=1))[0, 0].tolist() == [255, 255, 255]
+
+
+def test_exif_rotation_is_applied():
+    image = Image.new("RGB", (64, 32), "blue")
+    image.paste("red", (0, 0, 64, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side: turn by 90 degrees clockwise
+    pixels = decode(saved(image, "PNG", exif=exif))
+    assert pixels.shape == (64, 32, 3)
+    assert pixels[32, 31].tolist() == [255, 0, 0]
+
+
+def test_animation_gives_its_first_frame():
+    frames = [Image.new("RGB", (32, 32), color) for color in ("lime", "red")]
+    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode(data)[0, 0].tolist() == [0, 255, 0]
+
+
+def test_an_icc_profile_is_followed_and_a_broken_one_ignored():
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    image = Image.new("RGB", (32, 32), (200, 100, 50))
+    assert decode(saved(image, "PNG", icc_profile=b"nonsense"))[0, 0].tolist() == [200, 100, 50]
+    assert decode(saved(image, "PNG", icc_profile=lab)).shape == (32, 32, 3)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert decode(saved(image, "PNG", icc_profile=srgb))[0, 0] == pytest.approx(
+        [200, 100, 50], abs=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((1000, 500, 512, "long"), (512, 256)),
+        ((500, 1000, 512, "long"), (256, 512)),
+        ((1000, 500, 256, "short"), (512, 256)),
+        ((100, 67, 256, "long"), (256, 176)),
+        ((4000, 20, 512, "long"), (512, 32)),
+    ],
+)
+def test_sizes_keep_the_aspect_in_multiples_of_16(arguments, expected):
+    assert images.fit_size(*arguments) == expected
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpg", "webp"])
+def test_encoded_images_open_again(file_format):
+    pixels = decode(image_bytes(3, 48, 64))
+    data = images.encode(pixels, file_format, 95)
+    again = decode(data)
+    assert again.shape == pixels.shape
+    assert np.abs(again.astype(int) - pixels).mean() < (0.01 if file_format == "png" else 4)

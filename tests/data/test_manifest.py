@@ -1,0 +1,170 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.data import manifest as manifests
+from pipeline.data.manifest import ManifestError, open_manifest, write_plan
+from pipeline.settings import StyleSettings
+from tests.conftest import write_parquet
+
+ROW = {"content_uri": "c.png", "style_uri": "s.png"}
+
+
+def plan_of(tmp_path, rows, limit=None, **options):
+    source = write_parquet(tmp_path / "m.parquet", rows)
+    manifest = open_manifest(source, {})
+    plan = write_plan(
+        manifest,
+        str(tmp_path / "plan"),
+        {},
+        base="/data",
+        settings=StyleSettings(),
+        fingerprint=options.get("fingerprint", "f"),
+        allowed=frozenset({"file", "s3"}),
+        limit=limit,
+    )
+    planned = pq.read_table(tmp_path / "plan").to_pylist()
+    return plan, sorted(planned, key=lambda row: row["manifest_row"])
+
+
+def test_rows_are_brought_into_one_form(tmp_path):
+    plan, (first, second) = plan_of(
+        tmp_path,
+        [
+            {**ROW, "pair_id": "a", "style_uri": ["s.png", "s3://b/t.png"], "style_blend": [2, 1],
+             "output_name": "cat.PNG", "label": 7, "split": "train", "seed": 3, "width": 99},
+            {**ROW, "pair_id": None, "style_uri": ["s.png"], "style_blend": None,
+             "output_name": None, "label": None, "split": None, "seed": None, "width": None},
+        ],
+    )  # fmt: skip
+    assert (plan.rows, plan.faulty) == (2, 0)
+    assert first["content_uri"] == "/data/c.png"
+    assert first["style_uri"] == ["/data/s.png", "s3://b/t.png"]
+    assert first["style_blend"] == [2.0, 1.0]
+    assert first["file_stem"] == "train/7/cat"
+    assert first["overrides"] == '{"seed": 3}'
+    assert first["manifest_width"] == 99  # 'width' is a record's own
+    assert second["style_blend"] == [1.0]
+    assert second["file_stem"] == second["pair_id"]
+
+
+def test_derived_ids_depend_on_what_changes_pixels(tmp_path):
+    rows = [ROW, {**ROW, "seed": 1}, {**ROW, "style_uri": "t.png"}]
+    rows = [{"seed": None, **row} for row in rows]
+    ids = [row["pair_id"] for row in plan_of(tmp_path, rows)[1]]
+    assert len(set(ids)) == 3
+    assert ids == [row["pair_id"] for row in plan_of(tmp_path, rows)[1]]
+    other = [row["pair_id"] for row in plan_of(tmp_path, rows, fingerprint="g")[1]]
+    assert not set(ids) & set(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "error_class", "message"),
+    [
+        ({"content_uri": None}, "bad_row", "row 1: content_uri: is null"),
+        ({"style_uri": None}, "bad_row", "row 1: style_uri: is null"),
+        ({"content_uri": ""}, "bad_row", "row 1: content_uri: is null or empty"),
+        (
+            {"content_uri": "http://10.0.0.1/x"},
+            "scheme_not_allowed",
+            "scheme 'http' is not allowed",
+        ),
+        ({"style_uri": "a::b"}, "scheme_not_allowed", "chained"),
+        ({"pair_id": "../../etc/x"}, "bad_name", "pair_id: '../../etc/x' cannot be a file name"),
+        ({"pair_id": "a/b"}, "bad_name", "pair_id: 'a/b'"),
+        ({"pair_id": ".hidden"}, "bad_name", "pair_id: '.hidden'"),
+        ({"pair_id": "x" * 201}, "bad_name", "cannot be a file name"),
+        ({"pair_id": "a\nb"}, "bad_name", "cannot be a file name"),
+        ({"output_name": "../x"}, "bad_name", "output_name: '../x'"),
+        ({"output_name": "x/y"}, "bad_name", "output_name: 'x/y'"),
+        ({"label": ".."}, "bad_name", "label: '..'"),
+        ({"split": "a\\b"}, "bad_name", "split: "),
+        ({"iterations": 0}, "bad_row", "iterations: 0 is out of range; range: 1 to 100000"),
+        ({"image_size": 7}, "bad_row", "image_size: 7 is out of range"),
+        ({"preserve_color": "maybe"}, "bad_row", "preserve_color: 'maybe'"),
+        ({"content_weight": -1.0}, "bad_row", "content_weight: -1.0"),
+        ({"style_blend": [1.0, 2.0]}, "bad_row", "style_blend: .* does not fit 1 styles"),
+        ({"style_blend": [0.0]}, "bad_row", "style_blend"),
+        ({"style_blend": [-1.0]}, "bad_row", "style_blend"),
+    ],
+)
+def test_a_bad_row_keeps_its_fault_and_the_others_go_on(tmp_path, change, error_class, message):
+    good = {**ROW, "pair_id": "good", **dict.fromkeys(change)}
+    good |= {key: ROW[key] for key in change if key in ROW} | {"pair_id": "good"}
+    bad = {**ROW, "pair_id": "bad", **change}
+    plan, (first, second) = plan_of(tmp_path, [good, bad])
+    assert (plan.rows, plan.faulty) == (2, 1)
+    assert first["fault_class"] is None
+    assert second["fault_class"] == error_class
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(second["fault_message"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{**ROW, "pair_id": "a"}, {**ROW, "pair_id": "b"}, {**ROW, "pair_id": "a"}],
+         "rows 0 and 2 have the same pair_id 'a'"),
+        ([ROW, ROW], "rows 0 and 1 have the same pair_id"),
+        ([{**ROW, "pair_id": "a", "output_name": "X"},
+          {**ROW, "pair_id": "b", "output_name": "x.png"}],
+         "rows 0 and 1 have the same image file 'x'"),
+    ],
+)  # fmt: skip
+def test_rows_that_would_overwrite_each_other_end_the_job(tmp_path, rows, message):
+    with pytest.raises(ManifestError, match=message):
+        plan_of(tmp_path, rows)
+
+
+def test_faults_of_the_manifest_name_it(tmp_path, s3):
+    options, bucket = s3
+    with pytest.raises(ManifestError, match=r"none\.parquet: does not exist"):
+        open_manifest(str(tmp_path / "none.parquet"), {})
+    with pytest.raises(ManifestError, match=r"s3://.*/none\.parquet: does not exist"):
+        open_manifest(f"s3://{bucket}/none.parquet", options)
+    (tmp_path / "empty.parquet").touch()
+    with pytest.raises(ManifestError, match=r"empty\.parquet: the file is empty"):
+        open_manifest(str(tmp_path / "empty.parquet"), {})
+    (tmp_path / "text.parquet").write_text("content_uri,style_uri\n")
+    with pytest.raises(ManifestError, match=r"text\.parquet: not Parquet"):
+        open_manifest(str(tmp_path / "text.parquet"), {})
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ManifestError, match="holds no Parquet file"):
+        open_manifest(str(tmp_path / "folder"), {})
+    short = write_parquet(tmp_path / "short.parquet", [{"content_uri": "c.png"}])
+    with pytest.raises(ManifestError, match="column 'style_uri' is missing; it has content_uri"):
+        open_manifest(short, {})
+    wrong = write_parquet(tmp_path / "wrong.parquet", [{"content_uri": 1, "style_uri": "s"}])
+    with pytest.raises(ManifestError, match="column 'content_uri' holds int64"):
+        open_manifest(wrong, {})
+    schema = pa.schema([("content_uri", pa.string()), ("style_uri", pa.string())])
+    pq.write_table(schema.empty_table(), tmp_path / "no_rows.parquet")
+    manifest = open_manifest(str(tmp_path / "no_rows.parquet"), {})
+    nothing = {"fingerprint": "", "allowed": frozenset(), "limit": None, "base": ""}
+    with pytest.raises(ManifestError, match="it has no rows"):
+        write_plan(manifest, str(tmp_path / "p"), {}, settings=StyleSettings(), **nothing)
+
+
+def test_equal_styles_come_together_and_chunks_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifests, "CHUNK", 10)
+    rows = [{**ROW, "pair_id": f"p{i}", "style_uri": f"s{i % 3}.png"} for i in range(25)]
+    plan, planned = plan_of(tmp_path, rows)
+    assert plan.rows == len(planned) == 25
+    files = sorted((tmp_path / "plan").iterdir())
+    assert [pq.read_metadata(file).num_rows for file in files] == [10, 10, 5]
+    styles = [row["style_uri"][0] for row in pq.read_table(files[0]).to_pylist()]
+    assert styles == sorted(styles)
+    assert plan.count_done(["p1", "p2", "elsewhere"]) == 2
+
+
+def test_limit_takes_the_first_rows(tmp_path):
+    rows = [{**ROW, "pair_id": f"p{i}"} for i in range(9)]
+    plan, planned = plan_of(tmp_path, rows, limit=4)
+    assert plan.rows == 4
+    assert [row["pair_id"] for row in planned] == ["p0", "p1", "p2", "p3"]
+
+
+def test_plan_of_a_long_manifest_is_written_in_bounded_time(tmp_path):
+    rows = [{**ROW, "pair_id": f"p{i}"} for i in range(50_000)]
+    plan, _ = plan_of(tmp_path, rows)
+    assert plan.rows == 50_000

@@ -1,0 +1,81 @@
+import os
+import stat
+
+import pytest
+
+from pipeline.data import storage
+from pipeline.data.errors import RowError
+
+
+def test_reads_and_writes_on_s3_and_locally(s3, tmp_path):
+    options, bucket = s3
+    for base in (f"s3://{bucket}/a", str(tmp_path / "a"), f"file://{tmp_path}/b"):
+        uri = storage.join(base, "deep", "file.bin")
+        assert not storage.exists(uri, options)
+        storage.write_bytes(uri, b"one", options)
+        storage.write_bytes(uri, b"two", options)
+        assert storage.read_bytes(uri, options) == b"two"
+        (found,) = storage.list_files(base, options)
+        assert storage.read_bytes(found, options) == b"two"
+        assert storage.list_files(base, options, ".png") == []
+        storage.delete(base, options)
+        storage.delete(base, options)
+        assert storage.list_files(base, options) == []
+
+
+@pytest.mark.parametrize("missing", ["none.bin", "none/none.bin"])
+def test_missing_objects_are_row_errors(s3, tmp_path, missing):
+    options, bucket = s3
+    for base in (f"s3://{bucket}", str(tmp_path)):
+        with pytest.raises(RowError, match="does not exist") as caught:
+            storage.read_bytes(storage.join(base, missing), options)
+        assert caught.value.error_class == "not_found"
+
+
+def test_a_local_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    target = tmp_path / "image.png"
+    storage.write_bytes(str(target), b"old", {})
+
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(RowError, match="No space left") as caught:
+        storage.write_bytes(str(target), b"new", {})
+    assert caught.value.error_class == "write_failed"
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["image.png"]
+    assert stat.S_IMODE(target.stat().st_mode) & 0o400
+
+
+@pytest.mark.parametrize(
+    ("uri", "allowed"),
+    [
+        ("/data/x.png", True),
+        ("file:///data/x.png", True),
+        ("S3://bucket/x", False),
+        ("http://169.254.169.254/latest/meta-data", False),
+        ("simplecache::file:///etc/passwd", False),
+        ("zip://x::s3://bucket/a.zip", False),
+    ],
+)
+def test_schemes_that_are_not_allowed_are_refused(uri, allowed):
+    if allowed:
+        storage.check_scheme(uri, frozenset({"file"}))
+        return
+    with pytest.raises(RowError, match="not allowed here; allowed: file") as caught:
+        storage.check_scheme(uri, frozenset({"file"}))
+    assert caught.value.error_class == "scheme_not_allowed"
+
+
+def test_credentials_leave_a_uri_that_is_shown():
+    shown = storage.redact("https://user:secret@host/a.png?X-Amz-Signature=secret#secret")
+    assert shown == "https://host/a.png"
+    assert storage.redact("s3://key:secret@bucket/a b.png") == "s3://bucket/a b.png"
+    assert storage.redact("/local/what?.png") == "/local/what?.png"
+
+
+def test_relative_uris_are_relative_to_the_manifest():
+    assert storage.resolve("a/b.png", "s3://bucket/m") == "s3://bucket/m/a/b.png"
+    assert storage.resolve("/abs.png", "/m") == "/abs.png"
+    assert storage.resolve("s3://other/b.png", "/m") == "s3://other/b.png"

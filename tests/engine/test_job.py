@@ -1,0 +1,251 @@
+"""Whole jobs: a real Ray, a real S3 endpoint on loopback, real Parquet and image files."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from PIL import Image
+
+from pipeline.data import images, records, storage
+from pipeline.engine.job import JobError, run_job
+from pipeline.settings import JobSettings, replace
+from tests.conftest import image_bytes, write_parquet
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray():
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def records_of(output, options=None) -> dict:
+    found = list(records.iterate(output, options or {}, records.RECORD_SCHEMA.names))
+    assert len({row["pair_id"] for row in found}) == len(found), "a pair was recorded twice"
+    return {row["pair_id"]: row for row in found}
+
+
+def check_images(output, found, options=None):
+    """Every ok record's image is there as it says, and there are no others."""
+    stored = storage.list_files(storage.join(output, "images"), options or {}, ".png")
+    ok = [row for row in found.values() if row["status"] == "ok"]
+    assert len(stored) == len(ok)
+    for row in ok:
+        data = storage.read_bytes(storage.join(output, row["file_name"]), options or {})
+        assert images.sha256(data) == row["sha256"]
+        assert len(data) == row["bytes"]
+        assert Image.open(io.BytesIO(data)).size == (row["width"], row["height"])
+
+
+def put_inputs(base, options):
+    """Contents of two shapes and two styles; the second content comes later."""
+    for index, size in enumerate([(64, 64), (48, 64), (64, 64), (48, 64)]):
+        if index != 1:
+            storage.write_bytes(f"{base}/c{index}.png", image_bytes(index, *size), options)
+    for index in range(2):
+        storage.write_bytes(f"{base}/s{index}.jpg", image_bytes(9 + index, 80, 64, "JPEG"), options)
+
+
+def test_a_job_over_s3_resumes_and_retries(s3, quick, capsys):
+    options, bucket = s3
+    base, output = f"s3://{bucket}/in", f"s3://{bucket}/out"
+    put_inputs(base, options)
+    rows = [
+        {"pair_id": f"p{c}{s}", "content_uri": f"c{c}.png", "style_uri": f"s{s}.jpg",
+         "label": f"class{c}", "split": "train" if s else "val", "note": f"n{c}{s}"}
+        for c in range(4) for s in range(2)
+    ]  # fmt: skip
+    extra = {"label": "x", "split": "val", "note": None}
+    rows += [
+        {"pair_id": "evil", "content_uri": "file:///etc/passwd", "style_uri": "s0.jpg", **extra},
+        {"pair_id": "../up", "content_uri": "c0.png", "style_uri": "s0.jpg", **extra},
+    ]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    storage.write_bytes(f"{base}/manifest/part.parquet", buffer.getvalue(), options)
+    # A directory of Parquet files; URIs are relative to it.
+    for row in rows[:8]:
+        row["content_uri"] = "../" + row["content_uri"]
+    storage.delete(f"{base}/manifest", options)
+    storage.write_bytes(f"{base}/manifest.parquet", buffer.getvalue(), options)
+
+    job = JobSettings(
+        manifest=f"{base}/manifest.parquet", output=output, storage_options=options,
+        batch_size=2, rows_per_block=3,
+    )  # fmt: skip
+    summary = run_job(quick, job)
+    assert (summary["pairs"], summary["ok"], summary["error"]) == (10, 6, 4)
+    assert summary["errors_by_class"] == {"not_found": 2, "scheme_not_allowed": 1, "bad_name": 1}
+    found = records_of(output, options)
+    assert len(found) == 10
+    check_images(output, found, options)
+    first = found["p20"]
+    assert first["file_name"] == "images/val/class2/p20.png"
+    assert first["content_uri"] == f"{base}/c2.png"
+    assert first["loss_history"][-1] < first["loss_history"][0]
+    assert len(first["loss_history"]) == first["evaluations"] == 8
+    assert first["total_loss"] == pytest.approx(
+        first["content_loss"] + first["style_loss"], rel=1e-5
+    )
+    assert {name for name, _ in first["layer_losses"]} >= {"content.conv4_2", "style.conv5_1"}
+    assert json.loads(first["settings"])["iterations"] == 8
+    assert len(first["weights_digest"]) == 64
+    assert first["device"].startswith("cpu")
+    assert all(first[f"{stage}_seconds"] > 0 for stage in ("load", "optimize", "store"))
+    assert found["p10"]["error_class"] == "not_found"
+    assert f"{base}/c1.png" in found["p10"]["error_message"]
+    assert "letters, digits" in found["../up"]["error_message"]
+
+    metadata = pq.read_table(
+        io.BytesIO(storage.read_bytes(f"{output}/images/val/metadata.parquet", options))
+    ).to_pylist()
+    assert {row["file_name"] for row in metadata} == {f"class{c}/p{c}0.png" for c in (0, 2, 3)}
+
+    # Again: nothing to do, nothing changed.
+    before = storage.list_files(f"{output}/records", options)
+    again = run_job(quick, job)
+    assert again["last_run"]["pairs"] == 0
+    assert storage.list_files(f"{output}/records", options) == before
+
+    # The missing image arrives; only failed rows are done again.
+    storage.write_bytes(f"{base}/c1.png", image_bytes(1, 48, 64), options)
+    retried = run_job(quick, replace(job, retry_errors=True))
+    assert (retried["pairs"], retried["ok"], retried["error"]) == (10, 8, 2)
+    assert retried["last_run"]["pairs"] == 4
+    now = records_of(output, options)
+    check_images(output, now, options)
+    kept = [name for name, row in found.items() if row["status"] == "ok"]
+    assert all(now[name]["finished_at"] == found[name]["finished_at"] for name in kept)
+    schema = records.records_dataset(output, options).schema
+    assert "note" in schema.names
+
+    written = storage.list_files(f"s3://{bucket}", options)
+    outside = [uri for uri in written if not uri.startswith((f"{output}/", f"{base}/"))]
+    assert outside == []
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    put_inputs(str(tmp_path / "in"), {})
+    return tmp_path / "in"
+
+
+def manifest_of(inputs, rows) -> str:
+    return write_parquet(inputs / "m.parquet", rows)
+
+
+def test_batches_of_equal_shape_and_per_row_settings(inputs, quick, tmp_path):
+    common = {"style_uri": "s0.jpg", "iterations": None, "preserve_color": None, "image_size": None}
+    rows = [
+        {**common, "pair_id": "a", "content_uri": "c0.png"},
+        {**common, "pair_id": "b", "content_uri": "c2.png", "iterations": 3},
+        {**common, "pair_id": "c", "content_uri": "c3.png"},
+        {**common, "pair_id": "d", "content_uri": "c0.png", "preserve_color": "luminance"},
+        {**common, "pair_id": "e", "content_uri": "c0.png", "image_size": 96},
+        {**common, "pair_id": "f", "content_uri": "c0.png", "image_size": 5},
+    ]
+    manifest = manifest_of(inputs, rows)
+    output = str(tmp_path / "out")
+    job = JobSettings(manifest=manifest, output=output, batch_size=4, rows_per_block=10)
+    run_job(quick, job)
+    found = records_of(output)
+    check_images(output, found)
+    assert [found[name]["batch_size"] for name in "abcde"] == [3, 3, 1, 3, 1]
+    assert found["b"]["evaluations"] == 3
+    assert (found["e"]["width"], found["c"]["height"]) == (96, 48)
+    assert json.loads(found["d"]["settings"])["preserve_color"] == "luminance"
+    assert found["f"]["error_class"] == "bad_row"
+
+    alone = replace(job, output=str(tmp_path / "alone"), batch_size=1)
+    run_job(quick, alone)
+    for name in "abcde":
+        one, other = (
+            np.asarray(Image.open(f"{place}/images/{name}.png")).astype(int)
+            for place in (output, alone.output)
+        )
+        assert np.abs(one - other).mean() < 1.0
+
+
+def test_style_blend_and_output_formats(inputs, quick, tmp_path):
+    row = {"content_uri": "c0.png", "style_uri": ["s0.jpg", "s1.jpg"], "style_blend": [0.5, 0.5]}
+    manifest = manifest_of(inputs, [{**row, "pair_id": "x", "output_name": "blended.jpg"}])
+    output = str(tmp_path / "out")
+    summary = run_job(quick, JobSettings(manifest=manifest, output=output, format="webp"))
+    assert summary["ok"] == 1
+    assert Image.open(f"{output}/images/blended.webp").format == "WEBP"
+
+
+def test_other_settings_in_the_same_output_are_refused(inputs, quick, tmp_path):
+    row = {"pair_id": "a", "content_uri": "c0.png", "style_uri": "s0.jpg"}
+    job = JobSettings(manifest=manifest_of(inputs, [row]), output=str(tmp_path / "out"))
+    run_job(quick, job)
+    other = replace(quick, iterations=9)
+    with pytest.raises(JobError, match=r"iterations = 8, this one has 9; .*--overwrite"):
+        run_job(other, job)
+    assert run_job(other, replace(job, overwrite=True))["ok"] == 1
+    assert records_of(job.output)["a"]["evaluations"] == 9
+
+
+def test_a_longer_manifest_adds_its_rows(inputs, quick, tmp_path):
+    row = {"content_uri": "c0.png", "style_uri": "s0.jpg"}
+    rows = [{**row, "pair_id": "a"}, {**row, "pair_id": "b"}]
+    job = JobSettings(manifest=manifest_of(inputs, rows), output=str(tmp_path / "out"))
+    assert run_job(quick, replace(job, limit=1))["ok"] == 1
+    summary = run_job(quick, job)
+    assert (summary["ok"], summary["last_run"]["pairs"]) == (2, 1)
+
+
+def test_a_killed_retry_is_finished_by_the_next_run(inputs, quick, tmp_path, monkeypatch):
+    from pipeline.data import retry
+
+    row = {"content_uri": "c0.png", "style_uri": "s0.jpg", "pair_id": "good"}
+    bad = {"content_uri": "c1.png", "style_uri": "s0.jpg", "pair_id": "bad"}
+    job = JobSettings(
+        manifest=manifest_of(inputs, [row, bad]), output=str(tmp_path / "out"), rows_per_block=2
+    )
+    run_job(quick, job)
+    storage.write_bytes(str(inputs / "c1.png"), image_bytes(1, 48, 64), {})
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retry, "_keep", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(quick, replace(job, retry_errors=True))
+    summary = run_job(quick, job)  # not asked to retry: but what was begun is finished
+    assert (summary["pairs"], summary["ok"]) == (2, 2)
+    check_images(job.output, records_of(job.output))
+
+
+def test_no_credential_is_written_anywhere(s3, quick, capfd):
+    options, bucket = s3
+    secret = "MARKEDSECRET"
+    options = {"s3": {**options["s3"], "secret": secret}}
+    base, output = f"s3://{bucket}/in", f"s3://{bucket}/out"
+    put_inputs(base, options)
+    signed = f"https://user:{secret}@127.0.0.1:9/x.png?X-Amz-Signature={secret}"
+    rows = [
+        {"pair_id": "a", "content_uri": "c0.png", "style_uri": "s0.jpg"},
+        {"pair_id": "b", "content_uri": signed, "style_uri": "s0.jpg"},
+    ]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    storage.write_bytes(f"{base}/m.parquet", buffer.getvalue(), options)
+    run_job(
+        quick,
+        JobSettings(manifest=f"{base}/m.parquet", output=output, storage_options=options),
+    )
+    for uri in storage.list_files(output, options):
+        if "__plan__" in uri:
+            continue  # the job's working copy of the manifest's own rows
+        data = storage.read_bytes(uri, options)
+        if uri.endswith(".parquet"):
+            data = str(pq.read_table(io.BytesIO(data)).to_pylist()).encode()
+        assert secret.encode() not in data, uri
+    captured = capfd.readouterr()
+    assert secret not in captured.out + captured.err

@@ -1,0 +1,127 @@
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs import _cli, stylize
+from pipeline.settings import JobSettings, SettingError, StyleSettings
+from tests.conftest import write_parquet
+
+ROOT = Path(__file__).parent.parent.parent
+BASE = ["--manifest", "m.parquet", "--output", "out"]
+
+
+def parse(*argv):
+    return _cli.parse([*BASE, *argv], argparse.ArgumentParser())
+
+
+def test_options_become_settings():
+    style, job = parse(
+        *("--image-size", "256", "--content-weight", "1e-3", "--style-layers", "conv1_1,conv3_1"),
+        *("--style-layer-weights", "0.5,0.5", "--no-color-preconditioner", "--actors", "2:4"),
+        *("--gpus-per-actor", "0.5", "--retry-errors", "--allow-schemes", "https,http"),
+        *("--storage-options", '{"s3": {"endpoint_url": "http://127.0.0.1:1"}}'),
+    )
+    assert style == StyleSettings(
+        image_size=256, content_weight=1e-3, style_layers=("conv1_1", "conv3_1"),
+        style_layer_weights=(0.5, 0.5), color_preconditioner=False,
+    )  # fmt: skip
+    assert job == JobSettings(
+        manifest="m.parquet", output="out", actors=(2, 4), gpus_per_actor=0.5, retry_errors=True,
+        allow_schemes=("https", "http"),
+        storage_options={"s3": {"endpoint_url": "http://127.0.0.1:1"}},
+    )  # fmt: skip
+    assert parse("--actors", "3")[1].actors == (3, 3)
+    assert parse() == (StyleSettings(), JobSettings(manifest="m.parquet", output="out"))
+
+
+def test_a_config_file_gives_settings_and_options_win(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "image_size: 128\niterations: 7\nactors: [1, 2]\nstyle_layers: [conv1_1]\n"
+    )
+    style, job = parse("--config", str(tmp_path / "c.yaml"), "--iterations", "9")
+    assert (style.image_size, style.iterations, style.style_layers) == (128, 9, ("conv1_1",))
+    assert job.actors == (1, 2)
+    (tmp_path / "c.toml").write_text('image_size = 128\nweights = "random"\ncontent_weight = 1\n')
+    style, _ = parse("--config", str(tmp_path / "c.toml"))
+    assert (style.image_size, style.weights, style.content_weight) == (128, "random", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--image-size", "big"], "image_size: 'big' cannot be read; range: 32 to 8192 px"),
+        (["--image-size", "9"], "image_size: 9 is out of range; range: 32 to 8192 px"),
+        (["--pooling", "sum"], r"pooling: 'sum' .*range: avg \| max"),
+        (["--actors", "1:2:3"], "actors: "),
+        (["--actors", "x"], "actors: 'x' cannot be read"),
+        (["--storage-options", "{"], "storage_options: '{' cannot be read"),
+        (["--config", "none.yaml"], "config none.yaml: cannot be read"),
+    ],
+)
+def test_bad_options_are_refused_with_name_value_and_range(argv, message):
+    with pytest.raises(SettingError, match=message):
+        parse(*argv)
+
+
+@pytest.mark.parametrize("text", ["colour: red", "- 1", "a: [", "image_size: 1.5"])
+def test_bad_config_files_are_refused(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(
+        SettingError, match=r"colour: is no setting|must hold|cannot be read|not int"
+    ):
+        parse("--config", str(tmp_path / "c.yaml"))
+
+
+def no_ray(*_, **__):
+    raise AssertionError("Ray was started")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--image-size", "9"], "image_size: 9 is out of range"),
+        (["--manifest", "none.parquet"], "none.parquet: does not exist"),
+        (["--weights", "none.pth"], "Three ways to provide weights"),
+        (["--manifest", "no-such-scheme://x"], "cannot be reached"),
+    ],
+)
+def test_what_cannot_start_ends_with_2_and_one_clear_line(
+    tmp_path, monkeypatch, capsys, argv, message
+):
+    monkeypatch.setattr("ray.init", no_ray)
+    row = {"content_uri": "c.png", "style_uri": "s.png"}
+    manifest = write_parquet(tmp_path / "m.parquet", [row])
+    output = str(tmp_path / "out")
+    code = stylize.main(["--manifest", manifest, "--output", output, "--weights", "random", *argv])
+    assert code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert message in line
+
+
+def test_the_help_names_every_setting_with_its_range():
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.stylize", "--help"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    text = " ".join(done.stdout.split())
+    for option in ("--content-weight X", "[32 to 8192 px; default 512]", "--retry-errors"):
+        assert option in text
+
+
+def test_the_readmes_tables_are_the_settings():
+    readme = (ROOT / "README.md").read_text()
+    for settings in (StyleSettings, JobSettings):
+        assert _cli.markdown_table(settings) in readme
+
+
+def test_the_readmes_commands_exist():
+    readme = (ROOT / "README.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"\bmake (\w+)`", readme)):
+        assert f"\n{target}:" in makefile, target
+    for module in set(re.findall(r"python -m (jobs\.\w+)", readme)):
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module

@@ -1,0 +1,163 @@
+import pytest
+import torch
+
+from pipeline.settings import StyleSettings
+from pipeline.style.lbfgs import LBFGS, Adam
+from pipeline.style.optimize import Objective, style_targets
+from pipeline.style.vgg import VGG
+from pipeline.style.weights import normalise
+from tests.conftest import picture
+
+PLAIN = {"curvature_test": "absolute", "first_step": 0.0, "backtracks": 0, "history_size": 100}
+
+
+def problem(narrow_state, samples):
+    """A batch of style transfer objectives in float64, and each alone."""
+    state = normalise(narrow_state, "conv5_1", "avg", "zeros")
+    network = VGG(state, deepest_layer="conv5_1").double()
+    settings = StyleSettings(scales=1)
+    content = torch.stack([picture(b, 32, 32) for b in range(samples)]).double()
+    targets = [
+        style_targets(network, picture(10 + b, 32, 32).double(), (32, 32), settings)[0]
+        for b in range(samples)
+    ]
+
+    def objective(which):
+        ones = torch.ones(len(which), dtype=torch.float64)
+        chosen = [targets[b] for b in which]
+        return Objective(network, content[which], chosen, 1e-5 * ones, ones, settings)
+
+    return content, objective
+
+
+def test_plain_form_follows_torch_sample_by_sample(narrow_state):
+    content, objective = problem(narrow_state, 3)
+    start = content + 0.05 * torch.randn(
+        content.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    together = objective([0, 1, 2])
+    ours = LBFGS(start.flatten(1), **PLAIN)
+    active = torch.ones(3, dtype=torch.bool)
+    iterates = []
+    for _ in range(11):
+        iterates.append(ours.x.clone())
+        loss, gradient = together(ours.x.view_as(start))
+        ours.step(loss, gradient.flatten(1), active)
+
+    for b in range(3):
+        alone = objective([b])
+        x = start[b : b + 1].clone().requires_grad_(True)
+        # One call per step, as its state carries over; tolerances off.
+        torchs = torch.optim.LBFGS(
+            [x], lr=1, max_iter=1, history_size=100, tolerance_grad=0, tolerance_change=0
+        )
+
+        def closure(x=x, alone=alone):
+            loss, gradient = alone(x)
+            x.grad = gradient
+            return loss.sum()
+
+        for k in range(11):
+            assert torch.allclose(iterates[k][b], x.detach().flatten(), rtol=0, atol=1e-9), (b, k)
+            torchs.step(closure)
+
+
+def quadratic(x, scale):
+    return 0.5 * (scale * x.square()).sum(1), scale * x
+
+
+def test_minimises_badly_scaled_quadratics():
+    scale = torch.logspace(-2, 2, 20).expand(3, 20) * torch.tensor([[1e-6], [1.0], [1e6]])
+    solver = LBFGS(torch.ones(3, 20), first_step=0.1)
+    active = torch.ones(3, dtype=torch.bool)
+    first, _ = quadratic(solver.x, scale)
+    for _ in range(120):
+        solver.step(*quadratic(solver.x, scale), active)
+    # The loss's scale does not matter: torch's absolute test would never move the first sample.
+    assert (solver.loss < 1e-4 * first).all()
+
+
+def test_accepted_loss_never_rises():
+    def rosenbrock(x):
+        x = x.detach().requires_grad_(True)
+        value = (100 * (x[:, 1:] - x[:, :-1] ** 2) ** 2 + (1 - x[:, :-1]) ** 2).sum(1)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+        return value.detach(), gradient
+
+    start = torch.randn(4, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2
+    solver = LBFGS(start, first_step=0.5)
+    active = torch.ones(4, dtype=torch.bool)
+    trace = []
+    for _ in range(300):
+        solver.step(*rosenbrock(solver.x), active)
+        trace.append(solver.loss)
+    losses = torch.stack(trace)
+    assert (losses[1:] <= losses[:-1]).all()
+    assert (losses[-1] < 1e-3 * losses[0]).all()
+
+
+@pytest.mark.parametrize("backtracks", [0, 6])
+def test_nan_in_one_sample_never_touches_its_neighbours(backtracks):
+    scale = torch.logspace(-1, 1, 10).expand(3, 10)
+    active = torch.ones(3, dtype=torch.bool)
+
+    def run(poison):
+        solver = LBFGS(torch.ones(3, 10), first_step=0.1, backtracks=backtracks)
+        for k in range(25):
+            loss, gradient = quadratic(solver.x, scale)
+            if poison and k >= 5:
+                loss[1], gradient[1] = torch.nan, torch.nan
+            solver.step(loss, gradient, active)
+        return solver
+
+    clean, poisoned = run(False), run(True)
+    for b in (0, 2):
+        assert torch.equal(clean.accepted[b], poisoned.accepted[b])
+    assert poisoned.stopped.tolist() == [False, True, False]
+    assert poisoned.failed[1]
+    assert torch.isfinite(poisoned.accepted[1]).all()
+
+
+def test_a_sample_recovers_from_a_step_into_infinity():
+    def steep(x):
+        loss = (1 / x + x).sum(1)
+        loss[(x <= 0).any(1)] = torch.inf
+        return loss, 1 - 1 / x.square()
+
+    solver = LBFGS(torch.tensor([[0.01, 5.0]], dtype=torch.float64), first_step=10.0)
+    active = torch.ones(1, dtype=torch.bool)
+    for _ in range(100):
+        solver.step(*steep(solver.x), active)
+    assert not solver.failed.any()
+    assert torch.allclose(solver.accepted, torch.ones(1, 2, dtype=torch.float64), atol=1e-2)
+
+
+def test_inactive_samples_stay_put():
+    scale = torch.ones(2, 5)
+    solver = LBFGS(torch.ones(2, 5), first_step=0.1)
+    for _ in range(3):
+        solver.step(*quadratic(solver.x, scale), torch.tensor([True, False]))
+    assert torch.equal(solver.accepted[1], torch.ones(5))
+    assert not torch.equal(solver.accepted[0], torch.ones(5))
+
+
+def test_history_shorter_than_the_run_still_converges():
+    scale = torch.logspace(-1, 2, 30, dtype=torch.float64).expand(2, 30)
+    solver = LBFGS(torch.ones(2, 30, dtype=torch.float64), history_size=3, first_step=0.1)
+    active = torch.ones(2, dtype=torch.bool)
+    for _ in range(150):
+        solver.step(*quadratic(solver.x, scale), active)
+    assert (solver.loss < 1e-6).all()
+
+
+def test_adam_is_torchs():
+    start = torch.randn(2, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scale = torch.logspace(-1, 1, 7, dtype=torch.float64).expand(2, 7)
+    ours = Adam(start, learning_rate=0.03)
+    leaf = start.clone().requires_grad_(True)
+    torchs = torch.optim.Adam([leaf], lr=0.03)
+    for _ in range(20):
+        ours.step(*quadratic(ours.x, scale), torch.ones(2, dtype=torch.bool))
+        leaf.grad = quadratic(leaf.detach(), scale)[1]
+        torchs.step()
+    assert torch.allclose(ours.x, leaf.detach(), atol=1e-12)

@@ -1,0 +1,225 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.settings import StyleSettings
+from pipeline.style import optimize
+from pipeline.style.optimize import (
+    NonFiniteError,
+    Objective,
+    Pair,
+    blend_targets,
+    scale_sizes,
+    style_targets,
+    stylize,
+    stylize_pairs,
+)
+from pipeline.style.precondition import Preconditioner, color_covariance
+from pipeline.style.weights import load_network
+from tests import reference
+from tests.conftest import picture
+
+
+def batch(*seeds, size=(64, 64)):
+    return torch.stack([picture(seed, *size) for seed in seeds])
+
+
+@pytest.fixture
+def network(quick):
+    return load_network(quick)
+
+
+def test_total_loss_is_the_papers_for_styles_of_any_size(quick):
+    settings = dataclasses.replace(
+        quick,
+        content_weight=3e-4,
+        style_weight=2.0,
+        content_layers=("conv4_2", "conv2_2"),
+        style_layer_weights=(0.1, 0.2, 0.3, 0.25, 0.15),
+    )
+    network = load_network(settings).double()
+    content, style, image = picture(0, 48, 64), picture(1, 80, 32), picture(2, 48, 64)
+    target = style_targets(network, style.double(), (48, 64), settings)[0]
+    one = torch.ones(1, dtype=torch.float64)
+    objective = Objective(
+        network, content[None].double(), [target], 3e-4 * one, 2.0 * one, settings
+    )
+    loss, gradient = objective(image[None].double())
+
+    state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    pictures = (content.double().numpy(), style.double().numpy())
+
+    def paper(x):
+        arguments = (state, 3e-4, 2.0, settings.w, settings.content_layers)
+        return reference.total(x, *pictures, *arguments)
+
+    x = image.double().numpy()
+    assert float(loss[0]) == pytest.approx(paper(x), rel=1e-6)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        direction = rng.standard_normal(x.shape)
+        numeric = (paper(x + 1e-6 * direction) - paper(x - 1e-6 * direction)) / 2e-6
+        assert float((gradient[0].numpy() * direction).sum()) == pytest.approx(numeric, rel=1e-4)
+
+
+@pytest.mark.parametrize("init_image", ["content", "noise"])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_loss_falls_and_the_history_says_so(quick, network, init_image, optimizer):
+    settings = dataclasses.replace(
+        quick, init_image=init_image, optimizer=optimizer, iterations=30, scales=2, image_size=128
+    )
+    content = batch(0, 1, size=(128, 128))
+    images, histories = stylize(content, batch(5, 6), settings, network=network)
+    assert images.shape == content.shape
+    assert images.min() >= 0
+    assert images.max() <= 1
+    for history in histories:
+        assert history.total[-1] < 0.7 * history.total[0]
+        assert history.evaluations == len(history.total) == 30
+        assert history.total_loss == pytest.approx(
+            history.content_loss + history.style_loss, rel=1e-5
+        )
+        assert set(history.layers) == {
+            "content.conv4_2",
+            *(f"style.conv{block}_1" for block in range(1, 6)),
+        }
+
+
+def test_a_pair_gives_the_same_image_whatever_its_neighbours(quick, network):
+    settings = dataclasses.replace(quick, init_image="noise", seed=3)
+    together, _ = stylize(batch(0, 1, 2), batch(5, 6, 7), settings, network=network)
+    reordered, _ = stylize(batch(2, 0, 9), batch(7, 5, 8), settings, network=network)
+    alone, _ = stylize(batch(1), batch(6), settings, network=network)
+    assert torch.equal(together[0], reordered[1])  # one batch size: to the bit
+    assert torch.allclose(together[1], alone[0], atol=0.02)
+
+
+def test_noise_depends_on_the_seed_alone(quick, network):
+    def run(seed):
+        settings = dataclasses.replace(quick, init_image="noise", seed=seed)
+        return stylize(batch(0), batch(5), settings, network=network)[0]
+
+    assert torch.equal(run(1), run(1))
+    assert not torch.equal(run(1), run(2))
+
+
+def test_per_pair_settings_in_one_batch(quick, network):
+    content, style = batch(0), picture(5, 64, 64)
+    targets = style_targets(network, style, (64, 64), quick)
+    settings = [
+        dataclasses.replace(quick, iterations=3),
+        dataclasses.replace(quick, iterations=8, content_weight=1.0),
+    ]
+    _, histories = stylize_pairs(network, [Pair(content[0], targets, s) for s in settings])
+    assert [history.evaluations for history in histories] == [3, 8]
+    assert histories[1].content_loss != histories[0].content_loss
+    other = dataclasses.replace(quick, pooling="max")
+    with pytest.raises(ValueError, match="may differ in"):
+        stylize_pairs(network, [Pair(content[0], targets, s) for s in (quick, other)])
+
+
+def test_stops_when_the_loss_no_longer_falls(quick, network):
+    settings = dataclasses.replace(quick, iterations=300, tolerance=0.2)
+    _, (history,) = stylize(batch(0), batch(5), settings, network=network)
+    assert history.stop == "converged"
+    assert 20 < history.evaluations < 300
+    before, after = history.total[-21], history.total[-1]
+    assert before - after < 0.2 * after
+
+
+def test_style_interpolation_lies_between_its_styles(quick, network):
+    styles = [style_targets(network, picture(s, 64, 64), (64, 64), quick) for s in (5, 6)]
+    half = blend_targets(styles, [1.0, 1.0])
+    quarter = blend_targets(styles, [3.0, 1.0])
+    for layer, gram in half[0].grams.items():
+        first, second = styles[0][0].grams[layer], styles[1][0].grams[layer]
+        assert torch.allclose(gram, (first + second) / 2)
+        assert torch.allclose(quarter[0].grams[layer], 0.75 * first + 0.25 * second)
+    images, _ = stylize(
+        batch(0),
+        [[picture(5, 64, 64), picture(6, 64, 64)]],
+        quick,
+        style_blend=[1, 0],
+        network=network,
+    )
+    alone, _ = stylize(batch(0), batch(5), quick, network=network)
+    assert torch.allclose(images, alone, atol=1e-5)
+
+
+def test_scales_halve_down_to_64_px():
+    assert scale_sizes((512, 384), 3) == [(128, 96), (256, 192), (512, 384)]
+    assert scale_sizes((512, 384), 6)[0] == (128, 96)
+    assert scale_sizes((96, 96), 4) == [(96, 96)]
+    assert scale_sizes((256, 256), 1) == [(256, 256)]
+
+
+@pytest.mark.parametrize("mode", ["luminance", "histogram"])
+def test_colors_of_the_content_are_kept(quick, network, mode):
+    settings = dataclasses.replace(quick, preserve_color=mode, iterations=20)
+    content, style = batch(0), batch(5)
+    plain, _ = stylize(
+        content, style, dataclasses.replace(settings, preserve_color="none"), network=network
+    )
+    kept, _ = stylize(content, style, settings, network=network)
+
+    def distance(image):
+        mean = (image - content).mean(dim=(2, 3)).abs().sum()
+        return float(mean + (color_covariance(image[0]) - color_covariance(content[0])).abs().sum())
+
+    assert distance(kept) < distance(plain)
+    if mode == "luminance":
+        chroma = kept[0] - kept[0].mean(0)
+        inside = ((kept[0] > 0.01) & (kept[0] < 0.99)).all(0)
+        expected = content[0] - content[0].mean(0)
+        luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+        chroma, expected = (x - (luma * x).sum(0, keepdim=True) for x in (kept[0], content[0]))
+        assert torch.allclose(chroma[:, inside], expected[:, inside], atol=1e-4)
+
+
+@pytest.mark.parametrize("shade", [0.0, 0.5, 1.0])
+def test_pictures_of_one_color_are_handled(quick, network, shade):
+    flat = torch.full((1, 3, 64, 64), shade)
+    for mode in ("none", "luminance", "histogram"):
+        settings = dataclasses.replace(quick, preserve_color=mode)
+        for content, style in ((flat, batch(5)), (batch(0), flat), (flat, flat)):
+            images, _ = stylize(content, style, settings, network=network)
+            assert torch.isfinite(images).all()
+
+
+def test_a_loss_that_is_not_finite_is_an_error(quick, network):
+    settings = dataclasses.replace(quick, style_weight=3e38, style_layer_weights=(3e38,) * 5)
+    with pytest.raises(NonFiniteError, match=r"samples \[0\]"):
+        stylize(batch(0), batch(5), settings, network=network)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47)])
+def test_preconditioner_is_self_adjoint_and_invertible(size):
+    covariance = torch.stack([color_covariance(picture(b, 40, 40)) for b in range(2)]).double()
+    like = torch.zeros(1, dtype=torch.float64)
+    W = Preconditioner(size, 0.75, covariance, like)
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(2, 3, *size, generator=generator, dtype=torch.float64) for _ in range(2))
+    assert torch.allclose((W(a) * b).sum((1, 2, 3)), (a * W(b)).sum((1, 2, 3)))
+    assert ((W(a) * a).sum((1, 2, 3)) > 0).all()
+    identity = Preconditioner(size, 0.0, None, like)
+    assert torch.equal(identity(a), a)
+
+
+def test_total_variation_smooths(quick, network):
+    def roughness(weight):
+        settings = dataclasses.replace(quick, tv_weight=weight, iterations=30)
+        images, (history,) = stylize(batch(0), batch(5), settings, network=network)
+        assert (history.tv_loss > 0) == (weight > 0)
+        return float(optimize.losses.tv_loss(images)[0])
+
+    assert roughness(1.0) < 0.8 * roughness(0.0)
+
+
+def test_defaults_are_the_papers():
+    settings = StyleSettings()
+    assert settings.content_layers == ("conv4_2",)
+    assert settings.style_layers == ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+    assert set(settings.w.values()) == {0.2}
+    assert (settings.pooling, settings.optimizer, settings.tv_weight) == ("avg", "lbfgs", 0.0)

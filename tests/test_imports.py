@@ -1,0 +1,63 @@
+"""Imports run one way: jobs -> engine -> (style, data) -> settings."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+MAY_IMPORT = {
+    "pipeline.settings": set(),
+    "pipeline.style": {"pipeline.settings", "pipeline.style"},
+    "pipeline.data": {"pipeline.settings", "pipeline.data"},
+    "pipeline.engine": {"pipeline.settings", "pipeline.style", "pipeline.data", "pipeline.engine"},
+}
+FORBIDDEN = {
+    "pipeline.settings": {"ray", "torch", "torchvision", "PIL", "pyarrow", "fsspec"},
+    "pipeline.style": {"ray", "PIL", "pyarrow", "fsspec", "s3fs"},
+    "pipeline.data": {"ray", "torch", "torchvision"},
+    "pipeline.engine": {"PIL"},
+}
+
+
+def room_of(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names.add(node.module)
+            if node.module == "pipeline":
+                names |= {f"pipeline.{alias.name}" for alias in node.names}
+    return names - {"pipeline"}
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted(ROOT.glob("pipeline/*/*.py")), ROOT / "pipeline/settings.py"]
+)
+def test_modules_import_downwards_only(path):
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    room = room_of(module)
+    for name in imports(path):
+        assert not name.startswith("jobs"), f"{module} imports {name}"
+        if name.startswith("pipeline."):
+            assert room_of(name) in MAY_IMPORT[room], f"{module} imports {name}"
+        assert name.split(".")[0] not in FORBIDDEN[room], f"{module} imports {name}"
+
+
+def test_the_method_needs_neither_ray_nor_storage():
+    code = (
+        "import sys; import pipeline.style.optimize; "
+        "bad = {'ray', 'PIL', 'pyarrow', 'fsspec'} & {m.split('.')[0] for m in sys.modules}; "
+        # torchvision imports Pillow for its own transforms
+        "sys.exit(str(bad - {'PIL'}) if bad - {'PIL', 'fsspec'} else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

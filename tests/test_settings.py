@@ -1,0 +1,90 @@
+import dataclasses
+
+import pytest
+
+from pipeline.settings import (
+    ROW_OVERRIDES,
+    JobSettings,
+    SettingError,
+    StyleSettings,
+    describe_range,
+    fingerprint,
+    replace,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_size": 8}, "image_size: 8 is out of range; range: 32 to 8192 px"),
+        ({"image_size": 64.5}, "image_size: 64.5 is not int"),
+        ({"iterations": 0}, "iterations: 0 is out of range"),
+        ({"iterations": True}, "iterations: True is not int"),
+        ({"content_weight": -1.0}, "content_weight: -1.0 is out of range; range: at least 0"),
+        ({"style_weight": float("nan")}, "style_weight: nan is out of range"),
+        ({"style_weight": float("inf")}, "style_weight: inf is out of range"),
+        ({"learning_rate": 0.0}, "learning_rate: 0.0 is out of range; range: above 0"),
+        ({"pooling": "median"}, r"pooling: 'median' is not .*range: avg \| max"),
+        ({"preserve_color": None}, "preserve_color: None is not"),
+        ({"content_layers": ("conv9_1",)}, "content_layers: 'conv9_1' is no layer"),
+        ({"style_layers": ("conv1_1", "conv1_1")}, "style_layers: .* names a layer twice"),
+        ({"style_layer_weights": (1.0,)}, "1 weights for 5 style_layers"),
+        ({"style_layer_weights": (1.0, -1.0, 0.0, 0.0, 0.0)}, "style_layer_weights: -1.0 is out"),
+        ({"content_layers": (), "style_layers": ()}, "nothing to match"),
+        ({"weights": ""}, "weights: '' is empty"),
+        ({"colour": 1}, "colour: is no setting; choose from weights, "),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_value_and_range(change, message):
+    with pytest.raises(SettingError, match=message):
+        replace(StyleSettings(), **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"manifest": ""}, "manifest: is missing"),
+        ({"output": ""}, "output: is missing"),
+        ({"actors": (3, 2)}, "actors: 3:2 is out of range"),
+        ({"actors": (0, 2)}, "actors: 0 is out of range; range: 1 to 10000"),
+        ({"gpus_per_actor": 2.0}, "gpus_per_actor: 2.0 is out of range"),
+        ({"format": "gif"}, "format: 'gif' is not"),
+        ({"quality": 101}, "quality: 101 is out of range; range: 1 to 100"),
+        ({"retry_errors": True, "overwrite": True}, "exclude each other"),
+    ],
+)
+def test_a_bad_job_setting_is_named(change, message):
+    with pytest.raises(SettingError, match=message):
+        JobSettings(**{"manifest": "m", "output": "o", **change})
+
+
+def test_the_fingerprint_moves_with_every_setting_that_changes_pixels():
+    base = StyleSettings()
+    seen = {fingerprint(base, "digest"), fingerprint(base, "other digest")}
+    changes = {
+        "pooling": "max", "padding": "reflect", "content_layers": ("conv4_1",),
+        "style_layers": ("conv1_1",), "style_layer_weights": (0.2,) * 5, "content_weight": 1.0,
+        "style_weight": 2.0, "tv_weight": 1.0, "image_size": 64, "image_edge": "short",
+        "style_scale": 2.0, "init_image": "noise", "seed": 1, "preserve_color": "luminance",
+        "scales": 1, "iterations": 1, "tolerance": 0.5, "optimizer": "adam", "learning_rate": 0.5,
+        "history_size": 5, "curvature_test": "absolute", "first_step": 2.0, "backtracks": 0,
+        "spectral_exponent": 0.0, "color_preconditioner": False,
+    }  # fmt: skip
+    for name, value in changes.items():
+        seen.add(fingerprint(replace(base, **{name: value}), "digest"))
+    assert len(seen) == len(changes) + 2
+    names = {spec.name for spec in dataclasses.fields(base)} - {"weights", "weights_seed"}
+    assert names == changes.keys()  # the weights' digest speaks for the other two
+
+
+def test_row_overrides_are_settings():
+    assert set(ROW_OVERRIDES) <= {spec.name for spec in dataclasses.fields(StyleSettings)}
+
+
+def test_settings_are_frozen_and_say_their_ranges():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        StyleSettings().seed = 3
+    ranges = {spec.name: describe_range(spec) for spec in dataclasses.fields(StyleSettings)}
+    assert ranges["pooling"] == "avg | max"
+    assert ranges["image_size"] == "32 to 8192 px"
+    assert ranges["learning_rate"] == "above 0, at most 100"
