@@ -3,7 +3,7 @@
     python -m jobs.demo
 
 Writes photographs and painted styles, a manifest of all their pairs, runs ``jobs.stylize`` on it
-and makes a contact sheet. Nothing is downloaded.
+and makes a contact sheet. Nothing is downloaded. Further options go to ``jobs.stylize``.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from jobs import stylize
 from jobs._demo_pictures import save_inputs
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--weights", default="compact", help="as of jobs.stylize [default compact: it is embedded]"
     )
-    options = parser.parse_args(argv)
+    options, more = parser.parse_known_args(argv)
     output = Path(options.output)
     contents, styles = save_inputs(output / "inputs")
     manifest = write_manifest(output / "inputs" / "manifest.parquet", contents, styles)
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = stylize.main(
         [
             *("--manifest", str(manifest), "--output", str(result), "--weights", options.weights),
-            *("--image-size", "256", "--iterations", "120", "--overwrite"),
+            *("--image-size", "256", "--iterations", "120", "--overwrite", *more),
         ]
     )
     if code == 2:
@@ -103,11 +103,8 @@ def _place(sheet: Image.Image, path: Path, column: int, line: int) -> None:
         draw.line((left, top, right, bottom), fill="red", width=3)
         draw.line((left, bottom, right, top), fill="red", width=3)
         return
-    image = Image.open(path).convert("RGB")
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    sheet.paste(
-        image, (left + (THUMBNAIL - image.width) // 2, top + (THUMBNAIL - image.height) // 2)
-    )
+    image = ImageOps.fit(Image.open(path).convert("RGB"), (THUMBNAIL, THUMBNAIL))
+    sheet.paste(image, (left, top))
 
 
 if __name__ == "__main__":

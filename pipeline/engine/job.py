@@ -191,6 +191,8 @@ def start_ray(verbose: bool) -> bool:
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     level = logging.INFO if verbose else logging.ERROR
+    if not verbose:  # what Ray's core writes to standard error is not for those who run jobs
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=verbose, logging_level=level)
         return True

@@ -1,0 +1,141 @@
+"""The actor's batches and cache, without Ray around them."""
+
+import pyarrow as pa
+import pytest
+import torch
+
+from pipeline.engine import actor, flow, stages
+from pipeline.engine.actor import Stylizer, TargetCache
+from pipeline.settings import JobSettings
+from pipeline.style.optimize import NonFiniteError
+from pipeline.style.weights import load_network, load_weights
+from tests.conftest import picture
+
+
+def pixels(seed, height=64, width=64):
+    image = (picture(seed, height, width) * 255).round().byte().permute(1, 2, 0)
+    return stages.pack(image.numpy())
+
+
+@pytest.fixture
+def context(quick):
+    return stages.Context(
+        style=quick, output="out", storage_options={}, max_pixels=10**6, file_format="png",
+        quality=90, extra=pa.schema([]), weights_name="w", weights_digest="d", versions="{}",
+    )  # fmt: skip
+
+
+def loaded(context, rows) -> pa.Table:
+    plain = {
+        "manifest_row": 0, "content_uri": "c", "style_uri": ["s"], "style_blend": [1.0],
+        "overrides": "{}", "load_seconds": 0.1,
+    }  # fmt: skip
+    return pa.Table.from_pylist(
+        [
+            {
+                **plain,
+                "pair_id": str(index),
+                "content_image": pixels(index),
+                "style_images": [pixels(100 + index % 2)],
+                "style_keys": [str(index % 2)],
+                **row,
+            }
+            for index, row in enumerate(rows)
+        ],
+        schema=context.schema(*stages.LOADED),
+    )
+
+
+@pytest.fixture
+def stylizer(context, quick, monkeypatch):
+    state, _ = load_weights(quick)
+    arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    monkeypatch.setattr("ray.get", lambda reference: reference)
+    monkeypatch.setattr("ray.get_gpu_ids", list)
+    return Stylizer(context, [arrays], batch_size=4, style_cache=8, threads=1)
+
+
+def limit_batches(monkeypatch, most, error):
+    """The real optimisation, out of memory (or worse) above ``most`` pairs."""
+    real, seen = actor.stylize_pairs, []
+
+    def stylize_pairs(network, pairs):
+        seen.append(len(pairs))
+        if len(pairs) > most:
+            raise error
+        return real(network, pairs)
+
+    monkeypatch.setattr(actor, "stylize_pairs", stylize_pairs)
+    return seen
+
+
+def test_a_batch_out_of_memory_is_split_and_the_size_remembered(stylizer, context, monkeypatch):
+    seen = limit_batches(monkeypatch, 2, torch.OutOfMemoryError("no memory"))
+    rows = stylizer(loaded(context, [{}] * 8)).to_pylist()
+    assert seen == [4, 2, 2, 2, 2]  # the second batch of four is not even tried
+    assert all(row["fault_class"] is None for row in rows)
+    assert [row["pair_id"] for row in rows] == [str(index) for index in range(8)]
+    assert '"batch_size": 2' in rows[0]["result"]
+
+
+def test_one_pair_that_does_not_fit_is_an_error_record(stylizer, context, monkeypatch):
+    limit_batches(monkeypatch, 0, torch.OutOfMemoryError("no memory"))
+    rows = stylizer(loaded(context, [{}] * 3)).to_pylist()
+    assert {row["fault_class"] for row in rows} == {"out_of_memory"}
+    assert "64 x 64 px do not fit" in rows[0]["fault_message"]
+
+
+def test_neighbours_of_a_pair_that_fails_are_done(stylizer, context, monkeypatch):
+    real = actor.stylize_pairs
+
+    def stylize_pairs(network, pairs):
+        if any(pair.settings.seed == 13 for pair in pairs):
+            raise NonFiniteError("samples [1]")
+        return real(network, pairs)
+
+    monkeypatch.setattr(actor, "stylize_pairs", stylize_pairs)
+    poison = {"overrides": '{"seed": 13}'}
+    rows = stylizer(loaded(context, [{}, poison, {}, {}])).to_pylist()
+    assert [row["fault_class"] for row in rows] == [None, "non_finite_loss", None, None]
+
+
+def test_rows_that_failed_to_load_pass_through(stylizer, context):
+    bad = {"fault_class": "not_found", "fault_message": "x: does not exist", "content_image": None}
+    first, second = stylizer(loaded(context, [bad, {}])).to_pylist()
+    assert (first["fault_class"], first["stylized_image"]) == ("not_found", None)
+    assert second["stylized_image"]["width"] == 64
+
+
+def test_style_targets_are_computed_once_and_the_oldest_leaves(quick, stylizer, context):
+    stylizer(loaded(context, [{}] * 8))
+    assert (stylizer.cache.hits, stylizer.cache.misses) == (6, 2)
+    cache = TargetCache(load_network(quick), quick, capacity=2)
+    for key in ("a", "b", "a", "c", "a", "b"):
+        cache.get(key, picture(1, 32, 32), (64, 64))
+    assert (cache.hits, cache.misses) == (2, 4)
+    cache.get("b", picture(1, 32, 32), (32, 64))  # another size is another target
+    assert cache.misses == 5
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 64])
+def test_cpu_actors_leave_room_for_what_runs_beside_them(cpus):
+    job = JobSettings(manifest="m", output="o")
+    chosen = flow.choose_resources(job, cpus=max(2, cpus), gpus=0, rows=1000)
+    _, most = chosen.actors
+    # A resumed job also needs the checkpoint filter's whole CPU, and a load and a store task.
+    assert most * chosen.cpus_per_actor + 1 + 2 * flow.IO_CPUS <= max(2, cpus) + 1e-9
+    assert chosen.cpus_per_actor != flow.IO_CPUS  # else Ray Data would fuse loading into the actor
+    assert chosen.gpus_per_actor == 0
+
+
+def test_gpu_actors_take_what_there_is_and_what_is_asked():
+    job = JobSettings(manifest="m", output="o")
+    chosen = flow.choose_resources(job, cpus=16, gpus=4, rows=1000)
+    assert (chosen.actors, chosen.gpus_per_actor, chosen.batch_size) == ((1, 4), 1.0, 8)
+    half = JobSettings(manifest="m", output="o", gpus_per_actor=0.5, batch_size=3)
+    chosen = flow.choose_resources(half, cpus=16, gpus=4, rows=1000)
+    assert (chosen.actors, chosen.batch_size) == ((1, 8), 3)
+    # A cluster that still has no GPU node: the actors ask for GPUs all the same.
+    asked = JobSettings(manifest="m", output="o", gpus_per_actor=1.0, actors=(1, 8))
+    chosen = flow.choose_resources(asked, cpus=4, gpus=0, rows=1000)
+    assert (chosen.actors, chosen.gpus_per_actor) == ((1, 8), 1.0)

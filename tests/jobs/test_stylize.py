@@ -1,0 +1,82 @@
+"""The command itself, in a process of its own, with a Ray of its own."""
+
+import collections
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.data import images, records
+from tests.conftest import image_bytes, write_parquet
+
+ROOT = Path(__file__).parent.parent.parent
+PAIRS = 16
+
+
+@pytest.fixture
+def command(tmp_path, weights_file):
+    """The command of a job of sixteen pairs that commits after every second one."""
+    (tmp_path / "c.png").write_bytes(image_bytes(0, 64, 64))
+    (tmp_path / "s.png").write_bytes(image_bytes(1, 64, 64))
+    row = {"content_uri": "c.png", "style_uri": "s.png", "init": "x"}
+    rows = [{**row, "pair_id": f"p{index:02d}", "seed": index} for index in range(PAIRS)]
+    manifest = write_parquet(tmp_path / "m.parquet", rows)
+    return [
+        *(sys.executable, "-m", "jobs.stylize", "--manifest", manifest),
+        *("--output", str(tmp_path / "out"), "--weights", str(weights_file), "--image-size", "64"),
+        *("--scales", "1", "--iterations", "40", "--tolerance", "0", "--rows-per-block", "2"),
+        *("--init-image", "noise"),
+    ]
+
+
+def start(command) -> subprocess.Popen:
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for_records(output: Path, process: subprocess.Popen, seconds: float = 120) -> None:
+    for _ in range(int(seconds * 10)):
+        if list(output.glob("records/*.parquet")):
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    raise AssertionError("no record was written in time")
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_job_goes_on_where_it_was(command, tmp_path, signal_number):
+    output = tmp_path / "out"
+    first = start(command)
+    wait_for_records(output, first)
+    first.send_signal(signal_number)
+    _, errors = first.communicate(timeout=60)
+    if signal_number == signal.SIGINT:
+        assert first.returncode == 130, errors
+        assert "the same command does the rest" in errors
+        assert "Traceback" not in errors
+    done_before = {row["pair_id"] for row in records.iterate(str(output), {}, ["pair_id"])}
+
+    second = start(command)
+    out, errors = second.communicate(timeout=240)
+    assert second.returncode == 0, errors
+    assert f"{PAIRS} ok, 0 errors of {PAIRS} pairs" in out
+    found = list(records.iterate(str(output), {}, ["pair_id", "status", "sha256", "file_name"]))
+    counts = collections.Counter(row["pair_id"] for row in found)
+    assert len(counts) == PAIRS
+    assert set(counts.values()) == {1}
+    for row in found:
+        assert images.sha256((output / row["file_name"]).read_bytes()) == row["sha256"]
+    assert {path.name for path in (output / "images").iterdir()} == {
+        "metadata.parquet",
+        *(f"{name}.png" for name in counts),
+    }
+    assert f", {PAIRS - len(done_before)} to do" in errors
+    assert pq.read_metadata(output / "images" / "metadata.parquet").num_rows == PAIRS
