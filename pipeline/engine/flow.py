@@ -20,6 +20,12 @@ IO_CPUS = 0.25
 """CPUs that Ray reserves for a load or store task: they wait for storage most of the time."""
 
 
+RAY_DATA_CPUS = 2
+"""CPUs that actors must leave free: Ray Data's checkpoint filter holds a whole one for as long as
+the plan is read, and listing the plan's files wants another. With less a resumed job waits for
+ever."""
+
+
 @dataclass(frozen=True)
 class Resources:
     """How a job uses the machines, with every choice made."""
@@ -42,16 +48,13 @@ def choose_resources(job: JobSettings, cpus: float, gpus: float, rows: int) -> R
     on_gpu = job.gpus_per_actor if job.gpus_per_actor is not None else float(gpus > 0)
     if on_gpu:
         actors = job.actors or (1, max(1, math.floor(gpus / on_gpu)))
-        reserved = job.cpus_per_actor or 1.0
-        threads = 1
+        threads, share = 1, 0.0
     else:
         # Four cores make one evaluation faster; more of them serve better as another actor.
         actors = job.actors or (1, max(1, math.ceil(cpus / 4)))
         threads = max(1, round(cpus / actors[1]))
-        # What stays free is for Ray Data's checkpoint filter, which wants a whole CPU for as long
-        # as it reads the plan, and for loading and storing: with less a resumed job would wait
-        # for ever.
-        reserved = job.cpus_per_actor or max(0.1, (cpus - 1 - 2 * IO_CPUS) / actors[1])
+        share = max(0.0, (cpus - RAY_DATA_CPUS - 2 * IO_CPUS) / actors[1])
+    reserved = job.cpus_per_actor if job.cpus_per_actor is not None else share
     if reserved == IO_CPUS:
         reserved += 0.01  # equal demands would let Ray Data load images inside the actor
     batch = job.batch_size or (8 if on_gpu else 1)
@@ -97,7 +100,7 @@ def run(
     if not job.verbose:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
     low, high = resources.actors
-    dataset = ray.data.read_parquet(plan_path, filesystem=fs)
+    dataset = ray.data.read_parquet(plan_path, filesystem=fs, num_cpus=IO_CPUS)
     # Small blocks: each is a unit of work for an actor and a commit of the records.
     dataset = dataset.repartition(target_num_rows_per_block=resources.rows_per_block)
     dataset = dataset.map_batches(

@@ -1,0 +1,63 @@
+"""The compact network that comes with the package."""
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from pipeline.settings import StyleSettings
+from pipeline.style import weights
+from pipeline.style.calibration import calibration_pictures
+from pipeline.style.optimize import stylize
+from pipeline.style.vgg import layers_up_to, tensor_names
+
+SETTINGS = StyleSettings(weights="compact")
+
+
+def test_it_is_vgg_19_with_a_quarter_of_the_filters_up_to_conv5_1() -> None:
+    state = weights.compact_weights()
+    expected = {name for layer in layers_up_to("conv5_1") for name in tensor_names(layer)}
+    assert set(state) == expected
+    for layer in layers_up_to("conv5_1"):
+        assert len(state[tensor_names(layer)[0]]) == weights.WIDTHS[int(layer[4]) - 1] // 4
+    assert sum(tensor.numel() for tensor in state.values()) < 850_000
+
+
+def test_its_file_stays_small() -> None:
+    file = resources.files("pipeline.style") / "compact.safetensors"
+    assert len(file.read_bytes()) < 2_000_000
+
+
+def test_a_tampered_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray((resources.files("pipeline.style") / "compact.safetensors").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "compact.safetensors").write_bytes(data)
+    monkeypatch.setattr(weights.resources, "files", lambda package: tmp_path)
+    with pytest.raises(weights.WeightsError, match=r"'compact'.*sha256"):
+        weights.load_weights(SETTINGS)
+
+
+def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights.resources, "files", lambda package: tmp_path)
+    with pytest.raises(weights.WeightsError, match=r"'compact': cannot be read"):
+        weights.load_weights(SETTINGS)
+
+
+def test_all_its_filters_speak_about_as_loud() -> None:
+    network = weights.load_network(SETTINGS)
+    for layer, activation in network.activations(calibration_pictures()):
+        mean = activation.mean(dim=(0, 2, 3))
+        assert float(mean.min()) > 0.02, layer
+        assert 0.3 < float(mean.mean()) < 2, layer
+
+
+def test_an_image_stylised_with_it_lowers_its_loss() -> None:
+    content, style = calibration_pictures(64)[:2]
+    settings = StyleSettings(weights="compact", content_weight=1e-7, iterations=30, scales=1)
+    _, (history,) = stylize(content[None], [style], settings)
+    assert history.total_loss < 0.2 * history.total[0]
+
+
+def test_its_digest_is_that_of_its_values() -> None:
+    _, digest = weights.load_weights(SETTINGS)
+    assert digest == weights.weights_digest(weights.compact_weights())
