@@ -88,7 +88,9 @@ def convert(spec: "dataclasses.Field[Any]", value: Any) -> Any:
         return _convert(hint, value)
     except (ValueError, TypeError) as error:
         allowed = describe_range(spec) or getattr(hint, "__name__", str(hint))
-        raise SettingError(f"{spec.name}: {value!r} cannot be read; range: {allowed}") from error
+        # What storage options hold may be a secret: not even a mistyped one is shown.
+        given = "the value" if spec.name == "storage_options" else repr(value)
+        raise SettingError(f"{spec.name}: {given} cannot be read; range: {allowed}") from error
 
 
 def _convert(hint: Any, value: Any) -> Any:
@@ -105,6 +107,8 @@ def _convert(hint: Any, value: Any) -> Any:
         return tuple(_convert(item, part) for part in value)
     if origin is not None and origin is not Literal:  # a mapping
         return json.loads(value) if isinstance(value, str) else value
+    if hint is bool and value in ("true", "false"):
+        return value == "true"
     if hint in (int, float) and isinstance(value, (str, int)) and not isinstance(value, bool):
         return hint(value)
     return value
@@ -126,7 +130,11 @@ def _shown(value: Any) -> str:
 def _read_config(path: str) -> dict[str, Any]:
     try:
         text = Path(path).read_text()
-        values = tomllib.loads(text) if path.endswith(".toml") else yaml.safe_load(text)
+        # BaseLoader leaves every scalar as text, to be read as an option would be: YAML itself
+        # takes 1:8 for the number 68.
+        values = (
+            tomllib.loads(text) if path.endswith(".toml") else yaml.load(text, yaml.BaseLoader)  # noqa: S506 (it makes nothing but text)
+        )
     except (OSError, ValueError, yaml.YAMLError) as error:
         first = str(error).splitlines()[0]
         raise SettingError(f"config {path}: cannot be read: {first}") from error
@@ -142,5 +150,6 @@ def markdown_table(settings: type) -> str:
         shown = "" if spec.default in (None, "", ()) else _shown(spec.default)
         bounds = describe_range(spec).replace("|", "\\|")
         option = "--" + spec.name.replace("_", "-")
-        lines.append(f"| `{option}` | {shown} | {bounds} | {spec.metadata['help']} |")
+        what = spec.metadata["help"].replace("|", "\\|")
+        lines.append(f"| `{option}` | {shown} | {bounds} | {what} |")
     return "\n".join(lines)

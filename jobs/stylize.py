@@ -9,7 +9,6 @@ as error records, 2 nothing could be started, 130 stopped by Ctrl-C.
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -42,7 +41,6 @@ def run(style: StyleSettings, job: JobSettings) -> int:
 
     from pipeline.engine.job import JobError, run_job
 
-    signal.signal(signal.SIGTERM, _interrupt)  # ray job stop
     try:
         summary = run_job(style, job)
     except JobError as error:
@@ -60,7 +58,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
         )
         return 1
     print_summary(summary, job.output)
-    return 1 if summary["error"] else 0
+    return 1 if summary["error"] or summary["missing"] or summary["duplicates"] else 0
 
 
 def print_summary(summary: dict[str, Any], output: str) -> None:
@@ -68,13 +66,12 @@ def print_summary(summary: dict[str, Any], output: str) -> None:
     print(f"{summary['ok']} ok, {summary['error']} errors of {summary['manifest_rows']} pairs")
     for error_class, count in summary["errors_by_class"].items():
         print(f"  {error_class}: {count}")
+    for fault in ("missing", "duplicates"):
+        if summary[fault]:
+            print(f"  {fault}: {summary[fault]} records; run the same command again")
     print(f"images, records and summary.json lie in {output}")
     if summary["error"]:
         print("records with status 'error' say why; --retry-errors does these pairs again")
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Everything a user can set, and the only place where settings are validated.
 
 ``StyleSettings`` are the paper's hyperparameters: each field changes pixels. ``JobSettings`` say
-where a job reads and writes and how it uses the machines: no field changes pixels. Both are frozen.
+where a job reads and writes and how it uses the machines. Both are frozen.
 Each field carries its help text, unit and range, from which the command line and the README's
 tables are made.
 """
@@ -64,8 +64,9 @@ class StyleSettings:
 
     weights: str = setting(
         "imagenet",
-        "VGG-19 weights: 'imagenet' (torchvision), 'random' (untrained, seeded by weights_seed), "
-        "or a path or URI of a .pth or .safetensors file",
+        "VGG-19 weights: 'imagenet' (torchvision), 'compact' (a quarter of the filters, trained, "
+        "in this package), 'random' (untrained, seeded by weights_seed), or a path or URI of a "
+        ".pth or .safetensors file",
     )
     weights_seed: int = setting(0, "seed of 'random' weights", low=0, high=2**63 - 1)
     pooling: Literal["avg", "max"] = setting("avg", "pooling between the blocks of VGG-19")
@@ -174,7 +175,7 @@ class StyleSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class JobSettings:
-    """Where a job reads and writes, and how it uses the machines. No field changes pixels.
+    """Where a job reads and writes, and how it uses the machines.
 
     Raises:
         SettingError: on construction, when a value is out of its range.
@@ -195,7 +196,10 @@ class JobSettings:
         None, "GPUs of an actor, fractions allowed; 1 where Ray has GPUs, else 0", low=0, high=1
     )
     cpus_per_actor: float | None = setting(
-        None, "CPUs that Ray reserves for an actor; chosen if not given", above=0, high=1024
+        None,
+        "CPUs that Ray reserves for an actor; chosen if not given. Leave two of the cluster free",
+        low=0,
+        high=1024,
     )
     batch_size: int | None = setting(
         None, "most pairs optimised together; 8 on a GPU, 1 on a CPU if not given", low=1, high=1024
@@ -239,12 +243,12 @@ class JobSettings:
 Settings = TypeVar("Settings", StyleSettings, JobSettings)
 
 
-def fingerprint(settings: StyleSettings, weights_digest: str) -> str:
-    """16 hex digits over every field that changes pixels and over the weights themselves."""
+def fingerprint(settings: StyleSettings, weights_digest: str, *more: str | int) -> str:
+    """16 hex digits over every field that changes pixels, the weights themselves, and ``more``."""
     fields = dataclasses.asdict(settings)
     del fields["weights"]  # the digest says it better: one file may have several names
     del fields["weights_seed"]
-    text = json.dumps([fields, weights_digest], sort_keys=True)
+    text = json.dumps([fields, weights_digest, *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -21,6 +21,9 @@ MULTIPLE = 16
 
 EXTENSIONS = {"png": "png", "jpg": "jpg", "webp": "webp"}
 
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "MPO", "JPEG2000", "AVIF")
+"""What is opened. Pillow knows more, some of it by way of other programs (EPS by Ghostscript)."""
+
 Image.MAX_IMAGE_PIXELS = None  # the limit is checked below, with the job's own number
 
 
@@ -39,7 +42,7 @@ def decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
     if not data:
         raise RowError("empty_file", f"{name}: the file is empty")
     try:
-        image: Image.Image = Image.open(io.BytesIO(data))
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise RowError("not_an_image", f"{name}: not an image that Pillow can read") from error
     except Exception as error:
@@ -56,12 +59,18 @@ def decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
         )
     try:
         image.load()
-        image = ImageOps.exif_transpose(image)
-        return _to_rgb(image)
+        return _to_rgb(_upright(image))
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...
         raise RowError(
             "truncated_image", f"{name}: the image data is truncated or corrupt: {error}"
         ) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF is no reason to refuse the picture
+        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -97,14 +106,26 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
 
 
-def fit_size(width: int, height: int, image_size: float, image_edge: str) -> tuple[int, int]:
+def fit_size(
+    width: int, height: int, image_size: float, image_edge: str, max_pixels: int
+) -> tuple[int, int]:
     """Width and height for ``image_size`` on the long or short edge, aspect kept.
 
     Both are rounded to a multiple of 16 px (a shift of the aspect by at most 8 px), at least 32.
+
+    Raises:
+        RowError: ``image_too_large``, when a narrow image would become one of more than
+            ``max_pixels``.
     """
     edge = max(width, height) if image_edge == "long" else min(width, height)
     scale = image_size / edge
     rounded = [max(32, round(side * scale / MULTIPLE) * MULTIPLE) for side in (width, height)]
+    if rounded[0] * rounded[1] > max_pixels:
+        raise RowError(
+            "image_too_large",
+            f"{width} x {height} px with {image_size:g} px on the {image_edge} edge would be "
+            f"{rounded[0]} x {rounded[1]} px, more than max_pixels = {max_pixels}",
+        )
     return rounded[0], rounded[1]
 
 

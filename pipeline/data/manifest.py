@@ -9,9 +9,11 @@ Faults of the manifest as a whole end the job before work begins. A fault of one
 row: the plan carries it in ``fault_class`` and ``fault_message``, and it becomes an error record.
 """
 
+import decimal
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -121,10 +123,13 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
         raise ManifestError(f"manifest {shown}: the file is empty")
     try:
         dataset = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet")
-        files = dataset.files
+        schemas = [fragment.physical_schema for fragment in dataset.get_fragments()]
+        if schemas:  # a column may be missing, or hold nulls alone, in some of the files
+            unified = pa.unify_schemas(schemas, promote_options="permissive")
+            dataset = dataset.replace_schema(unified)
     except Exception as error:
         raise ManifestError(f"manifest {shown}: not Parquet: {storage.reason(error)}") from error
-    if not files:
+    if not schemas:
         raise ManifestError(f"manifest {shown}: the directory holds no Parquet file")
     _check_columns(dataset.schema, shown)
     return Manifest(dataset, shown, _carried_columns(dataset.schema))
@@ -142,21 +147,41 @@ def _check_columns(schema: pa.Schema, shown: str) -> None:
                 f"manifest {shown}: column {column!r} is missing; it has {', '.join(schema.names)}"
             )
         kind = schema.field(column).type
-        if column == "style_uri" and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        if column == "style_uri" and _is_list(kind):
             kind = kind.value_type
         if not is_text(kind) and not pa.types.is_null(kind):
             raise ManifestError(
                 f"manifest {shown}: column {column!r} holds {kind}; it must hold strings"
             )
 
+    if "style_blend" in schema.names:
+        kind = schema.field("style_blend").type
+        if not _is_list(kind) and not pa.types.is_null(kind):
+            raise ManifestError(
+                f"manifest {shown}: column 'style_blend' holds {kind}; it must hold lists of "
+                "numbers"
+            )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_type(kind) for is_type in types)
+
 
 def _carried_columns(schema: pa.Schema) -> dict[str, str]:
     """Unknown columns by their name in the records: ``manifest_width`` where ``width`` is taken."""
-    taken = {*PLAN_SCHEMA.names, *RECORD_SCHEMA.names}
+    taken = {*PLAN_SCHEMA.names, *RECORD_SCHEMA.names, *schema.names}
     carried = {}
     for name in schema.names:
-        if name not in OWN_COLUMNS:
-            carried[f"manifest_{name}" if name in taken else name] = name
+        if name in OWN_COLUMNS:
+            continue
+        new = name
+        # Two underscores mark the columns that the stages hand to each other.
+        while new.startswith("__") or new in {*PLAN_SCHEMA.names, *RECORD_SCHEMA.names}:
+            new = f"manifest_{new.lstrip('_')}"
+            while new != name and new in taken:
+                new += "_"
+        carried[new] = name
     return carried
 
 
@@ -205,9 +230,15 @@ def write_plan(
                 stems.append(hash(checked["file_stem"].casefold()))
             carried = {new: row[old] for new, old in manifest.carried.items()}
             planned.append({**carried, **checked})
-        planned.sort(key=lambda row: (row["overrides"], [str(uri) for uri in row["style_uri"]]))
+        planned.sort(key=lambda row: [str(uri) for uri in row["style_uri"]])
         buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(planned, schema=schema), buffer)
+        try:
+            pq.write_table(pa.Table.from_pylist(planned, schema=schema), buffer)
+        except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+            raise ManifestError(
+                f"manifest {manifest.shown}: a column that is carried into the records cannot be "
+                f"({storage.reason(error)}); leave it out"
+            ) from error
         storage.write_bytes(
             storage.join(target, f"part-{index:05d}.parquet"), buffer.getvalue(), options
         )
@@ -221,11 +252,11 @@ def write_plan(
 def _chunks(manifest: Manifest, limit: int | None) -> Iterator[list[dict[str, Any]]]:
     waiting: list[dict[str, Any]] = []
     left = limit
-    for batch in manifest.dataset.to_batches(batch_size=CHUNK):
-        part = batch if left is None else batch.slice(0, left)
+    for rows in _batches(manifest):
+        part = rows if left is None else rows[:left]
         if left is not None:
             left -= len(part)
-        waiting += part.to_pylist()
+        waiting += part
         while len(waiting) >= CHUNK:
             yield waiting[:CHUNK]
             waiting = waiting[CHUNK:]
@@ -233,6 +264,17 @@ def _chunks(manifest: Manifest, limit: int | None) -> Iterator[list[dict[str, An
             break
     if waiting:
         yield waiting
+
+
+def _batches(manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
+    try:
+        for batch in manifest.dataset.to_batches(batch_size=CHUNK):
+            yield batch.to_pylist()
+    except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
+        raise ManifestError(
+            f"manifest {manifest.shown}: cannot be read: {storage.reason(error)}; every file of "
+            "it must be sound Parquet"
+        ) from error
 
 
 def _refuse_duplicates(
@@ -273,17 +315,17 @@ class _RowChecker:
         self.good_overrides: set[str] = set()
 
     def __call__(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        overrides = {name: row[name] for name in ROW_OVERRIDES if row.get(name) is not None}
-        if "content_weight" in overrides or "style_weight" in overrides:
-            for name in {"content_weight", "style_weight"} & overrides.keys():
-                overrides[name] = _as_float(overrides[name])
+        overrides = {name: _override(name, row.get(name)) for name in ROW_OVERRIDES}
+        overrides = {name: value for name, value in overrides.items() if value is not None}
         given = row["style_uri"]
         styles = [given] if isinstance(given, str) else list(given or [])
         blend = row.get("style_blend")
         text = json.dumps(overrides, sort_keys=True, default=str)
         pair_id = row.get("pair_id")
         if pair_id is None:
-            pair_id = self._derive_id(row["content_uri"], styles, blend, text)
+            # Rows that lack a URI are errors, each of its own.
+            lacks = number if not row["content_uri"] or not all(styles or [None]) else None
+            pair_id = self._derive_id(row["content_uri"], styles, blend, text, lacks)
         planned: dict[str, Any] = {
             "pair_id": str(pair_id),
             "manifest_row": number,
@@ -310,8 +352,8 @@ class _RowChecker:
             planned["fault_message"] = f"manifest row {number}: {error}"
         return planned
 
-    def _derive_id(self, content: Any, styles: list[Any], blend: Any, overrides: str) -> str:
-        text = json.dumps([content, styles, blend, overrides, self.fingerprint], default=str)
+    def _derive_id(self, *parts: Any) -> str:
+        text = json.dumps([*parts, self.fingerprint], default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     def _uri(self, uri: Any, column: str) -> str:
@@ -353,7 +395,8 @@ class _RowChecker:
         for column, part in parts.items():
             if part is None:
                 continue
-            if not NAME.fullmatch(part) or len(part.encode()) > LONGEST_NAME:
+            too_long = len(part.encode(errors="replace")) > LONGEST_NAME
+            if not NAME.fullmatch(part) or too_long or part == "metadata.parquet":
                 raise RowError(
                     "bad_name",
                     f"{column}: {part[:80]!r} cannot be a file name; use letters, digits and "
@@ -368,4 +411,16 @@ def _text(value: Any) -> str | None:
 
 def _as_float(value: Any) -> Any:
     """Integers and decimals as floats; anything else as it is, to be refused with its name."""
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    number = isinstance(value, (int, decimal.Decimal)) and not isinstance(value, bool)
+    return float(value) if number else value
+
+
+def _override(name: str, value: Any) -> Any:
+    """A cell as its setting's type, where that loses nothing: pandas makes 256 and null floats."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if name in ("content_weight", "style_weight"):
+        return _as_float(value)
+    if isinstance(value, (float, decimal.Decimal)) and value == int(value):
+        return int(value)
+    return value

@@ -65,12 +65,10 @@ def committed_files(output: str, options: storage.StorageOptions) -> list[str]:
     return [file for file in files if not file.rpartition("/")[2].startswith(unfinished)]
 
 
-def checkpointed_ids(output: str, options: storage.StorageOptions) -> Iterator[str]:
-    """The ids that Ray Data's checkpoint knows as done."""
-    for file in storage.list_files(storage.join(output, CHECKPOINT), options, ".parquet"):
-        if not file.endswith(PENDING):
-            table = pq.read_table(io.BytesIO(storage.read_bytes(file, options)))
-            yield from table["pair_id"].to_pylist()
+def record_ids(output: str, options: storage.StorageOptions) -> Iterator[str]:
+    """The pair_id of every record."""
+    for row in iterate(output, options, ["pair_id"]):
+        yield row["pair_id"]
 
 
 def records_dataset(output: str, options: storage.StorageOptions) -> pyarrow.dataset.Dataset | None:

@@ -5,11 +5,12 @@ backoff with jitter); nothing here retries on top of them.
 """
 
 import os
+import posixpath
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 import pyarrow.fs
@@ -39,18 +40,23 @@ def scheme_of(uri: str) -> str:
 
 def redact(uri: str) -> str:
     """``uri`` without user, password and query: a signed URL is a credential."""
-    if scheme_of(uri) == "file":
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
         return uri
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+    host, slash, path = rest.partition("/")
+    if scheme.lower() in ("http", "https"):  # elsewhere ? and # are letters of a key
+        path = re.split(r"[?#]", path, maxsplit=1)[0]
+        host = re.split(r"[?#]", host, maxsplit=1)[0]
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def resolve(uri: str, base: str) -> str:
     """``uri`` itself when absolute, else relative to the directory ``base``."""
     if "://" in uri or os.path.isabs(uri):
         return uri
-    return join(base, uri)
+    scheme, separator, path = base.rpartition("://")
+    # Object stores know no "..": a/../b would be a key of its own.
+    return f"{scheme}{separator}{posixpath.normpath(join(path, uri))}"
 
 
 def join(base: str, *parts: str) -> str:
@@ -92,6 +98,9 @@ def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
     given = dict(options.get(scheme, {}))
     if scheme in ("s3", "s3a"):
         given = {**S3_DEFAULTS, **given}
+    if scheme != "file":
+        # Ray's tasks change directories that this process has listed before.
+        given = {"use_listings_cache": False, **given}
     return fsspec.core.url_to_fs(uri, **given)  # type: ignore[no-any-return]
 
 
@@ -171,7 +180,6 @@ def exists(uri: str, options: StorageOptions) -> bool:
 def list_files(uri: str, options: StorageOptions, suffix: str = "") -> list[str]:
     """The URIs of all files below a directory, sorted; hidden ones left out; empty if missing."""
     fs, path = filesystem(uri, options)
-    fs.invalidate_cache()
     found = [name for name in fs.find(path) if name.endswith(suffix)]
     visible = [name for name in sorted(found) if not name.rpartition("/")[2].startswith(".")]
     return [fs.unstrip_protocol(name) if scheme_of(uri) != "file" else name for name in visible]
@@ -180,7 +188,6 @@ def list_files(uri: str, options: StorageOptions, suffix: str = "") -> list[str]
 def delete(uri: str, options: StorageOptions) -> None:
     """Delete a file or a directory with all that is in it; nothing if there is none."""
     fs, path = filesystem(uri, options)
-    fs.invalidate_cache()
     if fs.exists(path):
         fs.rm(path, recursive=True)
 

@@ -1,5 +1,6 @@
 """The style actor: one VGG, a cache of style targets, and batches of pairs of equal shape."""
 
+import gc
 import json
 import logging
 import time
@@ -81,7 +82,12 @@ class Stylizer:
         style_cache: int,
         threads: int,
     ) -> None:
-        on_gpu = bool(ray.get_gpu_ids()) and torch.cuda.is_available()
+        on_gpu = bool(ray.get_gpu_ids())
+        if on_gpu and not torch.cuda.is_available():
+            raise RuntimeError(
+                "Ray gave this actor a GPU, but PyTorch sees none: install a CUDA build and its "
+                "driver on the GPU nodes, or give --gpus-per-actor 0"
+            )
         self.device = torch.device("cuda" if on_gpu else "cpu")
         if not on_gpu:
             torch.set_num_threads(threads)
@@ -114,23 +120,30 @@ class Stylizer:
 
     def _shape(self, row: Row) -> tuple[Size, StyleSettings]:
         """What the rows of a batch share: the size and all settings that are the batch's."""
-        image = row["content_image"]
+        image = row["__content_image"]
         settings = stages.row_settings(row, self.context.style)
         shared = {name: getattr(self.context.style, name) for name in PER_PAIR}
         return (image["height"], image["width"]), replace(settings, **shared)
 
     def _solve(self, batch: dict[int, Row], size: Size) -> Iterable[tuple[int, Row]]:
         """Each row's outcome. A batch that fails is tried again in halves, down to single rows."""
+        fault: RowError | None = None
         try:
             return self._optimize(batch)
         except Exception as error:
-            failure = error
-        out_of_memory = isinstance(failure, torch.OutOfMemoryError)
+            if "CUDA error" in str(error):
+                raise  # the context is broken: every later row would fail, sound or not
+            # Only words leave this block: the error's frames hold the batch's tensors.
+            fault = _fault(error)
+        out_of_memory = fault.error_class == "out_of_memory"
         if out_of_memory:
+            gc.collect()
             torch.cuda.empty_cache()
         if len(batch) == 1:
             ((index, row),) = batch.items()
-            return [(index, _fault(row, failure))]
+            image = row["__content_image"]
+            message = f"{image['width']} x {image['height']} px: {fault}"
+            return [(index, {"fault_class": fault.error_class, "fault_message": message})]
         half = len(batch) // 2
         if out_of_memory:
             self.fits[size] = min(half, self.fits.get(size, half))
@@ -143,7 +156,7 @@ class Stylizer:
         started = time.perf_counter()
         contents, pairs = [], []
         for row in batch.values():
-            content = self._tensor(row["content_image"])
+            content = self._tensor(row["__content_image"])
             contents.append(content)
             pairs.append(self._pair(row, content))
         images, histories = stylize_pairs(self.network, pairs)
@@ -161,20 +174,20 @@ class Stylizer:
             "device": self.device_name,
         }
         return [
-            (index, {"stylized_image": image, "result": json.dumps(_facts(history) | shared)})
+            (index, {"__stylized_image": image, "__result": json.dumps(_facts(history) | shared)})
             for index, image, history in outcomes
         ]
 
     def _pair(self, row: Row, content: Tensor) -> Pair:
         settings = stages.row_settings(row, self.context.style)
         size = (content.shape[1], content.shape[2])
-        styles = [self._tensor(image) for image in row["style_images"]]
+        styles = [self._tensor(image) for image in row["__style_images"]]
         mode = settings.preserve_color
         seen, prepared = prepare_colors(content, styles, mode)
         if mode == "none":
             targets = [
                 self.cache.get(key, style, size)
-                for key, style in zip(row["style_keys"], prepared, strict=True)
+                for key, style in zip(row["__style_keys"], prepared, strict=True)
             ]
         else:  # the style image now depends on the content image: nothing to keep
             targets = [style_targets(self.network, style, size, settings) for style in prepared]
@@ -196,17 +209,14 @@ def _facts(history: History) -> Row:
     }
 
 
-def _fault(row: Row, error: BaseException) -> Row:
-    image = row["content_image"]
-    shape = f"{image['width']} x {image['height']} px"
+def _fault(error: Exception) -> RowError:
     if isinstance(error, torch.OutOfMemoryError):
-        message = f"{shape} do not fit into the GPU's memory, even alone; make image_size smaller"
-        fault = RowError("out_of_memory", message)
-    elif isinstance(error, NonFiniteError):
-        fault = RowError(
+        return RowError(
+            "out_of_memory", "does not fit into the GPU's memory, even alone; make image_size less"
+        )
+    if isinstance(error, NonFiniteError):
+        return RowError(
             "non_finite_loss",
             "the loss is not finite at the start; check the weights, content_weight, style_weight",
         )
-    else:
-        fault = RowError("unexpected", f"{shape}: {storage.reason(error)}")
-    return {"fault_class": fault.error_class, "fault_message": str(fault)}
+    return RowError("unexpected", storage.reason(error))

@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ from pipeline.settings import JobSettings
 IO_CPUS = 0.25
 """CPUs that Ray reserves for a load or store task: they wait for storage most of the time."""
 
+
+MOST_FILES = 5_000
+"""Record files of a long job: a resumed one reads them all."""
 
 RAY_DATA_CPUS = 2
 """CPUs that actors must leave free: Ray Data's checkpoint filter holds a whole one for as long as
@@ -38,13 +42,17 @@ class Resources:
     rows_per_block: int
 
 
-def choose_resources(job: JobSettings, cpus: float, gpus: float, rows: int) -> Resources:
+def choose_resources(
+    job: JobSettings, node_cpus: Sequence[float], gpus: float, rows: int
+) -> Resources:
     """Fill what the user left open from what Ray has now.
 
     Args:
-        cpus, gpus: of the whole cluster.
+        node_cpus: CPUs of each node.
+        gpus: of the whole cluster.
         rows: pairs to do.
     """
+    cpus = sum(node_cpus)
     on_gpu = job.gpus_per_actor if job.gpus_per_actor is not None else float(gpus > 0)
     if on_gpu:
         actors = job.actors or (1, max(1, math.floor(gpus / on_gpu)))
@@ -52,13 +60,17 @@ def choose_resources(job: JobSettings, cpus: float, gpus: float, rows: int) -> R
     else:
         # Four cores make one evaluation faster; more of them serve better as another actor.
         actors = job.actors or (1, max(1, math.ceil(cpus / 4)))
-        threads = max(1, round(cpus / actors[1]))
+        threads = max(1, min(round(cpus / actors[1]), round(max(node_cpus, default=1.0))))
         share = max(0.0, (cpus - RAY_DATA_CPUS - 2 * IO_CPUS) / actors[1])
+        share = min(share, max(node_cpus, default=0.0) / 2)  # room beside it on its node
     reserved = job.cpus_per_actor if job.cpus_per_actor is not None else share
     if reserved == IO_CPUS:
         reserved += 0.01  # equal demands would let Ray Data load images inside the actor
     batch = job.batch_size or (8 if on_gpu else 1)
-    block = job.rows_per_block or max(1, min(4 * batch, math.ceil(rows / (4 * actors[1]))))
+    # Small blocks lose little in a kill; but a job of a million pairs must not end in a million
+    # files.
+    grain = max(4 * batch, math.ceil(rows / MOST_FILES))
+    block = job.rows_per_block or max(1, min(grain, math.ceil(rows / (4 * actors[1]))))
     return Resources(actors, on_gpu, reserved, threads, batch, block)
 
 
@@ -132,4 +144,7 @@ def run(
         batch_format="pyarrow",
         num_cpus=IO_CPUS,
     )
-    dataset.write_parquet(records_path, filesystem=fs, ray_remote_args={"num_cpus": IO_CPUS})
+    try:
+        dataset.write_parquet(records_path, filesystem=fs, ray_remote_args={"num_cpus": IO_CPUS})
+    finally:
+        settings.checkpoint_config = None  # it is the whole process's, and this job's alone

@@ -11,7 +11,9 @@ import json
 import logging
 import os
 import platform
+import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +24,7 @@ import torch
 import torchvision
 
 from pipeline.data import manifest as manifests
-from pipeline.data import records, retry, storage
+from pipeline.data import records, resume, storage
 from pipeline.data.errors import RowError
 from pipeline.engine import flow
 from pipeline.engine.progress import progress
@@ -58,31 +60,11 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
     started = time.monotonic()
     try:
         prepared = prepare(style, job)
+        if prepared.pending:
+            _run_on_ray(job, prepared)
+        return _finish(prepared, time.monotonic() - started)
     except (SettingError, manifests.ManifestError, WeightsError, RowError) as error:
         raise JobError(str(error)) from error
-    output, options = prepared.context.output, prepared.context.storage_options
-    print(
-        f"{prepared.plan.rows} pairs in the manifest, {prepared.pending} to do, "
-        f"weights {prepared.context.weights_name} ({prepared.context.weights_digest[:12]})",
-        file=sys.stderr,
-    )
-    if prepared.pending:
-        _run_on_ray(job, prepared)
-    # What the checkpoint knows ends here; from now on the records speak.
-    records.write_image_metadata(output, options)
-    seconds = time.monotonic() - started
-    summary = {
-        "manifest_rows": prepared.plan.rows,
-        **records.summarize(output, options),
-        "last_run": {
-            "pairs": prepared.pending,
-            "seconds": seconds,
-            "pairs_per_minute": 60 * prepared.pending / seconds,
-            "finished_at": _now(),
-        },
-    }
-    records.write_json(storage.join(output, SUMMARY), summary, options)
-    return summary
 
 
 def prepare(style: StyleSettings, job: JobSettings) -> Prepared:
@@ -94,17 +76,19 @@ def prepare(style: StyleSettings, job: JobSettings) -> Prepared:
     options = job.storage_options or {}
     output, source = storage.absolute(job.output), storage.absolute(job.manifest)
     manifest = manifests.open_manifest(source, options)
-    weights, digest = load_weights(style, lambda uri: _read_weights(uri, options))
-    mark = fingerprint(style, digest)
-    if job.overwrite:
-        clear_output(output, options)
-    described = _describe(style, digest, mark)
-    _refuse_other_settings(output, options, described)
-    retry.finish_forgetting(output, options)
-    if job.retry_errors:
-        count = retry.forget_errors(output, options)
-        print(f"{count} failed pairs will be done again", file=sys.stderr)
-    allowed = frozenset({storage.scheme_of(source), *storage.OBJECT_STORES, *job.allow_schemes})
+    weights, digest = load_weights(
+        style, lambda uri: _read_weights(uri, options), storage.redact(style.weights)
+    )
+    mark = fingerprint(style, digest, job.format, job.quality)
+    described = _describe(style, job, digest, mark)
+    earlier = _earlier_job(output, options)
+    if earlier and not job.overwrite:
+        _refuse_other_settings(output, earlier, described)
+    if job.overwrite and not earlier and storage.exists(output, options):
+        raise SettingError(
+            f"overwrite: {storage.redact(output)} holds no job.json of an earlier job, so nothing "
+            "there is deleted; choose another output, or leave --overwrite away"
+        )
     plan = manifests.write_plan(
         manifest,
         storage.join(output, PLAN),
@@ -112,9 +96,15 @@ def prepare(style: StyleSettings, job: JobSettings) -> Prepared:
         base=source if _is_directory(source, options) else os.path.dirname(source),
         settings=style,
         fingerprint=mark,
-        allowed=allowed,
+        allowed=frozenset({storage.scheme_of(source), *storage.OBJECT_STORES, *job.allow_schemes}),
         limit=job.limit,
     )
+    if job.overwrite:
+        clear_output(output, source, options)
+    resume.repair(output, options)
+    if job.retry_errors:
+        count = resume.forget_errors(output, options)
+        print(f"{count} failed pairs will be done again", file=sys.stderr)
     described |= {"manifest": storage.redact(source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": _now()}
     records.write_json(storage.join(output, JOB), described, options)
@@ -130,12 +120,51 @@ def prepare(style: StyleSettings, job: JobSettings) -> Prepared:
         weights_digest=digest,
         versions=json.dumps(described["versions"]),
     )
-    return Prepared(
-        context,
-        plan,
-        plan.rows - plan.count_done(records.checkpointed_ids(output, options)),
-        weights,
+    pending = plan.rows - plan.count_done(resume.checkpointed_ids(output, options))
+    print(
+        f"{plan.rows} pairs in the manifest, {pending} to do, "
+        f"weights {context.weights_name} ({digest[:12]})",
+        file=sys.stderr,
     )
+    return Prepared(context, plan, pending, weights)
+
+
+def clear_output(output: str, source: str, options: storage.StorageOptions) -> None:
+    """Delete what an earlier run wrote, and nothing else.
+
+    Raises:
+        SettingError: the manifest ``source`` lies in what would be deleted.
+    """
+    for name in (records.IMAGES, records.RECORDS, records.CHECKPOINT):
+        folder = storage.join(output, name)
+        if f"{source}/".startswith(f"{folder}/"):
+            raise SettingError(f"overwrite: the manifest lies in {storage.redact(folder)}")
+        storage.delete(folder, options)
+    for name in (JOB, SUMMARY, resume.JOURNAL):
+        storage.delete(storage.join(output, name), options)
+
+
+def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
+    """Check that every row has its record, write what is written at the end, add up."""
+    output, options = prepared.context.output, prepared.context.storage_options
+    records.write_image_metadata(output, options)
+    ids = list(records.record_ids(output, options))
+    summary = {
+        "manifest_rows": prepared.plan.rows,
+        "missing": prepared.plan.rows - prepared.plan.count_done(ids),
+        "duplicates": len(ids) - len(set(ids)),
+        **records.summarize(output, options),
+        "last_run": {
+            "pairs": prepared.pending,
+            "seconds": seconds,
+            "pairs_per_minute": 60 * prepared.pending / seconds,
+            "finished_at": _now(),
+        },
+    }
+    records.write_json(storage.join(output, SUMMARY), summary, options)
+    # The plan repeats the manifest's URIs, and a signed one is a credential.
+    storage.delete(storage.join(output, PLAN), options)
+    return summary
 
 
 def _read_weights(uri: str, options: storage.StorageOptions) -> bytes:
@@ -145,21 +174,23 @@ def _read_weights(uri: str, options: storage.StorageOptions) -> bytes:
         raise OSError(str(error)) from error
 
 
-def clear_output(output: str, options: storage.StorageOptions) -> None:
-    """Delete what an earlier run wrote, and nothing else."""
-    for name in (records.IMAGES, records.RECORDS, records.CHECKPOINT, PLAN):
-        storage.delete(storage.join(output, name), options)
-    for name in (JOB, SUMMARY, retry.JOURNAL):
-        storage.delete(storage.join(output, name), options)
-
-
 def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
+    joined = bool(os.environ.get("RAY_ADDRESS"))
     started_here = start_ray(job.verbose)
     try:
         have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        resources = flow.choose_resources(
-            job, have.get("CPU", 1.0), have.get("GPU", 0.0), prepared.pending
-        )
+        gpus = have.get("GPU", 0.0)
+        asked = job.gpus_per_actor or 0.0
+        if asked > gpus and not joined:
+            raise SettingError(f"gpus_per_actor: {asked:g}, but this machine has {gpus:g} GPUs")
+        if asked > gpus and job.actors is None:
+            raise SettingError(
+                "actors: the cluster has no GPU yet, so their number cannot be chosen; give "
+                "--actors MIN:MAX"
+            )
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        node_cpus = [node["Resources"].get("CPU", 0.0) for node in nodes if node["Alive"]]
+        resources = flow.choose_resources(job, node_cpus, gpus, prepared.pending)
         low, high = resources.actors
         where = (
             f"{resources.gpus_per_actor:g} GPU"
@@ -185,7 +216,11 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
 def start_ray(verbose: bool) -> bool:
     """Join the cluster of RAY_ADDRESS (``ray job submit`` sets it), else start Ray here.
 
-    Returns whether Ray was started here. It binds to loopback and lives as long as this process.
+    Returns whether Ray was started or joined here. A Ray started here binds to loopback and lives
+    as long as this process. SIGTERM (``ray job stop``) becomes a KeyboardInterrupt.
+
+    Raises:
+        JobError: the cluster cannot be reached.
     """
     if ray.is_initialized():
         return False
@@ -193,22 +228,31 @@ def start_ray(verbose: bool) -> bool:
     level = logging.INFO if verbose else logging.ERROR
     if not verbose:  # what Ray's core writes to standard error is not for those who run jobs
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=verbose, logging_level=level)
-        return True
-    ray.init(
-        address="local",
-        # Two at least: on one, the checkpoint filter and an actor would wait for each other.
-        num_cpus=max(2, os.cpu_count() or 2),
-        include_dashboard=False,
-        log_to_driver=verbose,
-        logging_level=level,
-    )
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(log_to_driver=verbose, logging_level=level)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=max(flow.RAY_DATA_CPUS, os.cpu_count() or 1),
+                include_dashboard=False,
+                log_to_driver=verbose,
+                logging_level=level,
+            )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise JobError(
+            f"Ray at {address or 'this machine'} cannot be reached ({storage.reason(error)}); "
+            "RAY_ADDRESS is for ray job submit and for drivers on the cluster, unset it to run here"
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has set its own
     return True
 
 
-def _describe(style: StyleSettings, digest: str, mark: str) -> dict[str, Any]:
+def _describe(style: StyleSettings, job: JobSettings, digest: str, mark: str) -> dict[str, Any]:
     settings = dataclasses.asdict(style) | {"weights": storage.redact(style.weights)}
+    settings |= {"format": job.format, "quality": job.quality}
     versions = {
         "neural-style-pipeline": _own_version(),
         "python": platform.python_version(),
@@ -232,18 +276,31 @@ def _own_version() -> str:
         return "source"
 
 
-def _refuse_other_settings(
-    output: str, options: storage.StorageOptions, described: dict[str, Any]
-) -> None:
+def _earlier_job(output: str, options: storage.StorageOptions) -> dict[str, Any] | None:
+    """The ``job.json`` of an earlier run in this output.
+
+    Raises:
+        SettingError: there is one, but it is none of ours.
+    """
+    uri = storage.join(output, JOB)
+    if not storage.exists(uri, options):
+        return None
+    try:
+        earlier: dict[str, Any] = json.loads(storage.read_bytes(uri, options))
+        earlier["settings"]["image_size"], earlier["fingerprint"], earlier["weights_digest"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SettingError(
+            f"output: {storage.redact(uri)} was not written by this program; choose another output"
+        ) from error
+    return earlier
+
+
+def _refuse_other_settings(output: str, earlier: dict[str, Any], described: dict[str, Any]) -> None:
     """An output holds the pictures of one set of settings.
 
     Raises:
         SettingError: names the first setting that differs, with both values.
     """
-    uri = storage.join(output, JOB)
-    if not storage.exists(uri, options):
-        return
-    earlier = json.loads(storage.read_bytes(uri, options))
     if earlier["fingerprint"] == described["fingerprint"]:
         return
     before = earlier["settings"] | {"weights_digest": earlier["weights_digest"]}

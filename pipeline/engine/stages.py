@@ -26,15 +26,15 @@ from pipeline.settings import StyleSettings, replace
 IMAGE = pa.struct([("pixels", pa.large_binary()), ("height", pa.int32()), ("width", pa.int32())])
 
 LOADED = [
-    ("content_image", IMAGE),
-    ("style_images", pa.list_(IMAGE)),
-    ("style_keys", pa.list_(pa.string())),  # a digest of each style's pixels
+    ("__content_image", IMAGE),
+    ("__style_images", pa.list_(IMAGE)),
+    ("__style_keys", pa.list_(pa.string())),  # a digest of each style's pixels
     ("load_seconds", pa.float64()),
 ]
 
 STYLIZED = [
-    ("stylized_image", IMAGE),
-    ("result", pa.string()),  # JSON: the record's fields that the actor knows
+    ("__stylized_image", IMAGE),
+    ("__result", pa.string()),  # JSON: the record's fields that the actor knows
     ("load_seconds", pa.float64()),
 ]
 
@@ -102,9 +102,9 @@ def _load_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
         for uri in row["style_uri"]
     ]
     return {
-        "content_image": pack(content),
-        "style_images": [pack(pixels) for pixels, _ in styles],
-        "style_keys": [key for _, key in styles],
+        "__content_image": pack(content),
+        "__style_images": [pack(pixels) for pixels, _ in styles],
+        "__style_keys": [key for _, key in styles],
         "load_seconds": time.perf_counter() - started,
     }
 
@@ -113,7 +113,8 @@ def _read_image(uri: str, size: float, edge: str, context: Context) -> Pixels:
     name = storage.redact(uri)
     data = storage.read_bytes(uri, context.storage_options)
     image = images.decode(data, name, context.max_pixels)
-    return images.resize(image, images.fit_size(image.width, image.height, size, edge))
+    fitted = images.fit_size(image.width, image.height, size, edge, context.max_pixels)
+    return images.resize(image, fitted)
 
 
 _style_memo: dict[tuple[str, float, str], tuple[Pixels, str]] = {}
@@ -144,11 +145,11 @@ def store(table: pa.Table, context: Context, progress: ProgressHandle) -> pa.Tab
 
 def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
     started = time.perf_counter()
-    pixels = unpack(row["stylized_image"])
+    pixels = unpack(row["__stylized_image"])
     data = images.encode(pixels, context.file_format, context.quality)
     file_name = f"{records.IMAGES}/{row['file_stem']}.{context.file_format}"
     storage.write_bytes(storage.join(context.output, file_name), data, context.storage_options)
-    facts = json.loads(row["result"])
+    facts = json.loads(row["__result"])
     facts["layer_losses"] = list(facts["layer_losses"].items())
     return {
         "file_name": file_name,

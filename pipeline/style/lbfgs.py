@@ -96,8 +96,9 @@ class LBFGS:
         self.steps += accept
         self.tries = torch.where(reject, self.tries + 1, 0)
         exhausted = reject & (self.tries > self.backtracks)
-        self.failed |= exhausted & ~finite & ((self.pairs == 0) | (self.backtracks == 0))
-        self.stopped |= exhausted & (self.pairs == 0)
+        hopeless = (reject & first) | (exhausted & (self.pairs == 0))
+        self.failed |= hopeless & ~finite | (exhausted & ~finite & (self.backtracks == 0))
+        self.stopped |= hopeless
         self.stopped |= self.failed
         restart = exhausted & ~self.stopped
         self.pairs = torch.where(restart, 0, self.pairs)

@@ -67,7 +67,8 @@ class History:
     total: the loss after each evaluation, over all scales. content, style, tv: at the end, each
     with its weight, so that their sum is total_loss. layers: E_l or L_content of each layer at the
     end, without weights. evaluations: of loss and gradient. iterations: steps taken. stop:
-    ``converged``, ``iterations`` or ``stuck`` (no step lowers the loss).
+    ``converged``, ``iterations``, ``stuck`` (no step lowers the loss) or ``non-finite`` (only steps
+    to values that are not finite were left; the picture is the last good one).
     """
 
     total: tuple[float, ...]
@@ -218,6 +219,7 @@ class _Run:
     evaluations: Tensor
     iterations: Tensor
     stuck: Tensor
+    failed: Tensor
     converged: Tensor
 
 
@@ -255,7 +257,7 @@ def minimise(
             backtracks=settings.backtracks,
             measure=precondition,
         )
-    active = torch.ones(B, dtype=torch.bool, device=start.device)
+    active = most > 0
     evaluations = torch.zeros(B, dtype=torch.long, device=start.device)
     converged = torch.zeros_like(active)
     trace: list[Tensor] = []
@@ -275,7 +277,13 @@ def minimise(
             break
     images = start + W(optimizer.accepted.view_as(start))
     return _Run(
-        images, torch.stack(trace), evaluations, optimizer.steps, optimizer.stopped, converged
+        images=images,
+        losses=torch.stack(trace) if trace else start.new_zeros(0, B),
+        evaluations=evaluations,
+        iterations=optimizer.steps,
+        stuck=optimizer.stopped,
+        failed=optimizer.failed,
+        converged=converged,
     )
 
 
@@ -323,9 +331,9 @@ def stylize_pairs(network: VGG, pairs: Sequence[Pair]) -> tuple[Tensor, list[His
 
 
 def _shares(iterations: int, scales: int) -> list[int]:
-    """Evaluations per scale, the remainder to the finest; each scale gets at least one."""
-    each = max(1, iterations // scales)
-    return [each] * (scales - 1) + [max(1, iterations - each * (scales - 1))]
+    """Evaluations per scale, the remainder to the finest."""
+    each = iterations // scales
+    return [each] * (scales - 1) + [iterations - each * (scales - 1)]
 
 
 def _initial(content: Tensor, pairs: Sequence[Pair]) -> Tensor:
@@ -350,7 +358,8 @@ def _histories(objective: Objective, images: Tensor, runs: Sequence[_Run]) -> li
     for b in range(len(images)):
         counts = [int(run.evaluations[b]) for run in runs]
         last = runs[-1]
-        stop = "stuck" if last.stuck[b] else "converged" if last.converged[b] else "iterations"
+        reasons = {"non-finite": last.failed, "stuck": last.stuck, "converged": last.converged}
+        stop = next((name for name, flag in reasons.items() if flag[b]), "iterations")
         histories.append(
             History(
                 total=tuple(

@@ -82,10 +82,15 @@ class VGG(nn.Module):
         self.layers = layers
         own = {name for layer in layers for name in tensor_names(layer)}
         self.load_state_dict({name: state[name] for name in own})
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            constant = torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
+            self.register_buffer(name, constant, persistent=False)
         self.requires_grad_(False)
         self.eval()
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W), RGB in [0, 1] -> the mean and deviation that VGG-19 was trained with."""
+        return (images - self.get_buffer("mean").to(images)) / self.get_buffer("std").to(images)
 
     def activations(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Each layer's name and F^l (B, N_l, H_l, W_l), from the input upwards.
@@ -93,7 +98,7 @@ class VGG(nn.Module):
         Args:
             images: (B, 3, H, W), RGB in [0, 1].
         """
-        x = (images - self.get_buffer("mean")) / self.get_buffer("std")
+        x = self.preprocess(images)
         names = iter(self.layers)
         for module in self.features:
             x = module(x)

@@ -114,7 +114,13 @@ def test_an_icc_profile_is_followed_and_a_broken_one_ignored():
     ],
 )
 def test_sizes_keep_the_aspect_in_multiples_of_16(arguments, expected):
-    assert images.fit_size(*arguments) == expected
+    assert images.fit_size(*arguments, LIMIT) == expected
+
+
+def test_a_narrow_image_does_not_become_a_huge_one():
+    with pytest.raises(RowError, match="would be 192000000 x 512 px") as caught:
+        images.fit_size(6_000_000, 16, 512, "short", LIMIT)
+    assert caught.value.error_class == "image_too_large"
 
 
 @pytest.mark.parametrize("file_format", ["png", "jpg", "webp"])

@@ -164,7 +164,55 @@ def test_limit_takes_the_first_rows(tmp_path):
     assert [row["pair_id"] for row in planned] == ["p0", "p1", "p2", "p3"]
 
 
-def test_plan_of_a_long_manifest_is_written_in_bounded_time(tmp_path):
-    rows = [{**ROW, "pair_id": f"p{i}"} for i in range(50_000)]
-    plan, _ = plan_of(tmp_path, rows)
-    assert plan.rows == 50_000
+def test_rows_without_a_uri_are_errors_each_of_its_own(tmp_path):
+    rows = [ROW, {**ROW, "content_uri": None}, {**ROW, "content_uri": None}]
+    plan, planned = plan_of(tmp_path, rows)
+    assert plan.faulty == 2
+    assert len({row["pair_id"] for row in planned}) == 3
+
+
+def test_a_directory_of_files_that_differ(tmp_path):
+    folder = tmp_path / "m.parquet"
+    folder.mkdir()
+    write_parquet(folder / "a.parquet", [{**ROW, "note": None}])
+    write_parquet(folder / "b.parquet", [{**ROW, "note": "x", "seed": 4}])
+    manifest = open_manifest(str(folder), {})
+    nothing = {"fingerprint": "", "allowed": frozenset({"file"}), "limit": None, "base": "/d"}
+    write_plan(manifest, str(tmp_path / "plan"), {}, settings=StyleSettings(), **nothing)
+    planned = pq.read_table(tmp_path / "plan").to_pylist()
+    assert {(row["note"], row["overrides"]) for row in planned} == {
+        (None, "{}"),
+        ("x", '{"seed": 4}'),
+    }
+    (folder / "notes.txt").write_text("not Parquet")
+    with pytest.raises(ManifestError, match="not Parquet"):
+        open_manifest(str(folder), {})
+
+
+def test_cells_that_pandas_made_floats_are_taken_as_integers(tmp_path):
+    rows = [{**ROW, "image_size": 256.0, "seed": 2.5}, {**ROW, "image_size": float("nan")}]
+    rows = [{"seed": None, **row} for row in rows]
+    _, (first, second) = plan_of(tmp_path, rows)
+    assert "seed: 2.5 is not int" in first["fault_message"]
+    assert second["overrides"] == "{}"
+    _, (first,) = plan_of(tmp_path, [{**ROW, "image_size": 256.0}])
+    assert first["overrides"] == '{"image_size": 256}'
+
+
+def test_columns_with_the_stages_own_names_are_renamed(tmp_path):
+    row = {**ROW, "__result": 1, "width": 2, "manifest_width": 3, "fault_class": "x"}
+    _, (planned,) = plan_of(tmp_path, [row])
+    carried = {name: value for name, value in planned.items() if name.startswith("manifest_")}
+    del carried["manifest_row"]
+    assert carried == {
+        "manifest_result": 1,
+        "manifest_width_": 2,
+        "manifest_width": 3,
+        "manifest_fault_class": "x",
+    }
+    assert planned["fault_class"] is None
+
+
+def test_a_malformed_uri_is_one_rows_fault(tmp_path):
+    plan, _ = plan_of(tmp_path, [{**ROW, "content_uri": "https://[x/y.png"}, ROW])
+    assert (plan.rows, plan.faulty) == (2, 1)

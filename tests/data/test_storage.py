@@ -73,9 +73,12 @@ def test_credentials_leave_a_uri_that_is_shown():
     assert shown == "https://host/a.png"
     assert storage.redact("s3://key:secret@bucket/a b.png") == "s3://bucket/a b.png"
     assert storage.redact("/local/what?.png") == "/local/what?.png"
+    assert storage.redact("s3://b/in/a#b?c.png") == "s3://b/in/a#b?c.png"
+    assert storage.redact("https://[x/y.png") == "https://[x/y.png"
 
 
 def test_relative_uris_are_relative_to_the_manifest():
     assert storage.resolve("a/b.png", "s3://bucket/m") == "s3://bucket/m/a/b.png"
+    assert storage.resolve("../c/./d.png", "s3://bucket/m/") == "s3://bucket/c/d.png"
     assert storage.resolve("/abs.png", "/m") == "/abs.png"
     assert storage.resolve("s3://other/b.png", "/m") == "s3://other/b.png"

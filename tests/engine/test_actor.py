@@ -35,9 +35,9 @@ def loaded(context, rows) -> pa.Table:
             {
                 **plain,
                 "pair_id": str(index),
-                "content_image": pixels(index),
-                "style_images": [pixels(100 + index % 2)],
-                "style_keys": [str(index % 2)],
+                "__content_image": pixels(index),
+                "__style_images": [pixels(100 + index % 2)],
+                "__style_keys": [str(index % 2)],
                 **row,
             }
             for index, row in enumerate(rows)
@@ -75,14 +75,14 @@ def test_a_batch_out_of_memory_is_split_and_the_size_remembered(stylizer, contex
     assert seen == [4, 2, 2, 2, 2]  # the second batch of four is not even tried
     assert all(row["fault_class"] is None for row in rows)
     assert [row["pair_id"] for row in rows] == [str(index) for index in range(8)]
-    assert '"batch_size": 2' in rows[0]["result"]
+    assert '"batch_size": 2' in rows[0]["__result"]
 
 
 def test_one_pair_that_does_not_fit_is_an_error_record(stylizer, context, monkeypatch):
     limit_batches(monkeypatch, 0, torch.OutOfMemoryError("no memory"))
     rows = stylizer(loaded(context, [{}] * 3)).to_pylist()
     assert {row["fault_class"] for row in rows} == {"out_of_memory"}
-    assert "64 x 64 px do not fit" in rows[0]["fault_message"]
+    assert "64 x 64 px: does not fit" in rows[0]["fault_message"]
 
 
 def test_neighbours_of_a_pair_that_fails_are_done(stylizer, context, monkeypatch):
@@ -100,10 +100,14 @@ def test_neighbours_of_a_pair_that_fails_are_done(stylizer, context, monkeypatch
 
 
 def test_rows_that_failed_to_load_pass_through(stylizer, context):
-    bad = {"fault_class": "not_found", "fault_message": "x: does not exist", "content_image": None}
+    bad = {
+        "fault_class": "not_found",
+        "fault_message": "x: does not exist",
+        "__content_image": None,
+    }
     first, second = stylizer(loaded(context, [bad, {}])).to_pylist()
-    assert (first["fault_class"], first["stylized_image"]) == ("not_found", None)
-    assert second["stylized_image"]["width"] == 64
+    assert (first["fault_class"], first["__stylized_image"]) == ("not_found", None)
+    assert second["__stylized_image"]["width"] == 64
 
 
 def test_style_targets_are_computed_once_and_the_oldest_leaves(quick, stylizer, context):
@@ -117,25 +121,34 @@ def test_style_targets_are_computed_once_and_the_oldest_leaves(quick, stylizer, 
     assert cache.misses == 5
 
 
-@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 64])
-def test_cpu_actors_leave_room_for_what_runs_beside_them(cpus):
+@pytest.mark.parametrize("nodes", [[2], [3], [4], [8], [64], [2] * 16, [4] * 16, [2, 64]])
+def test_cpu_actors_leave_room_for_what_runs_beside_them(nodes):
     job = JobSettings(manifest="m", output="o")
-    chosen = flow.choose_resources(job, cpus=max(2, cpus), gpus=0, rows=1000)
+    chosen = flow.choose_resources(job, nodes, gpus=0, rows=1000)
     _, most = chosen.actors
     # A resumed job also needs the checkpoint filter's whole CPU and one to list the plan's files.
-    assert most * chosen.cpus_per_actor + 2 <= max(2, cpus)
+    assert most * chosen.cpus_per_actor + 2 <= sum(nodes)
+    assert chosen.cpus_per_actor <= max(nodes) / 2  # it fits on a node, and not alone
+    assert chosen.threads <= max(nodes)
     assert chosen.cpus_per_actor != flow.IO_CPUS  # else Ray Data would fuse loading into the actor
     assert chosen.gpus_per_actor == 0
 
 
 def test_gpu_actors_take_what_there_is_and_what_is_asked():
     job = JobSettings(manifest="m", output="o")
-    chosen = flow.choose_resources(job, cpus=16, gpus=4, rows=1000)
+    chosen = flow.choose_resources(job, [16], gpus=4, rows=1000)
     assert (chosen.actors, chosen.gpus_per_actor, chosen.batch_size) == ((1, 4), 1.0, 8)
+    assert chosen.cpus_per_actor == 0  # loading and storing never wait for the actors' CPUs
     half = JobSettings(manifest="m", output="o", gpus_per_actor=0.5, batch_size=3)
-    chosen = flow.choose_resources(half, cpus=16, gpus=4, rows=1000)
+    chosen = flow.choose_resources(half, [16], gpus=4, rows=1000)
     assert (chosen.actors, chosen.batch_size) == ((1, 8), 3)
     # A cluster that still has no GPU node: the actors ask for GPUs all the same.
     asked = JobSettings(manifest="m", output="o", gpus_per_actor=1.0, actors=(1, 8))
-    chosen = flow.choose_resources(asked, cpus=4, gpus=0, rows=1000)
+    chosen = flow.choose_resources(asked, [4], gpus=0, rows=1000)
     assert (chosen.actors, chosen.gpus_per_actor) == ((1, 8), 1.0)
+
+
+def test_a_long_job_has_a_bounded_number_of_files():
+    job = JobSettings(manifest="m", output="o")
+    assert flow.choose_resources(job, [4], 0, rows=100).rows_per_block == 4
+    assert flow.choose_resources(job, [4], 0, rows=1_000_000).rows_per_block == 200

@@ -64,17 +64,17 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, capsys):
         {"pair_id": "evil", "content_uri": "file:///etc/passwd", "style_uri": "s0.jpg", **extra},
         {"pair_id": "../up", "content_uri": "c0.png", "style_uri": "s0.jpg", **extra},
     ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
-    storage.write_bytes(f"{base}/manifest/part.parquet", buffer.getvalue(), options)
-    # A directory of Parquet files; URIs are relative to it.
-    for row in rows[:8]:
-        row["content_uri"] = "../" + row["content_uri"]
-    storage.delete(f"{base}/manifest", options)
-    storage.write_bytes(f"{base}/manifest.parquet", buffer.getvalue(), options)
+    for row in rows:  # relative to the manifest, which is a directory
+        if "://" not in row["content_uri"]:
+            row["content_uri"] = f"../{row['content_uri']}"
+        row["style_uri"] = f"../{row['style_uri']}"
+    for part, some in enumerate((rows[:4], rows[4:])):
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(some), buffer)
+        storage.write_bytes(f"{base}/manifest/part-{part}.parquet", buffer.getvalue(), options)
 
     job = JobSettings(
-        manifest=f"{base}/manifest.parquet", output=output, storage_options=options,
+        manifest=f"{base}/manifest/", output=output, storage_options=options,
         batch_size=2, rows_per_block=3,
     )  # fmt: skip
     summary = run_job(quick, job)
@@ -139,7 +139,7 @@ def manifest_of(inputs, rows) -> str:
 
 
 def test_batches_of_equal_shape_and_per_row_settings(inputs, quick, tmp_path):
-    common = {"style_uri": "s0.jpg", "iterations": None, "preserve_color": None, "image_size": None}
+    common = {"style_uri": ["s0.jpg"]}
     rows = [
         {**common, "pair_id": "a", "content_uri": "c0.png"},
         {**common, "pair_id": "b", "content_uri": "c2.png", "iterations": 3},
@@ -147,14 +147,25 @@ def test_batches_of_equal_shape_and_per_row_settings(inputs, quick, tmp_path):
         {**common, "pair_id": "d", "content_uri": "c0.png", "preserve_color": "luminance"},
         {**common, "pair_id": "e", "content_uri": "c0.png", "image_size": 96},
         {**common, "pair_id": "f", "content_uri": "c0.png", "image_size": 5},
+        {
+            "pair_id": "g",
+            "content_uri": "c3.png",
+            "output_name": "blended.jpg",
+            "style_uri": ["s0.jpg", "s1.jpg"],
+            "style_blend": [0.25, 0.75],
+        },
     ]
+    columns = dict.fromkeys(name for row in rows for name in row)
+    rows = [columns | row for row in rows]
     manifest = manifest_of(inputs, rows)
     output = str(tmp_path / "out")
     job = JobSettings(manifest=manifest, output=output, batch_size=4, rows_per_block=10)
     run_job(quick, job)
     found = records_of(output)
     check_images(output, found)
-    assert [found[name]["batch_size"] for name in "abcde"] == [3, 3, 1, 3, 1]
+    assert [found[name]["batch_size"] for name in "abcdeg"] == [3, 3, 2, 3, 1, 2]
+    assert found["g"]["file_name"] == "images/blended.png"
+    assert found["g"]["style_blend"] == [0.25, 0.75]
     assert found["b"]["evaluations"] == 3
     assert (found["e"]["width"], found["c"]["height"]) == (96, 48)
     assert json.loads(found["d"]["settings"])["preserve_color"] == "luminance"
@@ -170,55 +181,68 @@ def test_batches_of_equal_shape_and_per_row_settings(inputs, quick, tmp_path):
         assert np.abs(one - other).mean() < 1.0
 
 
-def test_style_blend_and_output_formats(inputs, quick, tmp_path):
-    row = {"content_uri": "c0.png", "style_uri": ["s0.jpg", "s1.jpg"], "style_blend": [0.5, 0.5]}
-    manifest = manifest_of(inputs, [{**row, "pair_id": "x", "output_name": "blended.jpg"}])
-    output = str(tmp_path / "out")
-    summary = run_job(quick, JobSettings(manifest=manifest, output=output, format="webp"))
-    assert summary["ok"] == 1
-    assert Image.open(f"{output}/images/blended.webp").format == "WEBP"
-
-
-def test_other_settings_in_the_same_output_are_refused(inputs, quick, tmp_path):
-    row = {"pair_id": "a", "content_uri": "c0.png", "style_uri": "s0.jpg"}
-    job = JobSettings(manifest=manifest_of(inputs, [row]), output=str(tmp_path / "out"))
-    run_job(quick, job)
-    other = replace(quick, iterations=9)
-    with pytest.raises(JobError, match=r"iterations = 8, this one has 9; .*--overwrite"):
-        run_job(other, job)
-    assert run_job(other, replace(job, overwrite=True))["ok"] == 1
-    assert records_of(job.output)["a"]["evaluations"] == 9
-
-
-def test_a_longer_manifest_adds_its_rows(inputs, quick, tmp_path):
+def test_an_output_grows_with_its_manifest_but_keeps_its_settings(inputs, quick, tmp_path):
     row = {"content_uri": "c0.png", "style_uri": "s0.jpg"}
     rows = [{**row, "pair_id": "a"}, {**row, "pair_id": "b"}]
     job = JobSettings(manifest=manifest_of(inputs, rows), output=str(tmp_path / "out"))
     assert run_job(quick, replace(job, limit=1))["ok"] == 1
+    other = replace(quick, iterations=9)
+    with pytest.raises(JobError, match=r"iterations = 8, this one has 9; .*--overwrite"):
+        run_job(other, job)
+    with pytest.raises(JobError, match="format = 'png', this one has 'jpg'"):
+        run_job(quick, replace(job, format="jpg"))
     summary = run_job(quick, job)
     assert (summary["ok"], summary["last_run"]["pairs"]) == (2, 1)
+    assert run_job(other, replace(job, overwrite=True))["ok"] == 2
+    assert records_of(job.output)["a"]["evaluations"] == 9
 
 
-def test_a_killed_retry_is_finished_by_the_next_run(inputs, quick, tmp_path, monkeypatch):
-    from pipeline.data import retry
+def test_overwrite_deletes_only_what_a_job_wrote(inputs, quick, tmp_path):
+    row = {"pair_id": "a", "content_uri": "c0.png", "style_uri": "s0.jpg"}
+    (inputs / "images").mkdir()
+    (inputs / "images" / "photo.png").write_bytes(b"precious")
+    job = JobSettings(manifest=manifest_of(inputs, [row]), output=str(inputs), overwrite=True)
+    with pytest.raises(JobError, match=r"holds no job\.json"):
+        run_job(quick, job)
+    assert (inputs / "images" / "photo.png").read_bytes() == b"precious"
 
-    row = {"content_uri": "c0.png", "style_uri": "s0.jpg", "pair_id": "good"}
-    bad = {"content_uri": "c1.png", "style_uri": "s0.jpg", "pair_id": "bad"}
-    job = JobSettings(
-        manifest=manifest_of(inputs, [row, bad]), output=str(tmp_path / "out"), rows_per_block=2
-    )
-    run_job(quick, job)
+
+def test_whatever_a_kill_left_apart_is_mended_by_the_next_run(inputs, quick, tmp_path, monkeypatch):
+    from pipeline.data import resume
+
+    row = {"content_uri": "c0.png", "style_uri": "s0.jpg"}
+    rows = [{**row, "pair_id": name} for name in ("kept", "lost", "twice")]
+    rows.append({**row, "pair_id": "failed", "content_uri": "c1.png"})
+    output = tmp_path / "out"
+    job = JobSettings(manifest=manifest_of(inputs, rows), output=str(output), rows_per_block=1)
+    assert run_job(quick, job)["error"] == 1
     storage.write_bytes(str(inputs / "c1.png"), image_bytes(1, 48, 64), {})
 
-    def die(*_):
-        raise KeyboardInterrupt
+    def checkpoint_of(name):
+        files = (output / "__checkpoint__").glob("*.parquet")
+        return next(f for f in files if pq.read_table(f)["pair_id"].to_pylist() == [name])
+
+    # A store without renames copies, then deletes: killed in between, both names are there.
+    twice = checkpoint_of("twice")
+    twice.with_suffix(".pending.parquet").write_bytes(twice.read_bytes())
+    # A record file that is gone, though the checkpoint has its pair.
+    next((output / "records").glob(f"{checkpoint_of('lost').stem}*")).unlink()
+    # A --retry-errors that was killed once it had written down what to forget.
+    real = resume._keep
+
+    def die(*arguments):
+        if storage.exists(storage.join(job.output, resume.JOURNAL), {}):
+            raise KeyboardInterrupt
+        real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(retry, "_keep", die)
+        patch.setattr(resume, "_keep", die)
         with pytest.raises(KeyboardInterrupt):
             run_job(quick, replace(job, retry_errors=True))
     summary = run_job(quick, job)  # not asked to retry: but what was begun is finished
-    assert (summary["pairs"], summary["ok"]) == (2, 2)
+    assert (summary["pairs"], summary["ok"]) == (4, 4)
+    assert (summary["missing"], summary["duplicates"]) == (0, 0)
+    assert summary["last_run"]["pairs"] == 2
     check_images(job.output, records_of(job.output))
 
 
@@ -241,8 +265,6 @@ def test_no_credential_is_written_anywhere(s3, quick, capfd):
         JobSettings(manifest=f"{base}/m.parquet", output=output, storage_options=options),
     )
     for uri in storage.list_files(output, options):
-        if "__plan__" in uri:
-            continue  # the job's working copy of the manifest's own rows
         data = storage.read_bytes(uri, options)
         if uri.endswith(".parquet"):
             data = str(pq.read_table(io.BytesIO(data)).to_pylist()).encode()

@@ -40,11 +40,15 @@ def test_options_become_settings():
 
 def test_a_config_file_gives_settings_and_options_win(tmp_path):
     (tmp_path / "c.yaml").write_text(
-        "image_size: 128\niterations: 7\nactors: [1, 2]\nstyle_layers: [conv1_1]\n"
+        "image_size: 128\niterations: 7\nactors: 1:8\nstyle_layers: [conv1_1]\nretry_errors: true\n"
+        "color_preconditioner: false\nstorage_options: {s3: {endpoint_url: http://127.0.0.1:1}}\n"
     )
     style, job = parse("--config", str(tmp_path / "c.yaml"), "--iterations", "9")
     assert (style.image_size, style.iterations, style.style_layers) == (128, 9, ("conv1_1",))
-    assert job.actors == (1, 2)
+    assert job.actors == (1, 8)
+    assert job.retry_errors
+    assert not style.color_preconditioner
+    assert job.storage_options == {"s3": {"endpoint_url": "http://127.0.0.1:1"}}
     (tmp_path / "c.toml").write_text('image_size = 128\nweights = "random"\ncontent_weight = 1\n')
     style, _ = parse("--config", str(tmp_path / "c.toml"))
     assert (style.image_size, style.weights, style.content_weight) == (128, "random", 1.0)
@@ -58,7 +62,7 @@ def test_a_config_file_gives_settings_and_options_win(tmp_path):
         (["--pooling", "sum"], r"pooling: 'sum' .*range: avg \| max"),
         (["--actors", "1:2:3"], "actors: "),
         (["--actors", "x"], "actors: 'x' cannot be read"),
-        (["--storage-options", "{"], "storage_options: '{' cannot be read"),
+        (["--storage-options", "{"], "storage_options: the value cannot be read"),
         (["--config", "none.yaml"], "config none.yaml: cannot be read"),
     ],
 )

@@ -1,0 +1,112 @@
+"""What must be true of an output before a run goes on in it: checkpoint and records agree.
+
+Ray Data's checkpoint says which pairs are done; the records are what users have. Where a kill left
+them apart, the pair is made undone, so that the run does it again. A row that ended as an error is
+done as far as the checkpoint knows: ``--retry-errors`` makes it undone too.
+"""
+
+import io
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.data import records, storage
+
+JOURNAL = "__retry__.parquet"
+THREADS = 32
+"""Requests under way at once when many small files are read."""
+
+
+def repair(output: str, options: storage.StorageOptions) -> None:
+    """Finish what a killed run began, and make undone whatever has no record.
+
+    Doing it twice does no harm: a kill in between is mended by the next run's call.
+    """
+    _drop_stale_marks(output, options)
+    _finish_forgetting(output, options)
+    known = pa.array(records.record_ids(output, options), pa.string())
+    for file, table in _tables(_committed(output, options), options):
+        _keep(file, table, pc.is_in(table["pair_id"], known), options)
+
+
+def forget_errors(output: str, options: storage.StorageOptions) -> int:
+    """Make every failed row undone. Returns how many there were.
+
+    Ids and records lie in several files, and a kill may come between any two: the ids are
+    therefore written down first, and ``repair`` finishes what stands there.
+    """
+    ids = [row["pair_id"] for row in records.iterate(output, options, ["pair_id"], status="error")]
+    if ids:
+        _write(storage.join(output, JOURNAL), pa.table({"pair_id": ids}), options)
+        _finish_forgetting(output, options)
+    return len(ids)
+
+
+def checkpointed_ids(output: str, options: storage.StorageOptions) -> Iterator[str]:
+    """The ids that Ray Data's checkpoint knows as done."""
+    for _, table in _tables(_committed(output, options), options):
+        yield from table["pair_id"].to_pylist()
+
+
+def _drop_stale_marks(output: str, options: storage.StorageOptions) -> None:
+    """Object stores rename by copy and delete: a kill in between leaves both names.
+
+    Then the records are complete, and the pending mark, which would have Ray Data delete them, is
+    what is wrong.
+    """
+    files = storage.list_files(storage.join(output, records.CHECKPOINT), options, ".parquet")
+    names = set(files)
+    for file in files:
+        if file.endswith(records.PENDING):
+            twin = file.removesuffix(records.PENDING) + ".parquet"
+            if twin in names:
+                storage.delete(file, options)
+
+
+def _finish_forgetting(output: str, options: storage.StorageOptions) -> None:
+    journal = storage.join(output, JOURNAL)
+    if not storage.exists(journal, options):
+        return
+    ids = _read(journal, options)["pair_id"]
+    for file, table in _tables(_committed(output, options), options):
+        _keep(file, table, pc.invert(pc.is_in(table["pair_id"], ids)), options)
+    for file, table in _tables(records.committed_files(output, options), options):
+        forgotten = pc.and_(pc.is_in(table["pair_id"], ids), pc.equal(table["status"], "error"))
+        _keep(file, table, pc.invert(forgotten), options)
+    storage.delete(journal, options)
+
+
+def _committed(output: str, options: storage.StorageOptions) -> list[str]:
+    folder = storage.join(output, records.CHECKPOINT)
+    files = storage.list_files(folder, options, ".parquet")
+    return [file for file in files if not file.endswith(records.PENDING)]
+
+
+def _keep(
+    file: str, table: pa.Table, keep: pa.ChunkedArray, options: storage.StorageOptions
+) -> None:
+    kept = table.filter(keep)
+    if not len(kept):
+        storage.delete(file, options)
+    elif len(kept) < len(table):
+        _write(file, kept, options)
+
+
+def _tables(
+    files: Iterable[str], options: storage.StorageOptions
+) -> Iterator[tuple[str, pa.Table]]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        yield from pool.map(lambda file: (file, _read(file, options)), files)
+
+
+def _read(uri: str, options: storage.StorageOptions) -> pa.Table:
+    return pq.read_table(io.BytesIO(storage.read_bytes(uri, options)))
+
+
+def _write(uri: str, table: pa.Table, options: storage.StorageOptions) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    storage.write_bytes(uri, buffer.getvalue(), options)
