@@ -23,14 +23,14 @@ def calibration_pictures(size: int = 128) -> Tensor:
     """Fixed pictures (12, 3, size, size), RGB in [0, 1]; the same anywhere up to rounding."""
     # NumPy, not torch: thousands of small operations, which torch's threads would slow down.
     rng = np.random.Generator(np.random.PCG64(1508_06576))
-    painted = [_dead_leaves(size, LEAVES[index % len(LEAVES)], rng) for index in range(PICTURES)]
+    painted = [dead_leaves(size, LEAVES[index % len(LEAVES)], rng) for index in range(PICTURES)]
     return torch.from_numpy(np.stack(painted)).float()
 
 
-def _dead_leaves(size: int, leaves: int, rng: np.random.Generator) -> Array:
+def dead_leaves(size: int, leaves: int, rng: np.random.Generator) -> Array:
     """Discs, boxes and strokes over one another, each with a colour, a shade and a texture."""
     y, x = np.meshgrid(np.arange(size) / size, np.arange(size) / size, indexing="ij")
-    texture = _power_noise(size, 0.8, rng)
+    texture = power_noise(size, 0.8, rng)
     texture = 0.3 * texture + texture[:1]  # mostly grey
     # Few colours, and those near grey, as in most pictures.
     palette = rng.uniform(0.05, 0.95, (5, 1)) + 0.12 * rng.standard_normal((5, 3))
@@ -51,12 +51,12 @@ def _dead_leaves(size: int, leaves: int, rng: np.random.Generator) -> Array:
             inside = (abs(along) < radius) & (abs(across) < radius * (1.0 if kind == 1 else 0.15))
         leaf = color[:, None] + shade * along[inside] + grain * texture[:, inside]
         picture[:, inside] = leaf
-    light = 1 + 0.2 * _power_noise(size, 2.0, rng)[:1].clip(-2, 2)
+    light = 1 + 0.2 * power_noise(size, 2.0, rng)[:1].clip(-2, 2)
     lit: Array = (picture * light).clip(0, 1)
     return lit
 
 
-def _power_noise(size: int, exponent: float, rng: np.random.Generator) -> Array:
+def power_noise(size: int, exponent: float, rng: np.random.Generator) -> Array:
     """Three fields (3, size, size) of amplitude spectrum 1/f^exponent, unit deviation."""
     fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
     frequency = np.maximum(np.hypot(fy, fx), 1 / size)

@@ -140,7 +140,7 @@ class Student(nn.Module):
 
     def forward(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Each layer's name and activations (B, N_l, H_l, W_l), as ``VGG.activations``."""
-        x = (images - self.network.get_buffer("mean")) / self.network.get_buffer("std")
+        x = self.network.preprocess(images)
         layers = iter(self.layers)
         layer = ""
         for module in self.network.features:

@@ -33,7 +33,7 @@ THREE_WAYS = (
 )
 
 
-COMPACT_SHA256 = "TO BE SET"
+COMPACT_SHA256 = "c6616ba2dd6ac9e2355e8b5d89ed3e2cfa284bdfe7b3980054d29e1ed4cc3084"
 """Of ``compact.safetensors`` in this package; ``compact.md`` beside it is its model card."""
 
 RARE = 0.25
@@ -231,7 +231,7 @@ def _rescale(
     network = VGG(state, deepest_layer=deepest_layer, pooling=pooling, padding=padding)
     if pictures is None:
         pictures = calibration_pictures()
-    x = (pictures - network.get_buffer("mean")) / network.get_buffer("std")
+    x = network.preprocess(pictures)
     below = torch.ones(3)
     layers = iter(network.layers)
     for module in network.features:
@@ -251,13 +251,16 @@ def _rescale(
 
 
 def load_weights(
-    settings: StyleSettings, read: Callable[[str], bytes] | None = None
+    settings: StyleSettings,
+    read: Callable[[str], bytes] | None = None,
+    shown: str | None = None,
 ) -> tuple[StateDict, str]:
     """The weights that ``settings`` name, checked and normalised, and their digest.
 
     Args:
         settings: names the weights, and the layers, pooling and padding they are used with.
         read: gets the bytes of a path or URI; local files only if not given.
+        shown: the path or URI as messages may show it: without credentials.
 
     Raises:
         WeightsError: they cannot be had or do not fit.
@@ -273,12 +276,17 @@ def load_weights(
         try:
             data = read(name) if read else Path(name).read_bytes()
         except OSError as error:
-            raise WeightsError(f"weights {name}: cannot be read ({error}). {THREE_WAYS}") from error
-        state = parse_weights(data, name)
+            message = f"weights {shown or name}: cannot be read ({error}). {THREE_WAYS}"
+            raise WeightsError(message) from error
+        state = parse_weights(data, shown or name)
     digest = weights_digest(state)
     deepest = settings.deepest_layer
-    state = check_weights(state, deepest, name)
-    return normalise(state, deepest, settings.pooling, settings.padding), digest
+    state = check_weights(state, deepest, shown or name)
+    # The compact network comes normalised, over pictures that make all its filters speak: those
+    # for brush strokes are nearly silent on dead leaves and would come out nine times too loud.
+    if name != "compact":
+        state = normalise(state, deepest, settings.pooling, settings.padding)
+    return state, digest
 
 
 def load_network(settings: StyleSettings) -> VGG:
