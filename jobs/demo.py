@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = stylize.main(
         [
             *("--manifest", str(manifest), "--output", str(result), "--weights", options.weights),
-            *("--image-size", "256", "--iterations", "120", "--overwrite", *more),
+            *("--image-size", "256", "--iterations", "80", "--rows-per-block", "1", *more),
         ]
     )
     if code == 2:
