@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = stylize.main(
         [
             *("--manifest", str(manifest), "--output", str(result), "--weights", options.weights),
-            *("--image-size", "256", "--iterations", "80", "--rows-per-block", "1", *more),
+            *("--image-size", "256", "--iterations", "80", "--rows-per-block", "1"),
+            *("--overwrite", *more),
         ]
     )
     if code == 2:

@@ -34,6 +34,7 @@ from pipeline.style.vgg import StateDict
 from pipeline.style.weights import WeightsError, load_weights
 
 PLAN, JOB, SUMMARY = "__plan__", "job.json", "summary.json"
+RESULTS = (records.IMAGES, records.RECORDS, records.CHECKPOINT)
 
 
 class JobError(ValueError):
@@ -84,11 +85,13 @@ def prepare(style: StyleSettings, job: JobSettings) -> Prepared:
     earlier = _earlier_job(output, options)
     if earlier and not job.overwrite:
         _refuse_other_settings(output, earlier, described)
-    if job.overwrite and not earlier and storage.exists(output, options):
-        raise SettingError(
-            f"overwrite: {storage.redact(output)} holds no job.json of an earlier job, so nothing "
-            "there is deleted; choose another output, or leave --overwrite away"
-        )
+    if job.overwrite and not earlier:
+        for name in RESULTS:
+            if storage.exists(storage.join(output, name), options):
+                raise SettingError(
+                    f"overwrite: {storage.redact(output)} holds {name}/ but no job.json of an "
+                    "earlier job, so nothing there is deleted; choose another output"
+                )
     plan = manifests.write_plan(
         manifest,
         storage.join(output, PLAN),
@@ -135,7 +138,7 @@ def clear_output(output: str, source: str, options: storage.StorageOptions) -> N
     Raises:
         SettingError: the manifest ``source`` lies in what would be deleted.
     """
-    for name in (records.IMAGES, records.RECORDS, records.CHECKPOINT):
+    for name in RESULTS:
         folder = storage.join(output, name)
         if f"{source}/".startswith(f"{folder}/"):
             raise SettingError(f"overwrite: the manifest lies in {storage.redact(folder)}")

@@ -202,7 +202,7 @@ def test_overwrite_deletes_only_what_a_job_wrote(inputs, quick, tmp_path):
     (inputs / "images").mkdir()
     (inputs / "images" / "photo.png").write_bytes(b"precious")
     job = JobSettings(manifest=manifest_of(inputs, [row]), output=str(inputs), overwrite=True)
-    with pytest.raises(JobError, match=r"holds no job\.json"):
+    with pytest.raises(JobError, match=r"holds images/ but no job\.json"):
         run_job(quick, job)
     assert (inputs / "images" / "photo.png").read_bytes() == b"precious"
 
