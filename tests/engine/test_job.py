@@ -50,10 +50,12 @@ def put_inputs(base, options):
         storage.write_bytes(f"{base}/s{index}.jpg", image_bytes(9 + index, 80, 64, "JPEG"), options)
 
 
-def test_a_job_over_s3_resumes_and_retries(s3, quick, capsys):
+def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
     options, bucket = s3
     base, output = f"s3://{bucket}/in", f"s3://{bucket}/out"
     put_inputs(base, options)
+    storage.write_bytes(f"{base}/narrow.safetensors", weights_file.read_bytes(), options)
+    quick = replace(quick, weights=f"{base}/narrow.safetensors")
     rows = [
         {"pair_id": f"p{c}{s}", "content_uri": f"c{c}.png", "style_uri": f"s{s}.jpg",
          "label": f"class{c}", "split": "train" if s else "val", "note": f"n{c}{s}"}
