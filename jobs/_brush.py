@@ -28,16 +28,22 @@ def paint(
     draw = ImageDraw.Draw(canvas)
     for width in (thick, thick / 2, thick / 4):
         length = width * float(rng.uniform(5, 9))
-        for start_x, start_y in rng.random((int(1.5 * H * W / (width * length)), 2)) * (W, H):
-            x, y = start_x, start_y
+        for x, y in rng.random((int(1.5 * H * W / (width * length)), 2)) * (W, H):
             color = ground[int(y), int(x)] + contrast * rng.standard_normal()
-            points = [(x, y)]
-            for _ in range(6):
-                turn = angle[int(y) % H, int(x) % W]
-                x, y = x + length / 6 * np.cos(turn), y + length / 6 * np.sin(turn)
-                points.append((x, y))
+            points = stroke(angle, x, y, length)
             draw.line(points, fill=_color(color), width=max(1, round(width)), joint="curve")
     return np.asarray(canvas)
+
+
+def stroke(angle: Array, x: float, y: float, length: float) -> list[tuple[float, float]]:
+    """The bends (x, y) of a stroke from a point along ``angle`` (H, W), six parts of ``length``."""
+    H, W = angle.shape
+    points = [(x, y)]
+    for _ in range(6):
+        turn = angle[int(y) % H, int(x) % W]
+        x, y = x + length / 6 * np.cos(turn), y + length / 6 * np.sin(turn)
+        points.append((x, y))
+    return points
 
 
 def _color(values: Array) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from jobs._brush import stroke
 from pipeline.style.calibration import Array, dead_leaves, power_noise
 
 Picture = npt.NDArray[np.uint8]
@@ -99,11 +100,7 @@ def strokes(rng: np.random.Generator, source: Picture | None) -> Picture:
         length = width * float(rng.uniform(2, 9))
         for x, y in rng.uniform(0, size, (int(1.2 * size * size / (width * length)), 2)):
             color = ground[int(y), int(x)] + contrast * rng.standard_normal()
-            points = [(x, y)]
-            for _ in range(6):
-                turn = angle[int(y) % size, int(x) % size]
-                x, y = x + length / 6 * np.cos(turn), y + length / 6 * np.sin(turn)
-                points.append((x, y))
+            points = stroke(angle, x, y, length)
             draw.line(points, fill=_color(color), width=max(1, round(width)), joint="curve")
     return np.asarray(canvas)
 

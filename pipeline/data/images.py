@@ -19,8 +19,6 @@ SMALLEST = 16
 MULTIPLE = 16
 """Sides are rounded to it: VGG-19 halves four times, and equal shapes can share a batch."""
 
-EXTENSIONS = {"png": "png", "jpg": "jpg", "webp": "webp"}
-
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "MPO", "JPEG2000", "AVIF")
 """What is opened. Pillow knows more, some of it by way of other programs (EPS by Ghostscript)."""
 

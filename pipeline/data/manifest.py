@@ -11,7 +11,6 @@ row: the plan carries it in ``fault_class`` and ``fault_message``, and it become
 
 import decimal
 import hashlib
-import io
 import json
 import math
 import re
@@ -24,7 +23,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.fs
-import pyarrow.parquet as pq
 
 from pipeline.data import storage
 from pipeline.data.errors import RowError
@@ -170,16 +168,16 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _carried_columns(schema: pa.Schema) -> dict[str, str]:
     """Unknown columns by their name in the records: ``manifest_width`` where ``width`` is taken."""
-    taken = {*PLAN_SCHEMA.names, *RECORD_SCHEMA.names, *schema.names}
-    carried = {}
+    reserved = {*PLAN_SCHEMA.names, *RECORD_SCHEMA.names}
+    carried: dict[str, str] = {}
     for name in schema.names:
         if name in OWN_COLUMNS:
             continue
         new = name
         # Two underscores mark the columns that the stages hand to each other.
-        while new.startswith("__") or new in {*PLAN_SCHEMA.names, *RECORD_SCHEMA.names}:
-            new = f"manifest_{new.lstrip('_')}"
-            while new != name and new in taken:
+        if name.startswith("__") or name in reserved:
+            new = f"manifest_{name.lstrip('_')}"
+            while new in reserved or new in schema.names or new in carried:
                 new += "_"
         carried[new] = name
     return carried
@@ -231,17 +229,14 @@ def write_plan(
             carried = {new: row[old] for new, old in manifest.carried.items()}
             planned.append({**carried, **checked})
         planned.sort(key=lambda row: [str(uri) for uri in row["style_uri"]])
-        buffer = io.BytesIO()
+        part = storage.join(target, f"part-{index:05d}.parquet")
         try:
-            pq.write_table(pa.Table.from_pylist(planned, schema=schema), buffer)
+            storage.write_table(part, pa.Table.from_pylist(planned, schema=schema), options)
         except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
             raise ManifestError(
                 f"manifest {manifest.shown}: a column that is carried into the records cannot be "
                 f"({storage.reason(error)}); leave it out"
             ) from error
-        storage.write_bytes(
-            storage.join(target, f"part-{index:05d}.parquet"), buffer.getvalue(), options
-        )
     if not rows:
         raise ManifestError(f"manifest {manifest.shown}: it has no rows")
     for column, hashes in (("pair_id", ids), ("file_stem", stems)):

@@ -1,6 +1,5 @@
 """Records: one row per pair of the manifest, ``ok`` and ``error`` alike, and their sums."""
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -8,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset
-import pyarrow.parquet as pq
 
 from pipeline.data import storage
 
@@ -136,9 +134,7 @@ def write_image_metadata(output: str, options: storage.StorageOptions) -> None:
         by_split.setdefault(split, []).append(record)
     for split, rows in by_split.items():
         parts = [part for part in (IMAGES, split, "metadata.parquet") if part]
-        buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows), buffer)
-        storage.write_bytes(storage.join(output, *parts), buffer.getvalue(), options)
+        storage.write_table(storage.join(output, *parts), pa.Table.from_pylist(rows), options)
 
 
 def write_json(uri: str, value: Any, options: storage.StorageOptions) -> None:

@@ -5,13 +5,11 @@ them apart, the pair is made undone, so that the run does it again. A row that e
 done as far as the checkpoint knows: ``--retry-errors`` makes it undone too.
 """
 
-import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.data import records, storage
 
@@ -40,7 +38,7 @@ def forget_errors(output: str, options: storage.StorageOptions) -> int:
     """
     ids = [row["pair_id"] for row in records.iterate(output, options, ["pair_id"], status="error")]
     if ids:
-        _write(storage.join(output, JOURNAL), pa.table({"pair_id": ids}), options)
+        storage.write_table(storage.join(output, JOURNAL), pa.table({"pair_id": ids}), options)
         _finish_forgetting(output, options)
     return len(ids)
 
@@ -70,7 +68,7 @@ def _finish_forgetting(output: str, options: storage.StorageOptions) -> None:
     journal = storage.join(output, JOURNAL)
     if not storage.exists(journal, options):
         return
-    ids = _read(journal, options)["pair_id"]
+    ids = storage.read_table(journal, options)["pair_id"]
     for file, table in _tables(_committed(output, options), options):
         _keep(file, table, pc.invert(pc.is_in(table["pair_id"], ids)), options)
     for file, table in _tables(records.committed_files(output, options), options):
@@ -92,21 +90,11 @@ def _keep(
     if not len(kept):
         storage.delete(file, options)
     elif len(kept) < len(table):
-        _write(file, kept, options)
+        storage.write_table(file, kept, options)
 
 
 def _tables(
     files: Iterable[str], options: storage.StorageOptions
 ) -> Iterator[tuple[str, pa.Table]]:
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from pool.map(lambda file: (file, _read(file, options)), files)
-
-
-def _read(uri: str, options: storage.StorageOptions) -> pa.Table:
-    return pq.read_table(io.BytesIO(storage.read_bytes(uri, options)))
-
-
-def _write(uri: str, table: pa.Table, options: storage.StorageOptions) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    storage.write_bytes(uri, buffer.getvalue(), options)
+        yield from pool.map(lambda file: (file, storage.read_table(file, options)), files)

@@ -4,6 +4,7 @@ Retries of single requests are the file systems' own (botocore's standard mode f
 backoff with jitter); nothing here retries on top of them.
 """
 
+import io
 import os
 import posixpath
 import re
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pyarrow.fs
+import pyarrow.parquet as pq
 
 from pipeline.data.errors import RowError
 
@@ -147,6 +150,26 @@ def write_bytes(uri: str, data: bytes, options: StorageOptions) -> None:
     except Exception as error:
         message = f"{redact(uri)}: cannot be written: {reason(error)}"
         raise RowError("write_failed", message) from error
+
+
+def read_table(uri: str, options: StorageOptions) -> pa.Table:
+    """A whole Parquet file.
+
+    Raises:
+        RowError: as ``read_bytes``.
+    """
+    return pq.read_table(io.BytesIO(read_bytes(uri, options)))
+
+
+def write_table(uri: str, table: pa.Table, options: StorageOptions) -> None:
+    """A whole Parquet file at once.
+
+    Raises:
+        RowError: as ``write_bytes``.
+    """
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    write_bytes(uri, buffer.getvalue(), options)
 
 
 def _write_local(path: Path, data: bytes) -> None:

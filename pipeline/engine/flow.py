@@ -20,7 +20,6 @@ from pipeline.settings import JobSettings
 IO_CPUS = 0.25
 """CPUs that Ray reserves for a load or store task: they wait for storage most of the time."""
 
-
 MOST_FILES = 5_000
 """Record files of a long job: a resumed one reads them all."""
 

@@ -138,10 +138,11 @@ def clear_output(output: str, source: str, options: storage.StorageOptions) -> N
     Raises:
         SettingError: the manifest ``source`` lies in what would be deleted.
     """
-    for name in RESULTS:
-        folder = storage.join(output, name)
+    folders = [storage.join(output, name) for name in RESULTS]
+    for folder in folders:
         if f"{source}/".startswith(f"{folder}/"):
             raise SettingError(f"overwrite: the manifest lies in {storage.redact(folder)}")
+    for folder in folders:
         storage.delete(folder, options)
     for name in (JOB, SUMMARY, resume.JOURNAL):
         storage.delete(storage.join(output, name), options)
