@@ -9,12 +9,8 @@ Faults of the manifest as a whole end the job before work begins. A fault of one
 row: the plan carries it in ``fault_class`` and ``fault_message``, and it becomes an error record.
 """
 
-import decimal
 import hashlib
-import json
-import math
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,45 +21,11 @@ import pyarrow.dataset
 import pyarrow.fs
 
 from pipeline.data import storage
-from pipeline.data.errors import RowError
 from pipeline.data.records import RECORD_SCHEMA
-from pipeline.settings import ROW_OVERRIDES, SettingError, StyleSettings, replace
+from pipeline.data.rows import OWN_COLUMNS, PLAN_SCHEMA, RowChecker
 
 CHUNK = 65_536
 """Rows of one file of the plan; equal styles are brought together within it."""
-
-NAME = re.compile(r"(?!__)\w[\w .,()+=@~-]*")
-"""What a pair_id, output_name, label or split may be: one part of a path on any storage."""
-
-LONGEST_NAME = 200
-"""Bytes: file systems take 255, and temporary names add a few."""
-
-OWN_COLUMNS = (
-    "content_uri",
-    "style_uri",
-    "style_blend",
-    "pair_id",
-    "output_name",
-    "label",
-    "split",
-    *ROW_OVERRIDES,
-)
-
-PLAN_SCHEMA = pa.schema(
-    [
-        ("pair_id", pa.string()),
-        ("manifest_row", pa.int64()),
-        ("content_uri", pa.string()),
-        ("style_uri", pa.list_(pa.string())),
-        ("style_blend", pa.list_(pa.float64())),
-        ("file_stem", pa.string()),
-        ("label", pa.string()),
-        ("split", pa.string()),
-        ("overrides", pa.string()),
-        ("fault_class", pa.string()),
-        ("fault_message", pa.string()),
-    ]
-)
 
 
 class ManifestError(ValueError):
@@ -133,6 +95,12 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
     return Manifest(dataset, shown, _carried_columns(dataset.schema))
 
 
+def base_of(uri: str, options: storage.StorageOptions) -> str:
+    """The directory that a manifest's relative URIs are relative to: its own."""
+    fs, path = storage.filesystem(uri, options)
+    return uri if fs.isdir(path) else uri.rpartition("/")[0]
+
+
 def _check_columns(schema: pa.Schema, shown: str) -> None:
     def is_text(kind: pa.DataType) -> bool:
         if pa.types.is_dictionary(kind):
@@ -188,10 +156,7 @@ def write_plan(
     target: str,
     options: storage.StorageOptions,
     *,
-    base: str,
-    settings: StyleSettings,
-    fingerprint: str,
-    allowed: frozenset[str],
+    checker: RowChecker,
     limit: int | None,
 ) -> Plan:
     """Write the manifest in the plan's form below ``target``, rows of equal style side by side.
@@ -200,34 +165,25 @@ def write_plan(
         manifest: from ``open_manifest``.
         target: directory; what it held is deleted.
         options: of the storage.
-        base: directory that relative URIs are relative to.
-        settings: the job's; overrides are checked against them.
-        fingerprint: of the settings; part of derived ids.
-        allowed: URI schemes that rows may use.
+        checker: of the job.
         limit: rows to take at most.
 
     Raises:
         ManifestError: there are no rows, or two rows have one ``pair_id`` or one image.
     """
     storage.delete(target, options)
-    checker = _RowChecker(base, settings, fingerprint, allowed)
     schema = pa.schema([*PLAN_SCHEMA, *manifest.extra])
     digest = hashlib.sha256()
-    faulty, rows = 0, 0
+    faulty = 0
     ids: list[int] = []
     stems: list[int] = []
-    for index, chunk in enumerate(_chunks(manifest, limit)):
-        planned = []
-        for row in chunk:
-            checked = checker(row, rows)
-            rows += 1
-            faulty += checked["fault_class"] is not None
-            digest.update(f"{checked['pair_id']}\n".encode())
-            ids.append(hash(checked["pair_id"]))
-            if checked["file_stem"]:
-                stems.append(hash(checked["file_stem"].casefold()))
-            carried = {new: row[old] for new, old in manifest.carried.items()}
-            planned.append({**carried, **checked})
+    for index, planned in enumerate(planned_chunks(manifest, checker, limit)):
+        for row in planned:
+            faulty += row["fault_class"] is not None
+            digest.update(f"{row['pair_id']}\n".encode())
+            ids.append(hash(row["pair_id"]))
+            if row["file_stem"]:
+                stems.append(hash(row["file_stem"].casefold()))
         planned.sort(key=lambda row: [str(uri) for uri in row["style_uri"]])
         part = storage.join(target, f"part-{index:05d}.parquet")
         try:
@@ -237,11 +193,29 @@ def write_plan(
                 f"manifest {manifest.shown}: a column that is carried into the records cannot be "
                 f"({storage.reason(error)}); leave it out"
             ) from error
-    if not rows:
+    if not ids:
         raise ManifestError(f"manifest {manifest.shown}: it has no rows")
     for column, hashes in (("pair_id", ids), ("file_stem", stems)):
         _refuse_duplicates(manifest.shown, target, options, column, hashes)
-    return Plan(rows, faulty, digest.hexdigest(), np.array(ids, dtype=np.int64))
+    return Plan(len(ids), faulty, digest.hexdigest(), np.array(ids, dtype=np.int64))
+
+
+def planned_chunks(
+    manifest: Manifest, checker: RowChecker, limit: int | None
+) -> Iterator[list[dict[str, Any]]]:
+    """The manifest's rows in the plan's form, in their order, ``CHUNK`` at a time.
+
+    Raises:
+        ManifestError: a file of the manifest cannot be read.
+    """
+    number = 0
+    for chunk in _chunks(manifest, limit):
+        planned = []
+        for row in chunk:
+            carried = {new: row[old] for new, old in manifest.carried.items()}
+            planned.append({**carried, **checker(row, number)})
+            number += 1
+        yield planned
 
 
 def _chunks(manifest: Manifest, limit: int | None) -> Iterator[list[dict[str, Any]]]:
@@ -297,125 +271,3 @@ def _refuse_duplicates(
                     "rows need a pair_id each, or different seeds)"
                 )
             first[key] = number
-
-
-class _RowChecker:
-    """One row of the manifest to one row of the plan. A fault is a value here, never raised."""
-
-    def __init__(
-        self, base: str, settings: StyleSettings, fingerprint: str, allowed: frozenset[str]
-    ) -> None:
-        self.base, self.settings = base, settings
-        self.fingerprint, self.allowed = fingerprint, allowed
-        self.good_overrides: set[str] = set()
-
-    def __call__(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        overrides = {name: _override(name, row.get(name)) for name in ROW_OVERRIDES}
-        overrides = {name: value for name, value in overrides.items() if value is not None}
-        given = row["style_uri"]
-        styles = [given] if isinstance(given, str) else list(given or [])
-        blend = row.get("style_blend")
-        text = json.dumps(overrides, sort_keys=True, default=str)
-        pair_id = row.get("pair_id")
-        if pair_id is None:
-            # Rows that lack a URI are errors, each of its own.
-            lacks = number if not row["content_uri"] or not all(styles or [None]) else None
-            pair_id = self._derive_id(row["content_uri"], styles, blend, text, lacks)
-        planned: dict[str, Any] = {
-            "pair_id": str(pair_id),
-            "manifest_row": number,
-            "content_uri": row["content_uri"],
-            "style_uri": styles,
-            "style_blend": None,
-            "file_stem": None,
-            "label": _text(row.get("label")),
-            "split": _text(row.get("split")),
-            "overrides": text,
-            "fault_class": None,
-            "fault_message": None,
-        }
-        try:
-            planned["style_blend"] = self._blend(blend, len(styles))
-            planned["content_uri"] = self._uri(row["content_uri"], "content_uri")
-            planned["style_uri"] = [self._uri(style, "style_uri") for style in styles]
-            if not styles:
-                raise RowError("bad_row", "style_uri: is null; give a path or a URI")
-            self._check_overrides(overrides, text)
-            planned["file_stem"] = self._stem(planned, row.get("output_name"))
-        except RowError as error:
-            planned["fault_class"] = error.error_class
-            planned["fault_message"] = f"manifest row {number}: {error}"
-        return planned
-
-    def _derive_id(self, *parts: Any) -> str:
-        text = json.dumps([*parts, self.fingerprint], default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-    def _uri(self, uri: Any, column: str) -> str:
-        if not uri:
-            raise RowError("bad_row", f"{column}: is null or empty; give a path or a URI")
-        full = storage.resolve(uri, self.base)
-        storage.check_scheme(full, self.allowed)
-        return full
-
-    def _blend(self, blend: Any, styles: int) -> list[float]:
-        if blend is None:
-            return [1.0] * styles
-        weights = [_as_float(weight) for weight in blend]
-        good = all(isinstance(weight, float) and 0 <= weight < 1e9 for weight in weights)
-        if len(weights) != styles or not good or not sum(weights):
-            raise RowError(
-                "bad_row",
-                f"style_blend: {blend!r} does not fit {styles} styles; "
-                "give a weight of at least 0 for each, not all 0",
-            )
-        return weights
-
-    def _check_overrides(self, overrides: Mapping[str, Any], text: str) -> None:
-        if text in self.good_overrides:
-            return
-        try:
-            replace(self.settings, **overrides)
-        except SettingError as error:
-            raise RowError("bad_row", str(error)) from error
-        self.good_overrides.add(text)
-
-    def _stem(self, planned: Mapping[str, Any], output_name: Any) -> str:
-        """Path of the image below ``images/``, without its ending."""
-        name = planned["pair_id"] if output_name is None else str(output_name)
-        if output_name is not None:
-            name = re.sub(r"\.(png|jpe?g|webp)$", "", name, flags=re.IGNORECASE)
-        parts = {"split": planned["split"], "label": planned["label"]}
-        parts["pair_id" if output_name is None else "output_name"] = name
-        for column, part in parts.items():
-            if part is None:
-                continue
-            too_long = len(part.encode(errors="replace")) > LONGEST_NAME
-            if not NAME.fullmatch(part) or too_long or part == "metadata.parquet":
-                raise RowError(
-                    "bad_name",
-                    f"{column}: {part[:80]!r} cannot be a file name; use letters, digits and "
-                    "._ ,()+=@~- (a letter or digit first, at most 200 bytes)",
-                )
-        return "/".join(part for part in parts.values() if part is not None)
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-def _as_float(value: Any) -> Any:
-    """Integers and decimals as floats; anything else as it is, to be refused with its name."""
-    number = isinstance(value, (int, decimal.Decimal)) and not isinstance(value, bool)
-    return float(value) if number else value
-
-
-def _override(name: str, value: Any) -> Any:
-    """A cell as its setting's type, where that loses nothing: pandas makes 256 and null floats."""
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if name in ("content_weight", "style_weight"):
-        return _as_float(value)
-    if isinstance(value, (float, decimal.Decimal)) and value == int(value):
-        return int(value)
-    return value

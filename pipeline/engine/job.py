@@ -26,6 +26,7 @@ import torchvision
 from pipeline.data import manifest as manifests
 from pipeline.data import records, resume, storage
 from pipeline.data.errors import RowError
+from pipeline.data.rows import RowChecker
 from pipeline.engine import flow
 from pipeline.engine.progress import progress
 from pipeline.engine.stages import Context
@@ -96,10 +97,12 @@ def prepare(style: StyleSettings, job: JobSettings) -> Prepared:
         manifest,
         storage.join(output, PLAN),
         options,
-        base=source if _is_directory(source, options) else os.path.dirname(source),
-        settings=style,
-        fingerprint=mark,
-        allowed=frozenset({storage.scheme_of(source), *storage.OBJECT_STORES, *job.allow_schemes}),
+        checker=RowChecker(
+            manifests.base_of(source, options),
+            style,
+            mark,
+            frozenset({storage.scheme_of(source), *storage.OBJECT_STORES, *job.allow_schemes}),
+        ),
         limit=job.limit,
     )
     if job.overwrite:
@@ -316,11 +319,6 @@ def _refuse_other_settings(output: str, earlier: dict[str, Any], described: dict
         f"output {storage.redact(output)}: an earlier run had {name} = {before.get(name)!r}, this "
         f"one has {now.get(name)!r}; choose another output, the earlier value, or --overwrite"
     )
-
-
-def _is_directory(uri: str, options: storage.StorageOptions) -> bool:
-    fs, path = storage.filesystem(uri, options)
-    return bool(fs.isdir(path))
 
 
 def _now() -> str:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pipeline.data import images, records, storage
 from pipeline.data.errors import RowError
 from pipeline.data.images import Pixels
-from pipeline.data.manifest import PLAN_SCHEMA
+from pipeline.data.rows import PLAN_SCHEMA
 from pipeline.engine.progress import ProgressHandle
 from pipeline.settings import StyleSettings, replace
 

@@ -4,10 +4,15 @@ import pytest
 
 from pipeline.data import manifest as manifests
 from pipeline.data.manifest import ManifestError, open_manifest, write_plan
+from pipeline.data.rows import RowChecker
 from pipeline.settings import StyleSettings
 from tests.conftest import write_parquet
 
 ROW = {"content_uri": "c.png", "style_uri": "s.png"}
+
+
+def checker(fingerprint="f"):
+    return RowChecker("/data", StyleSettings(), fingerprint, frozenset({"file", "s3"}))
 
 
 def plan_of(tmp_path, rows, limit=None, **options):
@@ -17,10 +22,7 @@ def plan_of(tmp_path, rows, limit=None, **options):
         manifest,
         str(tmp_path / "plan"),
         {},
-        base="/data",
-        settings=StyleSettings(),
-        fingerprint=options.get("fingerprint", "f"),
-        allowed=frozenset({"file", "s3"}),
+        checker=checker(**options),
         limit=limit,
     )
     planned = pq.read_table(tmp_path / "plan").to_pylist()
@@ -140,9 +142,8 @@ def test_faults_of_the_manifest_name_it(tmp_path, s3):
     schema = pa.schema([("content_uri", pa.string()), ("style_uri", pa.string())])
     pq.write_table(schema.empty_table(), tmp_path / "no_rows.parquet")
     manifest = open_manifest(str(tmp_path / "no_rows.parquet"), {})
-    nothing = {"fingerprint": "", "allowed": frozenset(), "limit": None, "base": ""}
     with pytest.raises(ManifestError, match="it has no rows"):
-        write_plan(manifest, str(tmp_path / "p"), {}, settings=StyleSettings(), **nothing)
+        write_plan(manifest, str(tmp_path / "p"), {}, checker=checker(), limit=None)
 
 
 def test_equal_styles_come_together_and_chunks_hold(tmp_path, monkeypatch):
@@ -177,8 +178,7 @@ def test_a_directory_of_files_that_differ(tmp_path):
     write_parquet(folder / "a.parquet", [{**ROW, "note": None}])
     write_parquet(folder / "b.parquet", [{**ROW, "note": "x", "seed": 4}])
     manifest = open_manifest(str(folder), {})
-    nothing = {"fingerprint": "", "allowed": frozenset({"file"}), "limit": None, "base": "/d"}
-    write_plan(manifest, str(tmp_path / "plan"), {}, settings=StyleSettings(), **nothing)
+    write_plan(manifest, str(tmp_path / "plan"), {}, checker=checker(), limit=None)
     planned = pq.read_table(tmp_path / "plan").to_pylist()
     assert {(row["note"], row["overrides"]) for row in planned} == {
         (None, "{}"),
