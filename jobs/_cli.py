@@ -6,7 +6,7 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from pipeline.settings import (
     StyleSettings,
     choices_of,
     describe_range,
+    in_short,
 )
 
 if sys.version_info >= (3, 11):
@@ -28,10 +29,18 @@ else:
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
-def add_settings(parser: argparse.ArgumentParser, title: str, settings: type) -> None:
-    """Add a group with an option for each field; an option not given leaves nothing behind."""
+def add_settings(
+    parser: argparse.ArgumentParser, title: str, settings: type, only: Container[str] | None = None
+) -> None:
+    """Add a group with an option for each field; an option not given leaves nothing behind.
+
+    Args:
+        only: the fields that get one; all if None.
+    """
     group = parser.add_argument_group(title)
     for spec in dataclasses.fields(settings):
+        if only is not None and spec.name not in only:
+            continue
         option = "--" + spec.name.replace("_", "-")
         notes = [describe_range(spec)]
         if spec.default not in (None, "", ()) and spec.default is not False:
@@ -47,9 +56,17 @@ def add_settings(parser: argparse.ArgumentParser, title: str, settings: type) ->
 
 
 def parse(
-    argv: Sequence[str] | None, parser: argparse.ArgumentParser
+    argv: Sequence[str] | None,
+    parser: argparse.ArgumentParser,
+    only: Container[str] | None = None,
 ) -> tuple[StyleSettings, JobSettings]:
     """Settings from a ``--config`` file and the options given; options win.
+
+    Args:
+        argv: the process's own if None.
+        parser: gets the options.
+        only: settings that have an option here; all if None. A file may always hold all of them,
+            so that one file serves several commands.
 
     Raises:
         SettingError: an unknown name, or a value of a wrong type or out of range.
@@ -57,8 +74,8 @@ def parse(
     parser.add_argument(
         "--config", help="YAML or TOML file of settings by name, without the dashes"
     )
-    add_settings(parser, "the job", JobSettings)
-    add_settings(parser, "the method: each of these changes pixels", StyleSettings)
+    add_settings(parser, "the job", JobSettings, only)
+    add_settings(parser, "the method: each of these changes pixels", StyleSettings, only)
     given = vars(parser.parse_args(argv))
     config = given.pop("config")
     values = _read_config(config) if config else {}
@@ -73,7 +90,8 @@ def parse(
             job[name] = convert(job_specs[name], value)
         else:
             known = ", ".join([*style_specs, *job_specs])
-            raise SettingError(f"{name}: is no setting; choose from {known}")
+            shown = in_short(name)[1:-1]
+            raise SettingError(f"{shown}: is no setting; choose from {known}")
     return StyleSettings(**style), JobSettings(**job)
 
 
@@ -86,10 +104,10 @@ def convert(spec: "dataclasses.Field[Any]", value: Any) -> Any:
     hint = _plain_type(spec)
     try:
         return _convert(hint, value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         allowed = describe_range(spec) or getattr(hint, "__name__", str(hint))
         # What storage options hold may be a secret: not even a mistyped one is shown.
-        given = "the value" if spec.name == "storage_options" else repr(value)
+        given = "the value" if spec.name == "storage_options" else in_short(value)
         raise SettingError(f"{spec.name}: {given} cannot be read; range: {allowed}") from error
 
 
@@ -98,12 +116,7 @@ def _convert(hint: Any, value: Any) -> Any:
     if origin is tuple:
         item = typing.get_args(hint)[0]
         if isinstance(value, str):
-            separator = "," if Ellipsis in typing.get_args(hint) else ":"
-            value = [part for part in value.split(separator) if part]
-            if separator == ":" and len(value) == 1:  # --actors 4 is 4:4
-                value = value * 2
-        elif isinstance(value, int):
-            value = [value, value]
+            value = [part for part in value.split(",") if part]
         return tuple(_convert(item, part) for part in value)
     if origin is not None and origin is not Literal:  # a mapping
         return json.loads(value) if isinstance(value, str) else value
@@ -131,13 +144,14 @@ def _read_config(path: str) -> dict[str, Any]:
     try:
         text = Path(path).read_text()
         # BaseLoader leaves every scalar as text, to be read as an option would be: YAML itself
-        # takes 1:8 for the number 68.
+        # takes 1e-3 for a text, and no for a boolean.
         values = (
             tomllib.loads(text) if path.endswith(".toml") else yaml.load(text, yaml.BaseLoader)  # noqa: S506 (it makes nothing but text)
         )
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         first = str(error).splitlines()[0]
-        raise SettingError(f"config {path}: cannot be read: {first}") from error
+        shown = path if path.isprintable() else in_short(path)
+        raise SettingError(f"config {shown}: cannot be read: {first}") from error
     if not isinstance(values, dict):
         raise SettingError(f"config {path}: must hold settings by name, as 'image_size: 512'")
     return values

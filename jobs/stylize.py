@@ -2,7 +2,7 @@
 
     python -m jobs.stylize --manifest ./pairs.parquet --output ./out
     ray job submit --working-dir . -- python -m jobs.stylize \\
-        --manifest s3://bucket/manifest/ --output s3://bucket/out/ --gpus-per-actor 1 --actors 1:8
+        --manifest s3://bucket/manifest/ --output s3://bucket/out/ --gpus-per-actor 1 --actors 8
 
 The same command again does what is missing. Exit code: 0 all pairs are done, 1 some of them ended
 as error records, 2 nothing could be started, 130 stopped by Ctrl-C.

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -144,7 +145,7 @@ class StyleSettings:
             unknown = [layer for layer in chosen if layer not in LAYERS]
             if unknown:
                 raise SettingError(
-                    f"{name}: {unknown[0]!r} is no layer of VGG-19; choose from "
+                    f"{name}: {in_short(unknown[0])} is no layer of VGG-19; choose from "
                     f"{LAYERS[0]} ... {LAYERS[-1]}"
                 )
             if len(set(chosen)) != len(chosen):
@@ -164,7 +165,7 @@ class StyleSettings:
     def w(self) -> dict[str, float]:
         """w_l of each style layer, in the order of ``style_layers``."""
         count = len(self.style_layers)
-        values = self.style_layer_weights or (1.0 / count,) * count
+        values = self.style_layer_weights or (1.0 / max(count, 1),) * count
         return dict(zip(self.style_layers, values, strict=True))
 
     @property
@@ -189,8 +190,11 @@ class JobSettings:
         False, "delete an earlier run's results in this output and start afresh"
     )
 
-    actors: tuple[int, int] | None = setting(
-        None, "MIN:MAX style actors; chosen from the machine if not given", low=1, high=10_000
+    actors: int | None = setting(
+        None,
+        "most style actors; work begins with the first, Ray's autoscaler is asked for all of them",
+        low=1,
+        high=10_000,
     )
     gpus_per_actor: float | None = setting(
         None, "GPUs of an actor, fractions allowed; 1 where Ray has GPUs, else 0", low=0, high=1
@@ -217,6 +221,9 @@ class JobSettings:
     max_pixels: int = setting(
         100_000_000, "largest image that is decoded", low=1024, high=2**31, unit="px"
     )
+    max_bytes: int = setting(
+        2**28, "largest image file that is read", low=1024, high=2**34, unit="bytes"
+    )
     allow_schemes: tuple[str, ...] = setting(
         (),
         "URI schemes that rows may use beside the manifest's own and the object stores', "
@@ -232,10 +239,6 @@ class JobSettings:
         for name in ("manifest", "output"):
             if not getattr(self, name):
                 raise SettingError(f"{name}: is missing; give a path or a URI")
-        if self.actors is not None:
-            low, high = self.actors
-            if low > high:
-                raise SettingError(f"actors: {low}:{high} is out of range; give 1 <= MIN <= MAX")
         if self.retry_errors and self.overwrite:
             raise SettingError("retry_errors and overwrite exclude each other: choose one")
 
@@ -261,7 +264,8 @@ def replace(settings: Settings, **changes: Any) -> Settings:
     names = [spec.name for spec in dataclasses.fields(settings)]
     for name in changes:
         if name not in names:
-            raise SettingError(f"{name}: is no setting; choose from {', '.join(names)}")
+            shown = in_short(name)[1:-1]
+            raise SettingError(f"{shown}: is no setting; choose from {', '.join(names)}")
     return dataclasses.replace(settings, **changes)
 
 
@@ -287,12 +291,27 @@ def choices_of(spec: "dataclasses.Field[Any]") -> tuple[str, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
 
 
+def in_short(value: Any) -> str:
+    """``repr`` of any value whatsoever, for one line of a message: some hundred letters at most."""
+    try:
+        text = _BRIEF.repr(value)
+    except Exception:  # an integer of 5000 digits, for one
+        text = f"a value of type {type(value).__name__}"
+    return " ".join(text.split())
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
+
+
 def _check_fields(settings: StyleSettings | JobSettings) -> None:
     for spec in dataclasses.fields(settings):
         value = getattr(settings, spec.name)
         if not _has_type(value, spec.type):
+            # What storage options hold may be a secret.
+            shown = "the value" if spec.name == "storage_options" else in_short(value)
             raise SettingError(
-                f"{spec.name}: {value!r} is not {_type_name(spec)}; "
+                f"{spec.name}: {shown} is not {_type_name(spec)}; "
                 f"range: {describe_range(spec) or _type_name(spec)}"
             )
         numbers = value if isinstance(value, tuple) else (value,)
@@ -304,20 +323,28 @@ def _check_fields(settings: StyleSettings | JobSettings) -> None:
 def _check_number(spec: "dataclasses.Field[Any]", number: float) -> None:
     low, high, above = (spec.metadata[key] for key in ("low", "high", "above"))
     if (
-        not math.isfinite(number)
+        not _is_finite(number)
         or (low is not None and number < low)
         or (high is not None and number > high)
         or (above is not None and number <= above)
     ):
         raise SettingError(
-            f"{spec.name}: {number!r} is out of range; range: {describe_range(spec) or 'finite'}"
+            f"{spec.name}: {in_short(number)} is out of range; "
+            f"range: {describe_range(spec) or 'finite'}"
         )
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def _has_type(value: Any, hint: Any) -> bool:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        return value in args
+        return isinstance(value, str) and value in args
     if origin in (typing.Union, types.UnionType):
         return any(_has_type(value, arg) for arg in args)
     if origin is tuple:

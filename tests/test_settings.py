@@ -45,8 +45,7 @@ def test_a_bad_setting_is_named_with_its_value_and_range(change, message):
     [
         ({"manifest": ""}, "manifest: is missing"),
         ({"output": ""}, "output: is missing"),
-        ({"actors": (3, 2)}, "actors: 3:2 is out of range"),
-        ({"actors": (0, 2)}, "actors: 0 is out of range; range: 1 to 10000"),
+        ({"actors": 0}, "actors: 0 is out of range; range: 1 to 10000"),
         ({"gpus_per_actor": 2.0}, "gpus_per_actor: 2.0 is out of range"),
         ({"format": "gif"}, "format: 'gif' is not"),
         ({"quality": 101}, "quality: 101 is out of range; range: 1 to 100"),

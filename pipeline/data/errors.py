@@ -14,8 +14,10 @@ ErrorClass = Literal[
     "truncated_image",
     "image_too_large",
     "image_too_small",
+    "file_too_large",
     "non_finite_loss",
     "out_of_memory",
+    "process_died",
     "write_failed",
     "unexpected",
 ]

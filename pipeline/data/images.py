@@ -2,11 +2,16 @@
 
 import hashlib
 import io
+import math
+import re
+import struct
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from pipeline.data.errors import RowError
 
@@ -19,8 +24,14 @@ SMALLEST = 16
 MULTIPLE = 16
 """Sides are rounded to it: VGG-19 halves four times, and equal shapes can share a batch."""
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "MPO", "JPEG2000", "AVIF")
-"""What is opened. Pillow knows more, some of it by way of other programs (EPS by Ghostscript)."""
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
+"""What is opened; MPO by way of JPEG. Pillow knows more, some of it by way of other programs."""
+
+MOST_SCANS = 500
+"""Of a JPEG; ten are usual. Each costs a pass over all pixels, however few bytes it has."""
+
+# One file can make Pillow warn 40 000 times.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is checked below, with the job's own number
 
@@ -34,17 +45,21 @@ def decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
         max_pixels: larger images are refused before they are decoded.
 
     Raises:
-        RowError: ``empty_file``, ``not_an_image``, ``truncated_image``, ``image_too_large`` or
-            ``image_too_small``.
+        RowError: ``empty_file``, ``not_an_image``, ``truncated_image``, ``image_too_large``,
+            ``image_too_small`` or ``out_of_memory``.
     """
     if not data:
         raise RowError("empty_file", f"{name}: the file is empty")
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        _refuse_bombs(data)
+        file = _TiffReader(data) if data[:2] in (b"II", b"MM") else io.BytesIO(data)
+        image: Image.Image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as error:
         raise RowError("not_an_image", f"{name}: not an image that Pillow can read") from error
     except Exception as error:
-        raise RowError("not_an_image", f"{name}: broken image header: {error}") from error
+        raise RowError(
+            "not_an_image", f"{name}: broken image header: {_in_one_line(error)}"
+        ) from error
     width, height = image.size
     if width * height > max_pixels:
         raise RowError(
@@ -56,35 +71,135 @@ def decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
             "image_too_small", f"{name}: {width} x {height} px; the least edge is {SMALLEST} px"
         )
     try:
+        _check_tiles(image, max_pixels)
         image.load()
-        return _to_rgb(_upright(image))
+        return _upright(_to_rgb(image), _orientation(image))
+    except MemoryError as error:
+        raise RowError(
+            "out_of_memory", f"{name}: not enough memory to decode {width} x {height} px"
+        ) from error
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...
         raise RowError(
-            "truncated_image", f"{name}: the image data is truncated or corrupt: {error}"
+            "truncated_image",
+            f"{name}: the image data is truncated or corrupt: {_in_one_line(error)}",
         ) from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+class _TiffReader(io.BytesIO):
+    """A file whose parts may not be read again and again.
+
+    2 MB can name the same strip 200 000 times, and Pillow would decode each of them.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.left = 16 * (len(data) + 2**20)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        part = super().read(size)
+        self.left -= len(part)
+        if self.left < 0:
+            raise OSError("its parts overlap")
+        return part
+
+
+def _refuse_bombs(data: bytes) -> None:
+    """Refuse small files that would keep a decoder busy for hours or fill the memory.
+
+    Raises:
+        ValueError: says what there is too much of.
+    """
+    if data.startswith(b"\xff\xd8"):
+        # A start of scan: its length, and the number of components that goes with that length.
+        scans = re.findall(rb"\xff\xda\0(?:\x06\0|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)", data)
+        if len(scans) > MOST_SCANS:
+            raise ValueError(f"{len(scans)} scans are more than {MOST_SCANS}")
+        if data.count(b"Exif\0\0") > 500:  # Pillow copies all earlier ones for each
+            raise ValueError("more than 500 EXIF segments")
+    if data.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")):
+        # The main header, and one of each part of a tile.
+        for start in re.finditer(rb"\xff\x4f(?=\xff\x51)|\xff\x90\0\x0a.{8}", data, re.DOTALL):
+            _check_jpeg2000_header(data, start.end())
+
+
+def _check_jpeg2000_header(data: bytes, at: int) -> None:
+    """OpenJPEG lays out all that a header claims before it reads on: 300 bytes can ask for 100 GB.
+
+    Smaller blocks and precincts than are allowed here are legal, but nothing writes them.
+    """
+    siz, cod, coc = 0x51, 0x52, 0x53
+    others = (0x50, 0x55, 0x57, 0x58, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61, 0x63, 0x64)
+    while data[at : at + 2] not in (b"\xff\x90", b"\xff\x93"):  # a part of a tile, its data
+        fill, marker, length = struct.unpack_from(">BBH", data, at)
+        body = data[at + 4 : at + 2 + length]
+        if fill != 0xFF or marker not in (siz, cod, coc, *others):
+            raise ValueError(f"unknown JPEG 2000 marker {fill:02x}{marker:02x}")
+        if marker == siz and struct.unpack_from(">H", body, 34)[0] > 4:
+            raise ValueError("more than 4 components")
+        if marker in (cod, coc):
+            first = 5 if marker == cod else 2
+            levels, block_width, block_height = struct.unpack_from("BBB", body, first)
+            if block_width + block_height < 4:  # powers of two, from 4 px
+                raise ValueError("code blocks of less than 256 px")
+            for level, precinct in enumerate(body[first + 5 :]):
+                # In pixels of the whole picture: each level has half the size of the next.
+                if min(precinct & 15, precinct >> 4) + levels - level < 6:
+                    raise ValueError("precincts of less than 64 px")
+        at += 2 + length
+
+
+def _check_tiles(image: Image.Image, max_pixels: int) -> None:
+    """A TIFF of 64 x 64 px may have one tile of 60000 x 60000 px, which is decoded whole."""
+    tags = getattr(image, "tag_v2", {})
+    tile_width, tile_height = tags.get(322), tags.get(323)
+    if not tile_width or not tile_height:
+        return
+    width = math.ceil(image.width / tile_width) * tile_width
+    height = math.ceil(image.height / tile_height) * tile_height
+    if width * height > 2 * max_pixels:
+        raise ValueError(f"its tiles cover {width} x {height} px")
+
+
+def _orientation(image: Image.Image) -> int:
     try:
-        return ImageOps.exif_transpose(image)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # broken EXIF is no reason to refuse the picture
-        return image
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _to_8_bit(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
+        if image.mode != "RGBA":
+            image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(image, mask=image.getchannel("A"))
+        return white
     profile = image.info.get("icc_profile")
     if profile and image.mode in ("RGB", "CMYK"):
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             target = ImageCms.createProfile("sRGB")
             converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError):
+        except Exception:
             converted = None  # a broken profile is no reason to refuse the picture
         if converted is not None:
             return converted
@@ -93,15 +208,29 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """16-bit grey by its full range; 32-bit and float grey, which have none, by their own."""
-    values = np.asarray(image).astype(np.float64)
-    if image.mode.startswith("I;16") or (image.mode == "I" and 255 < values.max() <= 65535):
+    extremes = np.array([(part.min(), part.max()) for _, part in _strips(image)], np.float64)
+    least, most = float(extremes[:, 0].min()), float(extremes[:, 1].max())
+    if image.mode.startswith("I;16") or (image.mode == "I" and 255 < most <= 65535):
         low, high = 0.0, 65535.0
-    elif np.isfinite(values).all() and (values.min() < 0 or values.max() > 255):
-        low, high = float(values.min()), float(values.max())
+    elif np.isfinite([least, most]).all() and (least < 0 or most > 255):
+        low, high = least, most
     else:
         low, high = 0.0, 255.0
-    scaled = np.nan_to_num((values - low) / (high - low)) * 255
-    return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
+    scale = 255 / (high - low) if high > low else 0.0
+    grey = np.empty((image.height, image.width), np.uint8)
+    for top, part in _strips(image):
+        with np.errstate(all="ignore"):  # infinite and missing values
+            scaled = ((part.astype(np.float64) - low) * scale).round().clip(0, 255)
+        grey[top : top + len(part)] = np.nan_to_num(scaled)
+    return Image.fromarray(grey)
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Some rows at a time, and which is the first: whole pictures of float64 would take GBs."""
+    rows = max(1, 2**20 // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        yield top, np.asarray(image.crop((0, top, image.width, bottom)))
 
 
 def fit_size(

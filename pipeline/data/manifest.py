@@ -10,7 +10,8 @@ row: the plan carries it in ``fault_class`` and ``fault_message``, and it become
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ import pyarrow.dataset
 import pyarrow.fs
 
 from pipeline.data import storage
+from pipeline.data.errors import RowError
 from pipeline.data.records import RECORD_SCHEMA
 from pipeline.data.rows import OWN_COLUMNS, PLAN_SCHEMA, RowChecker
 
@@ -57,10 +59,9 @@ class Plan:
     id_hashes: npt.NDArray[np.int64]
     """One for each row: 8 bytes instead of the text, so that a million rows fit in a driver."""
 
-    def count_done(self, done: Iterable[str]) -> int:
-        """How many rows are among the ids ``done``."""
-        known = np.fromiter(map(hash, done), dtype=np.int64)
-        return int(np.isin(self.id_hashes, known).sum())
+    def count_done(self, done: npt.NDArray[np.int64]) -> int:
+        """How many rows are among the ids of these hashes (``records.hash_ids``)."""
+        return int(np.isin(self.id_hashes, done).sum())
 
 
 def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
@@ -92,6 +93,10 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
     if not schemas:
         raise ManifestError(f"manifest {shown}: the directory holds no Parquet file")
     _check_columns(dataset.schema, shown)
+    try:
+        storage.refuse_pickles(dataset.schema, f"manifest {shown}")
+    except RowError as error:
+        raise ManifestError(str(error)) from error
     return Manifest(dataset, shown, _carried_columns(dataset.schema))
 
 
@@ -183,7 +188,7 @@ def write_plan(
             digest.update(f"{row['pair_id']}\n".encode())
             ids.append(hash(row["pair_id"]))
             if row["file_stem"]:
-                stems.append(hash(row["file_stem"].casefold()))
+                stems.append(hash(_file_key(row["file_stem"])))
         planned.sort(key=lambda row: [str(uri) for uri in row["style_uri"]])
         part = storage.join(target, f"part-{index:05d}.parquet")
         try:
@@ -246,6 +251,11 @@ def _batches(manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
         ) from error
 
 
+def _file_key(stem: str) -> str:
+    """Equal for names of one file where letters' case or composition does not count: on macOS."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", stem).casefold())
+
+
 def _refuse_duplicates(
     shown: str, target: str, options: storage.StorageOptions, column: str, hashes: list[int]
 ) -> None:
@@ -259,7 +269,7 @@ def _refuse_duplicates(
     for batch in plan.to_batches(columns=[column, "manifest_row"]):
         for row in batch.to_pylist():
             value, number = row[column], row["manifest_row"]
-            key = value.casefold() if value and column == "file_stem" else value
+            key = _file_key(value) if value and column == "file_stem" else value
             if key is None or hash(key) not in suspects:
                 continue
             if key in first:

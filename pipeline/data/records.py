@@ -1,12 +1,16 @@
 """Records: one row per pair of the manifest, ``ok`` and ``error`` alike, and their sums."""
 
+import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet as pq
 
 from pipeline.data import storage
 
@@ -45,6 +49,7 @@ RECORD_SCHEMA = pa.schema(
         ("weights_digest", pa.string()),
         ("versions", pa.string()),  # JSON
         ("device", pa.string()),
+        ("node", pa.string()),  # Ray's id of the machine that optimised it
         ("finished_at", pa.timestamp("ms", tz="UTC")),
     ]
 )
@@ -76,65 +81,109 @@ def records_dataset(output: str, options: storage.StorageOptions) -> pyarrow.dat
         return None
     fs, _ = storage.arrow_filesystem(output, options)
     paths = [storage.arrow_filesystem(file, options)[1] for file in files]
-    return pyarrow.dataset.dataset(paths, filesystem=fs, format="parquet")
+    dataset = pyarrow.dataset.dataset(paths, filesystem=fs, format="parquet")
+    storage.refuse_pickles(dataset.schema, storage.redact(storage.join(output, RECORDS)))
+    return dataset
 
 
 def iterate(
     output: str, options: storage.StorageOptions, columns: list[str], status: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """Records as dictionaries, a batch in memory at a time."""
+    for batch in _batches(output, options, columns, status):
+        yield from batch.to_pylist()
+
+
+def _batches(
+    output: str, options: storage.StorageOptions, columns: list[str], status: str | None = None
+) -> Iterator[pa.RecordBatch]:
     dataset = records_dataset(output, options)
     if dataset is None:
         return
     chosen = None if status is None else pyarrow.dataset.field("status") == status
-    for batch in dataset.to_batches(columns=columns, filter=chosen):
-        yield from batch.to_pylist()
+    yield from dataset.to_batches(columns=columns, filter=chosen)
 
 
-def summarize(output: str, options: storage.StorageOptions) -> dict[str, Any]:
-    """Counts, mean losses, seconds by stage and errors by class over all records."""
+def hash_ids(ids: Iterable[str]) -> npt.NDArray[np.int64]:
+    """8 bytes for each id, comparable within this process: a million of them fit in a driver."""
+    return np.fromiter(map(hash, ids), dtype=np.int64)
+
+
+METADATA = ("file_name", "pair_id", "label", "split", "content_uri", "style_uri",
+            "total_loss", "content_loss", "style_loss")  # fmt: skip
+MEANS = ("total_loss", "content_loss", "style_loss", "evaluations")
+SECONDS = ("load_seconds", "optimize_seconds", "store_seconds")
+
+
+def close(
+    output: str, options: storage.StorageOptions
+) -> tuple[dict[str, Any], npt.NDArray[np.int64]]:
+    """One pass over all records: add them up, and list the ok images beside themselves.
+
+    The lists are ``metadata.parquet`` files of each split, as Hugging Face's imagefolder wants
+    them. Returns counts, mean losses, seconds by stage and errors by class; and the hashes of all
+    ids.
+    """
     status: Counter[str] = Counter()
     errors: Counter[str] = Counter()
-    means = ("total_loss", "content_loss", "style_loss", "evaluations")
-    stages = ("load_seconds", "optimize_seconds", "store_seconds")
-    sums = dict.fromkeys((*means, *stages), 0.0)
+    sums = dict.fromkeys((*MEANS, *SECONDS), 0.0)
     size = 0
-    columns = ["status", "error_class", "bytes", *means, *stages]
-    for record in iterate(output, options, columns):
-        status[record["status"]] += 1
-        if record["status"] == "error":
-            errors[record["error_class"]] += 1
-        size += record["bytes"] or 0
-        for name in (*means, *stages):
-            sums[name] += record[name] or 0.0
+    hashes = [np.empty(0, dtype=np.int64)]
+    with _ImageLists() as lists:
+        columns = ["status", "error_class", "bytes", *METADATA, *MEANS[3:], *SECONDS]
+        for batch in _batches(output, options, columns):
+            rows = batch.to_pylist()
+            hashes.append(hash_ids(row["pair_id"] for row in rows))
+            status.update(row["status"] for row in rows)
+            errors.update(row["error_class"] for row in rows if row["status"] == "error")
+            size += sum(row["bytes"] or 0 for row in rows)
+            for name in sums:
+                sums[name] += sum(row[name] or 0.0 for row in rows)
+            lists.add([row for row in rows if row["status"] == "ok"])
+    for split, data in lists.files.items():
+        parts = [part for part in (IMAGES, split, "metadata.parquet") if part]
+        storage.write_bytes(storage.join(output, *parts), data.getvalue(), options)
     done = status["ok"]
-    return {
+    summary = {
         "pairs": status.total(),
         "ok": done,
         "error": status["error"],
         "errors_by_class": dict(errors.most_common()),
         "image_bytes": size,
-        "mean": {name: sums[name] / done if done else None for name in means},
-        "seconds": {name.removesuffix("_seconds"): sums[name] for name in stages},
+        "mean": {name: sums[name] / done if done else None for name in MEANS},
+        "seconds": {name.removesuffix("_seconds"): sums[name] for name in SECONDS},
     }
+    return summary, np.concatenate(hashes)
 
 
-def write_image_metadata(output: str, options: storage.StorageOptions) -> None:
-    """``metadata.parquet`` beside the ok images of each split, as Hugging Face's imagefolder wants.
+class _ImageLists:
+    """A Parquet file in memory for each split; ``file_name`` is relative to the split's folder."""
 
-    ``file_name`` is relative to the split's directory. Failed rows have no image and stay out.
-    """
-    columns = ["file_name", "pair_id", "label", "split", "content_uri", "style_uri"]
-    columns += ["total_loss", "content_loss", "style_loss"]
-    by_split: dict[str | None, list[dict[str, Any]]] = {}
-    for record in iterate(output, options, columns, status="ok"):
-        split = record.pop("split")
-        folder = "/".join(part for part in (IMAGES, split) if part)
-        record["file_name"] = record["file_name"].removeprefix(f"{folder}/")
-        by_split.setdefault(split, []).append(record)
-    for split, rows in by_split.items():
-        parts = [part for part in (IMAGES, split, "metadata.parquet") if part]
-        storage.write_table(storage.join(output, *parts), pa.Table.from_pylist(rows), options)
+    def __init__(self) -> None:
+        self.files: dict[str | None, io.BytesIO] = {}
+        self.writers: dict[str | None, pq.ParquetWriter] = {}
+
+    def __enter__(self) -> "_ImageLists":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self.writers.values():
+            writer.close()
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        schema = pa.schema([RECORD_SCHEMA.field(name) for name in METADATA if name != "split"])
+        for split in {row["split"] for row in rows}:
+            if split not in self.writers:
+                self.files[split] = io.BytesIO()
+                self.writers[split] = pq.ParquetWriter(self.files[split], schema)
+            folder = "/".join(part for part in (IMAGES, split) if part) + "/"
+            listed = [
+                {**row, "file_name": row["file_name"].removeprefix(folder)}
+                for row in rows
+                if row["split"] == split
+            ]
+            chosen = [{name: row[name] for name in schema.names} for row in listed]
+            self.writers[split].write_table(pa.Table.from_pylist(chosen, schema=schema))
 
 
 def write_json(uri: str, value: Any, options: storage.StorageOptions) -> None:

@@ -23,6 +23,8 @@ def repair(output: str, options: storage.StorageOptions) -> None:
 
     Doing it twice does no harm: a kill in between is mended by the next run's call.
     """
+    for name in (records.IMAGES, records.RECORDS):
+        storage.delete_leftovers(storage.join(output, name), options)
     _drop_stale_marks(output, options)
     _finish_forgetting(output, options)
     known = pa.array(records.record_ids(output, options), pa.string())

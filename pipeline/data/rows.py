@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.data import storage
 from pipeline.data.errors import RowError
-from pipeline.settings import ROW_OVERRIDES, SettingError, StyleSettings, replace
+from pipeline.settings import ROW_OVERRIDES, SettingError, StyleSettings, in_short, replace
 
 NAME = re.compile(r"(?!__)\w[\w .,()+=@~-]*")
 """What a pair_id, output_name, label or split may be: one part of a path on any storage."""
@@ -72,13 +72,13 @@ class RowChecker:
         styles = [given] if isinstance(given, str) else list(given or [])
         blend = row.get("style_blend")
         text = json.dumps(overrides, sort_keys=True, default=str)
-        pair_id = row.get("pair_id")
+        pair_id = _text(row.get("pair_id"))
         if pair_id is None:
             # Rows that lack a URI are errors, each of its own.
             lacks = number if not row["content_uri"] or not all(styles or [None]) else None
             pair_id = self._derive_id(row["content_uri"], styles, blend, text, lacks)
         planned: dict[str, Any] = {
-            "pair_id": str(pair_id),
+            "pair_id": pair_id,
             "manifest_row": number,
             "content_uri": row["content_uri"],
             "style_uri": styles,
@@ -97,10 +97,11 @@ class RowChecker:
             if not styles:
                 raise RowError("bad_row", "style_uri: is null; give a path or a URI")
             self._check_overrides(overrides, text)
-            planned["file_stem"] = self._stem(planned, row.get("output_name"))
+            planned["file_stem"] = self._stem(planned, _text(row.get("output_name")))
         except RowError as error:
             planned["fault_class"] = error.error_class
-            planned["fault_message"] = f"manifest row {number}: {error}"
+            reason = " ".join(str(error).split())[:800]  # a URI may hold anything
+            planned["fault_message"] = f"manifest row {number}: {reason}"
         return planned
 
     def _derive_id(self, *parts: Any) -> str:
@@ -122,7 +123,7 @@ class RowChecker:
         if len(weights) != styles or not good or not sum(weights):
             raise RowError(
                 "bad_row",
-                f"style_blend: {blend!r} does not fit {styles} styles; "
+                f"style_blend: {in_short(blend)} does not fit {styles} styles; "
                 "give a weight of at least 0 for each, not all 0",
             )
         return weights
@@ -136,18 +137,18 @@ class RowChecker:
             raise RowError("bad_row", str(error)) from error
         self.good_overrides.add(text)
 
-    def _stem(self, planned: Mapping[str, Any], output_name: Any) -> str:
+    def _stem(self, planned: Mapping[str, Any], output_name: str | None) -> str:
         """Path of the image below ``images/``, without its ending."""
-        name = planned["pair_id"] if output_name is None else str(output_name)
+        name = planned["pair_id"]
         if output_name is not None:
-            name = re.sub(r"\.(png|jpe?g|webp)$", "", name, flags=re.IGNORECASE)
+            name = re.sub(r"\.(png|jpe?g|webp)$", "", output_name, flags=re.IGNORECASE)
         parts = {"split": planned["split"], "label": planned["label"]}
         parts["pair_id" if output_name is None else "output_name"] = name
         for column, part in parts.items():
             if part is None:
                 continue
             too_long = len(part.encode(errors="replace")) > LONGEST_NAME
-            if not NAME.fullmatch(part) or too_long or part == "metadata.parquet":
+            if not NAME.fullmatch(part) or too_long or part.casefold() == "metadata.parquet":
                 raise RowError(
                     "bad_name",
                     f"{column}: {part[:80]!r} cannot be a file name; use letters, digits and "
@@ -157,6 +158,12 @@ class RowChecker:
 
 
 def _text(value: Any) -> str | None:
+    """A cell as text. pandas makes floats of integers with a null among them: 7.0 is 7."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        if value.is_integer():
+            value = int(value)
     return None if value is None else str(value)
 
 
@@ -172,6 +179,7 @@ def _override(name: str, value: Any) -> Any:
         return None
     if name in ("content_weight", "style_weight"):
         return _as_float(value)
-    if isinstance(value, (float, decimal.Decimal)) and value == int(value):
+    number = isinstance(value, (float, decimal.Decimal)) and math.isfinite(value)
+    if number and value == int(value):
         return int(value)
     return value

@@ -26,6 +26,9 @@ StorageOptions = Mapping[str, Mapping[str, Any]]
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs")
 """Schemes that rows may always use: they reach nothing without the job's own credentials."""
 
+LEFTOVER = ".writing"
+"""The ending of a local file that is not complete; a killed process leaves it behind."""
+
 S3_DEFAULTS: Mapping[str, Any] = {
     "config_kwargs": {
         "retries": {"mode": "standard", "max_attempts": 6},
@@ -115,21 +118,30 @@ def arrow_filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
 
 
-def read_bytes(uri: str, options: StorageOptions) -> bytes:
+def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> bytes:
     """The whole object.
 
+    Args:
+        most: bytes; of a larger object no more than that is read.
+
     Raises:
-        RowError: ``not_found``, ``access_denied`` or ``read_failed``.
+        RowError: ``not_found``, ``access_denied``, ``read_failed`` or ``file_too_large``.
     """
     try:
         fs, path = filesystem(uri, options)
-        data: bytes = fs.cat_file(path)
+        if most is None:
+            data: bytes = fs.cat_file(path)
+        else:
+            with fs.open(path, "rb", cache_type="none") as file:
+                data = file.read(most + 1)
     except FileNotFoundError as error:
         raise RowError("not_found", f"{redact(uri)}: does not exist") from error
     except PermissionError as error:
-        raise RowError("access_denied", f"{redact(uri)}: access denied") from error
+        raise RowError("access_denied", f"{redact(uri)}: access denied: {reason(error)}") from error
     except Exception as error:  # each file system raises its own kinds
         raise RowError("read_failed", f"{redact(uri)}: cannot be read: {reason(error)}") from error
+    if most is not None and len(data) > most:
+        raise RowError("file_too_large", f"{redact(uri)}: more than max_bytes = {most} bytes")
     return data
 
 
@@ -145,11 +157,39 @@ def write_bytes(uri: str, data: bytes, options: StorageOptions) -> None:
         else:
             fs, path = filesystem(uri, options)
             fs.pipe_file(path, data)  # object stores show an object only once it is complete
-    except PermissionError as error:
-        raise RowError("access_denied", f"{redact(uri)}: access denied") from error
     except Exception as error:
-        message = f"{redact(uri)}: cannot be written: {reason(error)}"
-        raise RowError("write_failed", message) from error
+        raise _write_error(uri, error) from error
+
+
+def _write_error(uri: str, error: Exception) -> RowError:
+    if isinstance(error, PermissionError):
+        return RowError("access_denied", f"{redact(uri)}: access denied: {reason(error)}")
+    return RowError("write_failed", f"{redact(uri)}: cannot be written: {reason(error)}")
+
+
+def create_bytes(uri: str, data: bytes, options: StorageOptions) -> bool:
+    """Write an object that must not exist yet. Returns whether it did not.
+
+    Of several that try at once, one succeeds on local storage and on S3 (a conditional PUT);
+    elsewhere as far as the file system knows how.
+
+    Raises:
+        RowError: ``write_failed`` or ``access_denied``.
+    """
+    try:
+        if scheme_of(uri) == "file":
+            path = Path(absolute(uri))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                file.write(data)
+        else:
+            fs, path_in_fs = filesystem(uri, options)
+            fs.pipe_file(path_in_fs, data, mode="create")
+    except FileExistsError:
+        return False
+    except Exception as error:
+        raise _write_error(uri, error) from error
+    return True
 
 
 def read_table(uri: str, options: StorageOptions) -> pa.Table:
@@ -158,7 +198,32 @@ def read_table(uri: str, options: StorageOptions) -> pa.Table:
     Raises:
         RowError: as ``read_bytes``.
     """
-    return pq.read_table(io.BytesIO(read_bytes(uri, options)))
+    table = pq.read_table(io.BytesIO(read_bytes(uri, options)))
+    refuse_pickles(table.schema, redact(uri))
+    return table
+
+
+def refuse_pickles(schema: pa.Schema, shown: str) -> None:
+    """Refuse columns of types that run Python code to read a value, as Ray Data's objects do.
+
+    Raises:
+        RowError: ``read_failed``.
+    """
+
+    def check(kind: pa.DataType, name: str) -> None:
+        if isinstance(kind, pa.ExtensionType):  # defined in Python; Arrow's own are C++
+            raise RowError(
+                "read_failed",
+                f"{shown}: column {name!r} has the Python type {kind.extension_name}; such values "
+                "are unpickled when read, and nothing from storage is: leave the column out",
+            )
+        for index in range(kind.num_fields):
+            check(kind.field(index).type, name)
+        if pa.types.is_dictionary(kind):
+            check(kind.value_type, name)
+
+    for field in schema:
+        check(field.type, field.name)
 
 
 def write_table(uri: str, table: pa.Table, options: StorageOptions) -> None:
@@ -175,7 +240,7 @@ def write_table(uri: str, table: pa.Table, options: StorageOptions) -> None:
 def _write_local(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A leading dot: image loaders and this package's own listing pass it over.
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=LEFTOVER, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -206,6 +271,13 @@ def list_files(uri: str, options: StorageOptions, suffix: str = "") -> list[str]
     found = [name for name in fs.find(path) if name.endswith(suffix)]
     visible = [name for name in sorted(found) if not name.rpartition("/")[2].startswith(".")]
     return [fs.unstrip_protocol(name) if scheme_of(uri) != "file" else name for name in visible]
+
+
+def delete_leftovers(uri: str, options: StorageOptions) -> None:
+    """Delete what killed processes left half-written below a directory. Nobody may be writing."""
+    if scheme_of(uri) == "file":  # object stores show nothing that is not complete
+        for path in Path(absolute(uri)).rglob(f".*{LEFTOVER}"):
+            path.unlink()
 
 
 def delete(uri: str, options: StorageOptions) -> None:

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline.data import storage
 from pipeline.data.errors import RowError
 from pipeline.engine import stages
+from pipeline.engine.board import TRIES, Board, give_up
 from pipeline.engine.stages import Context
 from pipeline.settings import StyleSettings, replace
 from pipeline.style.optimize import (
@@ -67,6 +68,7 @@ class Stylizer:
 
     Args:
         context: what all stages know.
+        board: learns what is under way here.
         weights: a list of one reference to the normalised state dict in Ray's object store: it
             reaches each node once, however many actors the node has.
         batch_size: most pairs optimised together.
@@ -77,6 +79,7 @@ class Stylizer:
     def __init__(
         self,
         context: Context,
+        board: Board,
         weights: list[Any],
         batch_size: int,
         style_cache: int,
@@ -92,31 +95,51 @@ class Stylizer:
         if not on_gpu:
             torch.set_num_threads(threads)
         self.device_name = torch.cuda.get_device_name() if on_gpu else f"cpu x {threads}"
-        self.context = context
+        self.node = ray.get_runtime_context().get_node_id()
+        self.context, self.board = context, board
         self.batch_size = batch_size
         state = {name: torch.tensor(array) for name, array in ray.get(weights[0]).items()}
         self.network = build_network(state, context.style).to(self.device)
         self.cache = TargetCache(self.network, context.style, style_cache)
         self.fits: dict[Size, int] = {}  # batch sizes found after running out of memory
+        board.add_actor()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One block of the load stage's rows, in the same order."""
         rows: list[Row] = table.to_pylist()
-        groups: OrderedDict[Any, list[int]] = OrderedDict()
-        for index, row in enumerate(rows):
-            if row["fault_class"] is None:
-                groups.setdefault(self._shape(row), []).append(index)
-        for (size, _), members in groups.items():
-            waiting = members
-            while waiting:
-                count = min(self.batch_size, self.fits.get(size, self.batch_size))
-                for index, outcome in self._solve({i: rows[i] for i in waiting[:count]}, size):
-                    rows[index] |= outcome
-                waiting = waiting[count:]
+        for batch in self._batches(rows):
+            for index, outcome in self._solve(batch):
+                rows[index] |= outcome
         schema = self.context.schema(*stages.STYLIZED)
         return pa.Table.from_pylist(
             [{name: row.get(name) for name in schema.names} for row in rows], schema=schema
         )
+
+    def _batches(self, rows: list[Row]) -> Iterator[dict[int, Row]]:
+        """Rows that can be optimised together; who has ended a process before comes first, alone.
+
+        If such a row ends the next process too, little work is lost with it.
+        """
+        sound = {i: row for i, row in enumerate(rows) if row["fault_class"] is None}
+        deaths = self.board.count_deaths(row["pair_id"] for row in sound.values())
+        for index in sorted(sound, key=lambda i: -deaths.get(sound[i]["pair_id"], 0)):
+            count = deaths.get(sound[index]["pair_id"], 0)
+            if not count:
+                break
+            row = sound.pop(index)
+            if count < TRIES:
+                yield {index: row}
+            else:
+                fault = give_up("stylizing", count)
+                row |= {"fault_class": fault.error_class, "fault_message": str(fault)}
+        groups: OrderedDict[Any, list[int]] = OrderedDict()
+        for index, row in sound.items():
+            groups.setdefault(self._shape(row), []).append(index)
+        for (size, _), waiting in groups.items():
+            while waiting:
+                count = min(self.batch_size, self.fits.get(size, self.batch_size))
+                yield {index: sound[index] for index in waiting[:count]}
+                waiting = waiting[count:]
 
     def _shape(self, row: Row) -> tuple[Size, StyleSettings]:
         """What the rows of a batch share: the size and all settings that are the batch's."""
@@ -125,11 +148,12 @@ class Stylizer:
         shared = {name: getattr(self.context.style, name) for name in PER_PAIR}
         return (image["height"], image["width"]), replace(settings, **shared)
 
-    def _solve(self, batch: dict[int, Row], size: Size) -> Iterable[tuple[int, Row]]:
+    def _solve(self, batch: dict[int, Row]) -> Iterable[tuple[int, Row]]:
         """Each row's outcome. A batch that fails is tried again in halves, down to single rows."""
         fault: RowError | None = None
         try:
-            return self._optimize(batch)
+            with self.board.working(row["pair_id"] for row in batch.values()):
+                return self._optimize(batch)
         except Exception as error:
             if "CUDA error" in str(error):
                 raise  # the context is broken: every later row would fail, sound or not
@@ -141,16 +165,17 @@ class Stylizer:
             torch.cuda.empty_cache()
         if len(batch) == 1:
             ((index, row),) = batch.items()
-            image = row["__content_image"]
-            message = f"{image['width']} x {image['height']} px: {fault}"
+            height, width = self._shape(row)[0]
+            message = f"{width} x {height} px: {fault}"
             return [(index, {"fault_class": fault.error_class, "fault_message": message})]
         half = len(batch) // 2
         if out_of_memory:
+            size = self._shape(next(iter(batch.values())))[0]
             self.fits[size] = min(half, self.fits.get(size, half))
             logger.warning("out of memory: batches of %s px are now %d pairs", size, half)
         items = list(batch.items())
         parts = (dict(items[:half]), dict(items[half:]))
-        return [outcome for part in parts for outcome in self._solve(part, size)]
+        return [outcome for part in parts for outcome in self._solve(part)]
 
     def _optimize(self, batch: dict[int, Row]) -> list[tuple[int, Row]]:
         started = time.perf_counter()
@@ -172,6 +197,7 @@ class Stylizer:
             "optimize_seconds": seconds,
             "batch_size": len(batch),
             "device": self.device_name,
+            "node": self.node,
         }
         return [
             (index, {"__stylized_image": image, "__result": json.dumps(_facts(history) | shared)})

@@ -13,7 +13,7 @@ from ray.data.checkpoint import CheckpointConfig
 
 from pipeline.data import records, storage
 from pipeline.engine.actor import Stylizer
-from pipeline.engine.progress import ProgressHandle
+from pipeline.engine.board import Board
 from pipeline.engine.stages import Context, load, store
 from pipeline.settings import JobSettings
 
@@ -22,6 +22,9 @@ IO_CPUS = 0.25
 
 MOST_FILES = 5_000
 """Record files of a long job: a resumed one reads them all."""
+
+BLOCK_BYTES = 2**28
+"""Pixels of one block: some blocks of each stage are in the object store at a time."""
 
 RAY_DATA_CPUS = 2
 """CPUs that actors must leave free: Ray Data's checkpoint filter holds a whole one for as long as
@@ -33,7 +36,7 @@ ever."""
 class Resources:
     """How a job uses the machines, with every choice made."""
 
-    actors: tuple[int, int]
+    actors: int
     gpus_per_actor: float
     cpus_per_actor: float
     threads: int
@@ -42,11 +45,12 @@ class Resources:
 
 
 def choose_resources(
-    job: JobSettings, node_cpus: Sequence[float], gpus: float, rows: int
+    job: JobSettings, image_size: int, node_cpus: Sequence[float], gpus: float, rows: int
 ) -> Resources:
     """Fill what the user left open from what Ray has now.
 
     Args:
+        image_size: px.
         node_cpus: CPUs of each node.
         gpus: of the whole cluster.
         rows: pairs to do.
@@ -54,13 +58,13 @@ def choose_resources(
     cpus = sum(node_cpus)
     on_gpu = job.gpus_per_actor if job.gpus_per_actor is not None else float(gpus > 0)
     if on_gpu:
-        actors = job.actors or (1, max(1, math.floor(gpus / on_gpu)))
+        actors = job.actors or max(1, math.floor(gpus / on_gpu))
         threads, share = 1, 0.0
     else:
         # Four cores make one evaluation faster; more of them serve better as another actor.
-        actors = job.actors or (1, max(1, math.ceil(cpus / 4)))
-        threads = max(1, min(round(cpus / actors[1]), round(max(node_cpus, default=1.0))))
-        share = max(0.0, (cpus - RAY_DATA_CPUS - 2 * IO_CPUS) / actors[1])
+        actors = job.actors or max(1, math.ceil(cpus / 4))
+        threads = max(1, min(round(cpus / actors), round(max(node_cpus, default=1.0))))
+        share = max(0.0, (cpus - RAY_DATA_CPUS - 2 * IO_CPUS) / actors)
         share = min(share, max(node_cpus, default=0.0) / 2)  # room beside it on its node
     reserved = job.cpus_per_actor if job.cpus_per_actor is not None else share
     if reserved == IO_CPUS:
@@ -69,7 +73,10 @@ def choose_resources(
     # Small blocks lose little in a kill; but a job of a million pairs must not end in a million
     # files.
     grain = max(4 * batch, math.ceil(rows / MOST_FILES))
-    block = job.rows_per_block or max(1, min(grain, math.ceil(rows / (4 * actors[1]))))
+    # A row of a loaded block holds the pixels of a content and a style image.
+    grain = min(grain, max(batch, BLOCK_BYTES // (2 * 3 * image_size**2)))
+    block = job.rows_per_block or max(1, min(grain, math.ceil(rows / (4 * actors))))
+    actors = min(actors, math.ceil(rows / block))
     return Resources(actors, on_gpu, reserved, threads, batch, block)
 
 
@@ -79,7 +86,7 @@ def run(
     resources: Resources,
     context: Context,
     weights: Any,
-    progress: ProgressHandle,
+    board: Board,
 ) -> None:
     """Do every row of the plan that the checkpoint does not know. Returns when all are recorded.
 
@@ -110,12 +117,11 @@ def run(
     settings.execution_no_progress_timeout_s = -1
     if not job.verbose:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-    low, high = resources.actors
     dataset = ray.data.read_parquet(plan_path, filesystem=fs, num_cpus=IO_CPUS)
     # Small blocks: each is a unit of work for an actor and a commit of the records.
     dataset = dataset.repartition(target_num_rows_per_block=resources.rows_per_block)
     dataset = dataset.map_batches(
-        functools.partial(load, context=context),
+        functools.partial(load, context=context, board=board),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=IO_CPUS,
@@ -124,13 +130,18 @@ def run(
         Stylizer,
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
+        # All at once: a pool that grows by itself is held back by Ray Data's budget, which deals
+        # out resources to stages that need none of them. Work begins with the first actor. At the
+        # end idle ones give up their places, so that an actor whose node is gone for good can start
+        # again there and finish what it had begun.
+        compute=ray.data.ActorPoolStrategy(size=resources.actors),
         num_gpus=resources.gpus_per_actor or None,
         num_cpus=resources.cpus_per_actor,
         # Threads that wait by spinning stand still for each other beside load and store tasks.
         runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
         fn_constructor_kwargs={
             "context": context,
+            "board": board,
             "weights": [weights],
             "batch_size": resources.batch_size,
             "style_cache": job.style_cache,
@@ -138,7 +149,7 @@ def run(
         },
     )
     dataset = dataset.map_batches(
-        functools.partial(store, context=context, progress=progress),
+        functools.partial(store, context=context, board=board),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=IO_CPUS,

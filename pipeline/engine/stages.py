@@ -20,7 +20,7 @@ from pipeline.data import images, records, storage
 from pipeline.data.errors import RowError
 from pipeline.data.images import Pixels
 from pipeline.data.rows import PLAN_SCHEMA
-from pipeline.engine.progress import ProgressHandle
+from pipeline.engine.board import TRIES, Board, give_up
 from pipeline.settings import StyleSettings, replace
 
 IMAGE = pa.struct([("pixels", pa.large_binary()), ("height", pa.int32()), ("width", pa.int32())])
@@ -47,6 +47,7 @@ class Context:
     output: str
     storage_options: storage.StorageOptions
     max_pixels: int
+    max_bytes: int
     file_format: str
     quality: int
     extra: pa.Schema
@@ -87,13 +88,25 @@ def guarded(row: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str
         return {**row, "fault_class": "unexpected", "fault_message": storage.reason(error)}
 
 
-def load(table: pa.Table, context: Context) -> pa.Table:
+def load(table: pa.Table, context: Context, board: Board) -> pa.Table:
     """Plan rows -> plan rows with decoded, resized images, or with a fault."""
-    rows = [guarded(row, functools.partial(_load_row, row, context)) for row in table.to_pylist()]
+    plan = table.to_pylist()
+    deaths = board.count_deaths(row["pair_id"] for row in plan)
+    rows = []
+    for row in plan:
+        work = functools.partial(_load_row, row, context, board, deaths.get(row["pair_id"], 0))
+        rows.append(guarded(row, work))
     return pa.Table.from_pylist(rows, schema=context.schema(*LOADED))
 
 
-def _load_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
+def _load_row(row: dict[str, Any], context: Context, board: Board, deaths: int) -> dict[str, Any]:
+    if deaths >= TRIES:
+        raise give_up("loading", deaths)
+    with board.working([row["pair_id"]]):  # a decoder may crash, or ask for all of the memory
+        return _load_images(row, context)
+
+
+def _load_images(row: dict[str, Any], context: Context) -> dict[str, Any]:
     started = time.perf_counter()
     settings = row_settings(row, context.style)
     content = _read_image(row["content_uri"], settings.image_size, settings.image_edge, context)
@@ -111,7 +124,7 @@ def _load_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
 
 def _read_image(uri: str, size: float, edge: str, context: Context) -> Pixels:
     name = storage.redact(uri)
-    data = storage.read_bytes(uri, context.storage_options)
+    data = storage.read_bytes(uri, context.storage_options, context.max_bytes)
     image = images.decode(data, name, context.max_pixels)
     fitted = images.fit_size(image.width, image.height, size, edge, context.max_pixels)
     return images.resize(image, fitted)
@@ -132,14 +145,14 @@ def _read_style(uri: str, size: float, edge: str, context: Context) -> tuple[Pix
     return _style_memo[memo]
 
 
-def store(table: pa.Table, context: Context, progress: ProgressHandle) -> pa.Table:
+def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
     """Stylised rows -> records; images are written first, so an ok record has its image."""
     rows = []
     for row in table.to_pylist():
         stored = guarded(row, functools.partial(_store_row, row, context))
         rows.append(_record(stored, context))
     failed = sum(row["status"] == "error" for row in rows)
-    progress.add(len(rows) - failed, failed)
+    board.add(len(rows) - failed, failed)
     return pa.Table.from_pylist(rows, schema=pa.schema([*records.RECORD_SCHEMA, *context.extra]))
 
 

@@ -1,5 +1,8 @@
 """The actor's batches and cache, without Ray around them."""
 
+import contextlib
+from types import SimpleNamespace
+
 import pyarrow as pa
 import pytest
 import torch
@@ -20,8 +23,9 @@ def pixels(seed, height=64, width=64):
 @pytest.fixture
 def context(quick):
     return stages.Context(
-        style=quick, output="out", storage_options={}, max_pixels=10**6, file_format="png",
-        quality=90, extra=pa.schema([]), weights_name="w", weights_digest="d", versions="{}",
+        style=quick, output="out", storage_options={}, max_pixels=10**6, max_bytes=10**6,
+        file_format="png", quality=90, extra=pa.schema([]), weights_name="w",
+        weights_digest="d", versions="{}",
     )  # fmt: skip
 
 
@@ -46,13 +50,29 @@ def loaded(context, rows) -> pa.Table:
     )
 
 
+class NoBoard:
+    """A board on which processes have died as told."""
+
+    deaths: dict[str, int] = {}  # noqa: RUF012
+
+    def add_actor(self):
+        pass
+
+    def count_deaths(self, pairs):
+        return {pair: self.deaths[pair] for pair in pairs if pair in self.deaths}
+
+    def working(self, pairs):
+        return contextlib.nullcontext()
+
+
 @pytest.fixture
 def stylizer(context, quick, monkeypatch):
     state, _ = load_weights(quick)
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     monkeypatch.setattr("ray.get", lambda reference: reference)
     monkeypatch.setattr("ray.get_gpu_ids", list)
-    return Stylizer(context, [arrays], batch_size=4, style_cache=8, threads=1)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=str))
+    return Stylizer(context, NoBoard(), [arrays], batch_size=4, style_cache=8, threads=1)
 
 
 def limit_batches(monkeypatch, most, error):
@@ -60,7 +80,7 @@ def limit_batches(monkeypatch, most, error):
     real, seen = actor.stylize_pairs, []
 
     def stylize_pairs(network, pairs):
-        seen.append(len(pairs))
+        seen.append(pairs)
         if len(pairs) > most:
             raise error
         return real(network, pairs)
@@ -72,7 +92,13 @@ def limit_batches(monkeypatch, most, error):
 def test_a_batch_out_of_memory_is_split_and_the_size_remembered(stylizer, context, monkeypatch):
     seen = limit_batches(monkeypatch, 2, torch.OutOfMemoryError("no memory"))
     rows = stylizer(loaded(context, [{}] * 8)).to_pylist()
-    assert seen == [4, 2, 2, 2, 2]  # the second batch of four is not even tried
+    assert [len(pairs) for pairs in seen] == [
+        4,
+        2,
+        2,
+        2,
+        2,
+    ]  # the second batch of four is not even tried
     assert all(row["fault_class"] is None for row in rows)
     assert [row["pair_id"] for row in rows] == [str(index) for index in range(8)]
     assert '"batch_size": 2' in rows[0]["__result"]
@@ -97,6 +123,16 @@ def test_neighbours_of_a_pair_that_fails_are_done(stylizer, context, monkeypatch
     poison = {"overrides": '{"seed": 13}'}
     rows = stylizer(loaded(context, [{}, poison, {}, {}])).to_pylist()
     assert [row["fault_class"] for row in rows] == [None, "non_finite_loss", None, None]
+
+
+def test_pairs_under_way_when_a_process_died_come_first_and_alone(stylizer, context, monkeypatch):
+    seen = limit_batches(monkeypatch, 4, AssertionError("never"))
+    monkeypatch.setattr(stylizer.board, "deaths", {"1": 1, "4": 2, "5": 3})
+    rows = stylizer(loaded(context, [{"overrides": f'{{"seed": {i}}}'} for i in range(8)]))
+    faults = {row["pair_id"]: row["fault_class"] for row in rows.to_pylist()}
+    assert [len(pairs) for pairs in seen] == [1, 1, 4, 1]
+    assert [pairs[0].settings.seed for pairs in seen] == [4, 1, 0, 7]
+    assert faults == {str(i): "process_died" if i == 5 else None for i in range(8)}
 
 
 def test_rows_that_failed_to_load_pass_through(stylizer, context):
@@ -124,8 +160,8 @@ def test_style_targets_are_computed_once_and_the_oldest_leaves(quick, stylizer, 
 @pytest.mark.parametrize("nodes", [[2], [3], [4], [8], [64], [2] * 16, [4] * 16, [2, 64]])
 def test_cpu_actors_leave_room_for_what_runs_beside_them(nodes):
     job = JobSettings(manifest="m", output="o")
-    chosen = flow.choose_resources(job, nodes, gpus=0, rows=1000)
-    _, most = chosen.actors
+    chosen = flow.choose_resources(job, 256, nodes, gpus=0, rows=1000)
+    most = chosen.actors
     # A resumed job also needs the checkpoint filter's whole CPU and one to list the plan's files.
     assert most * chosen.cpus_per_actor + 2 <= sum(nodes)
     assert chosen.cpus_per_actor <= max(nodes) / 2  # it fits on a node, and not alone
@@ -136,19 +172,25 @@ def test_cpu_actors_leave_room_for_what_runs_beside_them(nodes):
 
 def test_gpu_actors_take_what_there_is_and_what_is_asked():
     job = JobSettings(manifest="m", output="o")
-    chosen = flow.choose_resources(job, [16], gpus=4, rows=1000)
-    assert (chosen.actors, chosen.gpus_per_actor, chosen.batch_size) == ((1, 4), 1.0, 8)
+    chosen = flow.choose_resources(job, 256, [16], gpus=4, rows=1000)
+    assert (chosen.actors, chosen.gpus_per_actor, chosen.batch_size) == (4, 1.0, 8)
     assert chosen.cpus_per_actor == 0  # loading and storing never wait for the actors' CPUs
     half = JobSettings(manifest="m", output="o", gpus_per_actor=0.5, batch_size=3)
-    chosen = flow.choose_resources(half, [16], gpus=4, rows=1000)
-    assert (chosen.actors, chosen.batch_size) == ((1, 8), 3)
+    chosen = flow.choose_resources(half, 256, [16], gpus=4, rows=1000)
+    assert (chosen.actors, chosen.batch_size) == (8, 3)
     # A cluster that still has no GPU node: the actors ask for GPUs all the same.
-    asked = JobSettings(manifest="m", output="o", gpus_per_actor=1.0, actors=(1, 8))
-    chosen = flow.choose_resources(asked, [4], gpus=0, rows=1000)
-    assert (chosen.actors, chosen.gpus_per_actor) == ((1, 8), 1.0)
+    asked = JobSettings(manifest="m", output="o", gpus_per_actor=1.0, actors=8)
+    chosen = flow.choose_resources(asked, 256, [4], gpus=0, rows=1000)
+    assert (chosen.actors, chosen.gpus_per_actor) == (8, 1.0)
 
 
 def test_a_long_job_has_a_bounded_number_of_files():
     job = JobSettings(manifest="m", output="o")
-    assert flow.choose_resources(job, [4], 0, rows=100).rows_per_block == 4
-    assert flow.choose_resources(job, [4], 0, rows=1_000_000).rows_per_block == 200
+    assert flow.choose_resources(job, 256, [4], 0, rows=100).rows_per_block == 4
+    assert flow.choose_resources(job, 256, [4], 0, rows=1_000_000).rows_per_block == 200
+
+
+def test_blocks_of_large_images_are_small():
+    job = JobSettings(manifest="m", output="o", batch_size=4)
+    rows = [flow.choose_resources(job, size, [4], 0, 1000).rows_per_block for size in (256, 2048)]
+    assert rows == [16, 10]

@@ -31,8 +31,9 @@ def shown(monkeypatch, show, counts, seconds=0.5) -> str:
 
 
 def test_lines_say_done_failed_rate_and_time_left(monkeypatch):
-    text = shown(monkeypatch, progress._show_lines, [(0, 0), (4, 1)])
-    first, *_, last = text.splitlines()
+    text = shown(monkeypatch, progress._show_lines, [(0, 0, 0), (0, 0, 1), (4, 1, 1)])
+    waiting, first, *_, last = text.splitlines()
+    assert waiting == "0/10 pairs, waiting for the first style actor"
     assert first.startswith("0/10 pairs, 0 failed, 0.0 pairs/min")
     assert "left" not in first
     assert last.startswith("5/10 pairs, 1 failed, ")
@@ -40,7 +41,7 @@ def test_lines_say_done_failed_rate_and_time_left(monkeypatch):
 
 
 def test_the_bar_ends_at_the_last_counts(monkeypatch):
-    text = shown(monkeypatch, progress._show_bar, [(0, 0), (9, 1)])
+    text = shown(monkeypatch, progress._show_bar, [(0, 0, 1), (9, 1, 1)])
     assert "100%" in text
     assert "10/10" in text
     assert "1 failed" in text

@@ -21,7 +21,7 @@ def parse(*argv):
 def test_options_become_settings():
     style, job = parse(
         *("--image-size", "256", "--content-weight", "1e-3", "--style-layers", "conv1_1,conv3_1"),
-        *("--style-layer-weights", "0.5,0.5", "--no-color-preconditioner", "--actors", "2:4"),
+        *("--style-layer-weights", "0.5,0.5", "--no-color-preconditioner", "--actors", "4"),
         *("--gpus-per-actor", "0.5", "--retry-errors", "--allow-schemes", "https,http"),
         *("--storage-options", '{"s3": {"endpoint_url": "http://127.0.0.1:1"}}'),
     )
@@ -30,22 +30,22 @@ def test_options_become_settings():
         style_layer_weights=(0.5, 0.5), color_preconditioner=False,
     )  # fmt: skip
     assert job == JobSettings(
-        manifest="m.parquet", output="out", actors=(2, 4), gpus_per_actor=0.5, retry_errors=True,
+        manifest="m.parquet", output="out", actors=4, gpus_per_actor=0.5, retry_errors=True,
         allow_schemes=("https", "http"),
         storage_options={"s3": {"endpoint_url": "http://127.0.0.1:1"}},
     )  # fmt: skip
-    assert parse("--actors", "3")[1].actors == (3, 3)
+    assert parse("--actors", "3")[1].actors == 3
     assert parse() == (StyleSettings(), JobSettings(manifest="m.parquet", output="out"))
 
 
 def test_a_config_file_gives_settings_and_options_win(tmp_path):
     (tmp_path / "c.yaml").write_text(
-        "image_size: 128\niterations: 7\nactors: 1:8\nstyle_layers: [conv1_1]\nretry_errors: true\n"
+        "image_size: 128\niterations: 7\nactors: 8\nstyle_layers: [conv1_1]\nretry_errors: true\n"
         "color_preconditioner: false\nstorage_options: {s3: {endpoint_url: http://127.0.0.1:1}}\n"
     )
     style, job = parse("--config", str(tmp_path / "c.yaml"), "--iterations", "9")
     assert (style.image_size, style.iterations, style.style_layers) == (128, 9, ("conv1_1",))
-    assert job.actors == (1, 8)
+    assert job.actors == 8
     assert job.retry_errors
     assert not style.color_preconditioner
     assert job.storage_options == {"s3": {"endpoint_url": "http://127.0.0.1:1"}}

@@ -1,0 +1,85 @@
+"""Check a finished output against its manifest.
+
+    python -m jobs.verify --manifest ./pairs.parquet --output ./out
+    ray job submit --working-dir . -- python -m jobs.verify \\
+        --manifest s3://bucket/manifest/ --output s3://bucket/out/
+
+Every row of the manifest must have one record (an error record will do), every ok record an image
+that is there, has the recorded digest, opens and has the recorded size; and nothing else may lie
+in the output. Nothing is written. --limit is that of the job. The job's --config file will do here
+too. Exit code: 0 sound, 1 not sound, 2 nothing could be checked, 130 stopped by Ctrl-C.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from jobs._cli import parse
+from pipeline.settings import SettingError
+
+if TYPE_CHECKING:
+    from pipeline.engine.audit import Verdict
+
+OPTIONS = ("manifest", "output", "limit", "storage_options", "verbose")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the audit and print its verdict; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.verify",
+        usage="python -m jobs.verify --manifest URI --output URI [options]",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    try:
+        _, job = parse(argv, parser, OPTIONS)
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+    # Loaded here, so that --help and a mistyped option answer at once.
+    from ray.exceptions import RayError
+
+    from pipeline.engine.audit import AuditError, run_audit
+
+    try:
+        verdict = run_audit(job)
+    except AuditError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        print(f"error: the audit broke off ({reason}); --verbose shows Ray's log", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; there is no verdict", file=sys.stderr)
+        return 130
+    print_verdict(verdict)
+    return 1 if verdict.faults else 0
+
+
+def print_verdict(verdict: "Verdict") -> None:
+    """The verdict in a few lines, on standard output."""
+    print(
+        f"{verdict.pairs} pairs in the manifest: {verdict.ok} ok, {verdict.errors} errors; "
+        f"{verdict.images} images checked ({verdict.image_bytes / 1e6:.1f} MB)"
+    )
+    if not verdict.faults:
+        print("sound: every row has its record and every image is as recorded")
+        return
+    print(f"not sound: {verdict.faults.total()} faults")
+    for fault, count in verdict.faults.most_common():
+        named = [_shown(what) for what in verdict.examples[fault]]
+        more = ["..."] if count > len(named) else []
+        print(f"  {fault}: {count}  ({'; '.join([*named, *more])})")
+
+
+def _shown(text: str) -> str:
+    """As it is where that is safe: ids are the manifest's, and a terminal obeys some letters."""
+    return text if text.isprintable() else ascii(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

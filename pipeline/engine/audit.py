@@ -1,0 +1,496 @@
+"""Audit of a finished output against its manifest: records, images and files, each as it should be.
+
+Ray Data's tasks read the records and the images; the driver compares what they found with the
+manifest and adds up. Nothing is written. A fault has one of these names:
+
+==========================  ======================================================================
+``missing_record``          a row of the manifest has no record
+``duplicate_record``        a pair has more than one
+``unknown_record``          its pair is not in the manifest (any more)
+``changed_row``             it was made from other URIs, weights of styles, label, split or
+                            overrides than the manifest's row now has
+``unreadable_records``      a file of records is no Parquet file of ours
+``half_written``            a file of records that was never committed
+``missing_image``           an ok record's image is not there
+``wrong_bytes``             the image has another length or digest than recorded
+``unreadable_image``        it is as recorded, but does not open
+``wrong_size``              it has another width or height than recorded
+``shared_image``            two pairs' records name one image
+``foreign_file``            no part of the output
+``checkpoint_without_record``, ``record_without_checkpoint``, ``unreadable_checkpoint``
+                            Ray Data's checkpoint says otherwise than the records
+``read_failed``             storage refused or failed, so that this much is not known
+==========================  ======================================================================
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import ray
+import ray.data
+
+from pipeline.data import images, lease, records, resume, storage
+from pipeline.data import manifest as manifests
+from pipeline.data.errors import RowError
+from pipeline.data.rows import RowChecker
+from pipeline.engine.stages import row_settings
+from pipeline.settings import ROW_OVERRIDES, JobSettings, SettingError, StyleSettings
+
+EXAMPLES = 5
+"""Named cases of each fault; the others are counted."""
+
+IMAGES_PER_TASK = 64
+
+READ = [
+    *("pair_id", "status", "file_name", "width", "height", "bytes", "sha256"),
+    *("content_uri", "style_uri", "style_blend", "label", "split", "settings"),
+]
+"""Columns of the records that are compared with something."""
+
+FOUND = pa.schema(
+    [
+        *(records.RECORD_SCHEMA.field(name) for name in READ[:7]),
+        ("row_key", pa.int64()),
+        ("fault", pa.string()),
+        ("what", pa.string()),
+    ]
+)
+"""What a task says about a record; a file of records that cannot be read is a row of its own."""
+
+
+class AuditError(ValueError):
+    """The output cannot be audited. The message says why."""
+
+
+@dataclass
+class Verdict:
+    """What an audit found. ``ok`` and ``errors`` count the pairs that have such a record."""
+
+    pairs: int
+    ok: int = 0
+    errors: int = 0
+    images: int = 0
+    image_bytes: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, fault: str, what: str) -> None:
+        """Count a fault; the first few are kept by name."""
+        self.faults[fault] += 1
+        named = self.examples.setdefault(fault, [])
+        if len(named) < EXAMPLES:
+            named.append(what[:300])
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The manifest's rows as numbers: 18 bytes each, so that millions fit in a driver.
+
+    All arrays are in the order of ``ids``, which are sorted hashes of the pair_ids.
+    """
+
+    ids: npt.NDArray[np.int64]
+    row_keys: npt.NDArray[np.int64]
+    recorded: npt.NDArray[np.bool_]
+    checkpointed: npt.NDArray[np.bool_]
+
+    def find(self, pair_id: str) -> int | None:
+        """The place of a pair in the arrays; None if the manifest does not have it."""
+        key = hash(pair_id)
+        place = int(np.searchsorted(self.ids, key))
+        return place if place < len(self.ids) and self.ids[place] == key else None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Hashes of what records have named so far: images, and ids that the manifest lacks."""
+
+    names: set[int]
+    unknown: set[int]
+
+
+def run_audit(job: JobSettings) -> Verdict:
+    """Compare ``job.output`` with ``job.manifest``.
+
+    Of the settings only manifest, output, limit, storage_options and verbose are read; those that
+    ids depend on come from the output's ``job.json``. The driver keeps 18 bytes for each row of
+    the manifest and about 100 for each image (a hash of its name), and for a moment what the
+    storage lists below ``images/``.
+
+    Raises:
+        AuditError: there is nothing to audit: no ``job.json``, no manifest, no Ray, or the output
+            cannot be listed.
+    """
+    # Not at the top: Ray's tasks load this module, and torch, which comes with these, would cost
+    # each of their processes seconds and hundreds of MB.
+    from pipeline.engine import cluster, prepare
+
+    options = job.storage_options or {}
+    output, source = storage.absolute(job.output), storage.absolute(job.manifest)
+    try:
+        style, mark = _read_job(storage.join(output, prepare.JOB), options)
+        manifest = manifests.open_manifest(source, options)
+        base = manifests.base_of(source, options)
+        # Schemes change no id, so those that the job allowed need not be known.
+        allowed = frozenset({storage.scheme_of(source), *storage.OBJECT_STORES})
+        checker = RowChecker(base, style, mark, allowed)
+        planned = functools.partial(manifests.planned_chunks, manifest, checker, job.limit)
+        expected = _expect(planned(), style, base, manifest.shown)
+        verdict = Verdict(len(expected.ids))
+
+        ours = {*prepare.RESULTS, prepare.PLAN, prepare.JOB, prepare.SUMMARY, resume.JOURNAL}
+        with _listing(output):
+            files = records.committed_files(output, options)
+            _check_top(output, ours, options, verdict)
+            _check_records_folder(output, files, options, verdict)
+        print(f"{verdict.pairs} pairs, {len(files)} files of records to check", file=sys.stderr)
+        seen = Seen(set(), set())
+        if files:
+            started_here = cluster.start_ray(job.verbose)
+            try:
+                for row in _checked(files, output, options, base, job.verbose):
+                    _compare(row, expected, seen, verdict)
+            finally:
+                if started_here:
+                    ray.shutdown()
+        with _listing(output):
+            _check_images_folder(output, seen.names, options, verdict)
+        flags = {"missing_record": ~expected.recorded}
+        if _check_checkpoint(output, options, expected, seen.unknown, verdict):
+            flags["record_without_checkpoint"] = expected.recorded & ~expected.checkpointed
+        _name_flagged(planned, expected, flags, verdict)
+    except (SettingError, manifests.ManifestError, RowError, cluster.ClusterError) as error:
+        raise AuditError(str(error)) from error
+    return verdict
+
+
+@contextlib.contextmanager
+def _listing(output: str) -> Iterator[None]:
+    """A block that lists files of the output.
+
+    Raises:
+        AuditError: they cannot be listed.
+    """
+    try:
+        yield
+    except Exception as error:  # each file system raises its own kinds
+        shown = storage.redact(output)
+        raise AuditError(f"output {shown}: cannot be listed: {storage.reason(error)}") from error
+
+
+def _read_job(uri: str, options: storage.StorageOptions) -> tuple[StyleSettings, str]:
+    """The settings and the fingerprint in a ``job.json``.
+
+    Raises:
+        SettingError: there is none, or it is none of ours.
+        RowError: it cannot be read.
+    """
+    shown = storage.redact(uri)
+    try:
+        described = json.loads(storage.read_bytes(uri, options))
+        values, mark = described["settings"], str(described["fingerprint"])
+        names = {spec.name for spec in dataclasses.fields(StyleSettings)}
+        chosen: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name in names
+        }
+        return StyleSettings(**chosen), mark
+    except RowError as error:
+        if error.error_class != "not_found":
+            raise
+        raise SettingError(f"output: {shown} does not exist; is this a job's output?") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SettingError(f"output: {shown} was not written by this program") from error
+
+
+def _expect(
+    chunks: Iterable[list[dict[str, Any]]], style: StyleSettings, base: str, shown: str
+) -> Expected:
+    """The manifest's rows, none of them seen yet.
+
+    Raises:
+        ManifestError: it cannot be read, has no rows, or two rows have one pair_id.
+    """
+    ids: list[npt.NDArray[np.int64]] = []
+    keys: list[npt.NDArray[np.int64]] = []
+    for chunk in chunks:
+        ids.append(np.array([hash(row["pair_id"]) for row in chunk], np.int64))
+        found = [_row_key(row, _asked(row["overrides"], style), base) for row in chunk]
+        keys.append(np.array(found, np.int64))
+    if not ids:
+        raise manifests.ManifestError(f"manifest {shown}: it has no rows")
+    every = np.concatenate(ids)
+    order = np.argsort(every)
+    every = every[order]
+    if (every[1:] == every[:-1]).any():
+        raise manifests.ManifestError(f"manifest {shown}: two rows have the same pair_id")
+    unseen = np.zeros(len(every), np.bool_)
+    return Expected(every, np.concatenate(keys)[order], unseen, unseen.copy())
+
+
+def _row_key(row: dict[str, Any], overridden: tuple[Any, ...], base: str) -> int:
+    """8 bytes over what a pair is made from: equal for a row of the plan and its record.
+
+    Both may hold URIs as the manifest has them (of rows that were refused) or in full; records
+    hold no credentials.
+    """
+    uris = [row["content_uri"], *(row["style_uri"] or [])]
+    full = [storage.redact(storage.resolve(uri, base)) if uri else uri for uri in uris]
+    text = json.dumps([full, row["style_blend"], row["label"], row["split"], overridden])
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+@functools.lru_cache(4096)
+def _asked(overrides: str, style: StyleSettings) -> tuple[Any, ...]:
+    """The settings that a row may override, as its record should have them."""
+    try:
+        settings = row_settings({"overrides": overrides}, style)
+    except ValueError:  # the row's fault: its record has the job's
+        settings = style
+    return tuple(getattr(settings, name) for name in ROW_OVERRIDES)
+
+
+@functools.lru_cache(4096)
+def _recorded(settings: str) -> tuple[Any, ...]:
+    """The same from a record."""
+    values = json.loads(settings)
+    return tuple(values[name] for name in ROW_OVERRIDES)
+
+
+def _checked(
+    files: list[str], output: str, options: storage.StorageOptions, base: str, verbose: bool
+) -> Iterator[dict[str, Any]]:
+    """Rows of ``FOUND``: every record of ``files``, its image checked. A block in memory at a time.
+
+    Ray must have been started.
+    """
+    from pipeline.engine.flow import IO_CPUS  # not at the top, as above
+
+    settings = ray.data.DataContext.get_current()
+    settings.checkpoint_config = None  # a job's: it would pass over all pairs that are done
+    settings.enable_progress_bars = verbose
+    settings.print_on_execution_start = verbose
+    if not verbose:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+    named = ray.data.from_items([{"file": file} for file in files])
+    dataset = named.map_batches(
+        functools.partial(read_records, options=options, base=base),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=IO_CPUS,
+    )
+    dataset = dataset.repartition(target_num_rows_per_block=IMAGES_PER_TASK)
+    dataset = dataset.map_batches(
+        functools.partial(check_images, output=output, options=options),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=IO_CPUS,
+    )
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield from cast(pa.Table, batch).to_pylist()
+
+
+def read_records(files: pa.Table, options: storage.StorageOptions, base: str) -> pa.Table:
+    """Files of records -> a row of ``FOUND`` for each record, images not yet looked at."""
+    rows: list[dict[str, Any]] = []
+    for file in files["file"].to_pylist():
+        try:
+            rows += _read_file(file, options, base)
+        except RowError as error:
+            rows.append({"fault": "read_failed", "what": str(error)})
+        except Exception as error:  # a flipped byte shows in many ways
+            what = f"{storage.redact(file)}: {storage.reason(error)}"
+            rows.append({"fault": "unreadable_records", "what": what})
+    return pa.Table.from_pylist(rows, schema=FOUND)
+
+
+def _read_file(file: str, options: storage.StorageOptions, base: str) -> list[dict[str, Any]]:
+    schema = pa.schema([records.RECORD_SCHEMA.field(name) for name in READ])
+    table = storage.read_table(file, options).select(READ).cast(schema)
+    found: list[dict[str, Any]] = table.to_pylist()
+    for record in found:
+        if record["pair_id"] is None or record["status"] not in ("ok", "error"):
+            raise ValueError("a record has no pair_id or no status")
+        record["row_key"] = _row_key(record, _recorded(record["settings"]), base)
+    return found
+
+
+def check_images(table: pa.Table, output: str, options: storage.StorageOptions) -> pa.Table:
+    """Rows of ``FOUND`` with the faults of the ok records' images."""
+    rows = table.to_pylist()
+    for row in rows:
+        if row["fault"] is None and row["status"] == "ok":
+            name = f"{row['pair_id']}: {row['file_name']}"
+            try:
+                row["fault"] = _image_fault(row, output, options)
+                row["what"] = name
+            except RowError as error:
+                row["fault"], row["what"] = "read_failed", f"{name}: {error}"
+    return pa.Table.from_pylist(rows, schema=FOUND)
+
+
+def _image_fault(
+    record: dict[str, Any], output: str, options: storage.StorageOptions
+) -> str | None:
+    """What is wrong with an ok record's image.
+
+    Raises:
+        RowError: ``access_denied`` or ``read_failed``: then nothing is known about the image.
+    """
+    name = record["file_name"] or ""
+    if not name.startswith(f"{records.IMAGES}/") or ".." in name.split("/"):
+        return "missing_image"  # no name that a job gives
+    try:
+        data = storage.read_bytes(storage.join(output, name), options, record["bytes"] or 0)
+    except RowError as error:
+        other = {"not_found": "missing_image", "file_too_large": "wrong_bytes"}
+        if error.error_class in other:
+            return other[error.error_class]
+        raise
+    if len(data) != record["bytes"] or images.sha256(data) != record["sha256"]:
+        return "wrong_bytes"
+    width, height = record["width"] or 0, record["height"] or 0
+    try:
+        image = images.decode(data, name, width * height)
+    except RowError as error:
+        sized = error.error_class in ("image_too_large", "image_too_small")
+        return "wrong_size" if sized else "unreadable_image"
+    return None if image.size == (width, height) else "wrong_size"
+
+
+def _compare(row: dict[str, Any], expected: Expected, seen: Seen, verdict: Verdict) -> None:
+    """Count one row of ``FOUND``."""
+    if row["fault"] is not None:
+        verdict.add(row["fault"], row["what"])
+    if row["pair_id"] is None:  # a whole file of records
+        return
+    place = expected.find(row["pair_id"])
+    ok = row["status"] == "ok"
+    if place is None:
+        seen.unknown.add(hash(row["pair_id"]))
+        verdict.add("unknown_record", row["pair_id"])
+    elif expected.recorded[place]:
+        verdict.add("duplicate_record", row["pair_id"])
+        return  # its image is the first one's
+    else:
+        expected.recorded[place] = True
+        verdict.ok += ok
+        verdict.errors += not ok
+        if expected.row_keys[place] != row["row_key"]:
+            verdict.add("changed_row", row["pair_id"])
+    if not ok:
+        return
+    if row["fault"] not in ("missing_image", "read_failed"):
+        verdict.images += 1
+        verdict.image_bytes += row["bytes"] or 0
+    name = hash(row["file_name"])
+    if name in seen.names:
+        verdict.add("shared_image", f"{row['pair_id']}: {row['file_name']}")
+    seen.names.add(name)
+
+
+def _check_top(
+    output: str, ours: set[str], options: storage.StorageOptions, verdict: Verdict
+) -> None:
+    fs, path = storage.filesystem(output, options)
+    known = {*ours, lease.LEASE, "report.html"}
+    for entry in sorted(fs.ls(path, detail=False)):
+        name = entry.rstrip("/").rpartition("/")[2]
+        if name not in known and not _is_leftover(name):
+            verdict.add("foreign_file", name)
+
+
+def _check_records_folder(
+    output: str, committed: list[str], options: storage.StorageOptions, verdict: Verdict
+) -> None:
+    known = {file.rpartition("/")[2] for file in committed}
+    for name in _names_below(output, records.RECORDS, options):
+        last = name.rpartition("/")[2]
+        if last in known or _is_leftover(last):
+            continue
+        ours = last.endswith(".parquet") and not last.startswith(".")
+        verdict.add("half_written" if ours else "foreign_file", name)
+
+
+def _check_images_folder(
+    output: str, named: set[int], options: storage.StorageOptions, verdict: Verdict
+) -> None:
+    """Whatever is not in ``named``, the hashes of the ok records' file names, is foreign."""
+    for name in _names_below(output, records.IMAGES, options):
+        *folders, last = name.split("/")
+        metadata = last == "metadata.parquet" and len(folders) <= 2  # images/[SPLIT/]
+        if hash(name) not in named and not metadata and not _is_leftover(last):
+            verdict.add("foreign_file", name)
+
+
+def _is_leftover(name: str) -> bool:
+    """Of a writer that was killed: hidden, so nobody takes it for an image."""
+    return name.startswith(".") and name.endswith(storage.LEFTOVER)
+
+
+def _names_below(output: str, folder: str, options: storage.StorageOptions) -> Iterator[str]:
+    """Every file below a folder of the output, hidden ones too, relative to the output."""
+    fs, path = storage.filesystem(storage.join(output, folder), options)
+    for name in fs.find(path):
+        yield folder + name.removeprefix(path.rstrip("/"))
+
+
+def _check_checkpoint(
+    output: str,
+    options: storage.StorageOptions,
+    expected: Expected,
+    unknown: set[int],
+    verdict: Verdict,
+) -> bool:
+    """Mark the pairs that the checkpoint knows. Returns whether all of it could be read."""
+    try:
+        for pair_id in resume.checkpointed_ids(output, options):
+            place = expected.find(pair_id)
+            if place is not None:
+                expected.checkpointed[place] = True
+            recorded = hash(pair_id) in unknown if place is None else expected.recorded[place]
+            if not recorded:
+                verdict.add("checkpoint_without_record", pair_id)
+    except RowError as error:
+        verdict.add("read_failed", str(error))
+        return False
+    except Exception as error:  # a flipped byte shows in many ways
+        verdict.add("unreadable_checkpoint", storage.reason(error))
+        return False
+    return True
+
+
+def _name_flagged(
+    planned: Callable[[], Iterable[list[dict[str, Any]]]],
+    expected: Expected,
+    flags: dict[str, npt.NDArray[np.bool_]],
+    verdict: Verdict,
+) -> None:
+    """Add a fault for each flag; the ids, of which there are only hashes, are looked up again.
+
+    Args:
+        planned: reads the manifest's rows once more.
+        flags: by fault, in the order of ``expected``.
+    """
+    if not any(flag.any() for flag in flags.values()):
+        return
+    for chunk in planned():
+        for row in chunk:
+            place = expected.find(row["pair_id"])
+            for fault, flag in flags.items():
+                if place is not None and flag[place]:
+                    verdict.add(fault, row["pair_id"])

@@ -1,0 +1,118 @@
+"""What the stages tell the driver and each other, in one small Ray actor.
+
+Two things stand on the board: how many pairs are done, for the eye; and which pairs are under way
+in which process, so that a pair that ends its process is found out. Ray Data gives the work of a
+dead process to the next one without end, as it should for a lost node: a pair whose processes die
+again and again would keep a job busy for ever.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from pipeline.data.errors import RowError
+
+TRIES = 3
+"""Processes that a pair may end before it is given up. Lost nodes do not count."""
+
+MOST_GIVEN_UP = 10
+"""Pairs given up in a job without one success, before the job is stopped: not they are at fault."""
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+class _Board:
+    def __init__(self, most_given_up: int) -> None:
+        self.most_given_up = most_given_up
+        self.ok, self.failed, self.actors = 0, 0, 0
+        self.under_way: dict[str, str] = {}  # pair_id: node
+        self.deaths: Counter[str] = Counter()
+
+    def add(self, ok: int, failed: int) -> None:
+        self.ok += ok
+        self.failed += failed
+
+    def add_actor(self) -> None:
+        self.actors += 1
+
+    def counts(self) -> tuple[int, int, int]:
+        return self.ok, self.failed, self.actors
+
+    def begin(self, pairs: list[str], node: str) -> None:
+        self.under_way.update(dict.fromkeys(pairs, node))
+
+    def end(self, pairs: list[str]) -> None:
+        for pair_id in pairs:
+            self.under_way.pop(pair_id, None)
+
+    def count_deaths(self, pairs: list[str]) -> tuple[dict[str, int], bool]:
+        left = {pair_id for pair_id in pairs if pair_id in self.under_way}
+        if left:
+            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+            self.deaths.update(pair for pair in left if self.under_way.pop(pair) in alive)
+        hopeless = (
+            not self.ok and sum(n >= TRIES for n in self.deaths.values()) >= self.most_given_up
+        )
+        return {pair: self.deaths[pair] for pair in pairs if pair in self.deaths}, hopeless
+
+
+@dataclass(frozen=True)
+class Board:
+    """A handle that travels to the stages. Counts are for the eye; the records are what counts."""
+
+    actor: Any
+
+    @classmethod
+    def create(cls) -> "Board":
+        """A new board, on the driver's side of the cluster."""
+        return cls(_Board.remote(MOST_GIVEN_UP))  # type: ignore[attr-defined]
+
+    def add(self, ok: int, failed: int) -> None:
+        """Report finished pairs, without waiting."""
+        self.actor.add.remote(ok, failed)
+
+    def add_actor(self) -> None:
+        """Report a style actor that is ready, without waiting."""
+        self.actor.add_actor.remote()
+
+    def counts(self) -> tuple[int, int, int]:
+        """Pairs done well, pairs failed, and style actors that have started so far."""
+        counts: tuple[int, int, int] = ray.get(self.actor.counts.remote(), timeout=5)
+        return counts
+
+    def count_deaths(self, pairs: Iterable[str]) -> dict[str, int]:
+        """How many processes died with each of these pairs under way; asked before work on them.
+
+        Raises:
+            RuntimeError: pair after pair was given up and none succeeded.
+        """
+        deaths, hopeless = ray.get(self.actor.count_deaths.remote(list(pairs)))
+        if hopeless:
+            raise RuntimeError(
+                f"pair after pair ended {TRIES} processes and none succeeded; the machine or its "
+                "libraries are at fault, see Ray's logs of the workers"
+            )
+        return dict(deaths)
+
+    @contextlib.contextmanager
+    def working(self, pairs: Iterable[str]) -> Iterator[None]:
+        """Around work that may end the process. An error that is raised is no death."""
+        names = list(pairs)
+        node = ray.get_runtime_context().get_node_id()
+        ray.get(self.actor.begin.remote(names, node))
+        try:
+            yield
+        finally:
+            self.actor.end.remote(names)
+
+
+def give_up(stage: str, deaths: int) -> RowError:
+    """The fault of a pair that ended too many processes."""
+    return RowError(
+        "process_died",
+        f"{stage} this pair ended {deaths} processes one after another: out of host memory, or a "
+        "crash in a library; Ray's log of the workers says more",
+    )

@@ -1,0 +1,139 @@
+"""The Ray that a job runs on: join or start it, and see that it can hold a style actor."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+from ray.autoscaler.v2.sdk import get_cluster_status
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.experimental.internal_kv import _internal_kv_get
+
+from pipeline.data import storage
+from pipeline.engine.flow import RAY_DATA_CPUS, Resources
+from pipeline.settings import SettingError
+
+PATIENCE = 60.0
+"""Seconds without a fitting node, and without one on its way, until a job that waits gives up."""
+
+SAY_EVERY = 30.0
+"""Seconds between two lines that say what is waited for."""
+
+
+class ClusterError(RuntimeError):
+    """Ray cannot be reached. The message says where and what to do."""
+
+
+def start_ray(verbose: bool) -> bool:
+    """Join the cluster of RAY_ADDRESS (``ray job submit`` sets it), else start Ray here.
+
+    Returns whether Ray was started or joined here. A Ray started here lives as long as this
+    process; it binds to loopback if ``jobs`` was imported before ``ray``, which only then reads
+    what says so. SIGTERM (``ray job stop``) becomes a KeyboardInterrupt.
+
+    Raises:
+        ClusterError: the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    level = logging.INFO if verbose else logging.ERROR
+    if not verbose:  # what Ray's core writes to standard error is not for those who run jobs
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(log_to_driver=verbose, logging_level=level)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=max(RAY_DATA_CPUS, os.cpu_count() or 1),
+                include_dashboard=False,
+                log_to_driver=verbose,
+                logging_level=level,
+            )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"Ray at {address or 'this machine'} cannot be reached ({storage.reason(error)}); "
+            "RAY_ADDRESS is for ray job submit and for drivers on the cluster, unset it to run here"
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has set its own
+    return True
+
+
+def node_resources() -> list[dict[str, float]]:
+    """What each living node offers in all, used or not."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+def wait_for_room(resources: Resources) -> None:
+    """Return once one style actor has found a place. Its demand is what wakes the autoscaler.
+
+    Says on standard error what is waited for.
+
+    Raises:
+        SettingError: no node fits, and for PATIENCE seconds none was on its way either.
+    """
+    need = {"GPU": resources.gpus_per_actor, "CPU": resources.cpus_per_actor}
+    shown = " and ".join(f"{count:g} {name}" for name, count in need.items() if count) or "0 CPU"
+    probe = ray.remote(_nothing).options(num_gpus=need["GPU"], num_cpus=need["CPU"]).remote()
+    said, since = time.monotonic() - SAY_EVERY + 5, time.monotonic()
+    found = False
+    try:
+        while not (found := bool(ray.wait([probe], timeout=1)[0])):
+            now = time.monotonic()
+            nodes = node_resources()
+            fits = any(all(node.get(name, 0) >= need[name] for name in need) for node in nodes)
+            starting, failed = _autoscaler()
+            if fits or starting or failed:
+                since = now
+            elif now - since > PATIENCE:
+                setting = "gpus_per_actor" if need["GPU"] else "cpus_per_actor"
+                raise SettingError(
+                    f"{setting}: an actor asks for {shown}, but none of the {len(nodes)} nodes "
+                    "offers that and no autoscaler is starting one that does; ask for less, or add "
+                    "such a node type to the cluster"
+                )
+            if now - said >= SAY_EVERY:
+                said = now
+                have = "nodes that offer it are in use" if fits else "no node offers it yet"
+                coming = f", {starting} nodes are starting" if starting else ""
+                trouble = f", the last launch failed: {failed}" if failed else ""
+                print(
+                    f"waiting for a place for a style actor ({shown}): {len(nodes)} nodes, "
+                    f"{have}{coming}{trouble}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    finally:
+        if not found:
+            ray.cancel(probe)
+
+
+def _nothing() -> None:
+    return None
+
+
+def _autoscaler() -> tuple[int, str]:
+    """How many nodes Ray's autoscaler is starting, and why the last launch failed, if it did."""
+    if is_autoscaler_v2(fetch_from_server=True):
+        status = get_cluster_status(ray.get_runtime_context().gcs_address)
+        failures = [launch.details or "" for launch in status.failed_launches]
+        return len(status.pending_launches) + len(status.pending_nodes), "; ".join(failures[-1:])
+    text = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
+    report = (json.loads(text) if text else {}).get("autoscaler_report") or {}
+    starting = len(report.get("pending_nodes") or []) + sum(
+        (report.get("pending_launches") or {}).values()
+    )
+    tried = (report.get("node_availability_summary") or {}).get("node_availabilities") or {}
+    reasons = [record.get("unavailable_node_information") or {} for record in tried.values()]
+    failures = [reason.get("category", "") for reason in reasons if reason]
+    return starting, "; ".join(failures[-1:])

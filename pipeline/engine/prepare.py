@@ -1,0 +1,249 @@
+"""Everything before Ray: check the settings, the manifest, the weights and the output; plan."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+import torchvision
+
+from pipeline.data import manifest as manifests
+from pipeline.data import records, resume, storage
+from pipeline.data.errors import RowError
+from pipeline.data.rows import RowChecker
+from pipeline.engine.stages import Context
+from pipeline.settings import JobSettings, SettingError, StyleSettings, fingerprint
+from pipeline.style.vgg import StateDict
+from pipeline.style.weights import load_weights
+
+PLAN, PROBE, JOB, SUMMARY = "__plan__", "__probe__", "job.json", "summary.json"
+RESULTS = (records.IMAGES, records.RECORDS, records.CHECKPOINT)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that may start."""
+
+    context: Context
+    plan: manifests.Plan
+    pending: int
+    weights: StateDict
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was asked for, read and found sound. Nothing has been written yet."""
+
+    style: StyleSettings
+    job: JobSettings
+    output: str
+    source: str
+    manifest: manifests.Manifest
+    weights: StateDict
+    digest: str
+    mark: str
+
+    @property
+    def options(self) -> storage.StorageOptions:
+        """Of all storages."""
+        return self.job.storage_options or {}
+
+
+def check(style: StyleSettings, job: JobSettings) -> Checked:
+    """Read the manifest's schema and the weights.
+
+    Raises:
+        ManifestError, WeightsError: what is wrong with them.
+    """
+    options = job.storage_options or {}
+    output, source = storage.absolute(job.output), storage.absolute(job.manifest)
+    manifest = manifests.open_manifest(source, options)
+    weights, digest = load_weights(
+        style, lambda uri: _read_weights(uri, options), storage.redact(style.weights)
+    )
+    mark = fingerprint(style, digest, job.format, job.quality)
+    return Checked(style, job, output, source, manifest, weights, digest, mark)
+
+
+def prepare(checked: Checked) -> Prepared:
+    """Check the output, mend it, write the plan and ``job.json``. The lease must be held.
+
+    Raises:
+        SettingError, ManifestError, RowError: see ``run_job``.
+    """
+    style, job, options = checked.style, checked.job, checked.options
+    output, source = checked.output, checked.source
+    _check_deleting(output, options)
+    described = _describe(style, job, checked.digest, checked.mark)
+    earlier = _earlier_job(output, options)
+    if earlier and not job.overwrite:
+        _refuse_other_settings(output, earlier, described)
+    if job.overwrite and not earlier:
+        for name in RESULTS:
+            if storage.exists(storage.join(output, name), options):
+                raise SettingError(
+                    f"overwrite: {storage.redact(output)} holds {name}/ but no job.json of an "
+                    "earlier job, so nothing there is deleted; choose another output"
+                )
+    plan = manifests.write_plan(
+        checked.manifest,
+        storage.join(output, PLAN),
+        options,
+        checker=RowChecker(
+            manifests.base_of(source, options),
+            style,
+            checked.mark,
+            frozenset({storage.scheme_of(source), *storage.OBJECT_STORES, *job.allow_schemes}),
+        ),
+        limit=job.limit,
+    )
+    if job.overwrite:
+        clear_output(output, source, options)
+    resume.repair(output, options)
+    if job.retry_errors:
+        count = resume.forget_errors(output, options)
+        print(f"{count} failed pairs will be done again", file=sys.stderr)
+    described |= {"manifest": storage.redact(source), "manifest_digest": plan.digest}
+    described |= {"rows": plan.rows, "started_at": now()}
+    records.write_json(storage.join(output, JOB), described, options)
+    context = Context(
+        style=style,
+        output=output,
+        storage_options=options,
+        max_pixels=job.max_pixels,
+        max_bytes=job.max_bytes,
+        file_format=job.format,
+        quality=job.quality,
+        extra=checked.manifest.extra,
+        weights_name=storage.redact(style.weights),
+        weights_digest=checked.digest,
+        versions=json.dumps(described["versions"]),
+    )
+    pending = plan.rows - plan.count_done(
+        records.hash_ids(resume.checkpointed_ids(output, options))
+    )
+    print(
+        f"{plan.rows} pairs in the manifest, {pending} to do, "
+        f"weights {context.weights_name} ({checked.digest[:12]})",
+        file=sys.stderr,
+    )
+    return Prepared(context, plan, pending, checked.weights)
+
+
+def _check_deleting(output: str, options: storage.StorageOptions) -> None:
+    """Some storages refuse to delete and say so where nobody looks: S3 in the body of a 200.
+
+    Raises:
+        SettingError: what is written in the output cannot be deleted.
+        RowError: the output cannot be written.
+    """
+    probe = storage.join(output, PROBE)
+    storage.write_bytes(probe, b"may be deleted", options)
+    try:
+        storage.delete(probe, options)
+        left = storage.exists(probe, options)
+    except Exception:  # each file system raises its own kinds
+        left = True
+    if left:
+        raise SettingError(
+            f"output: {storage.redact(probe)} could be written but not deleted, and a job deletes "
+            "its own marks as it goes; grant s3:DeleteObject (or the like) there"
+        )
+
+
+def clear_output(output: str, source: str, options: storage.StorageOptions) -> None:
+    """Delete what an earlier run wrote, and nothing else.
+
+    Raises:
+        SettingError: the manifest ``source`` lies in what would be deleted.
+    """
+    folders = [storage.join(output, name) for name in RESULTS]
+    for folder in folders:
+        if f"{source}/".startswith(f"{folder}/"):
+            raise SettingError(f"overwrite: the manifest lies in {storage.redact(folder)}")
+    for folder in folders:
+        storage.delete(folder, options)
+    for name in (JOB, SUMMARY, resume.JOURNAL):
+        storage.delete(storage.join(output, name), options)
+
+
+def _read_weights(uri: str, options: storage.StorageOptions) -> bytes:
+    try:
+        return storage.read_bytes(uri, options)
+    except RowError as error:
+        raise OSError(str(error)) from error
+
+
+def _describe(style: StyleSettings, job: JobSettings, digest: str, mark: str) -> dict[str, Any]:
+    settings = dataclasses.asdict(style) | {"weights": storage.redact(style.weights)}
+    settings |= {"format": job.format, "quality": job.quality}
+    versions = {
+        "neural-style-pipeline": _own_version(),
+        "python": platform.python_version(),
+        "ray": ray.__version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+    }
+    return {
+        "fingerprint": mark,
+        "weights_digest": digest,
+        "settings": settings,
+        "versions": versions,
+    }
+
+
+def _own_version() -> str:
+    try:
+        return importlib.metadata.version("neural-style-pipeline")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout, as ray job submit does
+        return "source"
+
+
+def _earlier_job(output: str, options: storage.StorageOptions) -> dict[str, Any] | None:
+    """The ``job.json`` of an earlier run in this output.
+
+    Raises:
+        SettingError: there is one, but it is none of ours.
+    """
+    uri = storage.join(output, JOB)
+    if not storage.exists(uri, options):
+        return None
+    try:
+        earlier: dict[str, Any] = json.loads(storage.read_bytes(uri, options))
+        earlier["settings"]["image_size"], earlier["fingerprint"], earlier["weights_digest"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SettingError(
+            f"output: {storage.redact(uri)} was not written by this program; choose another output"
+        ) from error
+    return earlier
+
+
+def _refuse_other_settings(output: str, earlier: dict[str, Any], described: dict[str, Any]) -> None:
+    """An output holds the pictures of one set of settings.
+
+    Raises:
+        SettingError: names the first setting that differs, with both values.
+    """
+    if earlier["fingerprint"] == described["fingerprint"]:
+        return
+    before = earlier["settings"] | {"weights_digest": earlier["weights_digest"]}
+    now = json.loads(json.dumps(described["settings"]))
+    now |= {"weights_digest": described["weights_digest"]}
+    changed = [name for name in now if before.get(name) != now[name]]
+    name = next((name for name in changed if name != "weights"), "settings")
+    raise SettingError(
+        f"output {storage.redact(output)}: an earlier run had {name} = {before.get(name)!r}, this "
+        f"one has {now.get(name)!r}; choose another output, the earlier value, or --overwrite"
+    )
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

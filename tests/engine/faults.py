@@ -1,0 +1,49 @@
+"""Faults that tests put into Ray's workers by way of ``worker_process_setup_hook``.
+
+They take hold where a worker reaches for an image's pixels: nothing heavy has to be imported.
+"""
+
+import os
+import signal
+import time
+
+from pipeline.data import images
+from pipeline.engine import stages
+
+unpack, decode = stages.unpack, images.decode
+
+
+def poison() -> None:
+    """A content of 96 px ends the actor's process, a file of 80 px its loader's."""
+
+    def deadly_unpack(value):
+        if value["width"] == 96:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return unpack(value)
+
+    def deadly_decode(data, name, max_pixels):
+        image = decode(data, name, max_pixels)
+        if image.width == 80:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return image
+
+    stages.unpack, images.decode = deadly_unpack, deadly_decode
+
+
+def slow() -> None:
+    """Each pair takes most of a second, so that there is a middle to interrupt."""
+
+    def slow_unpack(value):
+        time.sleep(0.3)
+        return unpack(value)
+
+    stages.unpack = slow_unpack
+
+
+def sick() -> None:
+    """Every pair ends its process, as on a machine whose libraries do not fit each other."""
+
+    def deadly_unpack(value):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    stages.unpack = deadly_unpack
