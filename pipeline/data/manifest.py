@@ -76,7 +76,8 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
         info = fs.get_file_info(path)
     except Exception as error:
         raise ManifestError(
-            f"manifest {shown}: cannot be reached: {storage.reason(error)}"
+            f"manifest {shown}: cannot be reached ({storage.reason(error)}); check the URI, the "
+            "endpoint and the credentials"
         ) from error
     if info.type == pyarrow.fs.FileType.NotFound:
         raise ManifestError(f"manifest {shown}: does not exist")

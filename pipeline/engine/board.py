@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.data.errors import RowError
 
@@ -67,8 +68,11 @@ class Board:
 
     @classmethod
     def create(cls) -> "Board":
-        """A new board, on the driver's side of the cluster."""
-        return cls(_Board.remote(MOST_GIVEN_UP))  # type: ignore[attr-defined]
+        """A new board, on the driver's node: that one is not taken away as spot nodes are."""
+        here = ray.get_runtime_context().get_node_id()
+        where = NodeAffinitySchedulingStrategy(here, soft=True)
+        actor = _Board.options(scheduling_strategy=where)  # type: ignore[attr-defined]
+        return cls(actor.remote(MOST_GIVEN_UP))
 
     def add(self, ok: int, failed: int) -> None:
         """Report finished pairs, without waiting."""

@@ -85,7 +85,8 @@ def wait_for_room(resources: Resources) -> None:
     need = {"GPU": resources.gpus_per_actor, "CPU": resources.cpus_per_actor}
     shown = " and ".join(f"{count:g} {name}" for name, count in need.items() if count) or "0 CPU"
     probe = ray.remote(_nothing).options(num_gpus=need["GPU"], num_cpus=need["CPU"]).remote()
-    said, since = time.monotonic() - SAY_EVERY + 5, time.monotonic()
+    since = time.monotonic()
+    said = since - SAY_EVERY + min(SAY_EVERY, 5.0)  # places that are free are found within seconds
     found = False
     try:
         while not (found := bool(ray.wait([probe], timeout=1)[0])):
@@ -98,17 +99,17 @@ def wait_for_room(resources: Resources) -> None:
             elif now - since > PATIENCE:
                 setting = "gpus_per_actor" if need["GPU"] else "cpus_per_actor"
                 raise SettingError(
-                    f"{setting}: an actor asks for {shown}, but none of the {len(nodes)} nodes "
-                    "offers that and no autoscaler is starting one that does; ask for less, or add "
-                    "such a node type to the cluster"
+                    f"{setting}: an actor asks for {shown}, but the cluster's {_nodes(len(nodes))} "
+                    "do not offer that and no autoscaler is starting one that does; ask for less, "
+                    "or add such a node type to the cluster"
                 )
             if now - said >= SAY_EVERY:
                 said = now
-                have = "nodes that offer it are in use" if fits else "no node offers it yet"
-                coming = f", {starting} nodes are starting" if starting else ""
+                have = "those that offer it are in use" if fits else "no node offers it yet"
+                coming = f", {_nodes(starting)} on the way" if starting else ""
                 trouble = f", the last launch failed: {failed}" if failed else ""
                 print(
-                    f"waiting for a place for a style actor ({shown}): {len(nodes)} nodes, "
+                    f"waiting for a place for a style actor ({shown}): {_nodes(len(nodes))}, "
                     f"{have}{coming}{trouble}",
                     file=sys.stderr,
                     flush=True,
@@ -116,6 +117,10 @@ def wait_for_room(resources: Resources) -> None:
     finally:
         if not found:
             ray.cancel(probe)
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
 
 
 def _nothing() -> None:

@@ -116,7 +116,7 @@ def run(
     # Spot nodes may be hours away; a job that waits is not a job that hangs.
     settings.execution_no_progress_timeout_s = -1
     if not job.verbose:
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     dataset = ray.data.read_parquet(plan_path, filesystem=fs, num_cpus=IO_CPUS)
     # Small blocks: each is a unit of work for an actor and a commit of the records.
     dataset = dataset.repartition(target_num_rows_per_block=resources.rows_per_block)

@@ -6,9 +6,21 @@ They take hold where a worker reaches for an image's pixels: nothing heavy has t
 import os
 import signal
 import time
+from pathlib import Path
 
 from pipeline.data import images
 from pipeline.engine import stages
+
+
+def runtime_env(fault: str) -> dict:
+    """For ``ray.init``."""
+    return {
+        "worker_process_setup_hook": f"tests.engine.faults.{fault}",
+        "env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])},
+    }
+
+
+SLOW = runtime_env("slow")
 
 unpack, decode = stages.unpack, images.decode
 

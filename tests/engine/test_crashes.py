@@ -15,6 +15,7 @@ from pipeline.engine import board
 from pipeline.engine.job import run_job
 from pipeline.settings import JobSettings
 from tests.conftest import image_bytes, write_parquet
+from tests.engine import faults
 from tests.engine.test_job import check_images, records_of
 
 
@@ -23,16 +24,12 @@ def start(request):
     """Start Ray with a fault in its workers."""
 
     def start_with(fault, cpus=2):
-        hook = {
-            "worker_process_setup_hook": f"tests.engine.faults.{fault}",
-            "env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])},
-        }
         ray.init(
             address="local",
             num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=False,
-            runtime_env=hook,
+            runtime_env=faults.runtime_env(fault),
         )
 
     yield start_with

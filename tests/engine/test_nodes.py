@@ -2,7 +2,6 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import ray
@@ -12,12 +11,8 @@ from pipeline.data import records, storage
 from pipeline.engine.job import run_job
 from pipeline.settings import JobSettings
 from tests.conftest import image_bytes, write_parquet
+from tests.engine.faults import SLOW
 from tests.engine.test_job import check_images, records_of
-
-HOOK = {
-    "worker_process_setup_hook": "tests.engine.faults.slow",
-    "env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])},
-}
 
 
 @pytest.fixture
@@ -33,9 +28,9 @@ def cluster():
 
 def test_a_node_that_joins_gets_work_and_one_that_is_lost_loses_nothing(cluster, quick, tmp_path):
     first = cluster.add_node(num_cpus=3, object_store_memory=10**9)
-    ray.init(address=cluster.address, log_to_driver=False, runtime_env=HOOK)
-    for name in ("c", "s"):
-        storage.write_bytes(str(tmp_path / f"{name}.png"), image_bytes(1, 64, 64), {})
+    ray.init(address=cluster.address, log_to_driver=False, runtime_env=SLOW)
+    for seed, name in enumerate(("c", "s")):
+        storage.write_bytes(str(tmp_path / f"{name}.png"), image_bytes(seed, 64, 64), {})
     rows = [
         {"pair_id": f"p{i:02d}", "content_uri": "c.png", "style_uri": "s.png"} for i in range(36)
     ]
