@@ -1,8 +1,9 @@
-# make demo: twelve small pictures from start to end.  make test: all checks.
+# make demo: twelve small pictures from start to end.  make test: all checks.  make soak: the
+# long form of the tests of faults, about half an hour.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test format
+.PHONY: demo test soak format
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -17,6 +18,9 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+soak: .venv/installed
+	timeout 3600 $(BIN)/python -m pytest -m soak -v --durations=0
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

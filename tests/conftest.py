@@ -3,6 +3,7 @@
 import jobs  # noqa: F401, I001  (sets what must be set before torch is loaded)
 import contextlib
 import io
+import os
 import socket
 import subprocess
 import sys
@@ -21,6 +22,9 @@ from PIL import Image
 from pipeline.data import storage
 from pipeline.settings import StyleSettings
 from pipeline.style.weights import random_weights
+
+# Ray settles once in a process whether it asks for tokens; tests start Rays of both kinds.
+os.environ["RAY_AUTH_MODE"] = "disabled"
 
 NARROW = (4, 6, 8, 8, 8)
 

@@ -1,8 +1,10 @@
 """The actor's batches and cache, without Ray around them."""
 
 import contextlib
+import json
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -133,6 +135,30 @@ def test_pairs_under_way_when_a_process_died_come_first_and_alone(stylizer, cont
     assert [len(pairs) for pairs in seen] == [1, 1, 4, 1]
     assert [pairs[0].settings.seed for pairs in seen] == [4, 1, 0, 7]
     assert faults == {str(i): "process_died" if i == 5 else None for i in range(8)}
+
+
+def plain(level, height=64, width=64):
+    return stages.pack(np.full((height, width, 3), level, np.uint8))
+
+
+def test_images_of_one_colour_are_done_and_an_infinite_loss_is_its_rows_own(stylizer, context):
+    rows = [
+        {},
+        {"__content_image": plain(0)},
+        {"__style_images": [plain(0)], "__style_keys": ["black"]},
+        {"overrides": '{"style_weight": 1e38}'},
+        {"__content_image": plain(200), "__style_images": [plain(90)], "__style_keys": ["grey"]},
+        {"__content_image": plain(0), "__style_images": [plain(0)], "__style_keys": ["black"]},
+    ]
+    done = stylizer(loaded(context, rows)).to_pylist()
+    assert [row["fault_class"] for row in done] == [None] * 3 + ["non_finite_loss"] + [None] * 2
+    (alone,) = stylizer(loaded(context, rows[:1])).to_pylist()
+    with_others, by_itself = (
+        stages.unpack(row["__stylized_image"]).astype(int) for row in (done[0], alone)
+    )
+    assert np.abs(with_others - by_itself).mean() < 1.0
+    losses = [json.loads(row["__result"])["total_loss"] for row in done if row["__result"]]
+    assert np.isfinite(losses).all()
 
 
 def test_rows_that_failed_to_load_pass_through(stylizer, context):

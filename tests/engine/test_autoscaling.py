@@ -63,7 +63,6 @@ def autoscaling(tmp_path_factory):
     environment = os.environ | {
         "RAY_FAKE_CLUSTER": "1",
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-        "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     with (place / "log").open("wb") as log:
@@ -102,7 +101,6 @@ def wait_until(condition, seconds):
 def test_nodes_come_for_a_job_and_go_after_it(
     pairs, autoscaling, quick, tmp_path, capfd, monkeypatch
 ):
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setattr(cluster, "PATIENCE", 10.0)
     monkeypatch.setattr(cluster, "SAY_EVERY", 1.0)
     ray.init(address=autoscaling, log_to_driver=False, runtime_env=SLOW)

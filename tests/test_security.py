@@ -1,0 +1,141 @@
+"""What a manifest or a storage may not make a job do, and what a job may not give away."""
+
+import io
+import os
+import pickle
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ray.data._internal.object_extensions.arrow import ArrowPythonObjectType
+
+from pipeline.data import records, storage
+from pipeline.data.errors import RowError
+from pipeline.data.manifest import ManifestError, open_manifest
+from tests.conftest import image_bytes
+
+ROOT = Path(__file__).parents[1]
+SECRET = "MARKEDSECRET"
+LOOPBACK = re.compile(r"0100007F|0{24}0100007F|0{16}FFFF00000100007F|0{24}01000000")
+
+
+class Payload:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def pickled_table(path) -> pa.Table:
+    values = pa.array([pickle.dumps(Payload(path))], pa.large_binary())
+    column = pa.ExtensionArray.from_storage(ArrowPythonObjectType(), values)
+    return pa.table({"pair_id": column, "content_uri": ["c"], "style_uri": ["s"]})
+
+
+def test_nothing_from_storage_is_unpickled(tmp_path):
+    trap = tmp_path / "sprung"
+    table = pickled_table(trap)
+    pq.write_table(table, tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match=r"'pair_id' has the Python type ray\.data\.arrow_"):
+        open_manifest(str(tmp_path / "m.parquet"), {})
+    (tmp_path / "out" / "records").mkdir(parents=True)
+    pq.write_table(table, tmp_path / "out" / "records" / "a.parquet")
+    with pytest.raises(RowError, match="nothing from storage is"):
+        list(records.iterate(str(tmp_path / "out"), {}, ["pair_id"]))
+    with pytest.raises(RowError, match="nothing from storage is"):
+        storage.read_table(str(tmp_path / "m.parquet"), {})
+    assert not trap.exists()
+    table["pair_id"].to_pylist()
+    assert trap.exists(), "the trap itself works"
+
+
+def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_file, tmp_path):
+    """All that a job writes is searched: its output, its words, and Ray's own logs."""
+    options, bucket = s3
+    base = f"s3://{bucket}"
+    for seed, name in enumerate(("c.png", "s.png")):
+        storage.write_bytes(f"{base}/{name}", image_bytes(seed, 64, 64), options)
+    signed = f"https://user:{SECRET}@127.0.0.1:9/x.png?X-Amz-Signature={SECRET}"
+    rows = [
+        {"pair_id": "a", "content_uri": "c.png", "style_uri": "s.png"},
+        {"pair_id": "b", "content_uri": signed, "style_uri": "s.png"},
+    ]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    storage.write_bytes(f"{base}/m.parquet", buffer.getvalue(), options)
+    (tmp_path / "job.yaml").write_text(
+        f"storage_options: {{s3: {{endpoint_url: {options['s3']['endpoint_url']}, "
+        f"key: test, secret: {SECRET}}}}}\n"
+    )
+    command = [
+        *(sys.executable, "-m", "jobs.stylize", "--config", str(tmp_path / "job.yaml")),
+        *("--manifest", f"{base}/m.parquet", "--output", f"{base}/out", "--verbose"),
+        *("--weights", str(weights_file), "--image-size", "64", "--iterations", "4"),
+        *("--scales", "1", "--allow-schemes", "https"),
+    ]
+    with tempfile.TemporaryDirectory(prefix="ray") as place:  # sockets want a short path
+        environment = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_MODE"}
+        environment |= {"RAY_TMPDIR": place, "AWS_SECRET_ACCESS_KEY": SECRET}
+        with (tmp_path / "said").open("wb") as said:
+            job = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said)
+            seen = set()
+            while job.poll() is None:
+                seen |= listening(job.pid)
+                time.sleep(1)
+        text = (tmp_path / "said").read_text()
+        assert job.returncode == 1, text  # the signed row's server is not there
+        assert "1 ok, 1 errors of 2 pairs" in text
+        written = [path for path in Path(place).rglob("*") if path.is_file()]
+        assert any("raylet" in path.name for path in written), "Ray's logs are elsewhere"
+        assert [str(path) for path in written if SECRET.encode() in path.read_bytes()] == []
+    assert SECRET not in text
+    for uri in storage.list_files(f"{base}/out", options):
+        data = storage.read_bytes(uri, options)
+        if uri.endswith(".parquet"):
+            data = str(pq.read_table(io.BytesIO(data)).to_pylist()).encode()
+        assert SECRET.encode() not in data, uri
+    assert len(seen) >= 4, "Ray's ports were not found"
+    assert [at for at in seen if not LOOPBACK.fullmatch(at.partition(":")[0])] == []
+
+
+def listening(parent) -> set[str]:
+    """Where a process or a descendant of it listens, as /proc writes addresses and ports."""
+    sockets = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                sockets[fields[9]] = fields[1]
+    found = set()
+    for pid in descendants(parent):
+        try:
+            links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+        except OSError:
+            continue
+        inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
+        found |= {sockets[inode] for inode in inodes & sockets.keys()}
+    return found
+
+
+def descendants(parent) -> list[int]:
+    children = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found = [parent]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
