@@ -75,7 +75,7 @@ def node_resources() -> list[dict[str, float]]:
 
 
 def wait_for_room(resources: Resources) -> None:
-    """Return once one style actor has found a place. Its demand is what wakes the autoscaler.
+    """Return once there is a node for a style actor. A task with its demand wakes the autoscaler.
 
     Says on standard error what is waited for.
 
@@ -83,6 +83,8 @@ def wait_for_room(resources: Resources) -> None:
         SettingError: no node fits, and for PATIENCE seconds none was on its way either.
     """
     need = {"GPU": resources.gpus_per_actor, "CPU": resources.cpus_per_actor}
+    if _offer(need, node_resources()):
+        return  # if all of it is in use, Ray Data waits for it as well
     shown = " and ".join(f"{count:g} {name}" for name, count in need.items() if count) or "0 CPU"
     probe = ray.remote(_nothing).options(num_gpus=need["GPU"], num_cpus=need["CPU"]).remote()
     since = time.monotonic()
@@ -92,7 +94,7 @@ def wait_for_room(resources: Resources) -> None:
         while not (found := bool(ray.wait([probe], timeout=1)[0])):
             now = time.monotonic()
             nodes = node_resources()
-            fits = any(all(node.get(name, 0) >= need[name] for name in need) for node in nodes)
+            fits = _offer(need, nodes)
             starting, failed = _autoscaler()
             if fits or starting or failed:
                 since = now
@@ -117,6 +119,11 @@ def wait_for_room(resources: Resources) -> None:
     finally:
         if not found:
             ray.cancel(probe)
+
+
+def _offer(need: dict[str, float], nodes: list[dict[str, float]]) -> bool:
+    """Whether one of the nodes is large enough, used or not."""
+    return any(all(node.get(name, 0) >= need[name] for name in need) for node in nodes)
 
 
 def _nodes(count: int) -> str:

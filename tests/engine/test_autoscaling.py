@@ -101,7 +101,7 @@ def wait_until(condition, seconds):
 def test_nodes_come_for_a_job_and_go_after_it(
     pairs, autoscaling, quick, tmp_path, capfd, monkeypatch
 ):
-    monkeypatch.setattr(cluster, "PATIENCE", 10.0)
+    monkeypatch.setattr(cluster, "PATIENCE", 4.0)
     monkeypatch.setattr(cluster, "SAY_EVERY", 1.0)
     ray.init(address=autoscaling, log_to_driver=False, runtime_env=SLOW)
     for seed, name in enumerate(("c", "s")):

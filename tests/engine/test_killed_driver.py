@@ -30,7 +30,7 @@ def address():
 def test_every_pair_is_recorded_once_whatever_the_moment(address, tmp_path, weights_file, kills):
     for seed, name in enumerate(("c", "s")):
         storage.write_bytes(str(tmp_path / f"{name}.png"), image_bytes(seed, 64, 64), {})
-    output, count = str(tmp_path / "out"), 10 * kills
+    output, count = str(tmp_path / "out"), 8 * kills
     rows = [
         {"pair_id": f"p{i:02d}", "content_uri": "c.png", "style_uri": "s.png"} for i in range(count)
     ]

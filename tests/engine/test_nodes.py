@@ -26,6 +26,7 @@ def cluster():
     found.shutdown()
 
 
+@pytest.mark.soak
 def test_a_node_that_joins_gets_work_and_one_that_is_lost_loses_nothing(cluster, quick, tmp_path):
     first = cluster.add_node(num_cpus=3, object_store_memory=10**9)
     ray.init(address=cluster.address, log_to_driver=False, runtime_env=SLOW)

@@ -15,12 +15,12 @@ from pipeline.data import images, records
 from tests.conftest import image_bytes, write_parquet
 
 ROOT = Path(__file__).parent.parent.parent
-PAIRS = 16
+PAIRS = 10
 
 
 @pytest.fixture
 def command(tmp_path, weights_file):
-    """The command of a job of sixteen pairs that commits after every second one."""
+    """The command of a job of ten pairs that commits after every second one."""
     (tmp_path / "c.png").write_bytes(image_bytes(0, 64, 64))
     (tmp_path / "s.png").write_bytes(image_bytes(1, 64, 64))
     row = {"content_uri": "c.png", "style_uri": "s.png", "init": "x"}
@@ -30,7 +30,7 @@ def command(tmp_path, weights_file):
     return [
         *(sys.executable, "-m", "jobs.stylize", "--manifest", manifest),
         *("--output", str(tmp_path / "out"), "--weights", str(weights_file), "--image-size", "64"),
-        *("--scales", "1", "--iterations", "40", "--tolerance", "0", "--rows-per-block", "2"),
+        *("--scales", "1", "--iterations", "20", "--tolerance", "0", "--rows-per-block", "2"),
         *("--init-image", "noise"),
     ]
 
