@@ -29,6 +29,18 @@ else:
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
+def new_parser(job: str, description: str | None) -> argparse.ArgumentParser:
+    """The parser of ``jobs.JOB``, which works on a manifest and an output; ``parse`` fills it."""
+    prog = f"python -m jobs.{job}"
+    return argparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} --manifest URI --output URI [options]",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def add_settings(
     parser: argparse.ArgumentParser, title: str, settings: type, only: Container[str] | None = None
 ) -> None:

@@ -8,24 +8,17 @@ The same command again does what is missing. Exit code: 0 all pairs are done, 1 
 as error records, 2 nothing could be started, 130 stopped by Ctrl-C.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jobs._cli import parse
+from jobs._cli import new_parser, parse
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.stylize",
-        usage="python -m jobs.stylize --manifest URI --output URI [options]",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("stylize", __doc__)
     try:
         style, job = parse(argv, parser)
     except SettingError as error:

@@ -10,12 +10,11 @@ in the output. Nothing is written. --limit is that of the job. The job's --confi
 too. Exit code: 0 sound, 1 not sound, 2 nothing could be checked, 130 stopped by Ctrl-C.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs._cli import parse
+from jobs._cli import new_parser, parse
 from pipeline.settings import SettingError
 
 if TYPE_CHECKING:
@@ -26,13 +25,7 @@ OPTIONS = ("manifest", "output", "limit", "storage_options", "verbose")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the audit and print its verdict; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.verify",
-        usage="python -m jobs.verify --manifest URI --output URI [options]",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("verify", __doc__)
     try:
         _, job = parse(argv, parser, OPTIONS)
     except SettingError as error:

@@ -26,9 +26,7 @@ manifest and adds up. Nothing is written. A fault has one of these names:
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
-import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -41,10 +39,12 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from pipeline.data import images, lease, records, resume, storage
+from pipeline.data import lease, records, resume, storage
 from pipeline.data import manifest as manifests
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
+from pipeline.engine import cluster, flow, prepare
+from pipeline.engine.audit_tasks import check_images, read_records, row_key
 from pipeline.engine.stages import row_settings
 from pipeline.settings import ROW_OVERRIDES, JobSettings, SettingError, StyleSettings
 
@@ -52,22 +52,6 @@ EXAMPLES = 5
 """Named cases of each fault; the others are counted."""
 
 IMAGES_PER_TASK = 64
-
-READ = [
-    *("pair_id", "status", "file_name", "width", "height", "bytes", "sha256"),
-    *("content_uri", "style_uri", "style_blend", "label", "split", "settings"),
-]
-"""Columns of the records that are compared with something."""
-
-FOUND = pa.schema(
-    [
-        *(records.RECORD_SCHEMA.field(name) for name in READ[:7]),
-        ("row_key", pa.int64()),
-        ("fault", pa.string()),
-        ("what", pa.string()),
-    ]
-)
-"""What a task says about a record; a file of records that cannot be read is a row of its own."""
 
 
 class AuditError(ValueError):
@@ -133,10 +117,6 @@ def run_audit(job: JobSettings) -> Verdict:
         AuditError: there is nothing to audit: no ``job.json``, no manifest, no Ray, or the output
             cannot be listed.
     """
-    # Not at the top: Ray's tasks load this module, and torch, which comes with these, would cost
-    # each of their processes seconds and hundreds of MB.
-    from pipeline.engine import cluster, prepare
-
     options = job.storage_options or {}
     output, source = storage.absolute(job.output), storage.absolute(job.manifest)
     try:
@@ -227,8 +207,8 @@ def _expect(
     ids: list[npt.NDArray[np.int64]] = []
     keys: list[npt.NDArray[np.int64]] = []
     for chunk in chunks:
-        ids.append(np.array([hash(row["pair_id"]) for row in chunk], np.int64))
-        found = [_row_key(row, _asked(row["overrides"], style), base) for row in chunk]
+        ids.append(records.hash_ids(row["pair_id"] for row in chunk))
+        found = [row_key(row, _asked(row["overrides"], style), base) for row in chunk]
         keys.append(np.array(found, np.int64))
     if not ids:
         raise manifests.ManifestError(f"manifest {shown}: it has no rows")
@@ -241,19 +221,6 @@ def _expect(
     return Expected(every, np.concatenate(keys)[order], unseen, unseen.copy())
 
 
-def _row_key(row: dict[str, Any], overridden: tuple[Any, ...], base: str) -> int:
-    """8 bytes over what a pair is made from: equal for a row of the plan and its record.
-
-    Both may hold URIs as the manifest has them (of rows that were refused) or in full; records
-    hold no credentials.
-    """
-    uris = [row["content_uri"], *(row["style_uri"] or [])]
-    full = [storage.redact(storage.resolve(uri, base)) if uri else uri for uri in uris]
-    text = json.dumps([full, row["style_blend"], row["label"], row["split"], overridden])
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
-
-
 @functools.lru_cache(4096)
 def _asked(overrides: str, style: StyleSettings) -> tuple[Any, ...]:
     """The settings that a row may override, as its record should have them."""
@@ -264,13 +231,6 @@ def _asked(overrides: str, style: StyleSettings) -> tuple[Any, ...]:
     return tuple(getattr(settings, name) for name in ROW_OVERRIDES)
 
 
-@functools.lru_cache(4096)
-def _recorded(settings: str) -> tuple[Any, ...]:
-    """The same from a record."""
-    values = json.loads(settings)
-    return tuple(values[name] for name in ROW_OVERRIDES)
-
-
 def _checked(
     files: list[str], output: str, options: storage.StorageOptions, base: str, verbose: bool
 ) -> Iterator[dict[str, Any]]:
@@ -278,98 +238,24 @@ def _checked(
 
     Ray must have been started.
     """
-    from pipeline.engine.flow import IO_CPUS  # not at the top, as above
-
-    settings = ray.data.DataContext.get_current()
+    settings = flow.ray_data_settings(verbose)
     settings.checkpoint_config = None  # a job's: it would pass over all pairs that are done
-    settings.enable_progress_bars = verbose
-    settings.print_on_execution_start = verbose
-    if not verbose:
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
     named = ray.data.from_items([{"file": file} for file in files])
     dataset = named.map_batches(
         functools.partial(read_records, options=options, base=base),
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=IO_CPUS,
+        num_cpus=flow.IO_CPUS,
     )
     dataset = dataset.repartition(target_num_rows_per_block=IMAGES_PER_TASK)
     dataset = dataset.map_batches(
         functools.partial(check_images, output=output, options=options),
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=IO_CPUS,
+        num_cpus=flow.IO_CPUS,
     )
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield from cast(pa.Table, batch).to_pylist()
-
-
-def read_records(files: pa.Table, options: storage.StorageOptions, base: str) -> pa.Table:
-    """Files of records -> a row of ``FOUND`` for each record, images not yet looked at."""
-    rows: list[dict[str, Any]] = []
-    for file in files["file"].to_pylist():
-        try:
-            rows += _read_file(file, options, base)
-        except RowError as error:
-            rows.append({"fault": "read_failed", "what": str(error)})
-        except Exception as error:  # a flipped byte shows in many ways
-            what = f"{storage.redact(file)}: {storage.reason(error)}"
-            rows.append({"fault": "unreadable_records", "what": what})
-    return pa.Table.from_pylist(rows, schema=FOUND)
-
-
-def _read_file(file: str, options: storage.StorageOptions, base: str) -> list[dict[str, Any]]:
-    schema = pa.schema([records.RECORD_SCHEMA.field(name) for name in READ])
-    table = storage.read_table(file, options).select(READ).cast(schema)
-    found: list[dict[str, Any]] = table.to_pylist()
-    for record in found:
-        if record["pair_id"] is None or record["status"] not in ("ok", "error"):
-            raise ValueError("a record has no pair_id or no status")
-        record["row_key"] = _row_key(record, _recorded(record["settings"]), base)
-    return found
-
-
-def check_images(table: pa.Table, output: str, options: storage.StorageOptions) -> pa.Table:
-    """Rows of ``FOUND`` with the faults of the ok records' images."""
-    rows = table.to_pylist()
-    for row in rows:
-        if row["fault"] is None and row["status"] == "ok":
-            name = f"{row['pair_id']}: {row['file_name']}"
-            try:
-                row["fault"] = _image_fault(row, output, options)
-                row["what"] = name
-            except RowError as error:
-                row["fault"], row["what"] = "read_failed", f"{name}: {error}"
-    return pa.Table.from_pylist(rows, schema=FOUND)
-
-
-def _image_fault(
-    record: dict[str, Any], output: str, options: storage.StorageOptions
-) -> str | None:
-    """What is wrong with an ok record's image.
-
-    Raises:
-        RowError: ``access_denied`` or ``read_failed``: then nothing is known about the image.
-    """
-    name = record["file_name"] or ""
-    if not name.startswith(f"{records.IMAGES}/") or ".." in name.split("/"):
-        return "missing_image"  # no name that a job gives
-    try:
-        data = storage.read_bytes(storage.join(output, name), options, record["bytes"] or 0)
-    except RowError as error:
-        other = {"not_found": "missing_image", "file_too_large": "wrong_bytes"}
-        if error.error_class in other:
-            return other[error.error_class]
-        raise
-    if len(data) != record["bytes"] or images.sha256(data) != record["sha256"]:
-        return "wrong_bytes"
-    width, height = record["width"] or 0, record["height"] or 0
-    try:
-        image = images.decode(data, name, width * height)
-    except RowError as error:
-        sized = error.error_class in ("image_too_large", "image_too_small")
-        return "wrong_size" if sized else "unreadable_image"
-    return None if image.size == (width, height) else "wrong_size"
 
 
 def _compare(row: dict[str, Any], expected: Expected, seen: Seen, verdict: Verdict) -> None:

@@ -89,9 +89,8 @@ def wait_for_room(resources: Resources) -> None:
     probe = ray.remote(_nothing).options(num_gpus=need["GPU"], num_cpus=need["CPU"]).remote()
     since = time.monotonic()
     said = since - SAY_EVERY + min(SAY_EVERY, 5.0)  # places that are free are found within seconds
-    found = False
     try:
-        while not (found := bool(ray.wait([probe], timeout=1)[0])):
+        while not ray.wait([probe], timeout=1)[0]:
             now = time.monotonic()
             nodes = node_resources()
             fits = _offer(need, nodes)
@@ -116,9 +115,9 @@ def wait_for_room(resources: Resources) -> None:
                     file=sys.stderr,
                     flush=True,
                 )
-    finally:
-        if not found:
-            ray.cancel(probe)
+    except BaseException:  # not after it was found: Ray aborts where a task that ends is cancelled
+        ray.cancel(probe)
+        raise
 
 
 def _offer(need: dict[str, float], nodes: list[dict[str, float]]) -> bool:

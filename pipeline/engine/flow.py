@@ -80,6 +80,19 @@ def choose_resources(
     return Resources(actors, on_gpu, reserved, threads, batch, block)
 
 
+def ray_data_settings(verbose: bool) -> ray.data.DataContext:
+    """The process's settings of Ray Data; unless ``verbose`` it says nothing of its own.
+
+    What goes wrong reaches the caller as an exception all the same.
+    """
+    settings = ray.data.DataContext.get_current()
+    settings.enable_progress_bars = verbose
+    settings.print_on_execution_start = verbose
+    if not verbose:
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    return settings
+
+
 def run(
     plan: str,
     job: JobSettings,
@@ -102,7 +115,7 @@ def run(
     _, checkpoint_path = storage.arrow_filesystem(
         storage.join(context.output, records.CHECKPOINT), options
     )
-    settings = ray.data.DataContext.get_current()
+    settings = ray_data_settings(job.verbose)
     checkpoint = CheckpointConfig(
         id_column="pair_id",
         checkpoint_path=checkpoint_path,
@@ -111,12 +124,8 @@ def run(
     )
     checkpoint.checkpoint_actor_pool_max_size = 1  # ids are compared faster than images are made
     settings.checkpoint_config = checkpoint
-    settings.enable_progress_bars = job.verbose
-    settings.print_on_execution_start = job.verbose
     # Spot nodes may be hours away; a job that waits is not a job that hangs.
     settings.execution_no_progress_timeout_s = -1
-    if not job.verbose:
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     dataset = ray.data.read_parquet(plan_path, filesystem=fs, num_cpus=IO_CPUS)
     # Small blocks: each is a unit of work for an actor and a commit of the records.
     dataset = dataset.repartition(target_num_rows_per_block=resources.rows_per_block)

@@ -234,13 +234,13 @@ def _refuse_other_settings(output: str, earlier: dict[str, Any], described: dict
     if earlier["fingerprint"] == described["fingerprint"]:
         return
     before = earlier["settings"] | {"weights_digest": earlier["weights_digest"]}
-    now = json.loads(json.dumps(described["settings"]))
-    now |= {"weights_digest": described["weights_digest"]}
-    changed = [name for name in now if before.get(name) != now[name]]
+    asked = json.loads(json.dumps(described["settings"]))
+    asked |= {"weights_digest": described["weights_digest"]}
+    changed = [name for name in asked if before.get(name) != asked[name]]
     name = next((name for name in changed if name != "weights"), "settings")
     raise SettingError(
         f"output {storage.redact(output)}: an earlier run had {name} = {before.get(name)!r}, this "
-        f"one has {now.get(name)!r}; choose another output, the earlier value, or --overwrite"
+        f"one has {asked.get(name)!r}; choose another output, the earlier value, or --overwrite"
     )
 
 

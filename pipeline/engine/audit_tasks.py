@@ -1,0 +1,120 @@
+"""What Ray Data's tasks do in an audit: read files of records, look at their images.
+
+Apart from ``audit``, which brings in torch: that would cost each task's process seconds and
+hundreds of MB.
+"""
+
+import functools
+import hashlib
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.data import images, records, storage
+from pipeline.data.errors import RowError
+from pipeline.settings import ROW_OVERRIDES
+
+READ = [
+    *("pair_id", "status", "file_name", "width", "height", "bytes", "sha256"),
+    *("content_uri", "style_uri", "style_blend", "label", "split", "settings"),
+]
+"""Columns of the records that are compared with something."""
+
+FOUND = pa.schema(
+    [
+        *(records.RECORD_SCHEMA.field(name) for name in READ[:7]),
+        ("row_key", pa.int64()),
+        ("fault", pa.string()),
+        ("what", pa.string()),
+    ]
+)
+"""What a task says about a record; a file of records that cannot be read is a row of its own."""
+
+
+def row_key(row: dict[str, Any], overridden: tuple[Any, ...], base: str) -> int:
+    """8 bytes over what a pair is made from: equal for a row of the plan and its record.
+
+    Both may hold URIs as the manifest has them (of rows that were refused) or in full; records
+    hold no credentials.
+    """
+    uris = [row["content_uri"], *(row["style_uri"] or [])]
+    full = [storage.redact(storage.resolve(uri, base)) if uri else uri for uri in uris]
+    text = json.dumps([full, row["style_blend"], row["label"], row["split"], overridden])
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+@functools.lru_cache(4096)
+def _recorded(settings: str) -> tuple[Any, ...]:
+    """The settings that a row may override, from its record."""
+    values = json.loads(settings)
+    return tuple(values[name] for name in ROW_OVERRIDES)
+
+
+def read_records(files: pa.Table, options: storage.StorageOptions, base: str) -> pa.Table:
+    """Files of records -> a row of ``FOUND`` for each record, images not yet looked at."""
+    rows: list[dict[str, Any]] = []
+    for file in files["file"].to_pylist():
+        try:
+            rows += _read_file(file, options, base)
+        except RowError as error:
+            rows.append({"fault": "read_failed", "what": str(error)})
+        except Exception as error:  # a flipped byte shows in many ways
+            what = f"{storage.redact(file)}: {storage.reason(error)}"
+            rows.append({"fault": "unreadable_records", "what": what})
+    return pa.Table.from_pylist(rows, schema=FOUND)
+
+
+def _read_file(file: str, options: storage.StorageOptions, base: str) -> list[dict[str, Any]]:
+    schema = pa.schema([records.RECORD_SCHEMA.field(name) for name in READ])
+    table = storage.read_table(file, options).select(READ).cast(schema)
+    found: list[dict[str, Any]] = table.to_pylist()
+    for record in found:
+        if record["pair_id"] is None or record["status"] not in ("ok", "error"):
+            raise ValueError("a record has no pair_id or no status")
+        record["row_key"] = row_key(record, _recorded(record["settings"]), base)
+    return found
+
+
+def check_images(table: pa.Table, output: str, options: storage.StorageOptions) -> pa.Table:
+    """Rows of ``FOUND`` with the faults of the ok records' images."""
+    rows = table.to_pylist()
+    for row in rows:
+        if row["fault"] is None and row["status"] == "ok":
+            name = f"{row['pair_id']}: {row['file_name']}"
+            try:
+                row["fault"] = _image_fault(row, output, options)
+                row["what"] = name
+            except RowError as error:
+                row["fault"], row["what"] = "read_failed", f"{name}: {error}"
+    return pa.Table.from_pylist(rows, schema=FOUND)
+
+
+def _image_fault(
+    record: dict[str, Any], output: str, options: storage.StorageOptions
+) -> str | None:
+    """What is wrong with an ok record's image.
+
+    Raises:
+        RowError: ``access_denied`` or ``read_failed``: then nothing is known about the image.
+    """
+    name = record["file_name"] or ""
+    if not name.startswith(f"{records.IMAGES}/") or ".." in name.split("/"):
+        return "missing_image"  # no name that a job gives
+    try:
+        data = storage.read_bytes(storage.join(output, name), options, record["bytes"] or 0)
+    except RowError as error:
+        other = {"not_found": "missing_image", "file_too_large": "wrong_bytes"}
+        if error.error_class in other:
+            return other[error.error_class]
+        raise
+    if len(data) != record["bytes"] or images.sha256(data) != record["sha256"]:
+        return "wrong_bytes"
+    width, height = record["width"] or 0, record["height"] or 0
+    try:
+        image = images.decode(data, name, width * height)
+    except RowError as error:
+        sized = error.error_class in ("image_too_large", "image_too_small")
+        return "wrong_size" if sized else "unreadable_image"
+    return None if image.size == (width, height) else "wrong_size"
