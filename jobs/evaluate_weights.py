@@ -23,7 +23,9 @@ from torch import Tensor
 
 from pipeline.settings import LAYERS, StyleSettings, replace
 from pipeline.style.distillation import PADDINGS, read_teacher
-from pipeline.style.optimize import Objective, style_target, stylize
+from pipeline.style.objective import Objective
+from pipeline.style.optimize import stylize
+from pipeline.style.targets import style_target
 from pipeline.style.vgg import VGG
 from pipeline.style.weights import WeightsError, load_network, normalise
 
@@ -62,9 +64,10 @@ def load_judge(source: str, settings: StyleSettings) -> Judge:
 
 def objective(network: VGG, settings: StyleSettings, content: Tensor, style: Tensor) -> Objective:
     """The loss of one pair of images (3, H, W)."""
-    alpha, beta = torch.tensor([settings.content_weight]), torch.tensor([settings.style_weight])
+    made = Objective(network, 1, settings)
     target = style_target(network, style, settings)
-    return Objective(network, content[None], [target], alpha, beta, settings)
+    made.put(0, content, target, settings.content_weight, settings.style_weight)
+    return made
 
 
 @torch.no_grad()
@@ -74,8 +77,8 @@ def judged(judge: Judge, content: Tensor, style: Tensor, images: Sequence[Tensor
     loss = objective(network, settings, content, style)
     rows = []
     for image in images:
-        content_term, style_term, _ = loss.terms(image[None], loss.layer_losses(image[None]))
-        rows.append((float(content_term), float(style_term)))
+        terms = loss.terms(0, image)
+        rows.append((terms.content, terms.style))
     whole = sum(rows[0])
     return [f"{(c + s) / whole:.3f} ({c / whole:.3f} + {s / whole:.3f})" for c, s in rows]
 

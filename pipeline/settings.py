@@ -101,6 +101,10 @@ class StyleSettings:
         "content's colour statistics",
     )
 
+    precision: Literal["float32", "mixed"] = setting(
+        "float32",
+        "mixed: the network in bfloat16, sums and the last fifth of the evaluations in float32",
+    )
     scales: int = setting(
         2, "coarse-to-fine: sizes, each half of the next, down to 64 px", low=1, high=6
     )
@@ -213,6 +217,9 @@ class JobSettings:
         "pairs between two commits: what a killed job may redo, per actor; 4 batches if not given",
         low=1,
         high=100_000,
+    )
+    memory: Literal["normal", "low"] = setting(
+        "normal", "low: keep fewer activations and compute them again, for very large images"
     )
     style_cache: int = setting(64, "style targets that an actor keeps", low=1, high=100_000)
 

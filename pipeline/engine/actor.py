@@ -1,12 +1,21 @@
-"""The style actor: one VGG, a cache of style targets, and batches of pairs of equal shape."""
+"""The style actor: one VGG, a cache of style targets, and slots that are never idle.
 
-import gc
+Several blocks are in an actor at a time. Their rows meet in one ``Batcher``, whose ticks a thread
+of its own runs, while the actor's event loop hands blocks in and out: the device waits neither for
+a slow pair nor for a load or a store.
+"""
+
+import asyncio
 import json
 import logging
-import time
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+import os
+import queue
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,26 +29,16 @@ from pipeline.data.errors import RowError
 from pipeline.engine import stages
 from pipeline.engine.board import TRIES, Board, give_up
 from pipeline.engine.stages import Context
-from pipeline.settings import StyleSettings, replace
-from pipeline.style.optimize import (
-    PER_PAIR,
-    History,
-    NonFiniteError,
-    Pair,
-    StyleTarget,
-    blend_targets,
-    finish_colors,
-    prepare_colors,
-    style_targets,
-    stylize_pairs,
-)
+from pipeline.settings import StyleSettings
+from pipeline.style.batching import Batcher, Done, History, NonFiniteError, Pair, Request
+from pipeline.style.color import finish_colors, prepare_colors
+from pipeline.style.targets import Size, StyleTarget, blend_targets, style_targets
 from pipeline.style.vgg import VGG
 from pipeline.style.weights import build_network
 
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-Size = tuple[int, int]
 
 
 class TargetCache:
@@ -63,8 +62,23 @@ class TargetCache:
         return self.targets[key, size]
 
 
+@dataclass(eq=False)
+class _Job:
+    """A row on its way through the actor. alone: it may end the process; nobody is beside it."""
+
+    row: Row
+    settings: StyleSettings
+    alone: bool
+    outcome: "Future[Row]"
+
+    @property
+    def size(self) -> Size:
+        image = self.row["__content_image"]
+        return image["height"], image["width"]
+
+
 class Stylizer:
-    """A callable class for ``Dataset.map_batches``: loaded rows -> stylised rows.
+    """An asynchronous callable class for ``Dataset.map_batches``: loaded rows -> stylised rows.
 
     Args:
         context: what all stages know.
@@ -74,6 +88,7 @@ class Stylizer:
         batch_size: most pairs optimised together.
         style_cache: style targets that are kept.
         threads: CPU threads; ignored on a GPU.
+        low_memory: compute activations again instead of keeping them.
     """
 
     def __init__(
@@ -84,6 +99,7 @@ class Stylizer:
         batch_size: int,
         style_cache: int,
         threads: int,
+        low_memory: bool,
     ) -> None:
         on_gpu = bool(ray.get_gpu_ids())
         if on_gpu and not torch.cuda.is_available():
@@ -92,137 +108,130 @@ class Stylizer:
                 "driver on the GPU nodes, or give --gpus-per-actor 0"
             )
         self.device = torch.device("cuda" if on_gpu else "cpu")
-        if not on_gpu:
-            torch.set_num_threads(threads)
+        self.threads = torch.get_num_threads() if on_gpu else threads
         self.device_name = torch.cuda.get_device_name() if on_gpu else f"cpu x {threads}"
         self.node = ray.get_runtime_context().get_node_id()
         self.context, self.board = context, board
-        self.batch_size = batch_size
         state = {name: torch.tensor(array) for name, array in ray.get(weights[0]).items()}
         self.network = build_network(state, context.style).to(self.device)
         self.cache = TargetCache(self.network, context.style, style_cache)
-        self.fits: dict[Size, int] = {}  # batch sizes found after running out of memory
+        self.batcher = Batcher(self.network, batch_size, low_memory=low_memory)
+        self.single = Batcher(self.network, 1, low_memory=low_memory)
+        self.inbox: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="ticks", daemon=True).start()
         board.add_actor()
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    async def __call__(self, table: pa.Table) -> pa.Table:
         """One block of the load stage's rows, in the same order."""
         rows: list[Row] = table.to_pylist()
-        for batch in self._batches(rows):
-            for index, outcome in self._solve(batch):
-                rows[index] |= outcome
+        sound = [row for row in rows if row["fault_class"] is None]
+        names = [row["pair_id"] for row in sound]
+        deaths = await asyncio.to_thread(self.board.count_deaths, names)
+        outcomes = [self._take(row, deaths.get(row["pair_id"], 0)) for row in sound]
+        for row, outcome in zip(sound, outcomes, strict=True):
+            found: Row = await asyncio.wrap_future(outcome)
+            row |= found
         schema = self.context.schema(*stages.STYLIZED)
         return pa.Table.from_pylist(
             [{name: row.get(name) for name in schema.names} for row in rows], schema=schema
         )
 
-    def _batches(self, rows: list[Row]) -> Iterator[dict[int, Row]]:
-        """Rows that can be optimised together; who has ended a process before comes first, alone.
+    def _take(self, row: Row, deaths: int) -> "Future[Row]":
+        """Hand a row to the ticking thread."""
+        outcome: Future[Row] = Future()
+        if deaths >= TRIES:
+            outcome.set_result(_fault_fields(give_up("stylizing", deaths)))
+        else:
+            settings = stages.row_settings(row, self.context.style)
+            self.inbox.put(_Job(row, settings, deaths > 0, outcome))
+        return outcome
 
-        If such a row ends the next process too, little work is lost with it.
-        """
-        sound = {i: row for i, row in enumerate(rows) if row["fault_class"] is None}
-        deaths = self.board.count_deaths(row["pair_id"] for row in sound.values())
-        for index in sorted(sound, key=lambda i: -deaths.get(sound[i]["pair_id"], 0)):
-            count = deaths.get(sound[index]["pair_id"], 0)
-            if not count:
-                break
-            row = sound.pop(index)
-            if count < TRIES:
-                yield {index: row}
-            else:
-                fault = give_up("stylizing", count)
-                row |= {"fault_class": fault.error_class, "fault_message": str(fault)}
-        groups: OrderedDict[Any, list[int]] = OrderedDict()
-        for index, row in sound.items():
-            groups.setdefault(self._shape(row), []).append(index)
-        for (size, _), waiting in groups.items():
-            while waiting:
-                count = min(self.batch_size, self.fits.get(size, self.batch_size))
-                yield {index: sound[index] for index in waiting[:count]}
-                waiting = waiting[count:]
-
-    def _shape(self, row: Row) -> tuple[Size, StyleSettings]:
-        """What the rows of a batch share: the size and all settings that are the batch's."""
-        image = row["__content_image"]
-        settings = stages.row_settings(row, self.context.style)
-        shared = {name: getattr(self.context.style, name) for name in PER_PAIR}
-        return (image["height"], image["width"]), replace(settings, **shared)
-
-    def _solve(self, batch: dict[int, Row]) -> Iterable[tuple[int, Row]]:
-        """Each row's outcome. A batch that fails is tried again in halves, down to single rows."""
-        fault: RowError | None = None
+    def _work(self) -> None:
+        """Tick for as long as the process lives."""
+        torch.set_num_threads(self.threads)  # a setting of the thread's own
+        suspects: deque[_Job] = deque()
         try:
-            with self.board.working(row["pair_id"] for row in batch.values()):
-                return self._optimize(batch)
-        except Exception as error:
-            if "CUDA error" in str(error):
-                raise  # the context is broken: every later row would fail, sound or not
-            # Only words leave this block: the error's frames hold the batch's tensors.
-            fault = _fault(error)
-        out_of_memory = fault.error_class == "out_of_memory"
-        if out_of_memory:
-            gc.collect()
-            torch.cuda.empty_cache()
-        if len(batch) == 1:
-            ((index, row),) = batch.items()
-            height, width = self._shape(row)[0]
-            message = f"{width} x {height} px: {fault}"
-            return [(index, {"fault_class": fault.error_class, "fault_message": message})]
-        half = len(batch) // 2
-        if out_of_memory:
-            size = self._shape(next(iter(batch.values())))[0]
-            self.fits[size] = min(half, self.fits.get(size, half))
-            logger.warning("out of memory: batches of %s px are now %d pairs", size, half)
-        items = list(batch.items())
-        parts = (dict(items[:half]), dict(items[half:]))
-        return [outcome for part in parts for outcome in self._solve(part)]
+            while True:
+                self._receive(suspects)
+                # Who has ended a process goes next, alone, as soon as all that has begun is done:
+                # if this process ends too, little work is lost with it.
+                if suspects and not self.batcher.busy:
+                    self._submit(self.single, suspects.popleft())
+                    while len(self.single):
+                        self._answer(self.single.tick())
+                else:
+                    self._answer(self.batcher.tick(admit=not suspects))
+        except BaseException:
+            # The device or this code is broken. Rows wait for answers that nobody will give: end,
+            # as a crash would, so that Ray starts another process and the board counts.
+            logger.exception("the style actor cannot go on")
+            os._exit(1)
 
-    def _optimize(self, batch: dict[int, Row]) -> list[tuple[int, Row]]:
-        started = time.perf_counter()
-        contents, pairs = [], []
-        for row in batch.values():
-            content = self._tensor(row["__content_image"])
-            contents.append(content)
-            pairs.append(self._pair(row, content))
-        images, histories = stylize_pairs(self.network, pairs)
-        outcomes = []
-        for index, image, content, pair, history in zip(
-            batch, images, contents, pairs, histories, strict=True
-        ):
-            finished = finish_colors(image, content, pair.settings.preserve_color)
-            pixels = (finished * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-            outcomes.append((index, stages.pack(pixels), history))
-        seconds = (time.perf_counter() - started) / len(batch)
-        shared = {
-            "optimize_seconds": seconds,
-            "batch_size": len(batch),
-            "device": self.device_name,
-            "node": self.node,
-        }
-        return [
-            (index, {"__stylized_image": image, "__result": json.dumps(_facts(history) | shared)})
-            for index, image, history in outcomes
-        ]
+    def _receive(self, suspects: deque[_Job]) -> None:
+        """Take what has arrived; wait for it if there is nothing else to do."""
+        idle = not suspects and not len(self.batcher)
+        while True:
+            try:
+                job = self.inbox.get(block=idle)
+            except queue.Empty:
+                return
+            idle = False
+            if job.alone:
+                suspects.append(job)
+            else:
+                self._submit(self.batcher, job)
 
-    def _pair(self, row: Row, content: Tensor) -> Pair:
-        settings = stages.row_settings(row, self.context.style)
-        size = (content.shape[1], content.shape[2])
-        styles = [self._tensor(image) for image in row["__style_images"]]
+    def _submit(self, batcher: Batcher, job: _Job) -> None:
+        batcher.submit(Request(job, job.size, job.settings, partial(self._pair, job)))
+
+    def _pair(self, job: _Job) -> Pair:
+        """The row's problem. From here on the row is under way."""
+        self.board.begin([job.row["pair_id"]])
+        settings = job.settings
+        content = self._tensor(job.row["__content_image"])
+        styles = [self._tensor(image) for image in job.row["__style_images"]]
         mode = settings.preserve_color
         seen, prepared = prepare_colors(content, styles, mode)
         if mode == "none":
             targets = [
-                self.cache.get(key, style, size)
-                for key, style in zip(row["__style_keys"], prepared, strict=True)
+                self.cache.get(key, style, job.size)
+                for key, style in zip(job.row["__style_keys"], prepared, strict=True)
             ]
         else:  # the style image now depends on the content image: nothing to keep
-            targets = [style_targets(self.network, style, size, settings) for style in prepared]
-        return Pair(seen, blend_targets(targets, row["style_blend"]), settings)
+            targets = [style_targets(self.network, style, job.size, settings) for style in prepared]
+        return Pair(seen, blend_targets(targets, job.row["style_blend"]), settings)
 
     def _tensor(self, image: Row) -> Tensor:
         """(3, H, W) in [0, 1] on the device."""
         pixels = torch.from_numpy(np.array(stages.unpack(image)))
-        return pixels.to(self.device).permute(2, 0, 1).float().div(255)
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        return pixels.to(self.device, non_blocking=True).permute(2, 0, 1).float().div(255)
+
+    def _answer(self, answers: Iterable[tuple[Any, Done | Exception]]) -> None:
+        """Give finished rows back to the blocks that wait for them."""
+        for job, answer in answers:
+            if isinstance(answer, Exception):
+                fault = _fault(answer)
+                height, width = job.size
+                message = f"{width} x {height} px: {fault}"
+                fields = _fault_fields(RowError(fault.error_class, message))
+            else:
+                fields = self._fields(job, answer)
+            self.board.end([job.row["pair_id"]])
+            job.outcome.set_result(fields)
+
+    def _fields(self, job: _Job, done: Done) -> Row:
+        content = self._tensor(job.row["__content_image"])
+        image = finish_colors(done.image, content, job.settings.preserve_color)
+        pixels = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        facts = _facts(done.history) | {
+            "optimize_seconds": done.seconds,
+            "batch_size": done.slots,
+            "device": self.device_name,
+            "node": self.node,
+        }
+        return {"__stylized_image": stages.pack(pixels), "__result": json.dumps(facts)}
 
 
 def _facts(history: History) -> Row:
@@ -235,10 +244,16 @@ def _facts(history: History) -> Row:
     }
 
 
+def _fault_fields(fault: RowError) -> Row:
+    return {"fault_class": fault.error_class, "fault_message": str(fault)}
+
+
 def _fault(error: Exception) -> RowError:
     if isinstance(error, torch.OutOfMemoryError):
         return RowError(
-            "out_of_memory", "does not fit into the GPU's memory, even alone; make image_size less"
+            "out_of_memory",
+            "does not fit into the GPU's memory, even alone; make image_size less, or give "
+            "--memory low",
         )
     if isinstance(error, NonFiniteError):
         return RowError(

@@ -101,16 +101,24 @@ class Board:
             )
         return dict(deaths)
 
+    def begin(self, pairs: list[str]) -> None:
+        """Work on these pairs begins that may end the process; returns when the board knows."""
+        node = ray.get_runtime_context().get_node_id()
+        ray.get(self.actor.begin.remote(pairs, node))
+
+    def end(self, pairs: list[str]) -> None:
+        """That work is over, well or not; without waiting."""
+        self.actor.end.remote(pairs)
+
     @contextlib.contextmanager
     def working(self, pairs: Iterable[str]) -> Iterator[None]:
-        """Around work that may end the process. An error that is raised is no death."""
+        """``begin`` and ``end`` around work. An error that is raised is no death."""
         names = list(pairs)
-        node = ray.get_runtime_context().get_node_id()
-        ray.get(self.actor.begin.remote(names, node))
+        self.begin(names)
         try:
             yield
         finally:
-            self.actor.end.remote(names)
+            self.end(names)
 
 
 def give_up(stage: str, deaths: int) -> RowError:

@@ -26,6 +26,9 @@ MOST_FILES = 5_000
 BLOCK_BYTES = 2**28
 """Pixels of one block: some blocks of each stage are in the object store at a time."""
 
+BLOCKS_IN_ACTOR = 3
+"""Blocks that an actor has at hand: slots fill from the next one while one comes to its end."""
+
 RAY_DATA_CPUS = 2
 """CPUs that actors must leave free: Ray Data's checkpoint filter holds a whole one for as long as
 the plan is read, and listing the plan's files wants another. With less a resumed job waits for
@@ -143,7 +146,9 @@ def run(
         # out resources to stages that need none of them. Work begins with the first actor. At the
         # end idle ones give up their places, so that an actor whose node is gone for good can start
         # again there and finish what it had begun.
-        compute=ray.data.ActorPoolStrategy(size=resources.actors),
+        compute=ray.data.ActorPoolStrategy(
+            size=resources.actors, max_concurrent_calls_per_actor=BLOCKS_IN_ACTOR
+        ),
         num_gpus=resources.gpus_per_actor or None,
         num_cpus=resources.cpus_per_actor,
         # Threads that wait by spinning stand still for each other beside load and store tasks.
@@ -155,6 +160,7 @@ def run(
             "batch_size": resources.batch_size,
             "style_cache": job.style_cache,
             "threads": resources.threads,
+            "low_memory": job.memory == "low",
         },
     )
     dataset = dataset.map_batches(

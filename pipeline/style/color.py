@@ -4,6 +4,8 @@ Source: Gatys, Bethge, Hertzmann, Shechtman, "Preserving Color in Neural Artisti
 arXiv 1606.05897. Images are (3, H, W), RGB in [0, 1].
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -56,3 +58,20 @@ def match_color(style_image: Tensor, content_image: Tensor) -> Tensor:
     centred = style - style.mean(dim=1, keepdim=True)
     matched: Tensor = roots[0] @ roots[1] @ centred + content.mean(dim=1, keepdim=True)
     return matched.to(style_image).view_as(style_image).clamp(0, 1)
+
+
+def prepare_colors(
+    content_image: Tensor, style_images: Sequence[Tensor], mode: str
+) -> tuple[Tensor, list[Tensor]]:
+    """Content (3, H, W) and styles as the network is to see them, for ``preserve_color``."""
+    if mode == "luminance":
+        styles = [match_luminance(style, content_image) for style in style_images]
+        return luminance(content_image), styles
+    if mode == "histogram":
+        return content_image, [match_color(style, content_image) for style in style_images]
+    return content_image, list(style_images)
+
+
+def finish_colors(stylized: Tensor, content_image: Tensor, mode: str) -> Tensor:
+    """The result (3, H, W) with the content's colours, where ``preserve_color`` asks for them."""
+    return restore_color(stylized, content_image) if mode == "luminance" else stylized

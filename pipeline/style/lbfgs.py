@@ -1,16 +1,17 @@
 """L-BFGS over a batch of independent problems, each with its own history, step and stop.
 
-All state lies in fixed buffers with the sample first, and one call of ``step`` consumes one
-evaluation of the whole batch: a sample whose step failed goes back and tries a shorter one while
-its neighbours go on. No operation mixes samples.
+All state lies in fixed buffers with the sample first and is updated in place; ``step`` consumes one
+evaluation of the whole batch and never asks the device for a value, so that a CUDA graph can hold
+it. A sample whose step failed goes back and tries a shorter one while its neighbours go on. No
+operation mixes samples.
 
-The inverse Hessian is applied in the compact form of Byrd, Nocedal, Schnabel ("Representations of
-quasi-Newton matrices", 1994, equation 3.1): two products with the history, whatever its length.
-With ``curvature_test="absolute", first_step=0, backtracks=0`` the iterates are those of
+The directions are those of Byrd, Nocedal, Schnabel ("Representations of quasi-Newton matrices",
+1994, equation 3.1) with H_0 = gamma P for a preconditioner P. They lie in the span of the kept
+steps s_i, the kept P y_i and P g: what is computed is a handful of coefficients from the vectors'
+inner products, so a step reads the history twice, whatever its length. With P = 1 and
+``curvature_test="absolute", first_step=0, backtracks=0`` the iterates are those of
 ``torch.optim.LBFGS`` without line search, run on each sample alone.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -31,10 +32,10 @@ class LBFGS:
         learning_rate: length of a quasi-Newton step.
         curvature_test: keep a pair (s, y) if s.y > 1e-6 |s||y| (``cosine``) or s.y > 1e-10
             (``absolute``, as torch does: it depends on the scale of the loss).
-        first_step: largest change of an element of ``measure(x)`` in a gradient step, doubled in
-            each that follows another; 0: as torch, min(1, 1/|g|_1).
+        first_step: largest change of an element of x in a gradient step, doubled in each that
+            follows another; 0: as torch, min(1, 1/|g|_1).
         backtracks: how often a step is shortened until f decreases; 0: every step is taken.
-        measure: maps a change (B, D) to what ``first_step`` limits; linear.
+        bounds: least and greatest value of x's elements; steps are cut off there.
     """
 
     def __init__(
@@ -46,150 +47,169 @@ class LBFGS:
         curvature_test: str = "cosine",
         first_step: float = 1.0,
         backtracks: int = 6,
-        measure: Callable[[Tensor], Tensor] = lambda change: change,
+        bounds: tuple[float, float] | None = None,
     ) -> None:
         B, D = x.shape
         m = history_size
         self.history_size, self.learning_rate = history_size, learning_rate
         self.curvature_test, self.first_step = curvature_test, first_step
-        self.backtracks, self.measure = backtracks, measure
+        self.backtracks, self.bounds = backtracks, bounds
+        self.rows = m + 1  # one more than is kept: a pair is written before it is judged
         self.x = x.clone()
         self.accepted = x.clone()
         self.loss = x.new_full((B,), torch.inf)
         self.gradient = torch.zeros_like(x)
-        self.direction = torch.zeros_like(x)
-        self.t = x.new_zeros(B)  # step length along direction
-        self.slope = x.new_zeros(B)  # gradient . direction
-        self.S = x.new_zeros(B, m, D)
-        self.Y = x.new_zeros(B, m, D)
-        self.SY = x.new_zeros(B, m, m, dtype=torch.float64)  # s_i . y_j
-        self.YY = x.new_zeros(B, m, m, dtype=torch.float64)  # y_i . y_j
-        self.gamma = x.new_ones(B)  # H_0 = gamma I
-        self.pairs = torch.zeros(B, dtype=torch.long, device=x.device)  # written since last reset
+        self.basis = x.new_zeros(B, 2 * self.rows + 1, D)  # s_i, then P y_i, then P g
+        self.SY = x.new_zeros(B, self.rows, self.rows, dtype=torch.float64)  # s_i . y_j
+        self.YY = x.new_zeros(B, self.rows, self.rows, dtype=torch.float64)  # y_i . P y_j
+        self.gamma = x.new_ones(B, dtype=torch.float64)
+        self.t = x.new_zeros(B)  # step length along the direction
+        self.slope = x.new_zeros(B)  # gradient . (x - accepted) / t
+        self.by_gradient = torch.ones(B, dtype=torch.bool, device=x.device)
+        self.pairs = torch.zeros(B, dtype=torch.long, device=x.device)  # kept since last reset
         self.tries = torch.zeros_like(self.pairs)  # shortenings of the present step
         self.descents = torch.zeros_like(self.pairs)  # gradient steps in a row
         self.steps = torch.zeros_like(self.pairs)  # points taken, the start included
-        self.stopped = torch.zeros(B, dtype=torch.bool, device=x.device)  # cannot go on
-        self.failed = torch.zeros_like(self.stopped)  # met a value that is not finite
+        self.stopped = torch.zeros_like(self.by_gradient)  # cannot go on
+        self.failed = torch.zeros_like(self.by_gradient)  # met a value that is not finite
+        self.sample = torch.arange(B, device=x.device)
 
-    def step(self, loss: Tensor, gradient: Tensor, active: Tensor) -> None:
-        """Take the evaluation at ``x``: loss (B,), gradient (B, D). Inactive samples stay put.
+    def reset(self, sample: int, x: Tensor) -> None:
+        """Begin a new problem in place of ``sample``, at ``x`` (D,)."""
+        self.x[sample] = x
+        self.accepted[sample] = x
+        self.loss[sample] = torch.inf
+        self.by_gradient[sample] = True
+        sums = (self.gradient, self.basis, self.SY, self.YY, self.t, self.slope)
+        counts = (self.pairs, self.tries, self.descents, self.steps, self.stopped, self.failed)
+        for buffer in (*sums, *counts):
+            buffer[sample] = 0
+        self.gamma[sample] = 1
 
-        ``active`` (B,) bool. Values of inactive or failing samples may be anything.
+    def step(
+        self, loss: Tensor, gradient: Tensor, active: Tensor, preconditioned: Tensor | None = None
+    ) -> None:
+        """Take the evaluation at ``x``. Inactive samples stay put.
+
+        Args:
+            loss: (B,).
+            gradient: g (B, D). Values of inactive or failing samples may be anything.
+            active: (B,) bool.
+            preconditioned: P g (B, D) for a symmetric positive definite P that never changes; g
+                itself if not given.
         """
         active = active & ~self.stopped
         first = self.steps == 0
-        finite = torch.isfinite(loss) & torch.isfinite(gradient).all(dim=1)
+        finite = torch.isfinite(loss) & torch.isfinite(gradient.sum(dim=1))
         enough = first | (loss <= self.loss + ARMIJO * self.t * self.slope)
         accept = active & finite & (enough if self.backtracks else True)
         reject = active & ~accept
 
-        new_gradient = torch.where(accept[:, None], gradient, self.gradient)
-        s = torch.where(accept[:, None], self.x - self.accepted, 0)
-        y = new_gradient - self.gradient
-        self._remember(s, y, new_gradient, accept & ~first)
-
         trial_t = self._shorter(loss, finite)
-        self.accepted = torch.where(accept[:, None], self.x, self.accepted)
-        self.loss = torch.where(accept, loss, self.loss)
-        self.gradient = new_gradient
+        products = self._remember(
+            gradient, gradient if preconditioned is None else preconditioned, accept, first
+        )
+        self.accepted.copy_(torch.where(accept[:, None], self.x, self.accepted))
+        self.loss.copy_(torch.where(accept, loss, self.loss))
         self.steps += accept
-        self.tries = torch.where(reject, self.tries + 1, 0)
+        self.tries.copy_(torch.where(reject, self.tries + 1, 0))
         exhausted = reject & (self.tries > self.backtracks)
         hopeless = (reject & first) | (exhausted & (self.pairs == 0))
         self.failed |= hopeless & ~finite | (exhausted & ~finite & (self.backtracks == 0))
-        self.stopped |= hopeless
-        self.stopped |= self.failed
+        self.stopped |= hopeless | self.failed
         restart = exhausted & ~self.stopped
-        self.pairs = torch.where(restart, 0, self.pairs)
-        self.tries = torch.where(restart, 0, self.tries)
-        self.descents = torch.where(restart, 0, self.descents)
+        for count in (self.pairs, self.tries, self.descents):
+            count.masked_fill_(restart, 0)
 
-        self._choose_direction(renew=accept | restart, first=accept & first)
-        self.t = torch.where(reject & ~restart, trial_t, self.t)
-        moving = (active & ~self.stopped)[:, None]
-        self.x = torch.where(
-            moving, self.accepted + self.t[:, None] * self.direction, self.accepted
+        direction = self._direction(products, renew=accept | restart, first=accept & first)
+        self.t.copy_(torch.where(reject & ~restart, trial_t, self.t))
+        self._move(direction, active & ~self.stopped)
+
+    def _remember(self, gradient: Tensor, Pg: Tensor, accept: Tensor, first: Tensor) -> Tensor:
+        """Take g, P g and the pair (s, y), if its curvature is good. Returns basis . g, (B, K)."""
+        rows, row = self.rows, accept[:, None]
+        slot = self.pairs % rows
+        y = torch.where(row, gradient - self.gradient, 0)
+        s = torch.where(row, self.x - self.accepted, 0)
+        self.basis[self.sample, slot] = s
+        self.basis[self.sample, rows + slot] = torch.where(row, Pg - self.basis[:, -1], 0)
+        self.basis[:, -1] = torch.where(row, Pg, self.basis[:, -1])
+        self.gradient.copy_(torch.where(row, gradient, self.gradient))
+        with_y, with_g = (
+            torch.bmm(self.basis, torch.stack([y, self.gradient], dim=2)).double().unbind(dim=2)
         )
+        sy, yy = with_y[self.sample, slot], with_y[self.sample, rows + slot]
+        least = s.norm(dim=1) * y.norm(dim=1) * 1e-6 if self.curvature_test == "cosine" else 1e-10
+        good = accept & ~first & (sy > least)
+        self.SY[self.sample, :, slot] = with_y[:, :rows]
+        self.YY[self.sample, :, slot] = with_y[:, rows : 2 * rows]
+        self.YY[self.sample, slot, :] = with_y[:, rows : 2 * rows]
+        self.gamma.copy_(torch.where(good, sy / torch.where(good, yy, 1), self.gamma))
+        self.pairs += good
+        return with_g
 
-    def _remember(self, s: Tensor, y: Tensor, gradient: Tensor, accept: Tensor) -> None:
-        """Write (s, y) where its curvature is good; refresh the products with the history."""
-        sy, yy = (s * y).sum(dim=1), (y * y).sum(dim=1)
-        least = s.norm(dim=1) * yy.sqrt() * 1e-6 if self.curvature_test == "cosine" else 1e-10
-        good = accept & (sy > least)
-        slot = self.pairs % self.history_size
-        sample = torch.arange(len(s), device=s.device)
-        self.S[sample, slot] = torch.where(good[:, None], s, self.S[sample, slot])
-        self.Y[sample, slot] = torch.where(good[:, None], y, self.Y[sample, slot])
-        self.gamma = torch.where(good, sy / torch.where(good, yy, 1), self.gamma)
-        self.pairs = self.pairs + good
+    def _direction(self, products: Tensor, renew: Tensor, first: Tensor) -> Tensor:
+        """-H g (B, D), or -P g where that is no descent; a new step length where ``renew``."""
+        coefficients = self._quasi_newton(products)
+        uphill = ~((coefficients * products).sum(dim=1) < 0)
+        fresh = first | ((self.pairs == 0) if self.first_step else False)
+        self.by_gradient.copy_(torch.where(renew, uphill | fresh, self.by_gradient))
+        self.pairs.masked_fill_(renew & uphill, 0)
+        steepest = torch.zeros_like(coefficients)
+        steepest[:, -1] = -1
+        coefficients = torch.where(self.by_gradient[:, None], steepest, coefficients)
+        slope = (coefficients * products).sum(dim=1)
+        self.stopped |= renew & ~(slope < 0)  # the gradient is zero
+        t = torch.where(self.by_gradient, self._gradient_step(), self.learning_rate)
+        self.descents.copy_(
+            torch.where(renew, torch.where(self.by_gradient, self.descents + 1, 0), self.descents)
+        )
+        self.slope.copy_(torch.where(renew, slope.to(self.slope), self.slope))
+        self.t.copy_(torch.where(renew, t.to(self.t), self.t))
+        return torch.bmm(coefficients.to(self.x)[:, None, :], self.basis).squeeze(1)
 
-        vectors = torch.stack([self.S[sample, slot], self.Y[sample, slot], gradient], dim=2)
-        with_S = torch.bmm(self.S, vectors).double()  # (B, m, 3)
-        with_Y = torch.bmm(self.Y, vectors).double()
-        self.SY[sample, :, slot] = with_S[:, :, 1]
-        self.SY[sample, slot, :] = with_Y[:, :, 0]
-        self.YY[sample, :, slot] = with_Y[:, :, 1]
-        self.YY[sample, slot, :] = with_Y[:, :, 1]
-        self.Sg, self.Yg = with_S[:, :, 2], with_Y[:, :, 2]
+    def _quasi_newton(self, products: Tensor) -> Tensor:
+        """Coefficients (B, K) of -H g in the basis, by the compact form. products: basis . g."""
+        rows = self.rows
+        count = self.pairs.clamp(max=self.history_size)[:, None]  # (B, 1)
+        k = torch.arange(rows, device=self.x.device)
+        oldest_first = (self.pairs[:, None] - count + k) % rows  # (B, rows) slots
+        valid = (k < count).double()  # (B, rows)
 
-    def _quasi_newton(self) -> Tensor:
-        """-H g, by the compact form; -gamma g where a sample has no history. (B, D)."""
-        m = self.history_size
-        count = self.pairs.clamp(max=m)[:, None]  # (B, 1)
-        k = torch.arange(m, device=self.x.device)
-        oldest_first = (self.pairs[:, None] - count + k) % m  # (B, m) slots
-        valid = (k < count).double()  # (B, m)
-
-        def ordered(products: Tensor) -> Tensor:
-            rows = products.gather(1, oldest_first[:, :, None].expand_as(products))
-            square = rows.gather(2, oldest_first[:, None, :].expand_as(products))
+        def ordered(matrix: Tensor) -> Tensor:
+            lines = matrix.gather(1, oldest_first[:, :, None].expand_as(matrix))
+            square = lines.gather(2, oldest_first[:, None, :].expand_as(matrix))
             return square * valid[:, :, None] * valid[:, None, :]
 
         SY, YY = ordered(self.SY), ordered(self.YY)
-        Sg = (self.Sg.gather(1, oldest_first) * valid)[:, :, None]
-        Yg = (self.Yg.gather(1, oldest_first) * valid)[:, :, None]
-        gamma = self.gamma.double()[:, None, None]
+        Sg = (products[:, :rows].gather(1, oldest_first) * valid)[:, :, None]
+        Yg = (products[:, rows : 2 * rows].gather(1, oldest_first) * valid)[:, :, None]
+        gamma = self.gamma[:, None, None]
         R = torch.triu(SY) + torch.diag_embed(1 - valid)
         u = torch.linalg.solve_triangular(R, Sg, upper=True)
         v = torch.diagonal(SY, dim1=1, dim2=2)[:, :, None] * u + gamma * (YY @ u - Yg)
         p = torch.linalg.solve_triangular(R.transpose(1, 2), v, upper=False)
-
-        def by_slot(coefficients: Tensor) -> Tensor:
-            empty = torch.zeros_like(valid)
-            values = coefficients.squeeze(2) * valid
-            return empty.scatter(1, oldest_first, values).to(self.x.dtype)[:, None, :]
-
-        H_g = self.gamma[:, None] * self.gradient
-        H_g = H_g + torch.bmm(by_slot(p), self.S).squeeze(1)
-        H_g = H_g - torch.bmm(by_slot(gamma * u), self.Y).squeeze(1)
-        return -H_g
-
-    def _choose_direction(self, renew: Tensor, first: Tensor) -> None:
-        """A new direction and step length for the samples of ``renew``; the others keep theirs."""
-        direction = self._quasi_newton()
-        downhill = (self.gradient * direction).sum(dim=1) < 0
-        by_gradient = ~downhill | first | ((self.pairs == 0) if self.first_step else False)
-        self.pairs = torch.where(renew & ~downhill, 0, self.pairs)
-        direction = torch.where(by_gradient[:, None], -self.gradient, direction)
-        slope = (self.gradient * direction).sum(dim=1)
-        self.stopped |= renew & ~(slope < 0)  # the gradient is zero
-        t = torch.full_like(self.t, self.learning_rate)
-        if bool((renew & by_gradient).any()):
-            t = torch.where(by_gradient, self._gradient_step(), t)
-        self.descents = torch.where(
-            renew, torch.where(by_gradient, self.descents + 1, 0), self.descents
-        )
-        self.direction = torch.where(renew[:, None], direction, self.direction)
-        self.slope = torch.where(renew, slope, self.slope)
-        self.t = torch.where(renew, t, self.t)
+        coefficients = torch.zeros_like(products)
+        coefficients.scatter_(1, oldest_first, -p.squeeze(2) * valid)
+        coefficients.scatter_(1, rows + oldest_first, (gamma * u).squeeze(2) * valid)
+        coefficients[:, -1] = -self.gamma
+        return coefficients
 
     def _gradient_step(self) -> Tensor:
         if self.first_step:
-            largest = self.measure(self.gradient).abs().amax(dim=1)
+            largest = self.basis[:, -1].abs().amax(dim=1)
             step = self.first_step * 2.0 ** self.descents.clamp(max=10)
             return step / largest.clamp_min(torch.finfo(largest.dtype).tiny)
         return (1 / self.gradient.abs().sum(dim=1)).clamp(max=1) * self.learning_rate
+
+    def _move(self, direction: Tensor, moving: Tensor) -> None:
+        """x = accepted + t direction, within the bounds."""
+        ahead = self.accepted + self.t[:, None] * direction
+        if self.bounds is not None:
+            ahead.clamp_(*self.bounds)
+            slope = ((ahead - self.accepted) * self.gradient).sum(dim=1) / self.t
+            self.slope.copy_(slope)
+        self.x.copy_(torch.where(moving[:, None], ahead, self.accepted))
 
     def _shorter(self, loss: Tensor, finite: Tensor) -> Tensor:
         """Minimum of the parabola through f, its slope and the failed point, kept in [0.1, 0.5] t.
@@ -206,8 +226,10 @@ class LBFGS:
 class Adam:
     """Adam (Kingma and Ba, arXiv 1412.6980) with the same face as ``LBFGS``. x: (B, D)."""
 
-    def __init__(self, x: Tensor, *, learning_rate: float) -> None:
-        self.learning_rate = learning_rate
+    def __init__(
+        self, x: Tensor, *, learning_rate: float, bounds: tuple[float, float] | None = None
+    ) -> None:
+        self.learning_rate, self.bounds = learning_rate, bounds
         self.x = x.clone()
         self.accepted = x.clone()
         self.loss = x.new_full((len(x),), torch.inf)
@@ -216,21 +238,31 @@ class Adam:
         self.stopped = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.failed = torch.zeros_like(self.stopped)
 
+    def reset(self, sample: int, x: Tensor) -> None:
+        """Begin a new problem in place of ``sample``, at ``x`` (D,)."""
+        self.x[sample] = x
+        self.accepted[sample] = x
+        self.loss[sample] = torch.inf
+        for buffer in (self.m, self.v, self.steps, self.stopped, self.failed):
+            buffer[sample] = 0
+
     def step(self, loss: Tensor, gradient: Tensor, active: Tensor) -> None:
         """Take the evaluation at ``x``: loss (B,), gradient (B, D). Inactive samples stay put."""
         active = active & ~self.stopped
-        finite = torch.isfinite(loss) & torch.isfinite(gradient).all(dim=1)
+        finite = torch.isfinite(loss) & torch.isfinite(gradient.sum(dim=1))
         self.failed |= active & ~finite
         self.stopped |= self.failed
         moving = active & finite
         row = moving[:, None]
         gradient = torch.where(row, gradient, 0)
-        self.accepted = torch.where(row, self.x, self.accepted)
-        self.loss = torch.where(moving, loss, self.loss)
+        self.accepted.copy_(torch.where(row, self.x, self.accepted))
+        self.loss.copy_(torch.where(moving, loss, self.loss))
         self.steps += moving
-        self.m = torch.where(row, torch.lerp(gradient, self.m, 0.9), self.m)
-        self.v = torch.where(row, torch.lerp(gradient.square(), self.v, 0.999), self.v)
+        self.m.copy_(torch.where(row, torch.lerp(gradient, self.m, 0.9), self.m))
+        self.v.copy_(torch.where(row, torch.lerp(gradient.square(), self.v, 0.999), self.v))
         count = self.steps.clamp(min=1)[:, None].to(self.x.dtype)
         m, v = self.m / (1 - 0.9**count), self.v / (1 - 0.999**count)
-        change = self.learning_rate * m / (v.sqrt() + 1e-8)
-        self.x = torch.where(row, self.accepted - change, self.accepted)
+        ahead = self.accepted - self.learning_rate * m / (v.sqrt() + 1e-8)
+        if self.bounds is not None:
+            ahead.clamp_(*self.bounds)
+        self.x.copy_(torch.where(row, ahead, self.accepted))

@@ -5,6 +5,7 @@ with N = N_l filters and M_l = H * W positions. P^l: the content image's. A^l: t
 Gram matrix. Each function gives one number per sample, (B,).
 """
 
+import torch
 from torch import Tensor
 
 
@@ -36,6 +37,31 @@ def style_loss(features: Tensor, style_gram: Tensor) -> Tensor:
     return difference.square().flatten(1).sum(dim=1) / (4 * N**2)
 
 
+def add_style_gradient(
+    features: Tensor, gram_per_position: Tensor, weight: Tensor, gradient: Tensor
+) -> Tensor:
+    """E_l, (B,); ``weight`` times its gradient is added to ``gradient`` in place.
+
+    Equation 6: dE_l/dF = 1/(N_l^2 M_l^2) (G - A) F where F > 0; the ReLU's own way back, which
+    follows, gives the else.
+
+    Args:
+        features: F (B, N, H, W) in channels_last format.
+        gram_per_position: A / M (B, N, N).
+        weight: beta w_l of each sample (B,).
+        gradient: (B, N, H, W) in channels_last format.
+    """
+    B, N, H, W = features.shape
+    F_t = features.permute(0, 2, 3, 1).reshape(B, H * W, N)
+    wide = _wide(F_t)
+    D = torch.bmm(wide.transpose(1, 2), wide).div_(H * W).sub_(gram_per_position)  # (G - A) / M
+    E = D.square().flatten(1).sum(dim=1) / (4 * N**2)
+    D = (D * (weight / (N**2 * H * W)).view(B, 1, 1)).to(features)
+    # G - A is symmetric: F^T (G - A) is the transpose of (G - A) F.
+    gradient.permute(0, 2, 3, 1).view(B, H * W, N).baddbmm_(F_t, D)
+    return E
+
+
 def tv_loss(images: Tensor) -> Tensor:
     """Total variation: squared differences of neighbouring pixels. (B, 3, H, W) -> (B,).
 
@@ -44,6 +70,18 @@ def tv_loss(images: Tensor) -> Tensor:
     across = (images[..., :, 1:] - images[..., :, :-1]).square().flatten(1).sum(dim=1)
     down = (images[..., 1:, :] - images[..., :-1, :]).square().flatten(1).sum(dim=1)
     return across + down
+
+
+def tv_gradient(images: Tensor) -> Tensor:
+    """The gradient of ``tv_loss``, (B, 3, H, W)."""
+    gradient = torch.zeros_like(images)
+    across = 2 * (images[..., :, 1:] - images[..., :, :-1])
+    down = 2 * (images[..., 1:, :] - images[..., :-1, :])
+    gradient[..., :, 1:] += across
+    gradient[..., :, :-1] -= across
+    gradient[..., 1:, :] += down
+    gradient[..., :-1, :] -= down
+    return gradient
 
 
 def _wide(x: Tensor) -> Tensor:

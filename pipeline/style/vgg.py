@@ -5,7 +5,8 @@ Source: Simonyan and Zisserman, arXiv 1409.1556 (the network); Gatys, Ecker, Bet
 torchvision; a state dict with fewer filters per layer gives a narrower network of the same form.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -47,6 +48,27 @@ def layers_up_to(deepest_layer: str) -> tuple[str, ...]:
     return LAYERS[: LAYERS.index(deepest_layer) + 1]
 
 
+@dataclass(frozen=True)
+class Block:
+    """The layers between two poolings, by name, each to be followed by a ReLU; then the pooling."""
+
+    convs: tuple[tuple[str, nn.Conv2d], ...]
+    pool: nn.Module | None
+
+
+def _blocks(features: nn.Sequential, layers: Sequence[str]) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    convs: list[tuple[str, nn.Conv2d]] = []
+    names = iter(layers)
+    for module in features:
+        if isinstance(module, nn.Conv2d):
+            convs.append((next(names), module))
+        elif not isinstance(module, nn.ReLU):
+            blocks.append(Block(tuple(convs), module))
+            convs = []
+    return (*blocks, Block(tuple(convs), None))
+
+
 class VGG(nn.Module):
     """Rectified activations F^l of VGG-19, frozen, cut after ``deepest_layer``.
 
@@ -80,6 +102,7 @@ class VGG(nn.Module):
                 module.padding_mode = padding
         self.features = features
         self.layers = layers
+        self.blocks = _blocks(features, layers)
         own = {name for layer in layers for name in tensor_names(layer)}
         self.load_state_dict({name: state[name] for name in own})
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
@@ -87,10 +110,26 @@ class VGG(nn.Module):
             self.register_buffer(name, constant, persistent=False)
         self.requires_grad_(False)
         self.eval()
+        # oneDNN and cuDNN work in this order; with it nothing is rearranged between the layers.
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the convolutions."""
+        return self.blocks[0].convs[0][1].weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return self.blocks[0].convs[0][1].weight.device
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W), RGB in [0, 1] -> the mean and deviation that VGG-19 was trained with."""
-        return (images - self.get_buffer("mean").to(images)) / self.get_buffer("std").to(images)
+        """(B, 3, H, W), RGB in [0, 1] -> the mean and deviation that VGG-19 was trained with.
+
+        In the type that the convolutions work in; the subtraction is done in the images' own.
+        """
+        x = (images - self.get_buffer("mean").to(images)) / self.get_buffer("std").to(images)
+        return x.to(self.dtype, memory_format=torch.channels_last)
 
     def activations(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Each layer's name and F^l (B, N_l, H_l, W_l), from the input upwards.

@@ -241,7 +241,7 @@ def _rescale(
             scale, shift = measure(layer, response)
             weight_name, bias_name = tensor_names(layer)
             fold = below.view(1, -1, 1, 1) / scale.view(-1, 1, 1, 1)
-            result[weight_name] = module.weight * fold
+            result[weight_name] = (module.weight * fold).contiguous()
             result[bias_name] = (module.bias + shift) / scale  # type: ignore[operator]
             x = response + shift.view(1, -1, 1, 1)
             below = scale

@@ -1,6 +1,6 @@
 """The actor's batches and cache, without Ray around them."""
 
-import contextlib
+import asyncio
 import json
 from types import SimpleNamespace
 
@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.engine import actor, flow, stages
+from pipeline.engine import flow, stages
 from pipeline.engine.actor import Stylizer, TargetCache
 from pipeline.settings import JobSettings
-from pipeline.style.optimize import NonFiniteError
+from pipeline.style.lanes import Lane
 from pipeline.style.weights import load_network, load_weights
 from tests.conftest import picture
 
@@ -55,7 +55,9 @@ def loaded(context, rows) -> pa.Table:
 class NoBoard:
     """A board on which processes have died as told."""
 
-    deaths: dict[str, int] = {}  # noqa: RUF012
+    def __init__(self):
+        self.deaths: dict[str, int] = {}
+        self.begun: list[str] = []
 
     def add_actor(self):
         pass
@@ -63,8 +65,11 @@ class NoBoard:
     def count_deaths(self, pairs):
         return {pair: self.deaths[pair] for pair in pairs if pair in self.deaths}
 
-    def working(self, pairs):
-        return contextlib.nullcontext()
+    def begin(self, pairs):
+        self.begun.extend(pairs)
+
+    def end(self, pairs):
+        pass
 
 
 @pytest.fixture
@@ -74,67 +79,83 @@ def stylizer(context, quick, monkeypatch):
     monkeypatch.setattr("ray.get", lambda reference: reference)
     monkeypatch.setattr("ray.get_gpu_ids", list)
     monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=str))
-    return Stylizer(context, NoBoard(), [arrays], batch_size=4, style_cache=8, threads=1)
+    return Stylizer(
+        context, NoBoard(), [arrays], batch_size=4, style_cache=8, threads=1, low_memory=False
+    )
 
 
-def limit_batches(monkeypatch, most, error):
-    """The real optimisation, out of memory (or worse) above ``most`` pairs."""
-    real, seen = actor.stylize_pairs, []
+def run(stylizer, *tables):
+    """The blocks' outcomes; all of them are in the actor at once."""
 
-    def stylize_pairs(network, pairs):
-        seen.append(pairs)
-        if len(pairs) > most:
+    async def together():
+        return await asyncio.gather(*map(stylizer, tables))
+
+    return [table.to_pylist() for table in asyncio.run(together())]
+
+
+def limit_slots(monkeypatch, most, error):
+    """The real lanes, out of memory (or worse) with more than ``most`` pairs in them."""
+    real, seen = Lane._advance, []
+
+    def advance(self):
+        if len(self.traces) > most:
             raise error
-        return real(network, pairs)
+        seen.append((self.slots, len(self.traces)))
+        real(self)
 
-    monkeypatch.setattr(actor, "stylize_pairs", stylize_pairs)
+    monkeypatch.setattr(Lane, "_advance", advance)
     return seen
 
 
-def test_a_batch_out_of_memory_is_split_and_the_size_remembered(stylizer, context, monkeypatch):
-    seen = limit_batches(monkeypatch, 2, torch.OutOfMemoryError("no memory"))
-    rows = stylizer(loaded(context, [{}] * 8)).to_pylist()
-    assert [len(pairs) for pairs in seen] == [
-        4,
-        2,
-        2,
-        2,
-        2,
-    ]  # the second batch of four is not even tried
+def test_a_lane_out_of_memory_is_made_smaller_and_the_size_remembered(
+    stylizer, context, monkeypatch
+):
+    seen = limit_slots(monkeypatch, 2, torch.OutOfMemoryError("no memory"))
+    (rows,) = run(stylizer, loaded(context, [{}] * 8))
+    assert {slots for slots, _ in seen} == {2}
+    assert stylizer.batcher.fits == {(64, 64): 2}
     assert all(row["fault_class"] is None for row in rows)
     assert [row["pair_id"] for row in rows] == [str(index) for index in range(8)]
     assert '"batch_size": 2' in rows[0]["__result"]
 
 
 def test_one_pair_that_does_not_fit_is_an_error_record(stylizer, context, monkeypatch):
-    limit_batches(monkeypatch, 0, torch.OutOfMemoryError("no memory"))
-    rows = stylizer(loaded(context, [{}] * 3)).to_pylist()
+    limit_slots(monkeypatch, 0, torch.OutOfMemoryError("no memory"))
+    (rows,) = run(stylizer, loaded(context, [{}] * 3))
     assert {row["fault_class"] for row in rows} == {"out_of_memory"}
     assert "64 x 64 px: does not fit" in rows[0]["fault_message"]
 
 
-def test_neighbours_of_a_pair_that_fails_are_done(stylizer, context, monkeypatch):
-    real = actor.stylize_pairs
+def test_a_fault_that_nobody_thought_of_is_its_pairs_own(stylizer, context, monkeypatch):
+    real = Lane._advance
 
-    def stylize_pairs(network, pairs):
-        if any(pair.settings.seed == 13 for pair in pairs):
-            raise NonFiniteError("samples [1]")
-        return real(network, pairs)
+    def advance(self):
+        if (self.most == 13).any():
+            raise RuntimeError("an operation failed")
+        real(self)
 
-    monkeypatch.setattr(actor, "stylize_pairs", stylize_pairs)
-    poison = {"overrides": '{"seed": 13}'}
-    rows = stylizer(loaded(context, [{}, poison, {}, {}])).to_pylist()
-    assert [row["fault_class"] for row in rows] == [None, "non_finite_loss", None, None]
+    monkeypatch.setattr(Lane, "_advance", advance)
+    culprit = {"overrides": '{"iterations": 13}'}
+    (rows,) = run(stylizer, loaded(context, [{}, culprit, {}, {}]))
+    assert [row["fault_class"] for row in rows] == [None, "unexpected", None, None]
+    assert stylizer.batcher.fits == {}, "the fault was not the size's"
 
 
-def test_pairs_under_way_when_a_process_died_come_first_and_alone(stylizer, context, monkeypatch):
-    seen = limit_batches(monkeypatch, 4, AssertionError("never"))
-    monkeypatch.setattr(stylizer.board, "deaths", {"1": 1, "4": 2, "5": 3})
-    rows = stylizer(loaded(context, [{"overrides": f'{{"seed": {i}}}'} for i in range(8)]))
-    faults = {row["pair_id"]: row["fault_class"] for row in rows.to_pylist()}
-    assert [len(pairs) for pairs in seen] == [1, 1, 4, 1]
-    assert [pairs[0].settings.seed for pairs in seen] == [4, 1, 0, 7]
+def test_pairs_under_way_when_a_process_died_come_alone(stylizer, context, monkeypatch):
+    seen = limit_slots(monkeypatch, 4, AssertionError("never"))
+    stylizer.board.deaths = {"1": 1, "4": 2, "5": 3}
+    (rows,) = run(stylizer, loaded(context, [{}] * 8))
+    faults = {row["pair_id"]: row["fault_class"] for row in rows}
     assert faults == {str(i): "process_died" if i == 5 else None for i in range(8)}
+    assert sum(slots == 1 for slots, _ in seen) == 2 * 8  # evaluations of both, each by itself
+    assert "5" not in stylizer.board.begun
+
+
+def test_pairs_of_all_blocks_in_the_actor_share_its_slots(stylizer, context, monkeypatch):
+    seen = limit_slots(monkeypatch, 4, AssertionError("never"))
+    halves = loaded(context, [{}] * 2), loaded(context, [{}] * 2)
+    assert [len(rows) for rows in run(stylizer, *halves)] == [2, 2]
+    assert max(filled for _, filled in seen) == 4
 
 
 def plain(level, height=64, width=64):
@@ -146,13 +167,13 @@ def test_images_of_one_colour_are_done_and_an_infinite_loss_is_its_rows_own(styl
         {},
         {"__content_image": plain(0)},
         {"__style_images": [plain(0)], "__style_keys": ["black"]},
-        {"overrides": '{"style_weight": 1e38}'},
+        {"overrides": '{"style_weight": 1e39}'},
         {"__content_image": plain(200), "__style_images": [plain(90)], "__style_keys": ["grey"]},
         {"__content_image": plain(0), "__style_images": [plain(0)], "__style_keys": ["black"]},
     ]
-    done = stylizer(loaded(context, rows)).to_pylist()
+    (done,) = run(stylizer, loaded(context, rows))
     assert [row["fault_class"] for row in done] == [None] * 3 + ["non_finite_loss"] + [None] * 2
-    (alone,) = stylizer(loaded(context, rows[:1])).to_pylist()
+    ((alone,),) = run(stylizer, loaded(context, rows[:1]))
     with_others, by_itself = (
         stages.unpack(row["__stylized_image"]).astype(int) for row in (done[0], alone)
     )
@@ -167,13 +188,13 @@ def test_rows_that_failed_to_load_pass_through(stylizer, context):
         "fault_message": "x: does not exist",
         "__content_image": None,
     }
-    first, second = stylizer(loaded(context, [bad, {}])).to_pylist()
+    ((first, second),) = run(stylizer, loaded(context, [bad, {}]))
     assert (first["fault_class"], first["__stylized_image"]) == ("not_found", None)
     assert second["__stylized_image"]["width"] == 64
 
 
 def test_style_targets_are_computed_once_and_the_oldest_leaves(quick, stylizer, context):
-    stylizer(loaded(context, [{}] * 8))
+    run(stylizer, loaded(context, [{}] * 8))
     assert (stylizer.cache.hits, stylizer.cache.misses) == (6, 2)
     cache = TargetCache(load_network(quick), quick, capacity=2)
     for key in ("a", "b", "a", "c", "a", "b"):

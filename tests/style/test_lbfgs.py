@@ -3,7 +3,8 @@ import torch
 
 from pipeline.settings import StyleSettings
 from pipeline.style.lbfgs import LBFGS, Adam
-from pipeline.style.optimize import Objective, style_targets
+from pipeline.style.objective import Objective
+from pipeline.style.targets import style_targets
 from pipeline.style.vgg import VGG
 from pipeline.style.weights import normalise
 from tests.conftest import picture
@@ -23,9 +24,10 @@ def problem(narrow_state, samples):
     ]
 
     def objective(which):
-        ones = torch.ones(len(which), dtype=torch.float64)
-        chosen = [targets[b] for b in which]
-        return Objective(network, content[which], chosen, 1e-5 * ones, ones, settings)
+        made = Objective(network, len(which), settings)
+        for slot, b in enumerate(which):
+            made.put(slot, content[b], targets[b], 1e-5, 1.0)
+        return made
 
     return content, objective
 
@@ -90,7 +92,7 @@ def test_accepted_loss_never_rises():
     trace = []
     for _ in range(300):
         solver.step(*rosenbrock(solver.x), active)
-        trace.append(solver.loss)
+        trace.append(solver.loss.clone())
     losses = torch.stack(trace)
     assert (losses[1:] <= losses[:-1]).all()
     assert (losses[-1] < 1e-3 * losses[0]).all()
@@ -148,6 +150,51 @@ def test_history_shorter_than_the_run_still_converges():
     for _ in range(150):
         solver.step(*quadratic(solver.x, scale), active)
     assert (solver.loss < 1e-6).all()
+
+
+def test_a_slot_that_begins_anew_knows_nothing_of_the_problem_before():
+    scale = torch.logspace(-1, 1, 10).expand(2, 10)
+    active = torch.ones(2, dtype=torch.bool)
+    used, fresh = (LBFGS(torch.ones(2, 10), first_step=0.1) for _ in range(2))
+    for _ in range(9):
+        used.step(*quadratic(used.x, scale), active)
+    used.reset(1, torch.full((10,), 3.0))
+    fresh.reset(1, torch.full((10,), 3.0))
+    before = used.accepted[0].clone()
+    for _ in range(9):
+        for solver in (used, fresh):
+            solver.step(*quadratic(solver.x, scale), active)
+    assert torch.equal(used.accepted[1], fresh.accepted[1])
+    assert not torch.equal(used.accepted[0], before)
+
+
+def test_a_preconditioner_is_a_change_of_variables():
+    """L-BFGS on z with x = W z, and L-BFGS on x with P = W W, take the same steps."""
+    generator = torch.Generator().manual_seed(2)
+    W = torch.rand(8, generator=generator, dtype=torch.float64) + 0.2
+    scale = torch.logspace(-1, 2, 8, dtype=torch.float64).expand(1, 8)
+    active = torch.ones(1, dtype=torch.bool)
+    in_x = LBFGS(torch.ones(1, 8, dtype=torch.float64), **PLAIN)
+    in_z = LBFGS(1 / W[None], **PLAIN)
+    # The first step's rule looks at the gradient of the variables; the same length for both.
+    in_x.first_step = in_z.first_step = 0.01
+    in_x._gradient_step = in_z._gradient_step = lambda: torch.tensor([1e-3], dtype=torch.float64)
+    for _ in range(12):
+        loss, gradient = quadratic(in_x.x, scale)
+        in_x.step(loss, gradient, active, W * W * gradient)
+        loss, gradient = quadratic(W * in_z.x, scale)
+        in_z.step(loss, W * gradient, active)
+        assert torch.allclose(in_x.x, W * in_z.x, rtol=0, atol=1e-8)
+
+
+def test_steps_stay_within_the_bounds():
+    scale = torch.logspace(-1, 1, 10, dtype=torch.float64).expand(1, 10)
+    aim = torch.linspace(-0.5, 1.5, 10, dtype=torch.float64)  # some of it cannot be reached
+    solver = LBFGS(torch.full((1, 10), 0.5, dtype=torch.float64), first_step=0.1, bounds=(0, 1))
+    for _ in range(60):
+        assert 0 <= solver.x.min() <= solver.x.max() <= 1
+        solver.step(*quadratic(solver.x - aim, scale), torch.ones(1, dtype=torch.bool))
+    assert torch.allclose(solver.accepted[0], aim.clamp(0, 1), atol=1e-3)
 
 
 def test_adam_is_torchs():

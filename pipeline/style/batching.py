@@ -1,0 +1,379 @@
+"""Pairs of any sizes and settings in, finished pictures out, through lanes of slots.
+
+``Batcher`` decides who enters which lane and which lane has the next tick; it knows neither Ray nor
+threads. A pair's way is a list of stages: its scales from coarse to fine, and in mixed precision
+the last part in float32.
+"""
+
+import copy
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from pipeline.settings import StyleSettings
+from pipeline.style.lanes import Finish, Lane, Start
+from pipeline.style.targets import Size, StyleTarget, resize, scale_sizes
+from pipeline.style.vgg import VGG
+
+logger = logging.getLogger(__name__)
+
+PER_PAIR = (
+    "content_weight",
+    "style_weight",
+    "iterations",
+    "seed",
+    "image_size",
+    "preserve_color",
+)
+"""Settings that may differ within a lane; pairs that differ in others have lanes of their own."""
+
+IDLE_LANES = 4
+"""Empty lanes that are kept, since one of the same kind is often wanted again."""
+
+FLOAT32_SHARE = 5
+"""In mixed precision a fifth of the evaluations is done in float32, at the end."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row's problem: content (3, H, W) in [0, 1], a target per scale, and its settings."""
+
+    content_image: Tensor
+    style_targets: tuple[StyleTarget, ...]
+    settings: StyleSettings
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened to one pair.
+
+    total: the loss after each evaluation, over all scales. content, style, tv: at the end, each
+    with its weight, so that their sum is total_loss. layers: E_l or L_content of each layer at the
+    end, without weights. evaluations: of loss and gradient. iterations: steps taken. stop:
+    ``converged``, ``iterations``, ``stuck`` (no step lowers the loss) or ``non-finite`` (only steps
+    to values that are not finite were left; the picture is the last good one).
+    """
+
+    total: tuple[float, ...]
+    total_loss: float
+    content_loss: float
+    style_loss: float
+    tv_loss: float
+    layers: dict[str, float]
+    evaluations: int
+    iterations: int
+    stop: str
+
+
+class NonFiniteError(ArithmeticError):
+    """A pair's loss or gradient is NaN or infinite at its start."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A pair that is to be optimised; ``build`` is called when a slot is free for it.
+
+    key: names the pair in ``Batcher.tick``'s answer. size: (H, W) of the content image.
+    """
+
+    key: Hashable
+    size: Size
+    settings: StyleSettings
+    build: Callable[[], Pair]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished pair. image: (3, H, W) in [0, 1]. seconds: its share of the ticks it was part of.
+
+    slots: of the last lane it was in.
+    """
+
+    image: Tensor
+    history: History
+    seconds: float
+    slots: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a pair's way: at most so many evaluations at one size; half: in bfloat16."""
+
+    size: Size
+    scale: int
+    half: bool
+    most: int
+
+
+Answer = tuple[Hashable, "Done | Exception"]
+
+LaneKey = tuple[Size, bool, StyleSettings]
+
+
+@dataclass(eq=False)
+class _Run:
+    """A pair on its way."""
+
+    request: Request
+    stages: list[Stage]
+    at: int = 0
+    slot: int = -1
+    pair: Pair | None = None
+    image: Tensor | None = None  # (3, H, W) where the last stage ended
+    losses: list[float] = field(default_factory=list)
+    steps: int = 0
+    seconds: float = 0.0
+
+    @property
+    def stage(self) -> Stage:
+        return self.stages[self.at]
+
+
+def stages_of(size: Size, settings: StyleSettings) -> list[Stage]:
+    """The stages of a pair with a content image of ``size``, coarse to fine."""
+    sizes = scale_sizes(size, settings.scales)
+    each = settings.iterations // len(sizes)
+    most = [each] * (len(sizes) - 1) + [settings.iterations - each * (len(sizes) - 1)]
+    mixed = settings.precision == "mixed"
+    last = min(most[-1], -(-settings.iterations // FLOAT32_SHARE)) if mixed else 0
+    most[-1] -= last
+    stages = [Stage(sizes[k], k, mixed, most[k]) for k in range(len(sizes)) if most[k]]
+    return [*stages, Stage(size, len(sizes) - 1, False, last)] if last else stages
+
+
+class Batcher:
+    """Optimises pairs side by side; ``submit`` them, then ``tick`` until it is empty.
+
+    Args:
+        network: in float32, on the device to be used.
+        slots: of a lane: pairs of one size that are evaluated together.
+        low_memory: see ``Objective``.
+    """
+
+    def __init__(self, network: VGG, slots: int, *, low_memory: bool = False) -> None:
+        self.slots, self.low_memory = slots, low_memory
+        self.network = network
+        self.half: VGG | None = None  # the same network in bfloat16
+        self.fits: dict[Size, int] = {}  # slots that memory had room for, where it was too small
+        self.lanes: dict[LaneKey, Lane] = {}
+        self.running: dict[LaneKey, dict[int, _Run]] = {}
+        self.waiting: dict[LaneKey, deque[_Run]] = {}
+        self.evaluated = 0  # slots evaluated so far
+        self.occupied = 0  # of them, those that held a pair
+
+    def submit(self, request: Request) -> None:
+        """Take a pair; it waits for a slot."""
+        run = _Run(request, stages_of(request.size, request.settings))
+        self.waiting.setdefault(self._key(run), deque()).append(run)
+
+    @property
+    def busy(self) -> int:
+        """Pairs in slots."""
+        return sum(map(len, self.running.values()))
+
+    def __len__(self) -> int:
+        """Pairs that were submitted and are not done."""
+        return self.busy + sum(map(len, self.waiting.values()))
+
+    def tick(self, *, admit: bool = True) -> list[Answer]:
+        """Fill free slots and evaluate one lane once. Returns the pairs that are through.
+
+        A pair's own failure is its answer. ``NonFiniteError``: its loss is not finite at its start.
+        ``torch.OutOfMemoryError``: it does not fit, even alone.
+
+        Args:
+            admit: whether pairs that have not begun may enter.
+
+        Raises:
+            RuntimeError: a CUDA error: the device can no longer be used.
+        """
+        failed = self._fill(admit)
+        filled = {key: runs for key, runs in self.running.items() if runs}
+        if not filled:
+            return failed
+        # The fullest lane wastes least; of equals the finest, whose pairs have come farthest.
+        key = max(filled, key=lambda key: (len(filled[key]) / self.lanes[key].slots, key[0]))
+        lane, runs = self.lanes[key], self.running[key]
+        started = time.perf_counter()
+        try:
+            finished = lane.tick()
+        except Exception as error:
+            return failed + self._split(key, error)
+        seconds = (time.perf_counter() - started) / len(runs)
+        self.evaluated += lane.slots
+        self.occupied += len(runs)
+        for run in runs.values():
+            run.seconds += seconds
+        return failed + [
+            answer
+            for slot, finish in finished.items()
+            if (answer := self._leave(key, runs[slot], finish))
+        ]
+
+    def _key(self, run: _Run) -> LaneKey:
+        shared = {name: getattr(DEFAULTS, name) for name in PER_PAIR}
+        return run.stage.size, run.stage.half, replace(run.request.settings, **shared)
+
+    def _fill(self, admit: bool) -> list[Answer]:
+        """Let waiting pairs into free slots. Returns those that cannot begin."""
+        failed: list[Answer] = []
+        for key in list(self.waiting):
+            queue = self.waiting[key]
+            while queue and (admit or queue[0].pair is not None):
+                run = queue[0]
+                try:
+                    lane = self._lane(key)
+                    slot = lane.free()
+                    if slot is None:
+                        break
+                    lane.enter(slot, self._start(run))
+                except Exception as error:
+                    if self._lost(error):
+                        raise
+                    others = self.running.get(key)
+                    if isinstance(error, torch.OutOfMemoryError) and others:
+                        self.fits[key[0]] = len(others)  # the rest has to do with what they have
+                        self._shrink(key)
+                        break
+                    queue.popleft()
+                    failed.append((run.request.key, _plain(error)))
+                    continue
+                queue.popleft()
+                run.slot = slot
+                self.running.setdefault(key, {})[slot] = run
+            if not queue:
+                del self.waiting[key]
+        return failed
+
+    def _lane(self, key: LaneKey) -> Lane:
+        if key not in self.lanes:
+            idle = [other for other in self.lanes if not self.running.get(other)]
+            for other in idle[: max(0, len(idle) + 1 - IDLE_LANES)]:
+                del self.lanes[other]
+            size, half, settings = key
+            slots = min(self.slots, self.fits.get(size, self.slots))
+            self.lanes[key] = Lane(self._network(half), size, slots, settings, self.low_memory)
+        return self.lanes[key]
+
+    def _network(self, half: bool) -> VGG:
+        if not half:
+            return self.network
+        if self.half is None:
+            self.half = copy.deepcopy(self.network)
+            self.half.features.to(torch.bfloat16)
+        return self.half
+
+    def _start(self, run: _Run) -> Start:
+        """What the pair brings into its next stage."""
+        if run.pair is None:
+            run.pair = run.request.build()
+        pair, stage = run.pair, run.stage
+        full = pair.content_image[None]
+        content = resize(full, stage.size).clamp(0, 1)
+        if run.image is None:
+            image = _initial(content[0], pair.settings)
+        elif run.image.shape[1:] == content.shape[2:]:
+            image = run.image
+        elif pair.settings.init_image == "content":
+            # The change is carried up, not the image: the content keeps its detail.
+            coarse = resize(full, (run.image.shape[1], run.image.shape[2])).clamp(0, 1)
+            image = (content + resize(run.image[None] - coarse, stage.size))[0].clamp(0, 1)
+        else:
+            image = resize(run.image[None], stage.size)[0].clamp(0, 1)
+        # M_l shrinks with the scale and L_content with it, E_l does not: keep the final balance.
+        share = (full.shape[2] * full.shape[3]) / (stage.size[0] * stage.size[1])
+        return Start(
+            content=content[0],
+            image=image,
+            target=pair.style_targets[stage.scale],
+            alpha=pair.settings.content_weight * share,
+            beta=pair.settings.style_weight,
+            most=stage.most,
+        )
+
+    def _leave(self, key: LaneKey, run: _Run, finish: Finish) -> Answer | None:
+        """Take a pair out of its slot: on to its next stage, or out."""
+        lane = self.lanes[key]
+        del self.running[key][run.slot]
+        run.losses += finish.losses
+        run.steps += finish.steps
+        run.image = finish.image
+        if not finish.steps:
+            lane.leave(run.slot)
+            return run.request.key, NonFiniteError("the loss is not finite at the start")
+        if run.at + 1 < len(run.stages):
+            lane.leave(run.slot)
+            run.at += 1
+            self.waiting.setdefault(self._key(run), deque()).appendleft(run)
+            return None
+        history = _history(lane, run, finish.image, finish.stop)
+        lane.leave(run.slot)
+        return run.request.key, Done(finish.image, history, run.seconds, lane.slots)
+
+    def _split(self, key: LaneKey, error: Exception) -> list[Answer]:
+        """A lane failed: halve it, until it fits or one pair is alone with its fault."""
+        if self._lost(error):
+            raise error
+        runs = self.running[key]
+        if len(runs) == 1:
+            (run,) = runs.values()
+            self._shrink(key)
+            self.waiting[key].remove(run)
+            if not isinstance(error, torch.OutOfMemoryError):
+                self.fits.pop(key[0], None)  # the fault was the pair's, not the size's
+            return [(run.request.key, _plain(error))]
+        self.fits[key[0]] = len(runs) // 2
+        logger.warning("%s: batches of %s px are now %d pairs", error, key[0], self.fits[key[0]])
+        self._shrink(key)
+        return []
+
+    def _shrink(self, key: LaneKey) -> None:
+        """Give up a lane; its pairs begin this stage again, in a smaller one."""
+        runs = self.running.pop(key, {})
+        del self.lanes[key]
+        self.waiting.setdefault(key, deque()).extendleft(reversed(runs.values()))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @staticmethod
+    def _lost(error: Exception) -> bool:
+        """The device is broken: every later pair would fail, sound or not."""
+        return "CUDA error" in str(error)
+
+
+DEFAULTS = StyleSettings()
+
+
+def _plain(error: Exception) -> Exception:
+    """Only words go on: the error's frames hold the lane's tensors."""
+    return error.with_traceback(None)
+
+
+def _initial(content: Tensor, settings: StyleSettings) -> Tensor:
+    if settings.init_image == "content":
+        return content
+    # Drawn on the CPU: the same picture whatever the device and the neighbours.
+    generator = torch.Generator().manual_seed(settings.seed)
+    noise = torch.randn(content.shape, generator=generator)
+    return (0.5 + 0.25 * noise).clamp(0, 1).to(content)
+
+
+def _history(lane: Lane, run: _Run, image: Tensor, stop: str) -> History:
+    """The losses of the last image (3, H, W), and the way there."""
+    terms = lane.objective.terms(run.slot, image)
+    return History(
+        total=tuple(run.losses),
+        total_loss=terms.content + terms.style + terms.tv,
+        content_loss=terms.content,
+        style_loss=terms.style,
+        tv_loss=terms.tv,
+        layers=terms.layers,
+        evaluations=len(run.losses),
+        iterations=run.steps,
+        stop=stop,
+    )

@@ -1,0 +1,166 @@
+"""Continuous batching: slots for pairs that are optimised side by side, each as long as it needs.
+
+A lane holds a fixed number of slots of one image size. Every tick evaluates all of them at once; a
+pair that is done leaves its slot and the next one that waits for this size enters. A pair passes
+through a lane per scale. The slots of a lane are always evaluated together, empty ones included:
+then a pair's result does not depend, to the bit, on when its neighbours come and go.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.settings import StyleSettings
+from pipeline.style.lbfgs import LBFGS, Adam
+from pipeline.style.objective import Objective
+from pipeline.style.precondition import Preconditioner
+from pipeline.style.targets import Size, StyleTarget
+from pipeline.style.vgg import VGG
+
+WINDOW = 20
+"""Evaluations over which the loss must fall by ``tolerance`` for a pair to go on."""
+
+WARM_UP = 3
+"""Ticks before a CUDA graph is recorded, in which libraries choose and allocate."""
+
+GREY_LEVEL = 1 / 255
+
+RANGE = (0.0, 1.0)
+"""Of a pixel. A file holds no more, and cutting off what lies outside at the end costs loss."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a pair brings into a slot: all at the lane's size (H, W).
+
+    content, images: (3, H, W) in [0, 1]; the latter is where the optimisation begins. alpha, beta:
+    the weights at this size. most: evaluations.
+    """
+
+    content: Tensor
+    image: Tensor
+    target: StyleTarget
+    alpha: float
+    beta: float
+    most: int
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What a pair takes away: its best image (3, H, W) in [0, 1] and what happened to it."""
+
+    image: Tensor
+    losses: list[float]
+    steps: int
+    stop: str
+
+
+class Lane:
+    """``slots`` slots of one size (H, W).
+
+    Args:
+        network: on the device and of the floating-point type that the lane works in.
+        settings: those that a batch shares.
+        low_memory: see ``Objective``.
+    """
+
+    def __init__(
+        self, network: VGG, size: Size, slots: int, settings: StyleSettings, low_memory: bool
+    ) -> None:
+        self.size, self.slots, self.settings = size, slots, settings
+        self.objective = Objective(network, slots, settings, low_memory=low_memory)
+        empty = torch.zeros(slots, 3, *size).to(self.objective.alpha)
+        self.precondition = Preconditioner(size, slots, settings.spectral_exponent, empty)
+        self.optimizer = _optimizer(empty.flatten(1), settings)
+        self.active = torch.zeros(slots, dtype=torch.bool, device=empty.device)
+        self.converged = torch.zeros_like(self.active)
+        self.evaluations = torch.zeros(slots, dtype=torch.long, device=empty.device)
+        self.most = torch.zeros_like(self.evaluations)
+        self.window = empty.new_zeros(slots, WINDOW + 1)  # the last losses, as a ring
+        self.sample = torch.arange(slots, device=empty.device)
+        self.status = empty.new_zeros(6, slots)
+        self.traces: dict[int, list[float]] = {}  # of the filled slots
+        self.ticks = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def free(self) -> int | None:
+        """An empty slot."""
+        return next((slot for slot in range(self.slots) if slot not in self.traces), None)
+
+    @torch.no_grad()
+    def enter(self, slot: int, start: Start) -> None:
+        """Begin with a pair in an empty slot."""
+        self.objective.put(slot, start.content, start.target, start.alpha, start.beta)
+        if self.settings.color_preconditioner:
+            self.precondition.put(slot, start.target.covariance)
+        self.optimizer.reset(slot, start.image.flatten())
+        self.evaluations[slot], self.most[slot] = 0, start.most
+        self.converged[slot], self.active[slot] = False, True
+        self.traces[slot] = []
+
+    def leave(self, slot: int) -> None:
+        """Empty a slot, whatever stage its pair is in."""
+        self.active[slot] = False
+        del self.traces[slot]
+
+    def tick(self) -> dict[int, Finish]:
+        """Evaluate all slots once. Returns who is done; they stay until ``leave``."""
+        self._run()
+        loss, active, failed, stuck, converged, steps = self.status.tolist()
+        done = {}
+        for slot, trace in self.traces.items():
+            trace.append(loss[slot])
+            if not active[slot]:
+                reasons = {"non-finite": failed, "stuck": stuck, "converged": converged}
+                stop = next((name for name, flag in reasons.items() if flag[slot]), "iterations")
+                image = self.optimizer.accepted[slot].view(3, *self.size).clone()
+                done[slot] = Finish(image, trace, int(steps[slot]), stop)
+        return done
+
+    def _run(self) -> None:
+        """One tick; on a GPU, after a few, as one launch of a recorded graph."""
+        if self.graph is not None:
+            self.graph.replay()
+            return
+        self._advance()
+        self.ticks += 1
+        if self.ticks == WARM_UP and self.active.is_cuda:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self._advance()
+
+    @torch.no_grad()
+    def _advance(self) -> None:
+        """One evaluation of every slot and what follows from it; all on the device, in place."""
+        optimizer = self.optimizer
+        loss, gradient = self.objective(optimizer.x.view(self.slots, 3, *self.size))
+        if isinstance(optimizer, LBFGS):
+            preconditioned = self.precondition(gradient).flatten(1)
+            optimizer.step(loss, gradient.flatten(1), self.active, preconditioned)
+        else:
+            optimizer.step(loss, gradient.flatten(1), self.active)
+        self.evaluations += self.active
+        self.window[self.sample, self.evaluations % (WINDOW + 1)] = optimizer.loss
+        if self.settings.tolerance:
+            before = self.window[self.sample, (self.evaluations + 1) % (WINDOW + 1)]
+            settled = before - optimizer.loss < self.settings.tolerance * optimizer.loss
+            self.converged |= self.active & settled & (self.evaluations > WINDOW)
+        self.active &= ~self.converged & ~optimizer.stopped & (self.evaluations < self.most)
+        flags = (self.active, optimizer.failed, optimizer.stopped, self.converged, optimizer.steps)
+        self.status.copy_(torch.stack([optimizer.loss, *(flag.to(loss) for flag in flags)]))
+
+
+def _optimizer(x: Tensor, settings: StyleSettings) -> LBFGS | Adam:
+    if settings.optimizer == "adam":
+        rate = settings.learning_rate * GREY_LEVEL
+        return Adam(x, learning_rate=rate, bounds=RANGE)
+    return LBFGS(
+        x,
+        history_size=settings.history_size,
+        learning_rate=settings.learning_rate,
+        curvature_test=settings.curvature_test,
+        first_step=settings.first_step * GREY_LEVEL,
+        backtracks=settings.backtracks,
+        bounds=RANGE,
+    )

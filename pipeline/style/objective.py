@@ -1,0 +1,188 @@
+"""The loss of a batch and its gradient, by hand: no autograd, nothing is kept that is not needed.
+
+The weights are frozen and every loss reads an activation that lies there anyway, so that the way
+back is a short loop: what a layer's losses ask of F^l, the ReLU's zeros, the convolution's adjoint.
+Nothing here asks the device for a value; a CUDA graph can hold an evaluation.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
+
+from pipeline.settings import StyleSettings
+from pipeline.style import losses
+from pipeline.style.targets import StyleTarget
+from pipeline.style.vgg import VGG, Block
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The parts of a loss, with their weights; layers: E_l (``style.<layer>``) and L_content
+    (``content.<layer>``) of each layer, without weights."""
+
+    content: float
+    style: float
+    tv: float
+    layers: dict[str, float]
+
+
+class Objective:
+    """alpha L_content + beta L_style (+ tv) of B slots of one size (paper, equation 7).
+
+    Args:
+        network: its floating-point type is the one that the convolutions run in.
+        slots: B; each is empty, of zero loss, until ``put`` fills it.
+        settings: gives the layers, w_l and the total variation's weight.
+        low_memory: keep only the blocks' inputs and compute a block's activations again on the way
+            back: a third more time, a third of the memory.
+    """
+
+    def __init__(
+        self, network: VGG, slots: int, settings: StyleSettings, *, low_memory: bool = False
+    ) -> None:
+        self.network, self.slots, self.settings = network, slots, settings
+        self.low_memory = low_memory
+        self.w = {layer: w for layer, w in settings.w.items() if w > 0}
+        wide = torch.promote_types(network.dtype, torch.float32)
+        self.alpha = torch.zeros(slots, device=network.device, dtype=wide)
+        self.beta = torch.zeros_like(self.alpha)
+        self.A: dict[str, Tensor] = {}  # layer to A^l / M^l (B, N, N)
+        self.P: dict[str, Tensor] = {}  # layer to P^l (B, N, H, W)
+
+    @torch.no_grad()
+    def put(
+        self, slot: int, content: Tensor, target: StyleTarget, alpha: float, beta: float
+    ) -> None:
+        """Fill a slot: content (3, H, W) in [0, 1], of the same size in every slot."""
+        found = self.network(content[None], self.settings.content_layers)
+        for layer, features in found.items():
+            if layer not in self.P:
+                self.P[layer] = torch.zeros_like(features.expand(self.slots, -1, -1, -1))
+            self.P[layer][slot] = features[0]
+        for layer in self.w:
+            gram = target.grams[layer]
+            if layer not in self.A:
+                self.A[layer] = gram.new_zeros(self.slots, *gram.shape)
+            self.A[layer][slot] = gram
+        weights = torch.tensor([alpha, beta], dtype=torch.float64)  # too large a one becomes inf
+        self.alpha[slot], self.beta[slot] = weights.to(self.alpha)
+
+    @torch.no_grad()
+    def terms(self, slot: int, image: Tensor) -> Terms:
+        """The parts of a slot's loss at an image (3, H, W)."""
+        F_l = self.network(image[None], {*self.w, *self.P})
+        layers = {}
+        for layer, P in self.P.items():
+            layers[f"content.{layer}"] = float(losses.content_loss(F_l[layer], P[slot][None]))
+        for layer, A in self.A.items():
+            M = F_l[layer].shape[2] * F_l[layer].shape[3]
+            layers[f"style.{layer}"] = float(losses.style_loss(F_l[layer], A[slot][None] * M))
+        tv = float(losses.tv_loss(image[None])) if self.settings.tv_weight else 0.0
+        return Terms(
+            content=float(self.alpha[slot]) * sum(layers[f"content.{layer}"] for layer in self.P),
+            style=float(self.beta[slot])
+            * sum(w * layers[f"style.{layer}"] for layer, w in self.w.items()),
+            tv=self.settings.tv_weight * tv,
+            layers=layers,
+        )
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (B,) and gradient (B, 3, H, W) at ``images`` (B, 3, H, W)."""
+        x = self.network.preprocess(images)
+        *shallow, deepest = self.network.blocks
+        kept: list[tuple[Block, Tensor, list[Tensor]]] = []
+        for block in shallow:
+            activations = forward(block, x)
+            kept.append((block, x, [] if self.low_memory else activations))
+            x = pool(block, activations[-1])
+        loss = images.new_zeros(len(images))
+        activations = forward(deepest, x)
+        gradient = self._backward(deepest, x, activations, torch.zeros_like(activations[-1]), loss)
+        while kept:
+            block, x, activations = kept.pop()
+            activations = activations or forward(block, x)
+            gradient = pool_backward(block, activations[-1], gradient)
+            gradient = self._backward(block, x, activations, gradient, loss)
+        gradient = gradient.to(images) / self.network.get_buffer("std").to(images)
+        if self.settings.tv_weight:
+            loss += self.settings.tv_weight * losses.tv_loss(images)
+            gradient = gradient + self.settings.tv_weight * losses.tv_gradient(images)
+        return loss, gradient.contiguous()
+
+    def _backward(
+        self, block: Block, x: Tensor, activations: list[Tensor], gradient: Tensor, loss: Tensor
+    ) -> Tensor:
+        """From the gradient at a block's end to that at its input ``x``; adds its own losses."""
+        inputs = [x, *activations[:-1]]
+        for (layer, conv), F_l, below in reversed(
+            list(zip(block.convs, activations, inputs, strict=True))
+        ):
+            self._inject(layer, F_l, gradient, loss)
+            gradient = conv_backward(conv, below, aten.threshold_backward(gradient, F_l, 0))
+        return gradient
+
+    def _inject(self, layer: str, F_l: Tensor, gradient: Tensor, loss: Tensor) -> None:
+        """Add the layer's losses to ``loss``, their gradients (equations 2, 6) to ``gradient``."""
+        if layer in self.A:
+            weight = self.beta * self.w[layer]
+            loss += weight * losses.add_style_gradient(F_l, self.A[layer], weight, gradient)
+        if layer in self.P:
+            loss += self.alpha * losses.content_loss(F_l, self.P[layer])
+            gradient.addcmul_(F_l - self.P[layer], self.alpha.to(F_l).view(-1, 1, 1, 1))
+
+
+def forward(block: Block, x: Tensor) -> list[Tensor]:
+    """The block's rectified activations F^l, each (B, N_l, H, W)."""
+    activations = []
+    for _, conv in block.convs:
+        x = F.relu_(conv(x))
+        activations.append(x)
+    return activations
+
+
+def pool(block: Block, x: Tensor) -> Tensor:
+    """What the next block sees."""
+    if isinstance(block.pool, nn.AvgPool2d):
+        return F.avg_pool2d(x, 2)
+    return F.max_pool2d(x, 2)
+
+
+def pool_backward(block: Block, x: Tensor, gradient: Tensor) -> Tensor:
+    """The adjoint of ``pool`` at ``x``."""
+    size = [2, 2]
+    if isinstance(block.pool, nn.AvgPool2d):
+        back = aten.avg_pool2d_backward(gradient, x, size, size, [0, 0], False, True, None)
+    else:
+        _, indices = F.max_pool2d(x, 2, return_indices=True)
+        back = aten.max_pool2d_with_indices_backward(
+            gradient, x, size, size, [0, 0], [1, 1], False, indices
+        )
+    found: Tensor = back
+    return found
+
+
+def conv_backward(conv: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor:
+    """The adjoint of the convolution, for an input of ``x``'s shape."""
+    B, C, H, W = x.shape
+    if conv.padding_mode == "zeros":
+        return _correlate_back(conv, (B, C, H, W), gradient, padding=1)
+    padded = _correlate_back(conv, (B, C, H + 2, W + 2), gradient, padding=0)
+    if conv.padding_mode == "reflect":
+        back = aten.reflection_pad2d_backward(padded, x, [1, 1, 1, 1])
+    else:
+        back = aten.replication_pad2d_backward(padded, x, [1, 1, 1, 1])
+    found: Tensor = back
+    return found
+
+
+def _correlate_back(
+    conv: nn.Conv2d, shape: tuple[int, int, int, int], gradient: Tensor, padding: int
+) -> Tensor:
+    back: Tensor = conv2d_input(shape, conv.weight, gradient, padding=padding)  # type: ignore[no-untyped-call]
+    return back
