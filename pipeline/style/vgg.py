@@ -99,7 +99,7 @@ class VGG(nn.Module):
             modules.append(nn.ReLU(inplace=True))
         self.features = nn.Sequential(*modules)
         self.layers = layers
-        self.blocks = _blocks(features, layers)
+        self.blocks = _blocks(self.features, layers)
         own = {name for layer in layers for name in tensor_names(layer)}
         self.load_state_dict({name: state[name] for name in own})
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
