@@ -1,0 +1,313 @@
+"""What the method costs: the style half of ``jobs.benchmark``. Needs torch alone, no Ray.
+
+What is compared is measured in turns, in one run. Nothing is asserted.
+"""
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.settings import StyleSettings
+from pipeline.style import losses
+from pipeline.style.batching import Batcher, Pair, Request
+from pipeline.style.calibration import dead_leaves
+from pipeline.style.lanes import Lane, Start
+from pipeline.style.optimize import stylize
+from pipeline.style.targets import Size, style_target, style_targets
+from pipeline.style.vgg import VGG
+from pipeline.style.weights import load_network, random_weights
+
+Numbers = dict[str, Any]
+
+
+def pictures(count: int, size: Size) -> Tensor:
+    """(count, 3, H, W) in [0, 1]: painted by code, the same everywhere."""
+    rng = np.random.Generator(np.random.PCG64(19))
+    side = max(size)
+    painted = [dead_leaves(side, 40 * 3 ** (index % 3), rng) for index in range(count)]
+    return torch.from_numpy(np.stack(painted)).float()[:, :, : size[0], : size[1]]
+
+
+def filled_lane(network: VGG, settings: StyleSettings, size: int, batch: int) -> Lane:
+    """A lane whose slots all hold a pair, for ever."""
+    images = pictures(batch + 1, (size, size)).to(network.device)
+    target = style_target(network, images[batch], settings)
+    lane = Lane(network, (size, size), batch, settings, low_memory=False)
+    for slot in range(batch):
+        start = Start(images[slot], images[slot], target, settings.content_weight, 1.0, 10**9)
+        lane.enter(slot, start)
+    return lane
+
+
+def floor(weights: str, size: int, batch: int, rounds: int, device: str) -> Numbers:
+    """Seconds of a tick over those of the bare network's forward and backward pass.
+
+    The bare pass is PyTorch's own: the same layers, batch, size, type and memory format, the
+    gradient of the deepest layer's activations with respect to the images, and nothing else.
+    """
+    settings = StyleSettings(weights=weights, tolerance=0, scales=1)
+    network = load_network(settings).to(device)
+    lane = filled_lane(network, settings, size, batch)
+    images = pictures(batch, (size, size)).to(device)
+
+    def bare() -> None:
+        leaf = images.clone().requires_grad_(True)
+        deepest = network(leaf, [settings.deepest_layer])[settings.deepest_layer]
+        torch.autograd.grad(deepest, leaf, torch.ones_like(deepest))
+
+    def evaluation() -> None:
+        lane.objective(images)
+
+    bare_s, evaluation_s, tick_s = in_turns([bare, evaluation, lane.tick], rounds, device)
+    flops = 2 * network_macs(network, (size, size)) * 2 * batch
+    return {
+        "weights": weights, "size": size, "batch": batch, "device": device,
+        "bare_seconds": bare_s, "evaluation_seconds": evaluation_s, "tick_seconds": tick_s,
+        "evaluation_over_bare": evaluation_s / bare_s, "tick_over_bare": tick_s / bare_s,
+        "gflop_per_image": flops / batch / 1e9, "tflops": flops / tick_s / 1e12,
+        "matrix_peak_tflops": matrix_peak(device),
+    }  # fmt: skip
+
+
+def in_turns(works: list[Callable[[], Any]], rounds: int, device: str) -> list[float]:
+    """Median seconds of each, measured in turns; the first four turns warm up."""
+    taken: list[list[float]] = [[] for _ in works]
+    for turn in range(rounds + 4):
+        for work, seconds in zip(works, taken, strict=True):
+            wait(device)
+            started = time.perf_counter()
+            work()
+            wait(device)
+            if turn >= 4:
+                seconds.append(time.perf_counter() - started)
+    return [statistics.median(seconds) for seconds in taken]
+
+
+def wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def network_macs(network: VGG, size: Size) -> int:
+    """Multiply-adds of one image's forward pass; the way back to the image takes as many."""
+    H, W = size
+    total = 0
+    for block in network.blocks:
+        for _, conv in block.convs:
+            total += conv.weight.numel() * H * W
+        H, W = H // 2, W // 2
+    return total
+
+
+def matrix_peak(device: str) -> float:
+    """TFLOP/s of a large matrix product in float32 as PyTorch is set up, the best of five."""
+    side = 8192 if device == "cuda" else 1024
+    a = torch.rand(side, side, device=device)
+    best = min(in_turns([lambda: a @ a], 5, device))
+    return 2 * side**3 / best / 1e12
+
+
+def plain_loop(
+    network: VGG, content: Tensor, style: Tensor, settings: StyleSettings, evaluations: int
+) -> tuple[float, float]:
+    """The loop that PyTorch's tutorial teaches: one image, autograd, ``torch.optim.LBFGS``.
+
+    The image is clamped before each evaluation and at the end. Returns its loss and seconds.
+    """
+    P = {k: v.detach() for k, v in network(content[None], settings.content_layers).items()}
+    A = {
+        k: losses.gram_matrix(v).detach() / v[0, 0].numel()
+        for k, v in network(style[None], settings.style_layers).items()
+    }
+    image = content[None].clone().requires_grad_(True)
+    optimizer = torch.optim.LBFGS([image])
+    count = 0
+
+    def loss_of(x: Tensor) -> Tensor:
+        F_l = network(x, {*P, *A})
+        content_loss = sum(losses.content_loss(F_l[k], P[k]) for k in P)
+        style_loss = sum(
+            settings.w[k] * losses.style_loss(F_l[k], A[k] * F_l[k][0, 0].numel()) for k in A
+        )
+        loss = settings.content_weight * content_loss + settings.style_weight * style_loss
+        return torch.as_tensor(loss).sum()
+
+    def closure() -> float:
+        nonlocal count
+        count += 1
+        with torch.no_grad():
+            image.clamp_(0, 1)
+        optimizer.zero_grad()
+        loss = loss_of(image)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss)
+
+    started = time.perf_counter()
+    while count < evaluations:
+        optimizer.step(closure)
+    seconds = time.perf_counter() - started
+    with torch.no_grad():
+        return float(loss_of(image.clamp(0, 1))), seconds
+
+
+def against_the_plain_loop(
+    weights: str, size: int, device: str, evaluations: int = 300, coarse: int = 60
+) -> Numbers:
+    """Seconds to the loss that the plain loop has after so many evaluations: its own, and ours.
+
+    Ours passes through the coarser scales with ``coarse`` evaluations each, and then goes on at
+    full size until the loss is reached, or three times as many evaluations are spent.
+    """
+    base = StyleSettings(weights=weights, tolerance=0, scales=3)
+    settings = replace(base, iterations=coarse * 3)
+    network = load_network(settings).to(device)
+    content, style = pictures(2, (size, size)).to(device)
+    loss, plain_seconds = plain_loop(network, content, style, settings, evaluations)
+
+    started = time.perf_counter()
+    targets = style_targets(network, style, (size, size), settings)
+    pair = Pair(content, targets, settings)
+    batcher = Batcher(network, 1)
+    batcher.submit(Request(0, (size, size), settings, lambda: pair))
+    (waiting,) = batcher.waiting.values()
+    run = waiting[0]
+    run.stages[-1] = replace(run.stages[-1], most=3 * evaluations)
+    reached = None
+    while len(batcher) and reached is None:
+        batcher.tick()
+        for key, lane in batcher.lanes.items():
+            trace = lane.traces.get(0)
+            if key[0] == (size, size) and trace and trace[-1] <= loss:
+                reached = len(trace)
+    ours = time.perf_counter() - started
+    return {
+        "weights": weights, "size": size, "device": device, "evaluations": evaluations,
+        "loss": loss, "plain_seconds": plain_seconds, "our_seconds": ours,
+        "our_evaluations_at_full_size": reached, "ratio": plain_seconds / ours if reached else None,
+    }  # fmt: skip
+
+
+def picture(weights: str, size: int, device: str) -> Numbers:
+    """Seconds of one picture with the default settings, the network's loading left out."""
+    settings = StyleSettings(weights=weights)
+    network = load_network(settings).to(device)
+    images = pictures(2, (size, size)).to(device)
+    started = time.perf_counter()
+    _, (history,) = stylize(images[:1], images[1:], settings, network=network)
+    wait(device)
+    return {
+        "weights": weights, "size": size, "device": device, "evaluations": history.evaluations,
+        "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+
+
+def throughput(weights: str, size: int, batch: int, pairs: int, device: str) -> Numbers:
+    """Images per second with the default settings and all slots in use."""
+    settings = StyleSettings(weights=weights)
+    network = load_network(settings).to(device)
+    images = pictures(pairs + 1, (size, size)).to(device)
+    targets = style_targets(network, images[pairs], (size, size), settings)
+    batcher = Batcher(network, batch)
+    for index in range(pairs):
+        pair = Pair(images[index], targets, settings)
+        batcher.submit(Request(index, (size, size), settings, lambda pair=pair: pair))
+    started = time.perf_counter()
+    while len(batcher):
+        batcher.tick()
+    wait(device)
+    seconds = time.perf_counter() - started
+    return {
+        "weights": weights, "size": size, "batch": batch, "device": device, "pairs": pairs,
+        "images_per_second": pairs / seconds, "occupancy": batcher.occupied / batcher.evaluated,
+    }  # fmt: skip
+
+
+def precision(weights: str, size: int, device: str) -> Numbers:
+    """The float32-evaluated loss of a mixed run over that of a float32 run, for three pairs."""
+    ratios = []
+    network = load_network(StyleSettings(weights=weights)).to(device)
+    images = pictures(4, (size, size)).to(device)
+    for content in images[:3]:
+        totals = []
+        for kind in ("float32", "mixed"):
+            settings = StyleSettings(weights=weights, precision=kind, tolerance=0, iterations=200)
+            _, (history,) = stylize(content[None], images[3:], settings, network=network)
+            totals.append(history.total_loss)
+        ratios.append(totals[1] / totals[0])
+    return {"weights": weights, "size": size, "device": device, "mixed_over_float32": ratios}
+
+
+def occupancy(pairs: int = 256, slots: int = 8, waiting: int = 96) -> Numbers:
+    """The share of evaluated slots that held a pair, over pairs of four shapes.
+
+    Convergence differs from pair to pair. At most ``waiting`` pairs are known at a time, as to an
+    actor with three blocks of 32 rows. Narrow random weights: this is about the order of things.
+    """
+    settings = StyleSettings(tolerance=0.03, iterations=120, scales=2)
+    network = VGG(random_weights(7, (4, 6, 8, 8, 8)), deepest_layer="conv5_1")
+    sizes = [(128, 128), (128, 96), (96, 128), (128, 160)]
+    rng = np.random.Generator(np.random.PCG64(3))
+    images = {size: pictures(6, size) for size in sizes}
+    target = {size: style_targets(network, images[size][5], size, settings) for size in sizes}
+    batcher = Batcher(network, slots)
+    todo = [(sizes[rng.integers(4)], int(rng.integers(5))) for _ in range(pairs)]
+    evaluations = []
+    while todo or len(batcher):
+        while todo and len(batcher) < waiting:
+            size, which = todo.pop()
+            pair = Pair(images[size][which], target[size], settings)
+            batcher.submit(Request(len(todo), size, settings, lambda pair=pair: pair))
+        for _, answer in batcher.tick():
+            if isinstance(answer, Exception):
+                raise answer
+            evaluations.append(answer.history.evaluations)
+    return {
+        "pairs": pairs, "slots": slots, "shapes": len(sizes), "waiting": waiting,
+        "evaluations": [min(evaluations), statistics.median(evaluations), max(evaluations)],
+        "occupancy": batcher.occupied / batcher.evaluated,
+    }  # fmt: skip
+
+
+def memory(weights: str, size: int, batch: int, low: bool, device: str) -> Numbers:
+    """Peak bytes of a few ticks, in a process of its own, beside what the network itself takes."""
+    arguments = ", ".join(map(repr, (weights, size, batch, low, device)))
+    call = f"from jobs._bench_style import peak; peak({arguments})"
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", call], check=True, capture_output=True, text=True
+    )
+    peak_bytes = int(done.stdout)
+    return {
+        "weights": weights, "size": size, "batch": batch, "memory": "low" if low else "normal",
+        "device": device, "peak_bytes": peak_bytes, "bytes_per_image": peak_bytes // batch,
+    }  # fmt: skip
+
+
+def peak(weights: str, size: int, batch: int, low: bool, device: str) -> None:
+    """Print the peak bytes of three ticks: of the device, or of this process on a CPU."""
+    settings = StyleSettings(weights=weights, tolerance=0)
+    network = load_network(settings).to(device)
+    network(torch.zeros(1, 3, 64, 64, device=device), [settings.deepest_layer])
+    before = used(device)
+    images = pictures(1, (size, size)).to(device)[0]
+    target = style_target(network, images[:, :256, :256], settings)
+    lane = Lane(network, (size, size), batch, settings, low)
+    for slot in range(batch):
+        lane.enter(slot, Start(images, images, target, settings.content_weight, 1.0, 10**9))
+    for _ in range(3):
+        lane.tick()
+    print(used(device) - before)
+
+
+def used(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
