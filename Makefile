@@ -1,9 +1,9 @@
 # make demo: twelve small pictures from start to end.  make test: all checks.  make soak: the
-# long form of the tests of faults, about half an hour.
+# long form of the tests of faults, about half an hour.  make bench: figures of this machine.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak format
+.PHONY: demo test soak bench format
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -21,6 +21,9 @@ test: .venv/installed
 
 soak: .venv/installed
 	timeout 3600 $(BIN)/python -m pytest -m soak -v --durations=0
+
+bench: .venv/installed
+	$(BIN)/python -m jobs.benchmark --json benchmark.json
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

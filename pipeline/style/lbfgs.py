@@ -58,7 +58,8 @@ class LBFGS:
         self.x = x.clone()
         self.accepted = x.clone()
         self.loss = x.new_full((B,), torch.inf)
-        self.gradient = torch.zeros_like(x)
+        self.differences = x.new_zeros(B, 2, D)  # the last y, then g
+        self.gradient = self.differences[:, 1]
         self.basis = x.new_zeros(B, 2 * self.rows + 1, D)  # s_i, then P y_i, then P g
         self.SY = x.new_zeros(B, self.rows, self.rows, dtype=torch.float64)  # s_i . y_j
         self.YY = x.new_zeros(B, self.rows, self.rows, dtype=torch.float64)  # y_i . P y_j
@@ -109,7 +110,7 @@ class LBFGS:
         products = self._remember(
             gradient, gradient if preconditioned is None else preconditioned, accept, first
         )
-        self.accepted.copy_(torch.where(accept[:, None], self.x, self.accepted))
+        torch.where(accept[:, None], self.x, self.accepted, out=self.accepted)
         self.loss.copy_(torch.where(accept, loss, self.loss))
         self.steps += accept
         self.tries.copy_(torch.where(reject, self.tries + 1, 0))
@@ -129,15 +130,15 @@ class LBFGS:
         """Take g, P g and the pair (s, y), if its curvature is good. Returns basis . g, (B, K)."""
         rows, row = self.rows, accept[:, None]
         slot = self.pairs % rows
-        y = torch.where(row, gradient - self.gradient, 0)
+        y = self.differences[:, 0]
+        y.copy_(torch.where(row, gradient - self.gradient, 0))
         s = torch.where(row, self.x - self.accepted, 0)
         self.basis[self.sample, slot] = s
         self.basis[self.sample, rows + slot] = torch.where(row, Pg - self.basis[:, -1], 0)
-        self.basis[:, -1] = torch.where(row, Pg, self.basis[:, -1])
-        self.gradient.copy_(torch.where(row, gradient, self.gradient))
-        with_y, with_g = (
-            torch.bmm(self.basis, torch.stack([y, self.gradient], dim=2)).double().unbind(dim=2)
-        )
+        for kept, new in ((self.basis[:, -1], Pg), (self.gradient, gradient)):
+            torch.where(row, new, kept, out=kept)
+        products = torch.bmm(self.basis, self.differences.transpose(1, 2)).double()
+        with_y, with_g = products.unbind(dim=2)
         sy, yy = with_y[self.sample, slot], with_y[self.sample, rows + slot]
         least = s.norm(dim=1) * y.norm(dim=1) * 1e-6 if self.curvature_test == "cosine" else 1e-10
         good = accept & ~first & (sy > least)
@@ -209,7 +210,7 @@ class LBFGS:
             ahead.clamp_(*self.bounds)
             slope = ((ahead - self.accepted) * self.gradient).sum(dim=1) / self.t
             self.slope.copy_(slope)
-        self.x.copy_(torch.where(moving[:, None], ahead, self.accepted))
+        torch.where(moving[:, None], ahead, self.accepted, out=self.x)
 
     def _shorter(self, loss: Tensor, finite: Tensor) -> Tensor:
         """Minimum of the parabola through f, its slope and the failed point, kept in [0.1, 0.5] t.

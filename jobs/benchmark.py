@@ -1,0 +1,122 @@
+"""Measure what the product costs, on this machine, and print it.
+
+    python -m jobs.benchmark                          the method and the engine, some 25 minutes
+    python -m jobs.benchmark --part style             needs torch alone, no Ray
+    python -m jobs.benchmark --part style --weights imagenet --size 512 --json figures.json
+
+Prints a table for each measurement; ``--json`` writes all figures and the machine's. What is
+compared is measured in turns in one run. Nothing is asserted: these are times.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs import _bench_style as style
+
+Measurement = tuple[str, Callable[[], dict[str, Any]]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; returns the exit code."""
+    options = parse(argv)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = options.size or (512 if device == "cuda" else 256)
+    found: dict[str, Any] = {"machine": machine(device)}
+    print(" ".join(f"{name}: {value}" for name, value in found["machine"].items()), flush=True)
+    parts: list[Iterator[Measurement]] = []
+    if options.part in ("style", "all"):
+        parts.append(style_part(options.weights, size, device))
+    if options.part in ("engine", "all"):
+        parts.append(engine_part(options.rows))
+    for part in parts:
+        for name, measure in part:
+            figures = measure()
+            found.setdefault(name, []).append(figures)
+            print(f"\n{name}\n{lines(figures)}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def style_part(weights: str, size: int, device: str) -> Iterator[Measurement]:
+    """The method, without Ray."""
+    rounds = 60 if weights == "compact" or device == "cuda" else 8
+    for batch in (1, 4) if device == "cpu" else (1, 8):
+        yield "floor", lambda batch=batch: style.floor(weights, size, batch, rounds, device)
+    yield "plain loop", lambda: style.against_the_plain_loop(weights, size, device)
+    yield "picture", lambda: style.picture(weights, size, device)
+    if device == "cuda":
+        yield "throughput", lambda: style.throughput(weights, size, 8, 64, device)
+    yield "precision", lambda: style.precision(weights, 128 if device == "cpu" else size, device)
+    yield "occupancy", style.occupancy
+    for px, batch, low in ((512, 1, False), (512, 8, False), (1024, 1, False), (2048, 1, True)):
+        yield "memory", lambda p=px, b=batch, low=low: style.memory(weights, p, b, low, device)
+
+
+def engine_part(most_rows: int) -> Iterator[Measurement]:
+    """The pipeline around the method, on a Ray of its own."""
+    # Loaded here: the other part runs where there is no Ray.
+    from jobs import _bench_engine as engine
+
+    yield "efficiency", engine.efficiency
+    for rows in (1_000, 10_000, 100_000):
+        if rows <= most_rows:
+            yield "engine cost", lambda rows=rows: engine.engine_cost(rows)
+    yield "planning", engine.planning
+    for cache in (64, 16):
+        yield "style cache", lambda cache=cache: engine.cache_hits(cache=cache)
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the figures belong to."""
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def lines(figures: dict[str, Any]) -> str:
+    """One figure a line."""
+    return "\n".join(f"  {name:32} {_shown(value)}" for name, value in figures.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_shown, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--part", choices=("style", "engine", "all"), default="all")
+    parser.add_argument(
+        "--weights",
+        default="compact",
+        help="of the method's measurements; 'random' has VGG-19's full width [compact]",
+    )
+    parser.add_argument("--size", type=int, help="px [256 on a CPU, 512 on a GPU]")
+    parser.add_argument(
+        "--rows", type=int, default=10_000, help="most rows of the engine's cost [10000]"
+    )
+    parser.add_argument("--json", type=Path, help="file for all figures")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
