@@ -1,0 +1,159 @@
+"""Lanes and the batcher: the fast path against the plain one, and pairs that come and go."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from pipeline.settings import StyleSettings
+from pipeline.style import losses
+from pipeline.style.batching import Batcher, Done, Pair, Request, stages_of
+from pipeline.style.lbfgs import LBFGS
+from pipeline.style.objective import Objective
+from pipeline.style.optimize import stylize
+from pipeline.style.targets import style_targets
+from pipeline.style.weights import load_network
+from tests.conftest import picture
+
+PLAIN = {"spectral_exponent": 0.0, "color_preconditioner": False, "tolerance": 0.0}
+
+
+@pytest.fixture
+def network(quick):
+    return load_network(quick)
+
+
+def plain_objective(network, content, style, settings):
+    """The paper's loss as PyTorch's tutorial would write it: autograd, one image."""
+    P = network(content[None], settings.content_layers)
+    A = {
+        layer: losses.gram_matrix(F) / F[0, 0].numel()
+        for layer, F in network(style[None], settings.style_layers).items()
+    }
+
+    def loss_and_gradient(image):
+        leaf = image.detach().clone().requires_grad_(True)
+        F = network(leaf, {*P, *A})
+        loss = settings.content_weight * sum(losses.content_loss(F[k], P[k]) for k in P)
+        for layer, w in settings.w.items():
+            style_loss = losses.style_loss(F[layer], A[layer] * F[layer][0, 0].numel())
+            loss = loss + settings.style_weight * w * style_loss
+        loss = loss + settings.tv_weight * losses.tv_loss(leaf)
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        return loss.detach(), gradient
+
+    return loss_and_gradient
+
+
+REAL = StyleSettings(weights="compact", scales=1, content_weight=1e-4)
+"""Of a 64 px image 1e-4 asks about as much as the default does of a large one: L_content is a sum."""
+
+
+def test_after_50_evaluations_the_loss_is_the_plain_loops():
+    """The same L-BFGS on autograd's gradients, one pair at a time, in float32."""
+    settings = dataclasses.replace(REAL, iterations=50, **PLAIN)
+    network = load_network(settings)
+    contents = torch.stack([picture(seed, 64, 64) for seed in range(3)])
+    styles = torch.stack([picture(10 + seed, 64, 64) for seed in range(3)])
+    _, histories = stylize(contents, styles, settings, network=network)
+    for content, style, history in zip(contents, styles, histories, strict=True):
+        plain = plain_objective(network, content, style, settings)
+        solver = LBFGS(content.flatten()[None], first_step=1 / 255, bounds=(0, 1))
+        for _ in range(50):
+            loss, gradient = plain(solver.x.view(1, 3, 64, 64))
+            solver.step(loss, gradient.flatten(1), torch.ones(1, dtype=torch.bool))
+        assert history.total[-1] == pytest.approx(float(solver.loss[0]), rel=0.005)
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+@pytest.mark.parametrize("padding", ["zeros", "replicate", "reflect"])
+def test_the_gradient_by_hand_is_autograds(quick, padding, pooling, low_memory):
+    settings = dataclasses.replace(
+        quick, padding=padding, pooling=pooling, tv_weight=0.3, content_weight=0.1,
+        content_layers=("conv2_2", "conv5_1"), style_layers=("conv1_1", "conv2_2", "conv4_3"),
+    )  # fmt: skip
+    network = load_network(settings).double()
+    content, style, image = (picture(seed, 48, 50).double() for seed in range(3))
+    objective = Objective(network, 2, settings, low_memory=low_memory)
+    target = style_targets(network, style, (48, 50), dataclasses.replace(settings, scales=1))[0]
+    objective.put(0, content, target, 0.1, 1.0)
+    objective.put(1, image, target, 0.1, 1.0)
+    loss, gradient = objective(torch.stack([image, content]))
+    expected, autograds = plain_objective(network, content, style, settings)(image[None])
+    assert torch.allclose(loss[:1], expected, rtol=1e-9)
+    assert torch.allclose(gradient[:1], autograds, rtol=1e-7, atol=1e-12)
+
+
+def request(network, key, settings, seed=0, size=(64, 64)):
+    def build():
+        targets = style_targets(network, picture(10 + seed, 64, 64), size, settings)
+        return Pair(picture(seed, *size), targets, settings)
+
+    return Request(key, size, settings, build)
+
+
+def finish(batcher) -> dict:
+    found = {}
+    while len(batcher):
+        for key, answer in batcher.tick():
+            assert isinstance(answer, Done), answer
+            found[key] = answer
+    return found
+
+
+def test_a_pairs_picture_does_not_depend_on_who_comes_and_goes_beside_it(quick, network):
+    settings = dataclasses.replace(quick, iterations=20, **PLAIN)
+    alone = Batcher(network, 3)
+    alone.submit(request(network, "it", settings))
+    expected = finish(alone)["it"]
+    crowd = Batcher(network, 3)
+    for index, iterations in enumerate((3, 11, 7, 5, 9)):
+        other = dataclasses.replace(settings, iterations=iterations)
+        crowd.submit(request(network, index, other, seed=1 + index))
+    crowd.tick()
+    crowd.submit(request(network, "it", settings))
+    found = finish(crowd)
+    assert len(found) == 6
+    assert torch.equal(found["it"].image, expected.image)
+    assert found["it"].history == expected.history
+
+
+def test_a_pair_that_is_done_makes_room_for_the_next(quick, network):
+    batcher = Batcher(network, 2)
+    for index in range(6):
+        settings = dataclasses.replace(quick, iterations=4 + 4 * (index % 2), **PLAIN)
+        batcher.submit(request(network, index, settings, seed=index))
+    assert len(finish(batcher)) == 6
+    assert batcher.occupied == sum(4 + 4 * (index % 2) for index in range(6))
+    assert batcher.evaluated == 40  # one batch after another would take 48
+
+
+def test_pairs_of_several_shapes_and_settings_keep_apart(quick, network):
+    batcher = Batcher(network, 4)
+    wide = dataclasses.replace(quick, scales=2, **PLAIN)
+    batcher.submit(request(network, "a", wide, size=(128, 160)))
+    batcher.submit(request(network, "b", dataclasses.replace(quick, optimizer="adam"), seed=1))
+    batcher.submit(request(network, "c", quick, seed=2, size=(64, 96)))
+    shapes = {key: tuple(done.image.shape[1:]) for key, done in finish(batcher).items()}
+    assert shapes == {"a": (128, 160), "b": (64, 64), "c": (64, 96)}
+
+
+def test_mixed_precision_ends_in_float32_near_the_same_loss():
+    settings = dataclasses.replace(REAL, iterations=150, **PLAIN)
+    network = load_network(settings)
+    mixed = dataclasses.replace(settings, precision="mixed")
+    stages = stages_of((64, 64), mixed)
+    assert [(stage.half, stage.most) for stage in stages] == [(True, 120), (False, 30)]
+    results = []
+    for each in (settings, mixed):
+        batcher = Batcher(network, 1)
+        batcher.submit(request(network, 0, each))
+        results.append(finish(batcher)[0].history)
+    assert results[1].evaluations == 150
+    assert results[1].total_loss == pytest.approx(results[0].total_loss, rel=0.03)
+
+
+def test_iterations_fewer_than_scales_go_to_the_finest():
+    settings = StyleSettings(scales=3, iterations=2)
+    assert [(s.size, s.most) for s in stages_of((256, 256), settings)] == [((256, 256), 2)]
