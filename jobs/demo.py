@@ -56,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"images         {result / 'images'}")
     print(f"records        {result / 'records'}")
     print(f"contact sheet  {sheet}")
-    print(f"report         {result / 'report.html'}")
     return code
 
 
