@@ -16,7 +16,7 @@ function responsive(host, draw) {
 function logTicks(low, high) {
   const ticks = [];
   for (let power = Math.floor(low); power <= Math.ceil(high); power += 1) {
-    for (const digit of high - low < 1.5 ? [1, 2, 5] : [1]) {
+    for (const digit of high - low < 2.5 ? [1, 2, 5] : [1]) {
       const value = digit * 10 ** power;
       if (Math.log10(value) >= low - 1e-9 && Math.log10(value) <= high + 1e-9) ticks.push(value);
     }

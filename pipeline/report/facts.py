@@ -25,6 +25,9 @@ EXAMPLES = 5
 EXTREMES = 12
 """Pairs of the lowest loss, and of the highest, that are always among the sample."""
 
+MOST_LETTERS = 400
+"""Of an id, a label or a message."""
+
 MOST_BARS = 60
 """Bars of the throughput's chart, about."""
 
@@ -74,9 +77,14 @@ def key_of(pair_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(pair_id.encode(), digest_size=8).digest(), "big")
 
 
+def clip(text: str) -> str:
+    """The first ``MOST_LETTERS`` of what a refused row may hold any number of."""
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}..."
+
+
 def without_credentials(text: str) -> str:
-    """A message with its web addresses cut as in records: a signed one is a credential."""
-    return _ADDRESS.sub(lambda found: storage.redact(found[0]), text)
+    """A message, clipped, with web addresses cut as in records: a signed one is a credential."""
+    return clip(_ADDRESS.sub(lambda found: storage.redact(found[0]), text))
 
 
 def gather(output: str, options: storage.StorageOptions) -> Facts:
@@ -122,7 +130,7 @@ def _count_error(facts: Facts, row: dict[str, Any]) -> None:
     named = facts.examples.setdefault(name, [])
     if len(named) < EXAMPLES:
         message = without_credentials(row["error_message"] or "")
-        named.append({"id": row["pair_id"], "message": message})
+        named.append({"id": clip(row["pair_id"]), "message": message})
 
 
 def choose_pairs(facts: Facts) -> set[int]:

@@ -17,10 +17,12 @@ let order = []; // the pairs that the filters leave, in their order
 
 const MOST_OPTIONS = 1000;
 
-function options(select, all, choices) {
+function options(select, all, choices, names = choices) {
+  const left = names.length - choices.length;
   select.replaceChildren(
     el("option", { value: "" }, all),
     ...choices.map(([value, text]) => el("option", { value }, text)),
+    ...(left > 0 ? [el("option", { disabled: true }, `${whole.format(left)} more: use the search`)] : []),
   );
 }
 
@@ -43,9 +45,9 @@ function shortNames(names) {
 function initFilters() {
   const { labels, splits, errors } = pairs;
   const styles = pairs.styles.names;
-  options(byId("style"), "All styles", counted(styles, (pair) => column.styles[pair], shortNames(styles)));
+  options(byId("style"), "All styles", counted(styles, (pair) => column.styles[pair], shortNames(styles)), styles);
   const only = (numbers) => (pair) => (numbers[pair] < 0 ? [] : [numbers[pair]]);
-  options(byId("label"), "All labels", counted(labels, only(column.label), String));
+  options(byId("label"), "All labels", counted(labels, only(column.label), String), labels);
   options(byId("split"), "All splits", counted(splits, only(column.split), String));
   const failed = pairs.count - done;
   const classes = counted(errors, only(column.error), String);

@@ -94,8 +94,8 @@ const SORTS = {
   name: { text: "Name", key: () => 0 },
   "loss-up": { text: "Loss, lowest first", key: (pair) => column.loss[pair] },
   "loss-down": { text: "Loss, highest first", key: (pair) => down(column.loss[pair]) },
-  "seconds-up": { text: "Seconds, shortest first", key: seconds },
-  "seconds-down": { text: "Seconds, longest first", key: (pair) => down(seconds(pair)) },
+  "seconds-up": { text: "Seconds, shortest first", key: (pair) => column.ok[pair] ? seconds(pair) : null },
+  "seconds-down": { text: "Seconds, longest first", key: (pair) => column.ok[pair] ? down(seconds(pair)) : null },
   newest: { text: "Newest first", key: (pair) => down(column.finished[pair]) },
 };
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.data import records, storage
-from pipeline.report.facts import key_of, without_credentials
+from pipeline.report.facts import clip, key_of, without_credentials
 from pipeline.settings import ROW_OVERRIDES
 
 POINTS = 80
@@ -63,19 +63,21 @@ class Pairs:
         """One record with the columns of ``COLUMNS``."""
         ok = record["status"] == "ok"
         history = _history(record) if ok else np.empty(0)
-        styles = [storage.redact(uri) for uri in record["style_uri"] or [] if uri]
-        content = record["content_uri"]
+        uris = [record["content_uri"], *(record["style_uri"] or [])]
+        content, *styles = (storage.redact(uri) if uri else None for uri in uris)
+        if not ok:  # of an ok pair they are read
+            content, *styles = map(_clip, (content, *styles))
         message = record["error_message"]
         row = {
-            "id": record["pair_id"],
+            "id": clip(record["pair_id"]),
             "ok": int(ok),
             "error": self.errors.add(None if ok else record["error_class"] or "unexpected"),
             "message": without_credentials(message) if message else None,
             "file": record["file_name"] if ok else None,
-            "content": self.contents.add(storage.redact(content) if content else None),
-            "styles": [self.styles.add(uri) for uri in styles],
-            "label": self.labels.add(record["label"]),
-            "split": self.splits.add(record["split"]),
+            "content": self.contents.add(content),
+            "styles": [self.styles.add(uri) for uri in styles if uri],
+            "label": self.labels.add(_clip(record["label"])),
+            "split": self.splits.add(_clip(record["split"])),
             "size": [record["width"], record["height"]] if ok else None,
             "loss": _short(record["total_loss"]),
             "contentLoss": _short(record["content_loss"]),
@@ -89,7 +91,7 @@ class Pairs:
         }
         if len(history):
             self.curves.append(history / history[0])
-        self.keys.append(key_of(row["id"]))
+        self.keys.append(key_of(record["pair_id"]))
         self.rows.append(row)
 
     def _read_own_settings(self, text: str) -> dict[str, Any] | None:
@@ -175,6 +177,10 @@ def _packed(history: Floats) -> dict[str, Any]:
     steps = (logs[spots(len(logs))] - low) / (high - low or 1) * 255
     text = base64.b64encode(np.round(steps).astype(np.uint8).tobytes()).decode()
     return {"curve": text, "range": [round(low, 4), round(high, 4)]}
+
+
+def _clip(text: str | None) -> str | None:
+    return None if text is None else clip(text)
 
 
 def _short(value: float | None) -> float | None:

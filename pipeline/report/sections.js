@@ -44,7 +44,8 @@ function showIntro() {
   const failed = Object.entries(data.unreadable);
   if (failed.length) {
     const classes = failed.map(([name, number]) => `${name}: ${number}`).join(", ");
-    notice("warn", `Some pictures could not be read for thumbnails (${classes}).`);
+    const sum = failed.reduce((all, [, number]) => all + number, 0);
+    notice("warn", `${count(sum, "picture")} could not be read for thumbnails (${classes}).`);
   }
 }
 
@@ -227,7 +228,7 @@ if (pairs.count) {
 }
 byId("pictured").textContent =
   pictured < done
-    ? `${whole.format(pictured)} of ${whole.format(done)} pictures have thumbnails in this page; every card links to its image file, which lies beside this page in the output.`
+    ? `${whole.format(pictured)} of ${whole.format(done)} pictures have thumbnails in this page; the others link to their image files, which lie beside this page in the output.`
     : "Content above, style below, the result on the right. Open a pair for its loss curve and a slider between content and result.";
 showLoss();
 showSpeed();
