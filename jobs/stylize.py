@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs._cli import new_parser, parse
+from jobs.report import write_report
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 
 
@@ -36,6 +37,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
 
     try:
         summary = run_job(style, job)
+        report = write_report(job) if job.report else None
     except JobError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -51,6 +53,8 @@ def run(style: StyleSettings, job: JobSettings) -> int:
         )
         return 1
     print_summary(summary, job.output)
+    if report:
+        print(f"open {report} to look at them")
     return 1 if summary["error"] or summary["missing"] or summary["duplicates"] else 0
 
 

@@ -239,6 +239,10 @@ class JobSettings:
     storage_options: Mapping[str, Any] | None = setting(
         None, 'fsspec options by scheme, as JSON: {"s3": {"endpoint_url": "..."}}'
     )
+    report: bool = setting(True, "write report.html at the end")
+    thumbnails: int = setting(
+        1000, "most pairs whose pictures report.html holds", low=0, high=100_000
+    )
     verbose: bool = setting(False, "show Ray's own log")
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Imports run one way: jobs -> engine -> (style, data) -> settings."""
+"""Imports run one way: jobs -> engine -> (style, data) -> settings; jobs -> report -> data."""
 
 import ast
 import subprocess
@@ -14,12 +14,14 @@ MAY_IMPORT = {
     "pipeline.style": {"pipeline.settings", "pipeline.style"},
     "pipeline.data": {"pipeline.settings", "pipeline.data"},
     "pipeline.engine": {"pipeline.settings", "pipeline.style", "pipeline.data", "pipeline.engine"},
+    "pipeline.report": {"pipeline.settings", "pipeline.data", "pipeline.report"},
 }
 FORBIDDEN = {
     "pipeline.settings": {"ray", "torch", "torchvision", "PIL", "pyarrow", "fsspec"},
     "pipeline.style": {"ray", "PIL", "pyarrow", "fsspec", "s3fs"},
     "pipeline.data": {"ray", "torch", "torchvision"},
     "pipeline.engine": {"PIL"},
+    "pipeline.report": {"ray", "torch", "torchvision", "PIL", "fsspec"},
 }
 
 

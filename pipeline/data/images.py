@@ -31,13 +31,14 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 Image.MAX_IMAGE_PIXELS = None  # the limit is checked below, with the job's own number
 
 
-def decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
+def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -> Image.Image:
     """An RGB image of the first frame, upright, in sRGB, transparency laid on white.
 
     Args:
         data: a file's content.
         name: its URI for messages, free of credentials.
         max_pixels: larger images are refused before they are decoded.
+        enough: px; a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, its short edge no less.
 
     Raises:
         RowError: ``empty_file``, ``not_an_image``, ``truncated_image``, ``image_too_large``,
@@ -49,6 +50,8 @@ def decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
         bombs.refuse_bombs(data)
         file = bombs.TiffReader(data) if data[:2] in (b"II", b"MM") else io.BytesIO(data)
         image: Image.Image = Image.open(file, formats=FORMATS)
+        if enough is not None:
+            image.draft(None, (enough, enough))
     except UnidentifiedImageError as error:
         raise RowError("not_an_image", f"{name}: not an image that Pillow can read") from error
     except Exception as error:

@@ -55,6 +55,10 @@ RECORD_SCHEMA = pa.schema(
 )
 
 IMAGES, RECORDS, CHECKPOINT = "images", "records", "__checkpoint__"
+JOB, SUMMARY, REPORT = "job.json", "summary.json", "report.html"
+
+ROWS_AT_ONCE = 1024
+"""Records that ``iterate`` makes dictionaries of at once: each may hold thousands of losses."""
 
 PENDING = ".pending.parquet"
 """Ray Data's mark in the checkpoint for a records file that is not known to be complete."""
@@ -91,7 +95,8 @@ def iterate(
 ) -> Iterator[dict[str, Any]]:
     """Records as dictionaries, a batch in memory at a time."""
     for batch in _batches(output, options, columns, status):
-        yield from batch.to_pylist()
+        for start in range(0, len(batch), ROWS_AT_ONCE):
+            yield from batch.slice(start, ROWS_AT_ONCE).to_pylist()
 
 
 def _batches(

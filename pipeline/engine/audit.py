@@ -120,7 +120,7 @@ def run_audit(job: JobSettings) -> Verdict:
     options = job.storage_options or {}
     output, source = storage.absolute(job.output), storage.absolute(job.manifest)
     try:
-        style, mark = _read_job(storage.join(output, prepare.JOB), options)
+        style, mark = _read_job(storage.join(output, records.JOB), options)
         manifest = manifests.open_manifest(source, options)
         base = manifests.base_of(source, options)
         # Schemes change no id, so those that the job allowed need not be known.
@@ -130,7 +130,7 @@ def run_audit(job: JobSettings) -> Verdict:
         expected = _expect(planned(), style, base, manifest.shown)
         verdict = Verdict(len(expected.ids))
 
-        ours = {*prepare.RESULTS, prepare.PLAN, prepare.JOB, prepare.SUMMARY, resume.JOURNAL}
+        ours = {*prepare.RESULTS, prepare.PLAN, records.JOB, records.SUMMARY, records.REPORT}
         with _listing(output):
             files = records.committed_files(output, options)
             _check_top(output, ours, options, verdict)
@@ -293,7 +293,7 @@ def _check_top(
     output: str, ours: set[str], options: storage.StorageOptions, verdict: Verdict
 ) -> None:
     fs, path = storage.filesystem(output, options)
-    known = {*ours, lease.LEASE, "report.html"}
+    known = {*ours, lease.LEASE, resume.JOURNAL}
     for entry in sorted(fs.ls(path, detail=False)):
         name = entry.rstrip("/").rpartition("/")[2]
         if name not in known and not _is_leftover(name):

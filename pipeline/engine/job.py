@@ -18,7 +18,7 @@ from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError
 from pipeline.engine import cluster, flow
 from pipeline.engine.board import Board
-from pipeline.engine.prepare import PLAN, SUMMARY, Prepared, check, now, prepare
+from pipeline.engine.prepare import PLAN, Prepared, check, now, prepare
 from pipeline.engine.progress import progress
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 from pipeline.style.weights import WeightsError
@@ -135,7 +135,7 @@ def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
             "finished_at": now(),
         },
     }
-    records.write_json(storage.join(output, SUMMARY), summary, options)
+    records.write_json(storage.join(output, records.SUMMARY), summary, options)
     # The plan repeats the manifest's URIs, and a signed one is a credential.
     storage.delete(storage.join(output, PLAN), options)
     return summary

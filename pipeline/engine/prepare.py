@@ -21,7 +21,7 @@ from pipeline.settings import JobSettings, SettingError, StyleSettings, fingerpr
 from pipeline.style.vgg import StateDict
 from pipeline.style.weights import load_weights
 
-PLAN, PROBE, JOB, SUMMARY = "__plan__", "__probe__", "job.json", "summary.json"
+PLAN, PROBE = "__plan__", "__probe__"
 RESULTS = (records.IMAGES, records.RECORDS, records.CHECKPOINT)
 
 
@@ -110,7 +110,7 @@ def prepare(checked: Checked) -> Prepared:
         print(f"{count} failed pairs will be done again", file=sys.stderr)
     described |= {"manifest": storage.redact(source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": now()}
-    records.write_json(storage.join(output, JOB), described, options)
+    records.write_json(storage.join(output, records.JOB), described, options)
     context = Context(
         style=style,
         output=output,
@@ -168,7 +168,7 @@ def clear_output(output: str, source: str, options: storage.StorageOptions) -> N
             raise SettingError(f"overwrite: the manifest lies in {storage.redact(folder)}")
     for folder in folders:
         storage.delete(folder, options)
-    for name in (JOB, SUMMARY, resume.JOURNAL):
+    for name in (records.JOB, records.SUMMARY, records.REPORT, resume.JOURNAL):
         storage.delete(storage.join(output, name), options)
 
 
@@ -211,7 +211,7 @@ def _earlier_job(output: str, options: storage.StorageOptions) -> dict[str, Any]
     Raises:
         SettingError: there is one, but it is none of ours.
     """
-    uri = storage.join(output, JOB)
+    uri = storage.join(output, records.JOB)
     if not storage.exists(uri, options):
         return None
     try:

@@ -46,7 +46,7 @@ def plain_objective(network, content, style, settings):
 
 
 REAL = StyleSettings(weights="compact", scales=1, content_weight=1e-4)
-"""Of a 64 px image 1e-4 asks about as much as the default does of a large one: L_content is a sum."""
+"""L_content is a sum: of a 64 px image 1e-4 asks what the default asks of a large one."""
 
 
 def test_after_50_evaluations_the_loss_is_the_plain_loops():

@@ -1,0 +1,76 @@
+"""Make report.html of an output: of a finished job, or of one that is still at work.
+
+    python -m jobs.report ./out
+    python -m jobs.report s3://bucket/out/ --thumbnails 200
+
+One file with all that it shows inside it: pictures, loss curves, throughput, errors, settings. It
+is written into the output, as a job does at its end. Content and style images are read from the
+output's own scheme and the object stores; from others with --allow-schemes. The job's --config
+file will do here too. Exit code: 0 written, 2 not, 130 stopped by Ctrl-C.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from jobs._cli import new_parser, parse
+from pipeline.settings import JobSettings, SettingError
+
+OPTIONS = ("thumbnails", "allow_schemes", "storage_options")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report; returns the exit code."""
+    parser = new_parser("report", __doc__)
+    parser.usage = "python -m jobs.report OUTPUT [options]"
+    parser.add_argument("output", metavar="OUTPUT", help="directory of the results: path or URI")
+    parser.set_defaults(manifest="-")  # settings have one; a report reads none
+    try:
+        _, job = parse(argv, parser, OPTIONS)
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+    from pipeline.report.page import ReportError, make_report
+
+    try:
+        made = make_report(
+            job.output,
+            job.storage_options or {},
+            thumbnails=job.thumbnails,
+            allowed=frozenset(job.allow_schemes),
+        )
+    except ReportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; no report was written", file=sys.stderr)
+        return 130
+    print(
+        f"{made.uri}: {made.pairs} pairs, {made.listed} listed, {made.pictured} with thumbnails "
+        f"({made.bytes / 1e6:.1f} MB)"
+    )
+    return 0
+
+
+def write_report(job: JobSettings) -> str | None:
+    """At a job's end: where the report lies; None, and a warning, if there is none.
+
+    Whatever is wrong with a report, the job is done.
+    """
+    from pipeline.data import storage
+    from pipeline.report.page import ReportError, make_report
+
+    schemes = frozenset({storage.scheme_of(job.manifest), *job.allow_schemes})
+    try:
+        made = make_report(
+            job.output, job.storage_options or {}, thumbnails=job.thumbnails, allowed=schemes
+        )
+    except Exception as error:
+        reason = str(error) if isinstance(error, ReportError) else storage.reason(error)
+        print(f"warning: report.html was not written: {reason}", file=sys.stderr)
+        return None
+    return made.uri
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""A finished output, or one under way, as one HTML page. Knows data; Ray and torch do not enter."""

@@ -1,0 +1,489 @@
+"""The report: what it says, what it must not say, and the page itself in headless Chromium."""
+
+import base64
+import datetime
+import io
+import json
+import re
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from jobs import report as job_report
+from pipeline.data import records, storage
+from pipeline.report import describe, facts, pairs
+from pipeline.report.page import ReportError, make_report, to_json
+from pipeline.report.thumbnails import Wanted, make_thumbnails
+from pipeline.settings import JobSettings, StyleSettings
+from tests.conftest import image_bytes
+
+SECRET = "MARKEDSECRET"
+HOSTILE = [
+    "</script><script>window.hacked = 1</script>",
+    '"><img src=x onerror="window.hacked = 1">',
+    "<!--<script>window.hacked = 1",
+    "{{data}} $& \u2028 \\u003c é 木",
+]
+START = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.timezone.utc)
+SETTINGS = {**vars(StyleSettings(weights="compact", image_size=64)), "format": "png", "quality": 95}
+
+
+def ok_record(index: int, **changes) -> dict:
+    history = np.geomspace(2 + index, (2 + index) / 20, 30)
+    return {
+        "pair_id": f"pair-{index}",
+        "manifest_row": index,
+        "status": "ok",
+        "file_name": f"images/pair-{index}.png",
+        "style_blend": [1.0],
+        "label": ("cat", "dog")[index % 2],
+        "width": 64,
+        "height": 48,
+        "total_loss": float(history[-1]),
+        "content_loss": 0.01,
+        "style_loss": 0.02,
+        "loss_history": history,
+        "evaluations": len(history),
+        "stop_reason": "iterations",
+        "load_seconds": 0.1,
+        "optimize_seconds": 1.0 + (index * 7) % 5,
+        "store_seconds": 0.05,
+        "batch_size": 1,
+        "settings": json.dumps(SETTINGS),
+        "weights": "compact",
+        "weights_digest": "5e09230cfee5",
+        "versions": json.dumps({"torch": "2.15.0"}),
+        "device": "cpu",
+        "finished_at": START + datetime.timedelta(seconds=20 * index),
+        **changes,
+    }
+
+
+def error_record(index: int, error_class: str, message: str, **changes) -> dict:
+    gone = dict.fromkeys(("file_name", "width", "height", "total_loss", "loss_history"))
+    return ok_record(index, status="error", error_class=error_class, error_message=message) | {
+        **gone,
+        **changes,
+    }
+
+
+def write_output(output: str, recorded: list[dict], **job) -> str:
+    """What a job leaves behind, without its images."""
+    table = pa.Table.from_pylist(recorded, schema=records.RECORD_SCHEMA)
+    storage.write_table(storage.join(output, records.RECORDS, "a.parquet"), table, {})
+    described = {"settings": SETTINGS, "fingerprint": "f00", "rows": len(recorded)} | job
+    records.write_json(storage.join(output, records.JOB), described, {})
+    return output
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory) -> str:
+    """30 pairs of 3 contents and 2 styles, with images, and one error of each of 4 kinds."""
+    folder = tmp_path_factory.mktemp("sample")
+    for seed, name in enumerate(("c0.png", "c1.png", "c2.png", "monet.png", "munch.png")):
+        (folder / name).write_bytes(image_bytes(seed, 48, 64))
+    rows = []
+    for index in range(26):
+        uris = {
+            "content_uri": str(folder / f"c{index % 3}.png"),
+            "style_uri": [str(folder / ("monet.png", "munch.png")[index % 2])],
+        }
+        rows.append(ok_record(index, **uris))
+        storage.write_bytes(
+            str(folder / "out" / "images" / f"pair-{index}.png"), image_bytes(index, 48, 64), {}
+        )
+    rows[3]["settings"] = json.dumps({**SETTINGS, "iterations": 7})
+    rows[5]["style_uri"] = [str(folder / "monet.png"), str(folder / "munch.png")]
+    signed = f"https://user:{SECRET}@host/x.png?X-Amz-Signature={SECRET}"
+    for number, text in enumerate(HOSTILE):
+        rows.append(
+            error_record(
+                26 + number, ("not_found", "bad_name")[number % 2], f"{text} at {signed}",
+                pair_id=text, label=text, content_uri=signed, style_uri=[text],
+            )
+        )  # fmt: skip
+    return write_output(str(folder / "out"), rows, manifest=str(folder / "m.parquet"))
+
+
+def data_of(page: str) -> dict:
+    return json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script', page)[1]
+    )
+
+
+def read(output: str) -> str:
+    return storage.read_bytes(storage.join(output, records.REPORT), {}).decode()
+
+
+def test_the_page_says_what_the_records_say(sample):
+    made = make_report(sample, {}, thumbnails=1000)
+    page = read(sample)
+    assert (made.pairs, made.listed, made.pictured, made.bytes) == (30, 30, 26, len(page))
+    data = data_of(page)
+    assert data["counts"] == {"rows": 30, "ok": 26, "error": 4}
+    assert {row["name"]: row["count"] for row in data["errors"]} == {"not_found": 2, "bad_name": 2}
+    assert data["seconds"]["load"] == pytest.approx(2.6)
+    assert data["stops"] == [["iterations", 26]]
+    (weights,) = data["weights"]
+    assert weights["note"] == "a small network trained in place of VGG-19"
+    changed = {row["name"]: row["default"] for row in data["settings"] if row["default"]}
+    assert changed == {"weights": "imagenet", "image_size": "512"}
+    columns = data["pairs"]["columns"]
+    assert columns["own"][3] == {"iterations": 7}
+    assert columns["id"][26:] == HOSTILE
+    assert data["curve"]["median"][0] == 1.0
+    assert data["curve"]["median"][-1] == pytest.approx(0.05)
+    # Each input once, however many pairs use it.
+    pictures = json.loads(re.search(r'id="pictures">(.*?)</script', page)[1])
+    assert len(pictures) == 26 + 3 + 2
+    image = Image.open(io.BytesIO(base64.b64decode(pictures[0])))
+    assert (image.format, image.size) == ("WEBP", (64, 48))
+    assert make_report(sample, {}, thumbnails=3).pictured == 3
+    assert make_report(sample, {}, thumbnails=0).pictured == 0
+
+
+def test_the_page_holds_no_credentials_and_no_markup_of_records(sample):
+    make_report(sample, {}, thumbnails=1000)
+    page = read(sample)
+    assert SECRET not in page
+    assert page.count("<script") == 3
+    assert "onerror" not in page.replace(to_json(HOSTILE[1])[1:-1], "")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_json_in_a_script_is_only_json(text):
+    shown = to_json({text: text})
+    assert json.loads(shown) == {text: text}
+    assert shown.isascii()
+    assert not set("<>&") & set(shown)
+
+
+def test_only_the_jobs_own_images_and_allowed_schemes_are_read(tmp_path):
+    (tmp_path / "secret.png").write_bytes(image_bytes(0, 48, 64))
+    output = "memory://report-test/out"
+    rows = [
+        ok_record(
+            0,
+            file_name="images/../../secret.png",
+            content_uri=str(tmp_path / "secret.png"),
+            style_uri=[],
+        ),
+        ok_record(1, content_uri=str(tmp_path / "secret.png"), style_uri=["memory://none.png"]),
+    ]
+    write_output(output, rows)
+    storage.write_bytes("memory://report-test/secret.png", image_bytes(1, 48, 64), {})
+    storage.write_bytes(f"{output}/images/pair-1.png", image_bytes(1, 48, 64), {})
+    assert make_report(output, {}, thumbnails=10).pictured == 1
+    data = data_of(read(output))
+    assert data["unreadable"] == {"scheme_not_allowed": 1, "not_found": 1}
+    assert data["pairs"]["resultPictures"] == [-1, 0]
+    make_report(output, {}, thumbnails=10, allowed=frozenset({"file"}))
+    assert data_of(read(output))["unreadable"] == {"not_found": 1}
+
+
+def test_thumbnails_keep_to_their_budget(tmp_path):
+    for index in range(40):
+        (tmp_path / f"{index}.png").write_bytes(image_bytes(index, 90, 120))
+    wanted = [Wanted(str(tmp_path / f"{index}.png"), ()) for index in range(40)]
+    allowed = frozenset({"file"})
+    every = make_thumbnails(wanted, {}, allowed)
+    assert len(every.pictures) == 40
+    some = make_thumbnails(wanted, {}, allowed, budget=every.bytes // 2)
+    assert 10 < len(some.pictures) < 30
+    assert some.bytes <= every.bytes // 2
+    assert list(some.pictures.items()) == list(every.pictures.items())[: len(some.pictures)]
+
+
+def test_of_very_many_pairs_a_fixed_sample_is_listed():
+    count = 50_000
+    keys = np.array([facts.key_of(f"pair-{index}") for index in range(count)], np.uint64)
+    ok = np.arange(count) % 100 != 0
+    losses = np.where(ok, np.arange(count, dtype=float), np.nan)
+    known = facts.Facts(keys=keys, ok=ok, losses=losses)
+    chosen = facts.choose_pairs(known)
+    assert set(keys[~ok].tolist()) <= chosen
+    assert {int(keys[1]), int(keys[count - 1])} <= chosen  # the extremes of the loss
+    assert facts.MOST_PAIRS - 2 * facts.EXTREMES <= len(chosen) <= facts.MOST_PAIRS
+    order = np.random.default_rng(0).permutation(count)
+    again = facts.Facts(keys=keys[order], ok=ok[order], losses=losses[order])
+    assert facts.choose_pairs(again) == chosen
+
+
+def test_throughput_leaves_out_the_pause_between_two_runs():
+    first = 1_700_000_000
+    times = np.array([*range(first, first + 100), *range(first + 86_400, first + 86_450)])
+    ok = np.ones(150, np.bool_)
+    ok[:10] = False
+    found = facts.throughput(facts.Facts(finished=times, ok=ok, longest_batch=1.0))
+    assert len(found["runs"]) == 2
+    assert sum(found["runs"][0]["ok"]) == 90
+    assert sum(found["runs"][0]["error"]) == 10
+    assert sum(found["runs"][1]["ok"]) == 50
+    assert sum(len(run["ok"]) for run in found["runs"]) < 60
+    assert facts.throughput(facts.Facts())["runs"] == []
+
+
+def test_a_pair_that_stopped_early_keeps_its_last_loss():
+    curves = [np.geomspace(1, 0.1, 10), np.geomspace(1, 0.1, 200)]
+    found = pairs.aggregate(curves)
+    assert found["evaluations"][0] == 1
+    assert found["evaluations"][-1] == 200
+    assert len(found["median"]) == pairs.POINTS
+    assert found["median"][-1] == found["high"][-1] == pytest.approx(0.1)
+    assert pairs.aggregate([]) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("imagenet", None), ("random", "untrained"), ("s3://b/x.pth", "from a file")]
+)
+def test_weights_that_are_not_imagenets_are_named(name, said):
+    note = describe.weights_note(name)
+    assert note is None if said is None else said in note
+
+
+def test_the_command(sample, tmp_path, capsys):
+    assert job_report.main([sample, "--thumbnails", "2"]) == 0
+    assert "30 pairs, 30 listed, 2 with thumbnails" in capsys.readouterr().out
+    assert job_report.main([str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: output: ")
+    assert "job.json does not exist" in line
+    assert job_report.main([sample, "--thumbnails", "-1"]) == 2
+    assert "thumbnails: -1 is out of range" in capsys.readouterr().err
+
+
+def test_a_report_that_fails_is_a_warning(tmp_path, capsys):
+    output = write_output(str(tmp_path), [ok_record(0, content_uri="c", style_uri=["s"])])
+    (tmp_path / "records" / "b.parquet").write_bytes(b"no parquet")
+    job = JobSettings(manifest="m.parquet", output=output)
+    assert job_report.write_report(job) is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: report.html was not written: ")
+    with pytest.raises(ReportError):
+        make_report(output, {}, thumbnails=1)
+
+
+# In the browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("the page's tests need Debian's packages chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for name in (
+        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
+        *("disable-background-networking", "disable-component-update", "window-size=1280,900"),
+        "force-prefers-reduced-motion",  # clicks do not wait for a page that scrolls softly
+        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
+        options.add_argument(f"--{name}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield opened
+    opened.quit()
+
+
+@pytest.fixture
+def page(browser, sample):
+    """The sample's report, just opened; afterwards, that nothing went wrong or out."""
+    make_report(sample, {}, thumbnails=1000)
+    browser.get("about:blank")
+    browser.get_log("performance")
+    browser.get(f"file://{sample}/report.html")
+    yield browser
+    assert browser.get_log("browser") == []
+    asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [
+        message["params"]["request"]["url"]
+        for message in asked
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+    assert any(url.startswith("file://") for url in urls), "requests were not watched"
+    others = [url for url in urls if not url.startswith(("data:", "about:blank"))]
+    assert {url.partition("#")[0] for url in others} == {f"file://{sample}/report.html"}
+
+
+def find(page, selector):
+    return page.find_elements("css selector", selector)
+
+
+def names(page) -> list[str]:
+    return [element.get_attribute("title") for element in find(page, ".card .name")]
+
+
+def choose(page, field, value):
+    """As a user's choice in a select, by its value."""
+    (option,) = find(page, f"#{field} option[value='{value}']")
+    option.click()
+
+
+def said(page) -> str:
+    return find(page, "#found")[0].text
+
+
+def test_the_page_shows_pairs_curves_and_settings(page):
+    assert page.title == "out: style transfer"
+    assert said(page) == "30 pairs"
+    assert len(names(page)) == 24
+    assert "Not ImageNet weights." in find(page, "#notices")[0].text
+    shown = page.execute_script(
+        "return [...document.images].map(i => [i.complete, i.naturalWidth, i.alt])"
+    )
+    assert all(complete and width == 64 for complete, width, _ in shown)
+    assert {alt for _, _, alt in shown} >= {"Content c1.png", "Style munch.png", "Result"}
+    assert len(find(page, "#loss-body path.line")) == 1
+    assert len(find(page, "#speed-body rect.bar")) > 5
+    assert "not_found" in find(page, "#errors-body")[0].text
+    assert "image_size" in find(page, "#settings-body")[0].text
+
+
+def test_filters_search_sort_and_paging(page):
+    choose(page, "status", "ok")
+    assert said(page) == "26 of 30 pairs"
+    assert names(page)[:3] == ["pair-0", "pair-1", "pair-2"]
+    find(page, "#next")[0].click()
+    assert names(page) == ["pair-24", "pair-25"]
+    assert said(page) == "Page 2 of 2, 26 pairs"
+    page.refresh()  # the address remembers
+    assert names(page) == ["pair-24", "pair-25"]
+    choose(page, "sort", "loss-down")
+    assert names(page)[:2] == ["pair-25", "pair-24"]
+    choose(page, "sort", "seconds-up")
+    assert names(page)[:2] == ["pair-0", "pair-5"]
+    choose(page, "label", "0")  # cat
+    assert said(page) == "13 of 30 pairs"
+    choose(page, "style", "0")  # monet
+    assert said(page) == "13 of 30 pairs"
+    find(page, "#q")[0].send_keys("PAIR-1 c1")
+    assert sorted(names(page)) == ["pair-10", "pair-16"]
+    find(page, "#q")[0].send_keys(" nothing")
+    assert said(page).startswith("No pair fits.")
+    find(page, "#reset")[0].click()
+    assert said(page) == "30 pairs"
+    choose(page, "status", "error:bad_name")
+    assert sorted(names(page)) == sorted(HOSTILE[1::2])
+
+
+def test_a_pair_is_opened_read_and_closed_by_keyboard(page):
+    from selenium.webdriver.common.keys import Keys
+
+    def press(*keys):
+        for key in keys:
+            page.switch_to.active_element.send_keys(key)
+
+    def focused(attribute):
+        return page.switch_to.active_element.get_attribute(attribute)
+
+    choose(page, "status", "ok")
+    find(page, "#sort")[0].send_keys(Keys.TAB)
+    for _ in range(10):
+        if focused("class") == "open":
+            break
+        press(Keys.TAB)
+    assert focused("data-pair") == "0"
+    press(Keys.ENTER)
+    (dialog,) = find(page, "dialog[open]")
+    assert dialog.get_attribute("aria-labelledby") == focused("id") == "detail-name"
+    assert page.switch_to.active_element.text == "pair-0"
+    press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert page.switch_to.active_element.text == "pair-3"
+    assert "iterations = 7" in dialog.text
+    assert "Loss from 5 to 0.25 in 30 evaluations" in dialog.text
+    assert len(find(page, "dialog path.line")) == 1
+    for _ in range(6):
+        if focused("type") == "range":
+            break
+        press(Keys.TAB)
+    assert focused("aria-label")
+    press(Keys.END)
+    (compare,) = find(page, ".compare")
+    assert "--cut: 100%" in compare.get_attribute("style")
+    press(Keys.ESCAPE)
+    assert find(page, "dialog[open]") == []
+    assert focused("data-pair") == "3"
+
+
+def test_what_records_say_is_text(page):
+    choose(page, "status", "error")
+    assert sorted(names(page)) == sorted(HOSTILE)
+    for card in range(4):
+        find(page, ".open")[card].click()
+        (dialog,) = find(page, "dialog[open]")
+        assert find(page, "#detail-name")[0].get_property("textContent") in HOSTILE
+        assert "host/x.png" in dialog.text
+        find(page, ".close")[0].click()
+    assert page.execute_script("return window.hacked") is None
+    assert find(page, "img[src='x']") == []
+    labels = page.execute_script("return [...document.querySelectorAll('#label option')].length")
+    assert labels == 1 + 2 + len(HOSTILE)
+
+
+def test_light_and_dark(page):
+    def paper():
+        colour = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+        return sum(map(int, re.findall(r"\d+", colour)[:3]))
+
+    scheme = {"name": "prefers-color-scheme", "value": "dark"}
+    light = paper()
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    dark = paper()
+    assert dark < 120 < 600 < light
+    find(page, "input[value=light] + span")[0].click()
+    assert paper() == light
+    page.refresh()
+    assert paper() == light, "the choice is kept"
+    find(page, "input[value=auto] + span")[0].click()
+    assert paper() == dark
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_a_job_that_has_just_begun(browser, tmp_path):
+    write_output(str(tmp_path), [], rows=7)
+    assert make_report(str(tmp_path), {}, thumbnails=10).pairs == 0
+    browser.get(f"file://{tmp_path}/report.html")
+    assert "0 of 7 pairs are recorded." in find(browser, "#notices")[0].text
+    assert browser.get_log("browser") == []
+
+
+def test_ten_thousand_pairs(browser, tmp_path, record_property):
+    count = 10_000
+    for seed in range(20):
+        (tmp_path / f"{seed}.png").write_bytes(image_bytes(seed, 48, 64))
+    rows = []
+    for index in range(count):
+        uris = {
+            "content_uri": str(tmp_path / f"{index % 20}.png"),
+            "style_uri": [f"/somewhere/paintings/{index % 500:05d}.jpg"],
+        }
+        file = f"images/{index % 20}.png"
+        rows.append(ok_record(index, file_name=file, label=f"class-{index % 1000}", **uris))
+    for index in range(20):
+        path = str(tmp_path / "out" / "images" / f"{index}.png")
+        storage.write_bytes(path, image_bytes(index, 48, 64), {})
+    made = make_report(write_output(str(tmp_path / "out"), rows), {}, thumbnails=100)
+    assert made.listed == count
+    assert made.bytes < 8_000_000
+    browser.get(f"file://{tmp_path}/out/report.html")
+    assert said(browser) == "10,000 pairs"
+    timed = (
+        "const start = performance.now(); const field = document.getElementById(arguments[0]);"
+        "field.value = arguments[1];"
+        "const kind = field.id === 'q' ? 'input' : 'change';"
+        "field.dispatchEvent(new Event(kind, {bubbles: true}));"
+        "return performance.now() - start"
+    )
+    for field, value in (("q", "pair-99"), ("q", ""), ("sort", "loss-down"), ("label", "7")):
+        record_property(f"{field} {value}", browser.execute_script(timed, field, value))
+    assert said(browser) == "10 of 10,000 pairs"
+    assert names(browser)[0] == "pair-9007"
+    assert browser.get_log("browser") == []
