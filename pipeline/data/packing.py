@@ -16,12 +16,14 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.data import records, shards, storage
 from pipeline.data.errors import RowError
@@ -33,6 +35,12 @@ FORMATS = ("webdataset", "parquet")
 
 INDEX, CLASSES = "index.json", "classes.json"
 
+UNNAMED = {"webdataset": "", "parquet": "train"}
+"""The split of pairs without one: Hugging Face has no data without."""
+
+CHUNK = 65_536
+"""Records of one table of ``ok_records``."""
+
 COLUMNS = (*shards.FIELDS, "file_name", "split", "bytes", "sha256")
 """What packing reads of a record. If any of it changes, the shards are made anew."""
 
@@ -43,11 +51,24 @@ SHARD_NAMES = {
 
 
 @dataclass(frozen=True)
+class Part:
+    """What goes into one shard: the pairs of a split with ``first <= place <= last``.
+
+    ``name`` is the shard's, relative to the format's folder; ``split`` is empty where pairs have
+    none.
+    """
+
+    name: str
+    split: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
 class Packing:
     """How the ok records of an output become shards of about ``shard_bytes``.
 
-    ``starts`` has for each split the place in the order at which each shard begins, but for the
-    first. ``digest`` stands for all that is packed.
+    ``digest`` stands for all that is packed.
     """
 
     format: str
@@ -55,21 +76,7 @@ class Packing:
     samples: int
     digest: str
     classes: dict[str, int]
-    starts: dict[str | None, npt.NDArray[np.uint64]]
-
-    @property
-    def shards(self) -> int:
-        """How many there are."""
-        return sum(len(starts) + 1 for starts in self.starts.values())
-
-    def shard_of(self, row: Mapping[str, Any]) -> str:
-        """The name of the shard that a record goes to, relative to the format's folder."""
-        split = split_of(row, self.format)
-        starts = self.starts[split]
-        number = int(np.searchsorted(starts, np.uint64(place_of(row["pair_id"])), side="right"))
-        if self.format == "parquet":
-            return f"data/{split}-{number:05d}-of-{len(starts) + 1:05d}.parquet"
-        return f"{number:06d}.tar" if split is None else f"{split}-{number:06d}.tar"
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Shard:
     """A line of the index. ``bytes`` and ``sha256`` are the file's."""
 
     name: str
-    split: str | None
+    split: str
     samples: int
     bytes: int
     sha256: str
@@ -118,8 +125,8 @@ def plan(output: str, form: str, shard_bytes: int, options: storage.StorageOptio
     Every label counts as a class, also where all of its pairs failed: a retry must not renumber
     the others.
     """
-    places: dict[str | None, array.array[int]] = {}
-    sizes: dict[str | None, array.array[int]] = {}
+    places: dict[str, array.array[int]] = {}
+    sizes: dict[str, array.array[int]] = {}
     digests = array.array("Q")
     labels: set[str] = set()
     for row in records.iterate(output, options, [*COLUMNS, "status"]):
@@ -127,18 +134,61 @@ def plan(output: str, form: str, shard_bytes: int, options: storage.StorageOptio
             labels.add(row["label"])
         if row["status"] != "ok":
             continue
-        split = split_of(row, form)
+        split = row["split"] or UNNAMED[form]
         places.setdefault(split, array.array("Q")).append(place_of(row["pair_id"]))
         sizes.setdefault(split, array.array("Q")).append(row["bytes"])
         digests.append(_hash(json.dumps([row[name] for name in COLUMNS])))
     classes = shards.class_indices(labels)
     digest = hashlib.sha256(json.dumps([COLUMNS, classes]).encode())
     digest.update(np.sort(np.asarray(digests, np.uint64)).tobytes())
-    starts = {
-        split: cut(np.asarray(places[split], np.uint64), np.asarray(sizes[split]), shard_bytes)
-        for split in places
-    }
-    return Packing(form, shard_bytes, len(digests), digest.hexdigest(), classes, starts)
+    parts: list[Part] = []
+    for split in sorted(places):
+        starts = cut(np.asarray(places[split], np.uint64), np.asarray(sizes[split]), shard_bytes)
+        parts += _parts(form, split, [0, *starts.tolist(), 2**64])
+    return Packing(form, shard_bytes, len(digests), digest.hexdigest(), classes, tuple(parts))
+
+
+def _parts(form: str, split: str, bounds: list[int]) -> Iterator[Part]:
+    count = len(bounds) - 1
+    for number in range(count):
+        name = f"{split}-{number:06d}.tar" if split else f"{number:06d}.tar"
+        if form == "parquet":
+            name = f"data/{split}-{number:05d}-of-{count:05d}.parquet"
+        yield Part(name, split, bounds[number], bounds[number + 1] - 1)
+
+
+def ok_records(output: str, form: str, options: storage.StorageOptions) -> Iterator[pa.Table]:
+    """``COLUMNS`` of the ok records and their ``place``, ordered by it, ``CHUNK`` or so at a time.
+
+    ``split`` is as in ``Part``.
+    """
+    waiting: list[pa.RecordBatch] = []
+    for batch in records.batches(output, options, list(COLUMNS), "ok"):
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= CHUNK:
+            yield _in_order(waiting, form)
+            waiting = []
+    if waiting:
+        yield _in_order(waiting, form)
+
+
+def _in_order(batches: list[pa.RecordBatch], form: str) -> pa.Table:
+    table = pa.Table.from_batches(batches)
+    places = pa.array(map(place_of, table["pair_id"].to_pylist()), pa.uint64())
+    splits = pc.fill_null(table["split"], UNNAMED[form])
+    table = table.set_column(table.schema.get_field_index("split"), "split", splits)
+    return table.append_column("place", places).sort_by(
+        [("place", "ascending"), ("pair_id", "ascending")]
+    )
+
+
+def select(table: pa.Table, part: Part) -> pa.Table:
+    """The rows of a table of ``ok_records`` that belong to a part."""
+    places = table["place"].to_numpy()
+    begin = int(np.searchsorted(places, np.uint64(part.first), side="left"))
+    end = int(np.searchsorted(places, np.uint64(part.last), side="right"))
+    some = table.slice(begin, end - begin)
+    return some.filter(pc.equal(some["split"], part.split))
 
 
 def cut(
@@ -181,9 +231,12 @@ def read_index(folder: str, options: storage.StorageOptions) -> Index | None:
         ) from error
 
 
-def has_index(output: str, form: str, options: storage.StorageOptions) -> bool:
-    """Whether a job has been at work in a format's folder."""
-    return storage.exists(storage.join(output, form, INDEX), options)
+def own_index(output: str, form: str, options: storage.StorageOptions) -> Index | None:
+    """As ``read_index``, and None where it raises: then the folder is somebody else's."""
+    try:
+        return read_index(storage.join(output, form), options)
+    except RowError:
+        return None
 
 
 def write_index(folder: str, index: Index, options: storage.StorageOptions) -> None:
@@ -216,14 +269,8 @@ def refuse_foreign(output: str, form: str, options: storage.StorageOptions) -> N
         RowError: it cannot be read.
     """
     folder = storage.join(output, form)
-    if storage.sizes(folder, options) and not has_index(output, form, options):
+    if storage.sizes(folder, options) and own_index(output, form, options) is None:
         raise SettingError(
             f"format: {storage.redact(folder)} holds files but no {INDEX} of an earlier job, so "
             "nothing there is replaced; choose another output"
         )
-
-
-def split_of(row: Mapping[str, Any], form: str) -> str | None:
-    """The split whose shards a record goes to."""
-    # Hugging Face calls a split without a name train.
-    return "train" if row["split"] is None and form == "parquet" else row["split"]

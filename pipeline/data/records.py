@@ -91,13 +91,14 @@ def iterate(
     output: str, options: storage.StorageOptions, columns: list[str], status: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """Records as dictionaries, a batch in memory at a time."""
-    for batch in _batches(output, options, columns, status):
+    for batch in batches(output, options, columns, status):
         yield from batch.to_pylist()
 
 
-def _batches(
+def batches(
     output: str, options: storage.StorageOptions, columns: list[str], status: str | None = None
 ) -> Iterator[pa.RecordBatch]:
+    """Columns of all records, or of those with a status, as they lie in their files."""
     dataset = records_dataset(output, options)
     if dataset is None:
         return
@@ -133,7 +134,7 @@ def close(
     hashes = [np.empty(0, dtype=np.int64)]
     with _ImageLists() as lists:
         columns = ["status", "error_class", "bytes", *METADATA, *MEANS[3:], *SECONDS]
-        for batch in _batches(output, options, columns):
+        for batch in batches(output, options, columns):
             rows = batch.to_pylist()
             hashes.append(hash_ids(row["pair_id"] for row in rows))
             status.update(row["status"] for row in rows)

@@ -301,7 +301,7 @@ def _check_top(
     output: str, ours: set[str], options: storage.StorageOptions, verdict: Verdict
 ) -> None:
     fs, path = storage.filesystem(output, options)
-    shards = {form for form in packing.FORMATS if packing.has_index(output, form, options)}
+    shards = {form for form in packing.FORMATS if packing.own_index(output, form, options)}
     known = {*ours, *shards, lease.LEASE, "report.html"}
     for entry in sorted(fs.ls(path, detail=False)):
         name = entry.rstrip("/").rpartition("/")[2]

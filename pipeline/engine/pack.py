@@ -1,7 +1,7 @@
 """Shards for training, made on Ray from a finished output's records and images.
 
-The image files stay: they and their records are what a job resumes from. Ray Data's tasks deal the
-records out and write the shards; the driver keeps the index. A packing that was killed is made
+The image files stay: they and their records are what a job resumes from. Ray Data's tasks write the
+shards, the driver their index. A packing that was killed is made
 again from the start by the next run.
 """
 
@@ -11,17 +11,15 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pyarrow as pa
+import ray
 import ray.data
 from tqdm import tqdm
 
-from pipeline.data import packing, records, storage
+from pipeline.data import packing, storage
 from pipeline.data.errors import RowError
 from pipeline.engine import cluster, flow
-from pipeline.engine.pack_tasks import deal, write_shard
+from pipeline.engine.pack_tasks import write_shards
 from pipeline.settings import JobSettings
-
-MOST_PARTITIONS = 200
-"""Parts into which the records are dealt at once; each holds the records of some shards."""
 
 
 class PackError(RuntimeError):
@@ -85,14 +83,14 @@ def _write(
     folder = storage.join(output, packed.format)
     packing.write_index(folder, packing.Index(packed.format, packed.shard_bytes), options)
     print(
-        f"packing {packed.samples} images into {packed.shards} shards below "
+        f"packing {packed.samples} images into {len(packed.parts)} shards below "
         f"{storage.redact(folder)}",
         file=sys.stderr,
     )
     lines = tqdm(
         _write_shards(packed, output, verbose, options) if packed.samples else (),
         "shards",
-        total=packed.shards,
+        total=len(packed.parts),
         disable=None,  # but on a terminal
     )
     made = []
@@ -118,17 +116,15 @@ def _write_shards(
     cluster.start_ray(verbose)
     settings = flow.ray_data_settings(verbose)
     settings.checkpoint_config = None  # a job's: it would pass over all pairs that are done
-    files = records.committed_files(output, options)
-    named = ray.data.from_items([{"file": file} for file in files])
-    dataset = named.map_batches(
-        functools.partial(deal, packed=packed, options=options),
+    # In the object store, which spills: the driver may be small, and records are millions.
+    tables = packing.ok_records(output, packed.format, options)
+    chunks = [ray.put(table) for table in tables]
+    parts = ray.data.from_items([{"part": number} for number in range(len(packed.parts))])
+    written = parts.map_batches(
+        functools.partial(
+            write_shards, packed=packed, chunks=chunks, output=output, options=options
+        ),
         batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=flow.IO_CPUS,
-    )
-    grouped = dataset.groupby("shard", num_partitions=min(packed.shards, MOST_PARTITIONS))
-    written = grouped.map_groups(
-        functools.partial(write_shard, packed=packed, output=output, options=options),
         batch_format="pyarrow",
         num_cpus=1,
     )
@@ -138,7 +134,7 @@ def _write_shards(
 
 def _say_if_stale(output: str, form: str, options: storage.StorageOptions) -> None:
     folder = storage.join(output, form)
-    index = packing.read_index(folder, options)
+    index = packing.own_index(output, form, options)
     if index is None:
         return
     packed = packing.plan(output, form, index.shard_bytes, options)

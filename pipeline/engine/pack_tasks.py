@@ -1,25 +1,22 @@
-"""What Ray Data's tasks do in packing: deal records out to shards, write shards.
+"""What Ray Data's tasks do in packing: gather the records of a shard and write it.
 
 Apart from ``pack``, which brings in torch: that would cost each task's process seconds and hundreds
 of MB.
 """
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
+import ray
 
-from pipeline.data import images, packing, records, shards, storage
+from pipeline.data import images, packing, shards, storage
 from pipeline.data.errors import RowError
 
 THREADS = 16
 """Images of a shard that are fetched at once."""
-
-DEALT = pa.schema(
-    [*(records.RECORD_SCHEMA.field(name) for name in packing.COLUMNS), ("shard", pa.string())]
-)
 
 WRITTEN = pa.schema(
     [
@@ -34,33 +31,42 @@ WRITTEN = pa.schema(
 """A line of the index for each shard; where ``fault`` says why, there is no such shard."""
 
 
-def deal(files: pa.Table, packed: packing.Packing, options: storage.StorageOptions) -> pa.Table:
-    """Files of records -> their ok records, each with the shard that it goes to."""
-    rows: list[dict[str, Any]] = []
-    for file in files["file"].to_pylist():
-        found = storage.read_table(file, options).select([*packing.COLUMNS, "status"]).to_pylist()
-        rows += [{**row, "shard": packed.shard_of(row)} for row in found if row["status"] == "ok"]
-    return pa.Table.from_pylist(rows, schema=DEALT)
+def write_shards(
+    numbers: pa.Table,
+    packed: packing.Packing,
+    chunks: list[Any],
+    output: str,
+    options: storage.StorageOptions,
+) -> Iterator[pa.Table]:
+    """Numbers of parts -> their shards, written, and a row of ``WRITTEN`` for each.
+
+    Args:
+        numbers: in column ``part``.
+        chunks: references to the tables of ``packing.ok_records``, which each node fetches once.
+    """
+    for number in numbers["part"].to_pylist():
+        part = packed.parts[number]
+        mine = [packing.select(ray.get(chunk), part).to_pylist() for chunk in chunks]
+        rows = sorted(itertools.chain(*mine), key=lambda row: (row["place"], row["pair_id"]))
+        line = _write_shard(rows, part, packed, output, options)
+        yield pa.Table.from_pylist([line], schema=WRITTEN)
 
 
-def write_shard(
-    table: pa.Table, packed: packing.Packing, output: str, options: storage.StorageOptions
-) -> pa.Table:
-    """All records of one shard -> the shard, written, and its line of the index."""
-    rows = sorted(
-        table.to_pylist(), key=lambda row: (packing.place_of(row["pair_id"]), row["pair_id"])
-    )
-    name = rows[0]["shard"]
-    split = packing.split_of(rows[0], packed.format)
-    line: dict[str, Any] = {"name": name, "split": split, "samples": len(rows)}
+def _write_shard(
+    rows: list[dict[str, Any]],
+    part: packing.Part,
+    packed: packing.Packing,
+    output: str,
+    options: storage.StorageOptions,
+) -> dict[str, Any]:
+    line: dict[str, Any] = {"name": part.name, "split": part.split, "samples": len(rows)}
     write = shards.write_tar if packed.format == "webdataset" else shards.write_parquet
     try:
         data = write(_samples(rows, output, options), packed.classes)
-        storage.write_bytes(storage.join(output, packed.format, name), data, options)
-        line |= {"bytes": len(data), "sha256": images.sha256(data)}
+        storage.write_bytes(storage.join(output, packed.format, part.name), data, options)
     except RowError as error:
-        line["fault"] = str(error)
-    return pa.Table.from_pylist([line], schema=WRITTEN)
+        return line | {"fault": str(error)}
+    return line | {"bytes": len(data), "sha256": images.sha256(data)}
 
 
 def _samples(
@@ -83,5 +89,5 @@ def _samples(
 
     left = iter(rows)
     with ThreadPoolExecutor(THREADS) as pool:
-        while some := list(islice(left, THREADS)):
+        while some := list(itertools.islice(left, THREADS)):
             yield from pool.map(fetch, some)

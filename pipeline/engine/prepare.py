@@ -167,7 +167,7 @@ def clear_output(output: str, source: str, options: storage.StorageOptions) -> N
         SettingError: the manifest ``source`` lies in what would be deleted.
     """
     folders = [storage.join(output, name) for name in RESULTS]
-    shards = [form for form in packing.FORMATS if packing.has_index(output, form, options)]
+    shards = [form for form in packing.FORMATS if packing.own_index(output, form, options)]
     folders += [storage.join(output, form) for form in shards]
     for folder in folders:
         if f"{source}/".startswith(f"{folder}/"):

@@ -118,6 +118,17 @@ def test_shards_are_about_equal_and_none_is_empty(sizes, shard_bytes, counts):
         assert max(np.bincount(dealt, sizes)) < shard_bytes + max(sizes)
 
 
+def dealt(output, packed) -> dict[str, list[str]]:
+    """The pair_ids in each shard, in their order."""
+    tables = list(packing.ok_records(output, packed.format, {}))
+    return {
+        part.name: [
+            row["pair_id"] for table in tables for row in packing.select(table, part).to_pylist()
+        ]
+        for part in packed.parts
+    }
+
+
 def test_every_ok_record_has_its_shard_whatever_file_it_is_in(tmp_path):
     rows = [record(f"p{index}", split="train" if index % 4 else "val") for index in range(40)]
     failed = record("f", status="error", label="emu", error_class="not_found")
@@ -127,29 +138,35 @@ def test_every_ok_record_has_its_shard_whatever_file_it_is_in(tmp_path):
     for part in range(4):
         write_records(other, [*rows, failed, odd][::-1][part::4], str(part))
     plans = [packing.plan(output, "webdataset", 500, {}) for output in (one, other)]
-    assert plans[0].digest == plans[1].digest
-    assert (plans[0].samples, plans[0].shards) == (40, 8)
+    assert plans[0] == plans[1]
+    assert plans[0].samples == 40
     assert plans[0].classes == {"cat": 0, "emu": 1}
-    dealt = [[plan.shard_of(row) for row in rows] for plan in plans]
-    assert dealt[0] == dealt[1]
-    names = {f"train-{i:06d}.tar" for i in range(6)} | {"val-000000.tar", "val-000001.tar"}
-    assert set(dealt[0]) == names
+    found = dealt(one, plans[0])
+    assert found == dealt(other, plans[0])
+    names = [f"train-{number:06d}.tar" for number in range(6)]
+    assert list(found) == [*names, "val-000000.tar", "val-000001.tar"]
+    assert [len(ids) for ids in found.values()] == [5] * 8
+    train = [row["pair_id"] for row in rows if row["split"] == "train"]
+    in_order = sorted(train, key=packing.place_of)
+    assert [pair_id for name in names for pair_id in found[name]] == in_order != train
     parquet = packing.plan(one, "parquet", 10**6, {})
-    assert {parquet.shard_of(row) for row in rows} == {
-        "data/train-00000-of-00001.parquet", "data/val-00000-of-00001.parquet",
-    }  # fmt: skip
+    assert {name: len(ids) for name, ids in dealt(one, parquet).items()} == {
+        "data/train-00000-of-00001.parquet": 30,
+        "data/val-00000-of-00001.parquet": 10,
+    }
     assert parquet.digest == plans[0].digest
-    write_records(other, [{**row, "total_loss": 4.0} for row in rows[:1]], "0")
-    assert packing.plan(other, "parquet", 10**6, {}).digest != plans[0].digest
+    write_records(one, [{**rows[0], "total_loss": 4.0}, *rows[1:], failed, odd])
+    assert packing.plan(one, "parquet", 10**6, {}).digest != plans[0].digest
 
 
 def test_pairs_without_a_split(tmp_path):
     write_records(str(tmp_path), [record("a"), record("b", split="train")])
     tar = packing.plan(str(tmp_path), "webdataset", 1000, {})
-    assert tar.shard_of(record("a")) == "000000.tar"
+    assert dealt(str(tmp_path), tar) == {"000000.tar": ["a"], "train-000000.tar": ["b"]}
     parquet = packing.plan(str(tmp_path), "parquet", 1000, {})
-    assert parquet.shards == 1
-    assert parquet.shard_of(record("a")) == "data/train-00000-of-00001.parquet"
+    (ids,) = dealt(str(tmp_path), parquet).values()
+    assert sorted(ids) == ["a", "b"]
+    assert packing.plan(str(tmp_path / "none"), "parquet", 1000, {}).parts == ()
 
 
 def test_an_index_says_what_must_be_there_and_what_is_stale(tmp_path):
