@@ -34,6 +34,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     from ray.exceptions import RayError
 
     from pipeline.engine.job import JobError, run_job
+    from pipeline.engine.pack import PackError
 
     try:
         summary = run_job(style, job)
@@ -41,6 +42,9 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     except JobError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except PackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped; what is recorded stays, the same command does the rest", file=sys.stderr)
         return 130
@@ -67,6 +71,9 @@ def print_summary(summary: dict[str, Any], output: str) -> None:
         if summary[fault]:
             print(f"  {fault}: {summary[fault]} records; run the same command again")
     print(f"images, records and summary.json lie in {output}")
+    packed = summary.get("packed")
+    if packed:
+        print(f"{packed['samples']} images in {packed['shards']} shards lie in {packed['folder']}")
     if summary["error"]:
         print("records with status 'error' say why; --retry-errors does these pairs again")
 

@@ -223,8 +223,25 @@ class JobSettings:
     )
     style_cache: int = setting(64, "style targets that an actor keeps", low=1, high=100_000)
 
-    format: Literal["png", "jpg", "webp"] = setting("png", "file format of the results")
+    image_format: Literal["png", "jpg", "webp"] = setting("png", "file format of the images")
     quality: int = setting(95, "quality of jpg and webp", low=1, high=100)
+    embed_metadata: bool = setting(
+        False,
+        "write into each image how it was made (inputs, settings, losses, weights): PNG text, or "
+        "EXIF of jpg and webp",
+    )
+    format: Literal["files", "webdataset", "parquet"] = setting(
+        "files",
+        "what is made for training once all pairs are done: the image files alone, or beside them "
+        "tar shards in webdataset/, or Parquet shards in parquet/",
+    )
+    shard_size: float = setting(
+        256.0,
+        "image bytes of a shard, about; each packing task holds a shard in memory",
+        low=0.01,
+        high=4096,
+        unit="MB",
+    )
     max_pixels: int = setting(
         100_000_000, "largest image that is decoded", low=1024, high=2**31, unit="px"
     )

@@ -2,13 +2,14 @@
 
 import hashlib
 import io
+import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from pipeline.data import bombs
 from pipeline.data.errors import RowError
@@ -21,6 +22,9 @@ SMALLEST = 16
 
 MULTIPLE = 16
 """Sides are rounded to it: VGG-19 halves four times, and equal shapes can share a batch."""
+
+MOST_TEXT = 60_000
+"""Bytes of what is written into an image about itself: a JPEG's EXIF ends at 64 KiB."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
 """What is opened; MPO by way of JPEG. Pillow knows more, some of it by way of other programs."""
@@ -185,21 +189,44 @@ def resize(image: Image.Image, size: tuple[int, int]) -> Pixels:
     return np.asarray(resized, dtype=np.uint8)
 
 
-def encode(pixels: Pixels, file_format: str, quality: int) -> bytes:
+def encode(
+    pixels: Pixels, file_format: str, quality: int, origin: Mapping[str, Any] | None = None
+) -> bytes:
     """A PNG, JPEG or WebP file of (H, W, 3) pixels.
 
     Args:
         file_format: ``png``, ``jpg`` or ``webp``.
         quality: 1 to 100, of jpg and webp.
+        origin: how the image was made, to be written into it as JSON: PNG text ``Description``,
+            EXIF ``ImageDescription`` of jpg and webp. Its ``software`` is named apart as well.
     """
     options: dict[str, Any] = {"format": "PNG", "compress_level": 4}
     if file_format == "jpg":
         options = {"format": "JPEG", "quality": quality, "subsampling": 0}
     if file_format == "webp":
         options = {"format": "WEBP", "quality": quality}
+    if origin is not None:
+        options |= _embedded(origin, file_format)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, **options)
     return buffer.getvalue()
+
+
+def _embedded(origin: Mapping[str, Any], file_format: str) -> dict[str, Any]:
+    """Pillow's options that put ``origin`` into a file; entries too long for EXIF are left out."""
+    told = dict(origin)
+    while len(text := json.dumps(told)) > MOST_TEXT:
+        del told[max(told, key=lambda name: len(json.dumps(told[name])))]
+    software = str(told.get("software", ""))
+    if file_format == "png":
+        info = PngImagePlugin.PngInfo()
+        info.add_text("Software", software)
+        info.add_text("Description", text)
+        return {"pnginfo": info}
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = software
+    exif[ExifTags.Base.ImageDescription] = text
+    return {"exif": exif}
 
 
 def sha256(data: bytes) -> str:

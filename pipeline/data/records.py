@@ -13,6 +13,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from pipeline.data import storage
+from pipeline.data.rows import is_name
 
 RECORD_SCHEMA = pa.schema(
     [
@@ -94,14 +95,15 @@ def iterate(
     output: str, options: storage.StorageOptions, columns: list[str], status: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """Records as dictionaries, a batch in memory at a time."""
-    for batch in _batches(output, options, columns, status):
+    for batch in batches(output, options, columns, status):
         for start in range(0, len(batch), ROWS_AT_ONCE):
             yield from batch.slice(start, ROWS_AT_ONCE).to_pylist()
 
 
-def _batches(
+def batches(
     output: str, options: storage.StorageOptions, columns: list[str], status: str | None = None
 ) -> Iterator[pa.RecordBatch]:
+    """Columns of all records, or of those with a status, as they lie in their files."""
     dataset = records_dataset(output, options)
     if dataset is None:
         return
@@ -126,17 +128,18 @@ def close(
     """One pass over all records: add them up, and list the ok images beside themselves.
 
     The lists are ``metadata.parquet`` files of each split, as Hugging Face's imagefolder wants
-    them. Returns counts, mean losses, seconds by stage and errors by class; and the hashes of all
-    ids.
+    them. Returns counts, mean losses, seconds by stage, errors by class and the ``lost_classes``,
+    of which no image was made; and the hashes of all ids.
     """
     status: Counter[str] = Counter()
+    classes: dict[str, bool] = {}  # SPLIT/LABEL: whether there is an image
     errors: Counter[str] = Counter()
     sums = dict.fromkeys((*MEANS, *SECONDS), 0.0)
     size = 0
     hashes = [np.empty(0, dtype=np.int64)]
     with _ImageLists() as lists:
         columns = ["status", "error_class", "bytes", *METADATA, *MEANS[3:], *SECONDS]
-        for batch in _batches(output, options, columns):
+        for batch in batches(output, options, columns):
             rows = batch.to_pylist()
             hashes.append(hash_ids(row["pair_id"] for row in rows))
             status.update(row["status"] for row in rows)
@@ -144,6 +147,11 @@ def close(
             size += sum(row["bytes"] or 0 for row in rows)
             for name in sums:
                 sums[name] += sum(row[name] or 0.0 for row in rows)
+            for row in rows:
+                parts = [part for part in (row["split"], row["label"]) if part is not None]
+                if row["label"] is not None and all(map(is_name, parts)):
+                    name = "/".join(parts)
+                    classes[name] = classes.get(name, False) or row["status"] == "ok"
             lists.add([row for row in rows if row["status"] == "ok"])
     for split, data in lists.files.items():
         parts = [part for part in (IMAGES, split, "metadata.parquet") if part]
@@ -154,6 +162,7 @@ def close(
         "ok": done,
         "error": status["error"],
         "errors_by_class": dict(errors.most_common()),
+        "lost_classes": sorted(name for name, kept in classes.items() if not kept),
         "image_bytes": size,
         "mean": {name: sums[name] / done if done else None for name in MEANS},
         "seconds": {name.removesuffix("_seconds"): sums[name] for name in SECONDS},

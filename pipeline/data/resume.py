@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data import records, storage
+from pipeline.data import packing, records, storage
 
 JOURNAL = "__retry__.parquet"
 THREADS = 32
@@ -23,7 +23,7 @@ def repair(output: str, options: storage.StorageOptions) -> None:
 
     Doing it twice does no harm: a kill in between is mended by the next run's call.
     """
-    for name in (records.IMAGES, records.RECORDS):
+    for name in (records.IMAGES, records.RECORDS, *packing.FORMATS):
         storage.delete_leftovers(storage.join(output, name), options)
     _drop_stale_marks(output, options)
     _finish_forgetting(output, options)

@@ -9,7 +9,7 @@ import os
 import posixpath
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs")
 
 LEFTOVER = ".writing"
 """The ending of a local file that is not complete; a killed process leaves it behind."""
+
+CHUNK = 2**23
+"""Bytes that ``read_chunks`` asks for at a time."""
 
 S3_DEFAULTS: Mapping[str, Any] = {
     "config_kwargs": {
@@ -134,15 +137,34 @@ def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> by
         else:
             with fs.open(path, "rb", cache_type="none") as file:
                 data = file.read(most + 1)
-    except FileNotFoundError as error:
-        raise RowError("not_found", f"{redact(uri)}: does not exist") from error
-    except PermissionError as error:
-        raise RowError("access_denied", f"{redact(uri)}: access denied: {reason(error)}") from error
     except Exception as error:  # each file system raises its own kinds
-        raise RowError("read_failed", f"{redact(uri)}: cannot be read: {reason(error)}") from error
+        raise _read_error(uri, error) from error
     if most is not None and len(data) > most:
         raise RowError("file_too_large", f"{redact(uri)}: more than max_bytes = {most} bytes")
     return data
+
+
+def _read_error(uri: str, error: Exception) -> RowError:
+    if isinstance(error, FileNotFoundError):
+        return RowError("not_found", f"{redact(uri)}: does not exist")
+    if isinstance(error, PermissionError):
+        return RowError("access_denied", f"{redact(uri)}: access denied: {reason(error)}")
+    return RowError("read_failed", f"{redact(uri)}: cannot be read: {reason(error)}")
+
+
+def read_chunks(uri: str, options: StorageOptions) -> Iterator[bytes]:
+    """The whole object, some MB in memory at a time.
+
+    Raises:
+        RowError: ``not_found``, ``access_denied`` or ``read_failed``.
+    """
+    try:
+        fs, path = filesystem(uri, options)
+        with fs.open(path, "rb", cache_type="none") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except Exception as error:
+        raise _read_error(uri, error) from error
 
 
 def write_bytes(uri: str, data: bytes, options: StorageOptions) -> None:
@@ -271,6 +293,29 @@ def list_files(uri: str, options: StorageOptions, suffix: str = "") -> list[str]
     found = [name for name in fs.find(path) if name.endswith(suffix)]
     visible = [name for name in sorted(found) if not name.rpartition("/")[2].startswith(".")]
     return [fs.unstrip_protocol(name) if scheme_of(uri) != "file" else name for name in visible]
+
+
+def sizes(uri: str, options: StorageOptions) -> dict[str, int]:
+    """Bytes of every file below a directory, hidden ones too, by name relative to the directory.
+
+    Empty if there is no such directory.
+
+    Raises:
+        RowError: ``access_denied`` or ``read_failed``.
+    """
+    try:
+        fs, path = filesystem(uri, options)
+        found = fs.find(path, detail=True)
+    except Exception as error:
+        raise _read_error(uri, error) from error
+    folder = f"{path.rstrip('/')}/"
+    return {name.removeprefix(folder): info["size"] for name, info in sorted(found.items())}
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file was left by a writer that was killed: hidden, so nobody takes it for whole."""
+    last = name.rpartition("/")[2]
+    return last.startswith(".") and last.endswith(LEFTOVER)
 
 
 def delete_leftovers(uri: str, options: StorageOptions) -> None:

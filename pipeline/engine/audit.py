@@ -16,6 +16,11 @@ manifest and adds up. Nothing is written. A fault has one of these names:
 ``unreadable_image``        it is as recorded, but does not open
 ``wrong_size``              it has another width or height than recorded
 ``shared_image``            two pairs' records name one image
+``unreadable_index``        an index.json of shards is none of ours, or cannot be read
+``unfinished_shards``       a run that was to make shards was killed, or is at it
+``stale_shards``            the shards were made from other ok records than there are now
+``missing_shard``           a shard that the index names is not there
+``wrong_shard``             it has another length or digest than the index says
 ``foreign_file``            no part of the output
 ``checkpoint_without_record``, ``record_without_checkpoint``, ``unreadable_checkpoint``
                             Ray Data's checkpoint says otherwise than the records
@@ -39,11 +44,11 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from pipeline.data import lease, records, resume, storage
+from pipeline.data import lease, packing, records, resume, storage
 from pipeline.data import manifest as manifests
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
-from pipeline.engine import cluster, flow, prepare
+from pipeline.engine import audit_shards, cluster, flow, prepare
 from pipeline.engine.audit_tasks import check_images, read_records, row_key
 from pipeline.engine.stages import row_settings
 from pipeline.settings import ROW_OVERRIDES, JobSettings, SettingError, StyleSettings
@@ -130,7 +135,11 @@ def run_audit(job: JobSettings) -> Verdict:
         expected = _expect(planned(), style, base, manifest.shown)
         verdict = Verdict(len(expected.ids))
 
-        ours = {*prepare.RESULTS, prepare.PLAN, records.JOB, records.SUMMARY, records.REPORT}
+        ours = {
+            *(*prepare.RESULTS, prepare.PLAN, resume.JOURNAL),
+            *(records.JOB, records.SUMMARY, records.REPORT),
+        }
+        shards = audit_shards.compare_listings(output, options, verdict.add)
         with _listing(output):
             files = records.committed_files(output, options)
             _check_top(output, ours, options, verdict)
@@ -142,6 +151,8 @@ def run_audit(job: JobSettings) -> Verdict:
             try:
                 for row in _checked(files, output, options, base, job.verbose):
                     _compare(row, expected, seen, verdict)
+                for fault, what in audit_shards.wrong_shards(shards, output, options):
+                    verdict.add(fault, what)
             finally:
                 if started_here:
                     ray.shutdown()
@@ -293,10 +304,11 @@ def _check_top(
     output: str, ours: set[str], options: storage.StorageOptions, verdict: Verdict
 ) -> None:
     fs, path = storage.filesystem(output, options)
-    known = {*ours, lease.LEASE, resume.JOURNAL}
+    shards = {form for form in packing.FORMATS if packing.own_index(output, form, options)}
+    known = {*ours, *shards, lease.LEASE}
     for entry in sorted(fs.ls(path, detail=False)):
         name = entry.rstrip("/").rpartition("/")[2]
-        if name not in known and not _is_leftover(name):
+        if name not in known and not storage.is_leftover(name):
             verdict.add("foreign_file", name)
 
 
@@ -306,7 +318,7 @@ def _check_records_folder(
     known = {file.rpartition("/")[2] for file in committed}
     for name in _names_below(output, records.RECORDS, options):
         last = name.rpartition("/")[2]
-        if last in known or _is_leftover(last):
+        if last in known or storage.is_leftover(last):
             continue
         ours = last.endswith(".parquet") and not last.startswith(".")
         verdict.add("half_written" if ours else "foreign_file", name)
@@ -319,13 +331,8 @@ def _check_images_folder(
     for name in _names_below(output, records.IMAGES, options):
         *folders, last = name.split("/")
         metadata = last == "metadata.parquet" and len(folders) <= 2  # images/[SPLIT/]
-        if hash(name) not in named and not metadata and not _is_leftover(last):
+        if hash(name) not in named and not metadata and not storage.is_leftover(last):
             verdict.add("foreign_file", name)
-
-
-def _is_leftover(name: str) -> bool:
-    """Of a writer that was killed: hidden, so nobody takes it for an image."""
-    return name.startswith(".") and name.endswith(storage.LEFTOVER)
 
 
 def _names_below(output: str, folder: str, options: storage.StorageOptions) -> Iterator[str]:

@@ -32,6 +32,9 @@ FOUND = pa.schema(
 """What a task says about a record; a file of records that cannot be read is a row of its own."""
 
 
+SHARD_FAULTS = pa.schema([("fault", pa.string()), ("what", pa.string())])
+
+
 def row_key(row: dict[str, Any], overridden: tuple[Any, ...], base: str) -> int:
     """8 bytes over what a pair is made from: equal for a row of the plan and its record.
 
@@ -89,6 +92,24 @@ def check_images(table: pa.Table, output: str, options: storage.StorageOptions) 
             except RowError as error:
                 row["fault"], row["what"] = "read_failed", f"{name}: {error}"
     return pa.Table.from_pylist(rows, schema=FOUND)
+
+
+def check_shards(files: pa.Table, output: str, options: storage.StorageOptions) -> pa.Table:
+    """Files with the ``bytes`` and ``sha256`` that an index states -> those with a fault."""
+    rows: list[dict[str, Any]] = []
+    for file in files.to_pylist():
+        digest, size = hashlib.sha256(), 0
+        try:
+            for chunk in storage.read_chunks(storage.join(output, file["name"]), options):
+                digest.update(chunk)
+                size += len(chunk)
+        except RowError as error:
+            gone = error.error_class == "not_found"
+            rows.append({"fault": "missing_shard" if gone else "read_failed", "what": str(error)})
+            continue
+        if (size, digest.hexdigest()) != (file["bytes"], file["sha256"]):
+            rows.append({"fault": "wrong_shard", "what": file["name"]})
+    return pa.Table.from_pylist(rows, schema=SHARD_FAULTS)
 
 
 def _image_fault(

@@ -16,7 +16,7 @@ import ray
 from pipeline.data import lease, records, storage
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError
-from pipeline.engine import cluster, flow
+from pipeline.engine import cluster, flow, pack
 from pipeline.engine.board import Board
 from pipeline.engine.prepare import PLAN, Prepared, check, now, prepare
 from pipeline.engine.progress import progress
@@ -31,19 +31,27 @@ class JobError(ValueError):
 def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
     """Do the whole job and return its summary (also written to ``summary.json``).
 
+    When every pair is recorded, the shards of ``job.format`` are made; ``packed`` says of them what
+    ``pack`` returns. A Ray that was not running before is ended.
+
     Raises:
         JobError: something is wrong with the settings, manifest, weights or output, or another run
             works in the output.
+        PackError: everything is done but the shards.
         KeyboardInterrupt: stopped by the user; the same command goes on.
     """
     started = time.monotonic()
+    ray_was_running = ray.is_initialized()
     try:
         checked = check(style, job)
         with lease.hold(checked.output, checked.options, lost=_stop_without_lease):
             prepared = prepare(checked)
             if prepared.pending:
                 _run_on_ray(job, prepared)
-            return _finish(prepared, time.monotonic() - started)
+            summary = _finish(prepared, time.monotonic() - started)
+            if not summary["missing"] and not summary["duplicates"]:
+                summary["packed"] = pack.pack(job)
+            return summary
     except (
         SettingError,
         ManifestError,
@@ -53,6 +61,9 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
         cluster.ClusterError,
     ) as error:
         raise JobError(str(error)) from error
+    finally:
+        if not ray_was_running:
+            ray.shutdown()
 
 
 def _stop_without_lease() -> None:
@@ -62,48 +73,44 @@ def _stop_without_lease() -> None:
 
 def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
     joined = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
-    started_here = cluster.start_ray(job.verbose)
-    try:
-        nodes = cluster.node_resources()
-        gpus = sum(node.get("GPU", 0.0) for node in nodes)
-        asked = job.gpus_per_actor or 0.0
-        if asked > gpus and not joined:
-            raise SettingError(f"gpus_per_actor: {asked:g}, but this machine has {gpus:g} GPUs")
-        if asked > gpus and job.actors is None:
-            raise SettingError(
-                "actors: the cluster has no GPU yet, so how many cannot be chosen; give --actors"
-            )
-        if joined and storage.scheme_of(prepared.context.output) == "file":
-            print(
-                f"note: {prepared.context.output} is a path of this machine; every node of the "
-                "cluster must see the same directory there",
-                file=sys.stderr,
-            )
-        cpus = [node.get("CPU", 0.0) for node in nodes]
-        resources = flow.choose_resources(
-            job, prepared.context.style.image_size, cpus, gpus, prepared.pending
+    cluster.start_ray(job.verbose)
+    nodes = cluster.node_resources()
+    gpus = sum(node.get("GPU", 0.0) for node in nodes)
+    asked = job.gpus_per_actor or 0.0
+    if asked > gpus and not joined:
+        raise SettingError(f"gpus_per_actor: {asked:g}, but this machine has {gpus:g} GPUs")
+    if asked > gpus and job.actors is None:
+        raise SettingError(
+            "actors: the cluster has no GPU yet, so how many cannot be chosen; give --actors"
         )
-        if not joined and sum(cpus) < (
-            flow.RAY_DATA_CPUS + resources.actors * resources.cpus_per_actor
-        ):
-            raise SettingError(
-                f"cpus_per_actor: {resources.actors} actors with {resources.cpus_per_actor:g} "
-                f"CPUs each leave less than {flow.RAY_DATA_CPUS} of this machine's "
-                f"{sum(cpus):g} CPUs for Ray Data; ask for less"
-            )
-        _say_resources(resources)
-        if joined:
-            cluster.wait_for_room(resources)
-        arrays: dict[str, np.ndarray[Any, Any]] = {
-            name: tensor.numpy() for name, tensor in prepared.weights.items()
-        }
-        plan = storage.join(prepared.context.output, PLAN)
-        board = Board.create()
-        with progress(board, prepared.pending):
-            flow.run(plan, job, resources, prepared.context, ray.put(arrays), board)
-    finally:
-        if started_here:
-            ray.shutdown()
+    if joined and storage.scheme_of(prepared.context.output) == "file":
+        print(
+            f"note: {prepared.context.output} is a path of this machine; every node of the "
+            "cluster must see the same directory there",
+            file=sys.stderr,
+        )
+    cpus = [node.get("CPU", 0.0) for node in nodes]
+    resources = flow.choose_resources(
+        job, prepared.context.style.image_size, cpus, gpus, prepared.pending
+    )
+    if not joined and sum(cpus) < (
+        flow.RAY_DATA_CPUS + resources.actors * resources.cpus_per_actor
+    ):
+        raise SettingError(
+            f"cpus_per_actor: {resources.actors} actors with {resources.cpus_per_actor:g} "
+            f"CPUs each leave less than {flow.RAY_DATA_CPUS} of this machine's "
+            f"{sum(cpus):g} CPUs for Ray Data; ask for less"
+        )
+    _say_resources(resources)
+    if joined:
+        cluster.wait_for_room(resources)
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        name: tensor.numpy() for name, tensor in prepared.weights.items()
+    }
+    plan = storage.join(prepared.context.output, PLAN)
+    board = Board.create()
+    with progress(board, prepared.pending):
+        flow.run(plan, job, resources, prepared.context, ray.put(arrays), board)
 
 
 def _say_resources(resources: flow.Resources) -> None:
@@ -136,6 +143,18 @@ def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
         },
     }
     records.write_json(storage.join(output, records.SUMMARY), summary, options)
+    _warn_of_lost_classes(summary["lost_classes"])
     # The plan repeats the manifest's URIs, and a signed one is a credential.
     storage.delete(storage.join(output, PLAN), options)
     return summary
+
+
+def _warn_of_lost_classes(lost: list[str]) -> None:
+    if lost:
+        more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+        print(
+            f"warning: no image was made of class {', '.join(lost[:5])}{more}: torchvision's "
+            "ImageFolder, which numbers the directories it finds, will number later classes "
+            "otherwise than in a set that has them; see docs/formats.md",
+            file=sys.stderr,
+        )

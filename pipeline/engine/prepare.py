@@ -13,7 +13,7 @@ import ray
 import torch
 
 from pipeline.data import manifest as manifests
-from pipeline.data import records, resume, storage
+from pipeline.data import packing, records, resume, storage
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
 from pipeline.engine.stages import Context
@@ -66,7 +66,7 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
     weights, digest = load_weights(
         style, lambda uri: _read_weights(uri, options), storage.redact(style.weights)
     )
-    mark = fingerprint(style, digest, job.format, job.quality)
+    mark = fingerprint(style, digest, job.image_format, job.quality, job.embed_metadata)
     return Checked(style, job, output, source, manifest, weights, digest, mark)
 
 
@@ -90,6 +90,8 @@ def prepare(checked: Checked) -> Prepared:
                     f"overwrite: {storage.redact(output)} holds {name}/ but no job.json of an "
                     "earlier job, so nothing there is deleted; choose another output"
                 )
+    if job.format != "files":
+        packing.refuse_foreign(output, job.format, options)
     plan = manifests.write_plan(
         checked.manifest,
         storage.join(output, PLAN),
@@ -117,8 +119,9 @@ def prepare(checked: Checked) -> Prepared:
         storage_options=options,
         max_pixels=job.max_pixels,
         max_bytes=job.max_bytes,
-        file_format=job.format,
+        file_format=job.image_format,
         quality=job.quality,
+        embed_metadata=job.embed_metadata,
         extra=checked.manifest.extra,
         weights_name=storage.redact(style.weights),
         weights_digest=checked.digest,
@@ -163,6 +166,8 @@ def clear_output(output: str, source: str, options: storage.StorageOptions) -> N
         SettingError: the manifest ``source`` lies in what would be deleted.
     """
     folders = [storage.join(output, name) for name in RESULTS]
+    shards = [form for form in packing.FORMATS if packing.own_index(output, form, options)]
+    folders += [storage.join(output, form) for form in shards]
     for folder in folders:
         if f"{source}/".startswith(f"{folder}/"):
             raise SettingError(f"overwrite: the manifest lies in {storage.redact(folder)}")
@@ -181,7 +186,8 @@ def _read_weights(uri: str, options: storage.StorageOptions) -> bytes:
 
 def _describe(style: StyleSettings, job: JobSettings, digest: str, mark: str) -> dict[str, Any]:
     settings = dataclasses.asdict(style) | {"weights": storage.redact(style.weights)}
-    settings |= {"format": job.format, "quality": job.quality}
+    for name in ("image_format", "quality", "embed_metadata"):
+        settings[name] = getattr(job, name)
     versions = {
         "neural-style-pipeline": _own_version(),
         "python": platform.python_version(),

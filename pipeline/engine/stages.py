@@ -50,6 +50,7 @@ class Context:
     max_bytes: int
     file_format: str
     quality: int
+    embed_metadata: bool
     extra: pa.Schema
     weights_name: str
     weights_digest: str
@@ -159,10 +160,11 @@ def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
 def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
     started = time.perf_counter()
     pixels = unpack(row["__stylized_image"])
-    data = images.encode(pixels, context.file_format, context.quality)
+    facts = json.loads(row["__result"])
+    origin = _origin(row, facts, context) if context.embed_metadata else None
+    data = images.encode(pixels, context.file_format, context.quality, origin)
     file_name = f"{records.IMAGES}/{row['file_stem']}.{context.file_format}"
     storage.write_bytes(storage.join(context.output, file_name), data, context.storage_options)
-    facts = json.loads(row["__result"])
     facts["layer_losses"] = list(facts["layer_losses"].items())
     return {
         "file_name": file_name,
@@ -175,22 +177,48 @@ def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
     }
 
 
+def _origin(row: dict[str, Any], facts: dict[str, Any], context: Context) -> dict[str, Any]:
+    """How an image was made, for those who have nothing but the image. No time: a row done again
+    gives the same bytes."""
+    version = json.loads(context.versions)["neural-style-pipeline"]
+    told = ("total_loss", "content_loss", "style_loss", "tv_loss", "evaluations", "stop_reason")
+    return {
+        "software": f"neural-style-pipeline {version}",
+        "pair_id": row["pair_id"],
+        **_sources(row),
+        "style_blend": row["style_blend"],
+        **{name: facts[name] for name in told},
+        "weights": context.weights_name,
+        "weights_digest": context.weights_digest,
+        "settings": _shown(row_settings(row, context.style)),
+    }
+
+
+def _sources(row: dict[str, Any]) -> dict[str, Any]:
+    uri, styles = row["content_uri"], row["style_uri"] or []
+    return {
+        "content_uri": storage.redact(uri) if uri else uri,
+        "style_uri": [storage.redact(style) if style else style for style in styles],
+    }
+
+
+def _shown(settings: StyleSettings) -> dict[str, Any]:
+    return vars(settings) | {"weights": storage.redact(settings.weights)}
+
+
 def _record(row: dict[str, Any], context: Context) -> dict[str, Any]:
     ok = row["fault_class"] is None
     try:
         settings = row_settings(row, context.style)
     except ValueError:  # the override that is the row's fault
         settings = context.style
-    described = vars(settings) | {"weights": storage.redact(settings.weights)}
-    uri, styles = row["content_uri"], row["style_uri"] or []
     names = (*records.RECORD_SCHEMA.names, *context.extra.names)
     return {name: row.get(name) for name in names} | {
         "status": "ok" if ok else "error",
         "error_class": row["fault_class"],
         "error_message": row["fault_message"],
-        "content_uri": storage.redact(uri) if uri else uri,
-        "style_uri": [storage.redact(style) if style else style for style in styles],
-        "settings": json.dumps(described),
+        **_sources(row),
+        "settings": json.dumps(_shown(settings)),
         "weights": context.weights_name,
         "weights_digest": context.weights_digest,
         "versions": context.versions,

@@ -1,8 +1,9 @@
 import io
+import json
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from pipeline.data import images
 from pipeline.data.errors import RowError
@@ -130,3 +131,33 @@ def test_encoded_images_open_again(file_format):
     again = decode(data)
     assert again.shape == pixels.shape
     assert np.abs(again.astype(int) - pixels).mean() < (0.01 if file_format == "png" else 4)
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpg", "webp"])
+def test_an_image_can_say_how_it_was_made(file_format):
+    pixels = np.full((32, 48, 3), 77, np.uint8)
+    origin = {"software": "ours 1", "pair_id": "näh\x1b", "settings": {"seed": 3}, "loss": 1e-7}
+    plain = images.encode(pixels, file_format, 95)
+    data = images.encode(pixels, file_format, 95, origin)
+    assert data == images.encode(pixels, file_format, 95, origin)
+    assert told(data) == ("ours 1", origin)
+    assert np.array_equal(opened(data), opened(plain))
+    long = {**origin, "style_uri": ["x" * 1000] * 100, "content_uri": "y" * 50_000}
+    assert told(images.encode(pixels, file_format, 95, long))[1] == {
+        **origin, "content_uri": "y" * 50_000
+    }  # fmt: skip
+
+
+def opened(data):
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def told(data):
+    """What a file says of its software and origin, and that our own decoder takes it."""
+    images.decode(data, "x", 10**6)
+    image = Image.open(io.BytesIO(data))
+    if image.format == "PNG":
+        return image.text["Software"], json.loads(image.text["Description"])
+    exif = image.getexif()
+    text = exif[ExifTags.Base.ImageDescription]
+    return exif[ExifTags.Base.Software], json.loads(text)

@@ -26,7 +26,7 @@ def pixels(seed, height=64, width=64):
 def context(quick):
     return stages.Context(
         style=quick, output="out", storage_options={}, max_pixels=10**6, max_bytes=10**6,
-        file_format="png", quality=90, extra=pa.schema([]), weights_name="w",
+        file_format="png", quality=90, embed_metadata=False, extra=pa.schema([]), weights_name="w",
         weights_digest="d", versions="{}",
     )  # fmt: skip
 

@@ -191,8 +191,8 @@ def test_an_output_grows_with_its_manifest_but_keeps_its_settings(inputs, quick,
     other = replace(quick, iterations=9)
     with pytest.raises(JobError, match=r"iterations = 8, this one has 9; .*--overwrite"):
         run_job(other, job)
-    with pytest.raises(JobError, match="format = 'png', this one has 'jpg'"):
-        run_job(quick, replace(job, format="jpg"))
+    with pytest.raises(JobError, match="image_format = 'png', this one has 'jpg'"):
+        run_job(quick, replace(job, image_format="jpg"))
     summary = run_job(quick, job)
     assert (summary["ok"], summary["last_run"]["pairs"]) == (2, 1)
     assert run_job(other, replace(job, overwrite=True))["ok"] == 2

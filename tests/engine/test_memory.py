@@ -38,7 +38,7 @@ def test_more_pixels_than_the_object_store_holds_pass_through_it(small_store, qu
     ]
     job = JobSettings(
         manifest=write_parquet(tmp_path / "m.parquet", rows), output=str(tmp_path / "out"),
-        format="jpg", rows_per_block=2,
+        image_format="jpg", rows_per_block=2,
     )  # fmt: skip
     settings = replace(quick, image_size=1024, iterations=1)
     loaded = count * 2 * 3 * 1024 * 688

@@ -1,0 +1,146 @@
+"""Shards for training, made on Ray from a finished output's records and images.
+
+The image files stay: they and their records are what a job resumes from. Ray Data's tasks write the
+shards, the driver their index. A packing that was killed is made
+again from the start by the next run.
+"""
+
+import functools
+import sys
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pyarrow as pa
+import ray
+import ray.data
+from tqdm import tqdm
+
+from pipeline.data import packing, storage
+from pipeline.data.errors import RowError
+from pipeline.engine import cluster, flow
+from pipeline.engine.pack_tasks import write_shards
+from pipeline.settings import JobSettings
+
+
+class PackError(RuntimeError):
+    """The shards could not be made. The message says why; images and records are untouched."""
+
+
+def pack(job: JobSettings) -> dict[str, Any] | None:
+    """Bring the shards of ``job.format`` in line with the records; nothing to do for ``files``.
+
+    Ray is started if there is something to write, and not ended. Says on standard error what it
+    does, and which shards of another format are out of date.
+
+    Returns: how many ``shards`` and ``samples`` there are, and in which ``folder``; None for
+    ``files``.
+
+    Raises:
+        PackError: an image is missing or changed, or the storage failed.
+    """
+    options, output = job.storage_options or {}, storage.absolute(job.output)
+    try:
+        for form in packing.FORMATS:
+            if form != job.format:
+                _say_if_stale(output, form, options)
+        if job.format == "files":
+            return None
+        index = _bring_up_to_date(output, job, options)
+    except RowError as error:
+        raise PackError(
+            f"{job.format}: {error}; no index was written, images and records are untouched "
+            "(python -m jobs.verify names every image that is not as recorded)"
+        ) from error
+    return {
+        "folder": storage.redact(storage.join(output, job.format)),
+        "shards": len(index.shards),
+        "samples": sum(shard.samples for shard in index.shards),
+    }
+
+
+def _bring_up_to_date(
+    output: str, job: JobSettings, options: storage.StorageOptions
+) -> packing.Index:
+    folder = storage.join(output, job.format)
+    packed = packing.plan(output, job.format, round(job.shard_size * 1e6), options)
+    index = packing.read_index(folder, options)
+    if index is None or not _is_current(index, packed, storage.sizes(folder, options)):
+        index = _write(packed, output, job.verbose, options)
+    for name in storage.sizes(folder, options):
+        if packing.is_stale(name, index):
+            storage.delete(storage.join(folder, name), options)
+    return index
+
+
+def _is_current(index: packing.Index, packed: packing.Packing, found: dict[str, int]) -> bool:
+    made_from = (index.digest, index.shard_bytes) == (packed.digest, packed.shard_bytes)
+    return made_from and all(found.get(name) == size for name, (size, _) in index.files().items())
+
+
+def _write(
+    packed: packing.Packing, output: str, verbose: bool, options: storage.StorageOptions
+) -> packing.Index:
+    folder = storage.join(output, packed.format)
+    packing.write_index(folder, packing.Index(packed.format, packed.shard_bytes), options)
+    print(
+        f"packing {packed.samples} images into {len(packed.parts)} shards below "
+        f"{storage.redact(folder)}",
+        file=sys.stderr,
+    )
+    lines = tqdm(
+        _write_shards(packed, output, verbose, options) if packed.samples else (),
+        "shards",
+        total=len(packed.parts),
+        disable=None,  # but on a terminal
+    )
+    made = []
+    for line in lines:
+        fault = line.pop("fault")
+        if fault is not None:
+            raise RowError("read_failed", fault)
+        made.append(packing.Shard(**line))
+    if sum(shard.samples for shard in made) != packed.samples:
+        raise RowError("unexpected", "the shards hold fewer images than there are")
+    made.sort(key=lambda shard: shard.name)
+    index = packing.Index(
+        packed.format, packed.shard_bytes, packed.digest, packed.classes, tuple(made)
+    )
+    packing.write_index(folder, index, options)
+    return index
+
+
+def _write_shards(
+    packed: packing.Packing, output: str, verbose: bool, options: storage.StorageOptions
+) -> Iterator[dict[str, Any]]:
+    """Lines of the index, as the shards are written. Images pass through no hands but a task's."""
+    cluster.start_ray(verbose)
+    settings = flow.ray_data_settings(verbose)
+    settings.checkpoint_config = None  # a job's: it would pass over all pairs that are done
+    # In the object store, which spills: the driver may be small, and records are millions.
+    tables = packing.ok_records(output, packed.format, options)
+    chunks = [ray.put(table) for table in tables]
+    parts = ray.data.from_items([{"part": number} for number in range(len(packed.parts))])
+    written = parts.map_batches(
+        functools.partial(
+            write_shards, packed=packed, chunks=chunks, output=output, options=options
+        ),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=1,
+    )
+    for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield from cast(pa.Table, batch).to_pylist()
+
+
+def _say_if_stale(output: str, form: str, options: storage.StorageOptions) -> None:
+    folder = storage.join(output, form)
+    index = packing.own_index(output, form, options)
+    if index is None:
+        return
+    packed = packing.plan(output, form, index.shard_bytes, options)
+    if not _is_current(index, packed, storage.sizes(folder, options)):
+        print(
+            f"note: the shards below {storage.redact(folder)} are not those of the images that "
+            f"there are now; run again with --format {form}, or delete that folder",
+            file=sys.stderr,
+        )

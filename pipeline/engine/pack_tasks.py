@@ -1,0 +1,93 @@
+"""What Ray Data's tasks do in packing: gather the records of a shard and write it.
+
+Apart from ``pack``, which brings in torch: that would cost each task's process seconds and hundreds
+of MB.
+"""
+
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from pipeline.data import images, packing, shards, storage
+from pipeline.data.errors import RowError
+
+THREADS = 16
+"""Images of a shard that are fetched at once."""
+
+WRITTEN = pa.schema(
+    [
+        ("name", pa.string()),
+        ("split", pa.string()),
+        ("samples", pa.int64()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("fault", pa.string()),
+    ]
+)
+"""A line of the index for each shard; where ``fault`` says why, there is no such shard."""
+
+
+def write_shards(
+    numbers: pa.Table,
+    packed: packing.Packing,
+    chunks: list[Any],
+    output: str,
+    options: storage.StorageOptions,
+) -> Iterator[pa.Table]:
+    """Numbers of parts -> their shards, written, and a row of ``WRITTEN`` for each.
+
+    Args:
+        numbers: in column ``part``.
+        chunks: references to the tables of ``packing.ok_records``, which each node fetches once.
+    """
+    for number in numbers["part"].to_pylist():
+        part = packed.parts[number]
+        mine = [packing.select(ray.get(chunk), part).to_pylist() for chunk in chunks]
+        rows = sorted(itertools.chain(*mine), key=lambda row: (row["place"], row["pair_id"]))
+        line = _write_shard(rows, part, packed, output, options)
+        yield pa.Table.from_pylist([line], schema=WRITTEN)
+
+
+def _write_shard(
+    rows: list[dict[str, Any]],
+    part: packing.Part,
+    packed: packing.Packing,
+    output: str,
+    options: storage.StorageOptions,
+) -> dict[str, Any]:
+    line: dict[str, Any] = {"name": part.name, "split": part.split, "samples": len(rows)}
+    write = shards.write_tar if packed.format == "webdataset" else shards.write_parquet
+    try:
+        data = write(_samples(rows, output, options), packed.classes)
+        storage.write_bytes(storage.join(output, packed.format, part.name), data, options)
+    except RowError as error:
+        return line | {"fault": str(error)}
+    return line | {"bytes": len(data), "sha256": images.sha256(data)}
+
+
+def _samples(
+    rows: list[dict[str, Any]], output: str, options: storage.StorageOptions
+) -> Iterator[shards.Sample]:
+    """Records with their images, in their order; some are fetched ahead, not all.
+
+    Raises:
+        RowError: an image is not there, or not as recorded.
+    """
+
+    def fetch(row: dict[str, Any]) -> shards.Sample:
+        uri = storage.join(output, row["file_name"])
+        data = storage.read_bytes(uri, options)
+        if images.sha256(data) != row["sha256"]:
+            raise RowError(
+                "read_failed", f"{storage.redact(uri)}: is not the image that was recorded"
+            )
+        return row, data
+
+    left = iter(rows)
+    with ThreadPoolExecutor(THREADS) as pool:
+        while some := list(itertools.islice(left, THREADS)):
+            yield from pool.map(fetch, some)
