@@ -145,16 +145,24 @@ class RowChecker:
         parts = {"split": planned["split"], "label": planned["label"]}
         parts["pair_id" if output_name is None else "output_name"] = name
         for column, part in parts.items():
-            if part is None:
-                continue
-            too_long = len(part.encode(errors="replace")) > LONGEST_NAME
-            if not NAME.fullmatch(part) or too_long or part.casefold() == "metadata.parquet":
-                raise RowError(
-                    "bad_name",
-                    f"{column}: {part[:80]!r} cannot be a file name; use letters, digits and "
-                    "._ ,()+=@~- (a letter or digit first, at most 200 bytes)",
-                )
+            if part is not None:
+                check_name(column, part)
         return "/".join(part for part in parts.values() if part is not None)
+
+
+def check_name(column: str, part: str) -> None:
+    """Refuse what cannot be one part of a path on any storage.
+
+    Raises:
+        RowError: ``bad_name``.
+    """
+    too_long = len(part.encode(errors="replace")) > LONGEST_NAME
+    if not NAME.fullmatch(part) or too_long or part.casefold() == "metadata.parquet":
+        raise RowError(
+            "bad_name",
+            f"{column}: {part[:80]!r} cannot be a file name; use letters, digits and "
+            "._ ,()+=@~- (a letter or digit first, at most 200 bytes)",
+        )
 
 
 def _text(value: Any) -> str | None:
