@@ -6,7 +6,7 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,13 +28,20 @@ else:
 
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 
+JOB_GROUPS = {
+    "the job": JobSettings,
+    "the method: each of these changes pixels": StyleSettings,
+}
 
-def new_parser(job: str, description: str | None) -> argparse.ArgumentParser:
-    """The parser of ``jobs.JOB``, which works on a manifest and an output; ``parse`` fills it."""
+
+def new_parser(
+    job: str, description: str | None, needs: str = "--manifest URI --output URI"
+) -> argparse.ArgumentParser:
+    """The parser of ``jobs.JOB``, which cannot do without ``needs``; ``parse`` fills it."""
     prog = f"python -m jobs.{job}"
     return argparse.ArgumentParser(
         prog=prog,
-        usage=f"{prog} --manifest URI --output URI [options]",
+        usage=f"{prog} {needs} [options]",
         description=description,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -83,28 +90,44 @@ def parse(
     Raises:
         SettingError: an unknown name, or a value of a wrong type or out of range.
     """
+    (job, style), _ = read_options(argv, parser, JOB_GROUPS, only)
+    return StyleSettings(**style), JobSettings(**job)
+
+
+def read_options(
+    argv: Sequence[str] | None,
+    parser: argparse.ArgumentParser,
+    groups: Mapping[str, type],
+    only: Container[str] | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The values of each class of settings, by field; and those of the parser's own options.
+
+    Args:
+        groups: a title in the help to the class whose fields are its options.
+
+    Raises:
+        SettingError: an unknown name in the file, or a value that cannot be read.
+    """
+    own = {action.dest for action in parser._actions}
     parser.add_argument(
         "--config", help="YAML or TOML file of settings by name, without the dashes"
     )
-    add_settings(parser, "the job", JobSettings, only)
-    add_settings(parser, "the method: each of these changes pixels", StyleSettings, only)
+    for title, settings in groups.items():
+        add_settings(parser, title, settings, only)
     given = vars(parser.parse_args(argv))
+    rest = {name: given.pop(name) for name in own & given.keys()}
     config = given.pop("config")
-    values = _read_config(config) if config else {}
-    job_specs = {spec.name: spec for spec in dataclasses.fields(JobSettings)}
-    style_specs = {spec.name: spec for spec in dataclasses.fields(StyleSettings)}
-    style: dict[str, Any] = {}
-    job: dict[str, Any] = {}
-    for name, value in {**values, **given}.items():
-        if name in style_specs:
-            style[name] = convert(style_specs[name], value)
-        elif name in job_specs:
-            job[name] = convert(job_specs[name], value)
-        else:
-            known = ", ".join([*style_specs, *job_specs])
-            shown = in_short(name)[1:-1]
-            raise SettingError(f"{shown}: is no setting; choose from {known}")
-    return StyleSettings(**style), JobSettings(**job)
+    values = {**(_read_config(config) if config else {}), **given}
+    found: list[dict[str, Any]] = []
+    for settings in groups.values():
+        specs = {spec.name: spec for spec in dataclasses.fields(settings)}
+        mine = [name for name in values if name in specs]
+        found.append({name: convert(specs[name], values.pop(name)) for name in mine})
+    for name in values:
+        known = [spec.name for kind in groups.values() for spec in dataclasses.fields(kind)]
+        shown = in_short(name)[1:-1]
+        raise SettingError(f"{shown}: is no setting; choose from {', '.join(known)}")
+    return found, rest
 
 
 def convert(spec: "dataclasses.Field[Any]", value: Any) -> Any:

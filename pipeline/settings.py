@@ -1,7 +1,8 @@
 """Everything a user can set, and the only place where settings are validated.
 
 ``StyleSettings`` are the paper's hyperparameters: each field changes pixels. ``JobSettings`` say
-where a job reads and writes and how it uses the machines. Both are frozen.
+where a job reads and writes and how it uses the machines. ``ManifestSettings`` say which pairs of
+two folders make a manifest. All are frozen.
 Each field carries its help text, unit and range, from which the command line and the README's
 tables are made.
 """
@@ -271,7 +272,62 @@ class JobSettings:
             raise SettingError("retry_errors and overwrite exclude each other: choose one")
 
 
-Settings = TypeVar("Settings", StyleSettings, JobSettings)
+@dataclass(frozen=True, kw_only=True)
+class ManifestSettings:
+    """Which pairs of two folders of images make a manifest, and where it goes.
+
+    Raises:
+        SettingError: on construction, when a value is out of its range or does not fit another.
+    """
+
+    content: str = setting(
+        "", "content images: a folder with all below it, a glob ('s3://b/photos/**/*.jpg'), a file"
+    )
+    style: str = setting("", "style images, in the same forms")
+    output: str = setting("", "folder of the manifest: path or URI")
+    mode: Literal["cross", "sample"] = setting(
+        "sample", "every content with every style, or with some that are drawn for it"
+    )
+    styles_per_content: int | None = setting(
+        None, "styles that mode sample draws for a content, no style twice; 1 if not given", low=1
+    )
+    seed: int = setting(0, "another seed, other draws", low=0, high=2**63 - 1)
+    limit: int | None = setting(
+        None, "content images at most: a random sample, the same in any order of the files", low=1
+    )
+    label_from: Literal["parent", "csv", "none"] = setting(
+        "none", "a content's label: the folder it lies in, or the column label of --labels"
+    )
+    split_from: Literal["parent", "csv", "none"] = setting(
+        "none",
+        "a content's split: the folder above the label's (without labels, the one it lies in), or "
+        "the column split of --labels",
+    )
+    labels: str = setting(
+        "",
+        "CSV file, path or URI, with a header: file_name (with or without folders), label, split",
+    )
+    rows_per_file: int = setting(100_000, "pairs in a file of the manifest", low=1, high=10_000_000)
+    overwrite: bool = setting(False, "replace the manifest that lies in the output")
+    storage_options: Mapping[str, Any] | None = setting(
+        None, 'fsspec options by scheme, as JSON: {"s3": {"endpoint_url": "..."}}'
+    )
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+        for name in ("content", "style", "output"):
+            if not getattr(self, name):
+                raise SettingError(f"{name}: is missing; give a path or a URI")
+        if self.mode == "cross" and self.styles_per_content is not None:
+            raise SettingError("styles_per_content: is for mode sample; cross takes all styles")
+        from_csv = "csv" in (self.label_from, self.split_from)
+        if from_csv and not self.labels:
+            raise SettingError("labels: is missing; give the CSV file that holds them")
+        if self.labels and not from_csv:
+            raise SettingError("labels: is not used; add --label-from csv or --split-from csv")
+
+
+Settings = TypeVar("Settings", StyleSettings, JobSettings, ManifestSettings)
 
 
 def fingerprint(settings: StyleSettings, weights_digest: str, *more: str | int) -> str:
@@ -332,7 +388,7 @@ _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 
 
-def _check_fields(settings: StyleSettings | JobSettings) -> None:
+def _check_fields(settings: StyleSettings | JobSettings | ManifestSettings) -> None:
     for spec in dataclasses.fields(settings):
         value = getattr(settings, spec.name)
         if not _has_type(value, spec.type):

@@ -79,7 +79,12 @@ def s3_server():
     """A real S3 endpoint on loopback, in a process of its own; ends with the session."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": "50"},  # on a page of a listing
+    )
     try:
         for _ in range(300):
             if server.poll() is not None:

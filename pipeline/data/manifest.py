@@ -30,6 +30,10 @@ CHUNK = 65_536
 """Rows of one file of the plan; equal styles are brought together within it."""
 
 
+INCOMPLETE = "incomplete.parquet"
+"""Lies in the folder of a manifest that ``make_manifest`` has not finished."""
+
+
 class ManifestError(ValueError):
     """The manifest as a whole cannot be used. The message says which file and what to do."""
 
@@ -83,6 +87,11 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
         raise ManifestError(f"manifest {shown}: does not exist")
     if info.type == pyarrow.fs.FileType.File and not info.size:
         raise ManifestError(f"manifest {shown}: the file is empty")
+    if storage.exists(storage.join(uri, INCOMPLETE), options):
+        raise ManifestError(
+            f"manifest {shown}: is not complete: make_manifest is still writing it, or was broken "
+            "off; wait, or make it again with --overwrite"
+        )
     try:
         dataset = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet")
         schemas = [fragment.physical_schema for fragment in dataset.get_fragments()]

@@ -145,6 +145,7 @@ class RowChecker:
         parts = {"split": planned["split"], "label": planned["label"]}
         parts["pair_id" if output_name is None else "output_name"] = name
         for column, part in parts.items():
+<<<<<<< HEAD
             if part is not None and not is_name(part):
                 raise RowError(
                     "bad_name",
@@ -158,6 +159,26 @@ def is_name(text: str) -> bool:
     """Whether it can be one part of an image's path on any storage."""
     too_long = len(text.encode(errors="replace")) > LONGEST_NAME
     return bool(NAME.fullmatch(text)) and not too_long and text.casefold() != "metadata.parquet"
+=======
+            if part is not None:
+                check_name(column, part)
+        return "/".join(part for part in parts.values() if part is not None)
+
+
+def check_name(column: str, part: str) -> None:
+    """Refuse what cannot be one part of a path on any storage.
+
+    Raises:
+        RowError: ``bad_name``.
+    """
+    too_long = len(part.encode(errors="replace")) > LONGEST_NAME
+    if not NAME.fullmatch(part) or too_long or part.casefold() == "metadata.parquet":
+        raise RowError(
+            "bad_name",
+            f"{column}: {part[:80]!r} cannot be a file name; use letters, digits and "
+            "._ ,()+=@~- (a letter or digit first, at most 200 bytes)",
+        )
+>>>>>>> h-manifest
 
 
 def _text(value: Any) -> str | None:

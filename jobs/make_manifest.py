@@ -1,0 +1,94 @@
+"""Make a manifest: pairs of the images of two folders, for jobs.stylize.
+
+    python -m jobs.make_manifest --content ./photos --style ./paintings --output ./pairs
+    python -m jobs.make_manifest --content 's3://bucket/photos/**/*.jpg' --style s3://bucket/art \\
+        --output s3://bucket/pairs --styles-per-content 5 --label-from parent --split-from parent
+
+Every content is paired with --styles-per-content styles that are drawn for it, or with all of them
+(--mode cross). Draws and pair_ids depend on the names below the two folders and on --seed, not on
+the order of the files nor on where the folders lie. Files are listed in a stream: a million of them
+need no more memory than a thousand.
+
+Exit code: 0 the manifest is made, 2 it is not, 130 stopped by Ctrl-C.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from jobs._cli import new_parser, read_options
+from pipeline.settings import ManifestSettings, SettingError
+
+if TYPE_CHECKING:
+    from pipeline.data.building import Built
+
+NEEDS = "--content URI --style URI --output URI"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the manifest and say what it holds; returns the exit code."""
+    parser = new_parser("make_manifest", __doc__, NEEDS)
+    try:
+        (values,), _ = read_options(argv, parser, {"the manifest": ManifestSettings})
+        settings = ManifestSettings(**values)
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+    # Loaded here, so that --help and a mistyped option answer at once.
+    from pipeline.data.building import BuildError, build
+    from pipeline.data.errors import RowError
+
+    try:
+        built = build(settings, _say_progress)
+    except (BuildError, RowError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; no manifest was made", file=sys.stderr)
+        return 130
+    print_summary(built, settings)
+    return 0
+
+
+def _say_progress(built: "Built") -> None:
+    print(f"{built.pairs} pairs of {built.contents} contents", file=sys.stderr)
+
+
+def print_summary(built: "Built", settings: ManifestSettings) -> None:
+    """What the manifest holds in a few lines, on standard output."""
+    from pipeline.data import storage
+    from pipeline.data.building import describe
+
+    print(
+        f"{built.pairs} pairs of {built.contents} contents and {built.styles} styles in "
+        f"{built.files} files"
+    )
+    if built.passed_over:
+        print(f"passed over beside the contents: {describe(built.passed_over)}")
+    for name, plural, counts in (
+        ("label", "labels", built.labels),
+        ("split", "splits", built.splits),
+    ):
+        if getattr(settings, f"{name}_from") != "none":
+            _print_places(name, plural, counts)
+    print(f"the manifest lies in {settings.output}")
+    own = storage.scheme_of(settings.output)
+    schemes = {storage.scheme_of(settings.content), storage.scheme_of(settings.style)}
+    others = schemes - {own, *storage.OBJECT_STORES}
+    if others:
+        print(f"jobs.stylize will need --allow-schemes {','.join(sorted(others))} for it")
+
+
+def _print_places(name: str, plural: str, counts: Counter[str | None]) -> None:
+    found = [(place, count) for place, count in counts.most_common() if place is not None]
+    named = ", ".join(f"{place} {count}" for place, count in found[:5])
+    more = ", ..." if len(found) > 5 else ""
+    print(f"{len(found)} {plural} (contents of each: {named}{more})" if found else f"no {name}")
+    if counts[None]:
+        print(f"{counts[None]} contents have no {name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Which styles a content gets, and what a pair is called: functions of names, never of order.
+
+A *key* is a path below the folder that was listed, so the same files under another root make the
+same choices and ids.
+"""
+
+import functools
+import hashlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Hashes = npt.NDArray[np.uint64]
+
+
+def hash_key(*parts: str | int) -> int:
+    """64 bits of some names, each told from the next."""
+    text = "".join(f"{len(str(part))}:{part}" for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def hash_keys(keys: Sequence[str], *before: str | int) -> Hashes:
+    """The hashes of many names, with the same names before each."""
+    return np.array([hash_key(*before, key) for key in keys], dtype=np.uint64)
+
+
+def choose(
+    seed: int, content_keys: Sequence[str], style_hashes: Hashes, count: int
+) -> npt.NDArray[np.intp]:
+    """Different styles for each content, uniformly at random: (contents, count) style indices.
+
+    Each style draws a number from (seed, content, style), and the smallest numbers win. So the
+    first styles stay when ``count`` grows, and a style that comes or goes changes only the
+    contents that get it or had it.
+
+    Args:
+        style_hashes: ``hash_keys`` of the styles' keys.
+        count: styles per content, at most ``len(style_hashes)``.
+    """
+    contents = hash_keys(content_keys, seed)
+    drawn = _mix(contents[:, None] ^ style_hashes[None, :])
+    chosen = np.argpartition(drawn, count - 1, axis=1)[:, :count]
+    order = np.argsort(np.take_along_axis(drawn, chosen, axis=1), axis=1)
+    return np.take_along_axis(chosen, order, axis=1)
+
+
+def _mix(values: Hashes) -> Hashes:
+    """A permutation of the 64-bit numbers that looks random: the finaliser of splitmix64."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: Hashes = values ^ (values >> np.uint64(31))
+    return mixed
+
+
+def pair_id(content_key: str, style_key: str) -> str:
+    """``cat-starry_night-0123456789abcdef``: safe as a file name, without a dot, 200 bytes at most.
+
+    It is the pair's alone, however it was chosen: a manifest with more styles per content, or a
+    crossed one, calls it the same.
+    """
+    parts = [readable(content_key), readable(style_key), f"{hash_key(content_key, style_key):016x}"]
+    return "-".join(part for part in parts if part)
+
+
+@functools.lru_cache(maxsize=2**16)
+def readable(key: str, most: int = 80) -> str:
+    """The file's name without ending, in letters, digits, _ and -; ``most`` bytes."""
+    name = re.sub(r"[^\w-]+", "-", key.rpartition("/")[2].rpartition(".")[0]).strip("-_")
+    return name.encode()[:most].decode(errors="ignore").strip("-_")
