@@ -8,13 +8,15 @@ tables are made.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
+import operator
 import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
@@ -144,7 +146,8 @@ class StyleSettings:
     )
 
     def __post_init__(self) -> None:
-        _check_fields(self)
+        for spec in dataclasses.fields(self):
+            check_value(spec, getattr(self, spec.name))
         for name in ("content_layers", "style_layers"):
             chosen: tuple[str, ...] = getattr(self, name)
             unknown = [layer for layer in chosen if layer not in LAYERS]
@@ -264,7 +267,8 @@ class JobSettings:
     verbose: bool = setting(False, "show Ray's own log")
 
     def __post_init__(self) -> None:
-        _check_fields(self)
+        for spec in dataclasses.fields(self):
+            check_value(spec, getattr(self, spec.name))
         for name in ("manifest", "output"):
             if not getattr(self, name):
                 raise SettingError(f"{name}: is missing; give a path or a URI")
@@ -314,7 +318,8 @@ class ManifestSettings:
     )
 
     def __post_init__(self) -> None:
-        _check_fields(self)
+        for spec in dataclasses.fields(self):
+            check_value(spec, getattr(self, spec.name))
         for name in ("content", "style", "output"):
             if not getattr(self, name):
                 raise SettingError(f"{name}: is missing; give a path or a URI")
@@ -339,7 +344,7 @@ def fingerprint(settings: StyleSettings, weights_digest: str, *more: str | int) 
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def replace(settings: Settings, **changes: Any) -> Settings:
+def replace(settings: Settings, /, **changes: Any) -> Settings:
     """``settings`` with some fields changed.
 
     Raises:
@@ -388,24 +393,30 @@ _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 
 
-def _check_fields(settings: StyleSettings | JobSettings | ManifestSettings) -> None:
-    for spec in dataclasses.fields(settings):
-        value = getattr(settings, spec.name)
-        if not _has_type(value, spec.type):
-            # What storage options hold may be a secret.
-            shown = "the value" if spec.name == "storage_options" else in_short(value)
-            raise SettingError(
-                f"{spec.name}: {shown} is not {_type_name(spec)}; "
-                f"range: {describe_range(spec) or _type_name(spec)}"
-            )
-        numbers = value if isinstance(value, tuple) else (value,)
-        for number in numbers:
-            if isinstance(number, (int, float)) and not isinstance(number, bool):
-                _check_number(spec, number)
+def check_value(spec: "dataclasses.Field[Any]", value: Any) -> None:
+    """Whether a field may have this value, as a settings object with it would find.
+
+    Raises:
+        SettingError: it has another type, or is out of range.
+    """
+    hint: Any = spec.type
+    if not _test_of(hint)(value):
+        # What storage options hold may be a secret.
+        shown = "the value" if spec.name == "storage_options" else in_short(value)
+        raise SettingError(
+            f"{spec.name}: {shown} is not {_type_name(spec)}; "
+            f"range: {describe_range(spec) or _type_name(spec)}"
+        )
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
+            _check_number(spec, number)
+
+
+_BOUNDS = operator.itemgetter("low", "high", "above")
 
 
 def _check_number(spec: "dataclasses.Field[Any]", number: float) -> None:
-    low, high, above = (spec.metadata[key] for key in ("low", "high", "above"))
+    low, high, above = _BOUNDS(spec.metadata)
     if (
         not _is_finite(number)
         or (low is not None and number < low)
@@ -425,22 +436,22 @@ def _is_finite(number: float) -> bool:
         return False
 
 
-def _has_type(value: Any, hint: Any) -> bool:
+@functools.cache
+def _test_of(hint: Any) -> Callable[[Any], bool]:
+    """What says whether a value has the type ``hint``. Made once: rows come by the million."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        return isinstance(value, str) and value in args
+        return lambda value: isinstance(value, str) and value in args
     if origin in (typing.Union, types.UnionType):
-        return any(_has_type(value, arg) for arg in args)
+        tests = tuple(map(_test_of, args))
+        return lambda value: any(test(value) for test in tests)
     if origin is tuple:
-        items = isinstance(value, tuple)
-        if args[-1] is Ellipsis:
-            return items and all(_has_type(item, args[0]) for item in value)
-        return items and len(value) == len(args) and all(map(_has_type, value, args))
-    if isinstance(value, bool):
-        return hint is bool
-    if hint is float:
-        return isinstance(value, (int, float))
-    return isinstance(value, origin or hint)
+        test = _test_of(args[0])  # all of them are tuple[X, ...]
+        return lambda value: isinstance(value, tuple) and all(map(test, value))
+    if hint is bool:
+        return lambda value: isinstance(value, bool)
+    plain = (int, float) if hint is float else origin or hint
+    return lambda value: isinstance(value, plain) and not isinstance(value, bool)
 
 
 def _type_name(spec: "dataclasses.Field[Any]") -> str:

@@ -11,23 +11,27 @@ row: the plan carries it in ``fault_class`` and ``fault_message``, and it become
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.fs
 
 from pipeline.data import storage
 from pipeline.data.errors import RowError
-from pipeline.data.records import RECORD_SCHEMA
+from pipeline.data.records import RECORD_SCHEMA, hash_ids
 from pipeline.data.rows import OWN_COLUMNS, PLAN_SCHEMA, RowChecker
 
 CHUNK = 65_536
 """Rows of one file of the plan; equal styles are brought together within it."""
+
+SLICE = 4_096
+"""Rows that are Python objects at a time: they take a hundred times the room of Arrow's."""
 
 
 INCOMPLETE = "incomplete.parquet"
@@ -188,71 +192,73 @@ def write_plan(
     """
     storage.delete(target, options)
     schema = pa.schema([*PLAN_SCHEMA, *manifest.extra])
-    digest = hashlib.sha256()
-    faulty = 0
-    ids: list[int] = []
-    stems: list[int] = []
-    for index, planned in enumerate(planned_chunks(manifest, checker, limit)):
-        for row in planned:
-            faulty += row["fault_class"] is not None
-            digest.update(f"{row['pair_id']}\n".encode())
-            ids.append(hash(row["pair_id"]))
-            if row["file_stem"]:
-                stems.append(hash(_file_key(row["file_stem"])))
-        planned.sort(key=lambda row: [str(uri) for uri in row["style_uri"]])
-        part = storage.join(target, f"part-{index:05d}.parquet")
-        try:
-            storage.write_table(part, pa.Table.from_pylist(planned, schema=schema), options)
-        except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
-            raise ManifestError(
-                f"manifest {manifest.shown}: a column that is carried into the records cannot be "
-                f"({storage.reason(error)}); leave it out"
-            ) from error
-    if not ids:
+    tally = _Tally()
+    try:
+        tables = (
+            pa.Table.from_pylist(tally.add(planned), schema=schema)
+            for planned in planned_slices(manifest, checker, limit)
+        )
+        for index, chunk in enumerate(_chunks(tables)):
+            by_style = pc.sort_indices(pc.binary_join(chunk["style_uri"], "\n"))
+            part = storage.join(target, f"part-{index:05d}.parquet")
+            storage.write_table(part, chunk.take(by_style), options)
+    except ManifestError:
+        raise
+    except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+        raise ManifestError(
+            f"manifest {manifest.shown}: a column that is carried into the records cannot be "
+            f"({storage.reason(error)}); leave it out"
+        ) from error
+    if not tally.ids:
         raise ManifestError(f"manifest {manifest.shown}: it has no rows")
-    for column, hashes in (("pair_id", ids), ("file_stem", stems)):
+    id_hashes, stem_hashes = np.concatenate(tally.ids), np.concatenate(tally.stems)
+    for column, hashes in (("pair_id", id_hashes), ("file_stem", stem_hashes)):
         _refuse_duplicates(manifest.shown, target, options, column, hashes)
-    return Plan(len(ids), faulty, digest.hexdigest(), np.array(ids, dtype=np.int64))
+    return Plan(len(id_hashes), tally.faulty, tally.digest.hexdigest(), id_hashes)
 
 
-def planned_chunks(
+class _Tally:
+    """What is kept of the rows that have been planned: 16 bytes each."""
+
+    def __init__(self) -> None:
+        self.faulty, self.digest = 0, hashlib.sha256()
+        self.ids: list[npt.NDArray[np.int64]] = []
+        self.stems: list[npt.NDArray[np.int64]] = []
+
+    def add(self, planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        names = [row["pair_id"] for row in planned]
+        stems = (row["file_stem"] for row in planned)
+        self.faulty += sum(row["fault_class"] is not None for row in planned)
+        self.digest.update("".join(f"{name}\n" for name in names).encode())
+        self.ids.append(hash_ids(names))
+        self.stems.append(hash_ids(_file_key(stem) for stem in stems if stem))
+        return planned
+
+
+def planned_slices(
     manifest: Manifest, checker: RowChecker, limit: int | None
 ) -> Iterator[list[dict[str, Any]]]:
-    """The manifest's rows in the plan's form, in their order, ``CHUNK`` at a time.
+    """The manifest's rows in the plan's form, in their order, at most ``SLICE`` at a time.
 
     Raises:
         ManifestError: a file of the manifest cannot be read.
     """
     number = 0
-    for chunk in _chunks(manifest, limit):
+    for rows in _slices(manifest):
         planned = []
-        for row in chunk:
+        for row in rows if limit is None else rows[: limit - number]:
             carried = {new: row[old] for new, old in manifest.carried.items()}
             planned.append({**carried, **checker(row, number)})
             number += 1
-        yield planned
+        if planned:
+            yield planned
+        if number == limit:
+            return
 
 
-def _chunks(manifest: Manifest, limit: int | None) -> Iterator[list[dict[str, Any]]]:
-    waiting: list[dict[str, Any]] = []
-    left = limit
-    for rows in _batches(manifest):
-        part = rows if left is None else rows[:left]
-        if left is not None:
-            left -= len(part)
-        waiting += part
-        while len(waiting) >= CHUNK:
-            yield waiting[:CHUNK]
-            waiting = waiting[CHUNK:]
-        if left == 0:
-            break
-    if waiting:
-        yield waiting
-
-
-def _batches(manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
+def _slices(manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
     try:
-        for batch in manifest.dataset.to_batches(batch_size=CHUNK):
+        for batch in manifest.dataset.to_batches(batch_size=SLICE):
             yield batch.to_pylist()
     except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
         raise ManifestError(
@@ -261,15 +267,32 @@ def _batches(manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
         ) from error
 
 
+def _chunks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows, ``CHUNK`` of them in each table but the last."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        while sum(map(len, waiting)) >= CHUNK:
+            merged = pa.concat_tables(waiting)
+            yield merged.slice(0, CHUNK)
+            waiting = [merged.slice(CHUNK)]
+    if sum(map(len, waiting)):
+        yield pa.concat_tables(waiting)
+
+
 def _file_key(stem: str) -> str:
     """Equal for names of one file where letters' case or composition does not count: on macOS."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", stem).casefold())
 
 
 def _refuse_duplicates(
-    shown: str, target: str, options: storage.StorageOptions, column: str, hashes: list[int]
+    shown: str,
+    target: str,
+    options: storage.StorageOptions,
+    column: str,
+    hashes: npt.NDArray[np.int64],
 ) -> None:
-    values, counts = np.unique(np.array(hashes, dtype=np.int64), return_counts=True)
+    values, counts = np.unique(hashes, return_counts=True)
     suspects = set(values[counts > 1].tolist())
     if not suspects:
         return

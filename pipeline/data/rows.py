@@ -1,6 +1,8 @@
 """One row of the manifest, checked and brought into the plan's form."""
 
+import dataclasses
 import decimal
+import functools
 import hashlib
 import json
 import math
@@ -12,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.data import storage
 from pipeline.data.errors import RowError
-from pipeline.settings import ROW_OVERRIDES, SettingError, StyleSettings, in_short, replace
+from pipeline.settings import ROW_OVERRIDES, SettingError, StyleSettings, check_value, in_short
 
 NAME = re.compile(r"(?!__)\w[\w .,()+=@~-]*")
 """What a pair_id, output_name, label or split may be: one part of a path on any storage."""
@@ -47,31 +49,34 @@ PLAN_SCHEMA = pa.schema(
     ]
 )
 
+_SPECS = [spec for spec in dataclasses.fields(StyleSettings) if spec.name in ROW_OVERRIDES]
+_SORTED = sorted(ROW_OVERRIDES)
+
+# Made once: json.dumps makes one for each call, and rows come by the million.
+_as_json = json.JSONEncoder(default=str).encode
+
 
 class RowChecker:
     """One row of the manifest to one row of the plan. A fault is a value here, never raised.
 
     Args:
         base: directory that relative URIs are relative to.
-        settings: the job's; overrides are checked against them.
         fingerprint: of the settings; part of derived ids.
         allowed: URI schemes that rows may use.
     """
 
-    def __init__(
-        self, base: str, settings: StyleSettings, fingerprint: str, allowed: frozenset[str]
-    ) -> None:
-        self.base, self.settings = base, settings
-        self.fingerprint, self.allowed = fingerprint, allowed
-        self.good_overrides: set[str] = set()
+    def __init__(self, base: str, fingerprint: str, allowed: frozenset[str]) -> None:
+        self.base, self.fingerprint, self.allowed = base, fingerprint, allowed
+        # Many rows share a style, and styles may be many; contents seldom come twice.
+        self._style_uri = functools.lru_cache(4096)(self._uri)
 
     def __call__(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        overrides = {name: _override(name, row.get(name)) for name in ROW_OVERRIDES}
-        overrides = {name: value for name, value in overrides.items() if value is not None}
-        given = row["style_uri"]
-        styles = [given] if isinstance(given, str) else list(given or [])
+        given = {name: _override(name, row.get(name)) for name in _SORTED if name in row}
+        overrides = {name: value for name, value in given.items() if value is not None}
+        text = _as_json(overrides) if overrides else "{}"
+        style = row["style_uri"]
+        styles = [style] if isinstance(style, str) else list(style or [])
         blend = row.get("style_blend")
-        text = json.dumps(overrides, sort_keys=True, default=str)
         pair_id = _text(row.get("pair_id"))
         if pair_id is None:
             # Rows that lack a URI are errors, each of its own.
@@ -93,10 +98,10 @@ class RowChecker:
         try:
             planned["style_blend"] = self._blend(blend, len(styles))
             planned["content_uri"] = self._uri(row["content_uri"], "content_uri")
-            planned["style_uri"] = [self._uri(style, "style_uri") for style in styles]
+            planned["style_uri"] = [self._style_uri(uri, "style_uri") for uri in styles]
             if not styles:
                 raise RowError("bad_row", "style_uri: is null; give a path or a URI")
-            self._check_overrides(overrides, text)
+            _check_overrides(overrides)
             planned["file_stem"] = self._stem(planned, _text(row.get("output_name")))
         except RowError as error:
             planned["fault_class"] = error.error_class
@@ -105,7 +110,7 @@ class RowChecker:
         return planned
 
     def _derive_id(self, *parts: Any) -> str:
-        text = json.dumps([*parts, self.fingerprint], default=str)
+        text = _as_json([*parts, self.fingerprint])
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     def _uri(self, uri: Any, column: str) -> str:
@@ -128,41 +133,33 @@ class RowChecker:
             )
         return weights
 
-    def _check_overrides(self, overrides: Mapping[str, Any], text: str) -> None:
-        if text in self.good_overrides:
-            return
-        try:
-            replace(self.settings, **overrides)
-        except SettingError as error:
-            raise RowError("bad_row", str(error)) from error
-        self.good_overrides.add(text)
-
     def _stem(self, planned: Mapping[str, Any], output_name: str | None) -> str:
         """Path of the image below ``images/``, without its ending."""
+        folders = {name: planned[name] for name in ("split", "label") if planned[name] is not None}
+        for column, part in folders.items():
+            _check_folder(column, part)
         name = planned["pair_id"]
-        if output_name is not None:
+        if output_name is None:
+            check_name("pair_id", name)
+        else:
             name = re.sub(r"\.(png|jpe?g|webp)$", "", output_name, flags=re.IGNORECASE)
-        parts = {"split": planned["split"], "label": planned["label"]}
-        parts["pair_id" if output_name is None else "output_name"] = name
-        for column, part in parts.items():
-<<<<<<< HEAD
-            if part is not None and not is_name(part):
-                raise RowError(
-                    "bad_name",
-                    f"{column}: {part[:80]!r} cannot be a file name; use letters, digits and "
-                    "._ ,()+=@~- (a letter or digit first, at most 200 bytes)",
-                )
-        return "/".join(part for part in parts.values() if part is not None)
+            check_name("output_name", name)
+        return "/".join([*folders.values(), name])
+
+
+def _check_overrides(overrides: Mapping[str, Any]) -> None:
+    for spec in _SPECS:
+        if spec.name in overrides:
+            try:
+                check_value(spec, overrides[spec.name])
+            except SettingError as error:
+                raise RowError("bad_row", str(error)) from error
 
 
 def is_name(text: str) -> bool:
     """Whether it can be one part of an image's path on any storage."""
-    too_long = len(text.encode(errors="replace")) > LONGEST_NAME
+    too_long = len(text) * 4 > LONGEST_NAME < len(text.encode(errors="replace"))
     return bool(NAME.fullmatch(text)) and not too_long and text.casefold() != "metadata.parquet"
-=======
-            if part is not None:
-                check_name(column, part)
-        return "/".join(part for part in parts.values() if part is not None)
 
 
 def check_name(column: str, part: str) -> None:
@@ -171,14 +168,15 @@ def check_name(column: str, part: str) -> None:
     Raises:
         RowError: ``bad_name``.
     """
-    too_long = len(part.encode(errors="replace")) > LONGEST_NAME
-    if not NAME.fullmatch(part) or too_long or part.casefold() == "metadata.parquet":
+    if not is_name(part):
         raise RowError(
             "bad_name",
             f"{column}: {part[:80]!r} cannot be a file name; use letters, digits and "
             "._ ,()+=@~- (a letter or digit first, at most 200 bytes)",
         )
->>>>>>> h-manifest
+
+
+_check_folder = functools.lru_cache(4096)(check_name)  # many rows share a label
 
 
 def _text(value: Any) -> str | None:

@@ -130,8 +130,8 @@ def run_audit(job: JobSettings) -> Verdict:
         base = manifests.base_of(source, options)
         # Schemes change no id, so those that the job allowed need not be known.
         allowed = frozenset({storage.scheme_of(source), *storage.OBJECT_STORES})
-        checker = RowChecker(base, style, mark, allowed)
-        planned = functools.partial(manifests.planned_chunks, manifest, checker, job.limit)
+        checker = RowChecker(base, mark, allowed)
+        planned = functools.partial(manifests.planned_slices, manifest, checker, job.limit)
         expected = _expect(planned(), style, base, manifest.shown)
         verdict = Verdict(len(expected.ids))
 

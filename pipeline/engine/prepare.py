@@ -98,7 +98,6 @@ def prepare(checked: Checked) -> Prepared:
         options,
         checker=RowChecker(
             manifests.base_of(source, options),
-            style,
             checked.mark,
             frozenset({storage.scheme_of(source), *storage.OBJECT_STORES, *job.allow_schemes}),
         ),

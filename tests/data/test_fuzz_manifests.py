@@ -128,7 +128,7 @@ class Planned:
         source, target = str(folder / "m.parquet"), str(folder / "plan")
         self.table, self.rows, self.refusal = table, [], ""
         pq.write_table(table, source)
-        checker = RowChecker("/data", StyleSettings(), "f", frozenset({"file", "s3"}))
+        checker = RowChecker("/data", "f", frozenset({"file", "s3"}))
         try:
             manifest = open_manifest(source, {})
             self.plan = write_plan(manifest, target, {}, checker=checker, limit=None)
@@ -278,7 +278,7 @@ def test_a_damaged_file_is_refused(folder):
         for _ in range(rng.choice((1, 4, 40))):
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
         (folder / "m.parquet").write_bytes(damaged)
-        checker = RowChecker("/data", StyleSettings(), "f", frozenset({"file"}))
+        checker = RowChecker("/data", "f", frozenset({"file"}))
         try:
             manifest = open_manifest(str(folder / "m.parquet"), {})
             plan = write_plan(manifest, str(folder / "plan"), {}, checker=checker, limit=None)

@@ -6,14 +6,13 @@ from pipeline.data import manifest as manifests
 from pipeline.data.manifest import ManifestError, open_manifest, write_plan
 from pipeline.data.records import hash_ids
 from pipeline.data.rows import RowChecker
-from pipeline.settings import StyleSettings
 from tests.conftest import write_parquet
 
 ROW = {"content_uri": "c.png", "style_uri": "s.png"}
 
 
 def checker(fingerprint="f"):
-    return RowChecker("/data", StyleSettings(), fingerprint, frozenset({"file", "s3"}))
+    return RowChecker("/data", fingerprint, frozenset({"file", "s3"}))
 
 
 def plan_of(tmp_path, rows, limit=None, **options):
@@ -149,6 +148,7 @@ def test_faults_of_the_manifest_name_it(tmp_path, s3):
 
 def test_equal_styles_come_together_and_chunks_hold(tmp_path, monkeypatch):
     monkeypatch.setattr(manifests, "CHUNK", 10)
+    monkeypatch.setattr(manifests, "SLICE", 4)
     rows = [{**ROW, "pair_id": f"p{i}", "style_uri": f"s{i % 3}.png"} for i in range(25)]
     plan, planned = plan_of(tmp_path, rows)
     assert plan.rows == len(planned) == 25
