@@ -50,6 +50,10 @@ SHARD_NAMES = {
 }
 
 
+class ForeignIndexError(RowError):
+    """An ``index.json`` that this program did not write."""
+
+
 @dataclass(frozen=True)
 class Part:
     """What goes into one shard: the pairs of a split with ``first <= place <= last``.
@@ -211,7 +215,8 @@ def read_index(folder: str, options: storage.StorageOptions) -> Index | None:
     """The index of a format's folder; None if there is none.
 
     Raises:
-        RowError: it cannot be read, or is none of ours.
+        ForeignIndexError: it is none of ours.
+        RowError: it cannot be read.
     """
     uri = storage.join(folder, INDEX)
     try:
@@ -224,7 +229,7 @@ def read_index(folder: str, options: storage.StorageOptions) -> Index | None:
         raise
     except (ValueError, KeyError, TypeError) as error:
         shown = storage.redact(uri)
-        raise RowError(
+        raise ForeignIndexError(
             "read_failed",
             f"{shown}: was not written by this program; delete its folder, or choose another "
             "output",
@@ -232,10 +237,14 @@ def read_index(folder: str, options: storage.StorageOptions) -> Index | None:
 
 
 def own_index(output: str, form: str, options: storage.StorageOptions) -> Index | None:
-    """As ``read_index``, and None where it raises: then the folder is somebody else's."""
+    """The index of a format's folder, if the folder is ours.
+
+    Raises:
+        RowError: that is not known, since the index cannot be read.
+    """
     try:
         return read_index(storage.join(output, form), options)
-    except RowError:
+    except ForeignIndexError:
         return None
 
 

@@ -1,8 +1,7 @@
 """Shards for training, made on Ray from a finished output's records and images.
 
 The image files stay: they and their records are what a job resumes from. Ray Data's tasks write the
-shards, the driver their index. A packing that was killed is made
-again from the start by the next run.
+shards, the driver their index. A packing that was killed is begun again by the next run.
 """
 
 import functools
@@ -91,7 +90,7 @@ def _write(
         _write_shards(packed, output, verbose, options) if packed.samples else (),
         "shards",
         total=len(packed.parts),
-        disable=None,  # but on a terminal
+        disable=None,  # where there is no terminal
     )
     made = []
     for line in lines:
