@@ -28,8 +28,8 @@ BLOCK_BYTES = 2**28
 
 RAY_DATA_CPUS = 2
 """CPUs that actors must leave free: Ray Data's checkpoint filter holds a whole one for as long as
-the plan is read, and listing the plan's files wants another. With less a resumed job waits for
-ever."""
+the plan is read, and looking at the plan's files wants some of another. With less a resumed job
+waits for ever."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,8 @@ def run(
     )
     checkpoint.checkpoint_actor_pool_max_size = 1  # ids are compared faster than images are made
     settings.checkpoint_config = checkpoint
+    # The newer reader starts 32 processes to look at the ends of the plan's few files.
+    settings.use_datasource_v2 = False
     # Spot nodes may be hours away; a job that waits is not a job that hangs.
     settings.execution_no_progress_timeout_s = -1
     dataset = ray.data.read_parquet(plan_path, filesystem=fs, num_cpus=IO_CPUS)
@@ -146,8 +148,6 @@ def run(
         compute=ray.data.ActorPoolStrategy(size=resources.actors),
         num_gpus=resources.gpus_per_actor or None,
         num_cpus=resources.cpus_per_actor,
-        # Threads that wait by spinning stand still for each other beside load and store tasks.
-        runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
         fn_constructor_kwargs={
             "context": context,
             "board": board,

@@ -11,7 +11,6 @@ from typing import Any
 
 import ray
 import torch
-import torchvision
 
 from pipeline.data import manifest as manifests
 from pipeline.data import records, resume, storage
@@ -188,7 +187,7 @@ def _describe(style: StyleSettings, job: JobSettings, digest: str, mark: str) ->
         "python": platform.python_version(),
         "ray": ray.__version__,
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": importlib.metadata.version("torchvision"),
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
     }
     return {

@@ -1,8 +1,9 @@
 """VGG-19's convolutions as a feature extractor.
 
 Source: Simonyan and Zisserman, arXiv 1409.1556 (the network); Gatys, Ecker, Bethge, arXiv
-1508.06576 (no fully connected layers, average in place of max pooling). The layers come from
-torchvision; a state dict with fewer filters per layer gives a narrower network of the same form.
+1508.06576 (no fully connected layers, average in place of max pooling). Layers are numbered as
+torchvision's are, without its import, which takes as long as torch's own; a state dict with fewer
+filters per layer gives a narrower network of the same form.
 """
 
 from collections.abc import Collection, Iterator
@@ -10,7 +11,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.vgg import make_layers
 
 from pipeline.settings import CONVS_PER_BLOCK, LAYERS
 
@@ -67,18 +67,15 @@ class VGG(nn.Module):
     ) -> None:
         super().__init__()
         layers = layers_up_to(deepest_layer)
-        plan: list[int | str] = []
+        pool = nn.AvgPool2d if pooling == "avg" else nn.MaxPool2d
+        modules: list[nn.Module] = []
         for before, layer in zip((layers[0], *layers), layers, strict=False):
             if before[4] != layer[4]:
-                plan.append("M")
-            plan.append(state[tensor_names(layer)[0]].shape[0])
-        features = make_layers(plan, batch_norm=False)
-        for index, module in enumerate(features):
-            if isinstance(module, nn.MaxPool2d) and pooling == "avg":
-                features[index] = nn.AvgPool2d(kernel_size=2, stride=2)
-            if isinstance(module, nn.Conv2d):
-                module.padding_mode = padding
-        self.features = features
+                modules.append(pool(kernel_size=2, stride=2))
+            filters, channels = state[tensor_names(layer)[0]].shape[:2]
+            modules.append(nn.Conv2d(channels, filters, 3, padding=1, padding_mode=padding))
+            modules.append(nn.ReLU(inplace=True))
+        self.features = nn.Sequential(*modules)
         self.layers = layers
         own = {name for layer in layers for name in tensor_names(layer)}
         self.load_state_dict({name: state[name] for name in own})
@@ -102,7 +99,7 @@ class VGG(nn.Module):
         names = iter(self.layers)
         for module in self.features:
             x = module(x)
-            # torchvision's ReLU works in place, so what a convolution wrote is gone: F^l is taken
+            # The ReLU works in place, so what a convolution wrote is gone: F^l is taken
             # behind the ReLU, as in the paper ("filter responses" of the rectified network).
             if isinstance(module, nn.ReLU):
                 yield next(names), x
