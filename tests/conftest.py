@@ -1,4 +1,4 @@
-"""What several test modules share: narrow networks, pictures, a directory of inputs."""
+"""What several test modules share: narrow networks, pictures and pairs of them, servers, a Ray."""
 
 import jobs  # noqa: F401, I001  (sets what must be set before torch is loaded)
 import contextlib
@@ -15,9 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import safetensors.torch
 import torch
 from PIL import Image
+from ray.cluster_utils import Cluster
 
 from pipeline.data import storage
 from pipeline.settings import StyleSettings
@@ -86,12 +88,14 @@ def s3_server():
         env={**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": "50"},  # on a page of a listing
     )
     try:
-        for _ in range(300):
-            if server.poll() is not None:
-                raise RuntimeError("moto's server ended at once")
+
+        def answers() -> bool:
+            assert server.poll() is None, "moto's server ended at once"
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.1)
+                return True
+            return False
+
+        wait_until(answers, 60)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
@@ -108,6 +112,38 @@ def s3(s3_server):
     return options, bucket
 
 
+@pytest.fixture(scope="session")
+def ray_address():
+    """A Ray of two CPUs for all modules: what Ray Data starts for a first job serves them all."""
+    head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 10**9}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def local_ray(ray_address):
+    """A driver of its own for each module."""
+    ray.init(address=ray_address, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def wait_until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.2)
+
+
 def write_parquet(path, rows) -> str:
     pq.write_table(pa.Table.from_pylist(rows), path)
     return str(path)
+
+
+def equal_pairs(folder, count) -> list[dict]:
+    """Rows of a manifest: so many pairs of two images of 64 px, which are written to ``folder``."""
+    for seed, name in enumerate(("c.png", "s.png")):
+        (folder / name).write_bytes(image_bytes(seed, 64, 64))
+    row = {"content_uri": "c.png", "style_uri": "s.png"}
+    return [{"pair_id": f"p{index:02d}", **row} for index in range(count)]

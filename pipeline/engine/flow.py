@@ -131,7 +131,12 @@ def run(
     settings.use_datasource_v2 = False
     # Spot nodes may be hours away; a job that waits is not a job that hangs.
     settings.execution_no_progress_timeout_s = -1
-    dataset = ray.data.read_parquet(plan_path, filesystem=fs, num_cpus=IO_CPUS)
+    dataset = ray.data.read_parquet(
+        plan_path,
+        filesystem=fs,
+        num_cpus=IO_CPUS,
+        override_num_blocks=1,  # one task reads it all: split up, a small plan makes small batches
+    )
     # Small blocks: each is a unit of work for an actor and a commit of the records.
     dataset = dataset.repartition(target_num_rows_per_block=resources.rows_per_block)
     dataset = dataset.map_batches(

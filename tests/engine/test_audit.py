@@ -6,7 +6,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 
 from jobs import verify
 from pipeline.data import images, storage
@@ -16,13 +15,7 @@ from pipeline.settings import JobSettings, StyleSettings, replace
 from tests.conftest import image_bytes, write_parquet
 
 SECRET = "MARKEDSECRET"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def rows_of_manifest():
@@ -42,7 +35,7 @@ def rows_of_manifest():
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory, weights_file) -> JobSettings:
+def sound(local_ray, tmp_path_factory, weights_file) -> JobSettings:
     """A finished job: 4 ok, 4 errors, records in several files."""
     base = tmp_path_factory.mktemp("audit")
     for index, size in enumerate([(64, 64), (48, 64)]):

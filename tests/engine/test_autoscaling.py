@@ -5,26 +5,26 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import ray
 
-from pipeline.data import records, storage
+from pipeline.data import records
 from pipeline.engine import cluster
 from pipeline.engine.job import JobError, run_job
 from pipeline.settings import JobSettings, replace
-from tests.conftest import free_port, image_bytes, write_parquet
+from tests.conftest import equal_pairs, free_port, wait_until, write_parquet
 from tests.engine.faults import SLOW
+from tests.processes import processes_naming
 
 CONFIG = {
     "cluster_name": "fake",
     "max_workers": 2,
-    "idle_timeout_minutes": 0.1,
+    "idle_timeout_minutes": 0.2,
     "provider": {
         "type": "external",
         "disable_node_updaters": True,
+        "use_node_id_as_ip": True,  # by address all nodes are one, and none is ever seen idle
         "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
     },
     "available_node_types": {
@@ -77,52 +77,29 @@ def autoscaling(tmp_path_factory):
         head.wait(10)
 
 
-def processes_naming(text) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                named = text in (entry / "cmdline").read_text()
-            except OSError:
-                continue
-            if named:
-                found.append(int(entry.name))
-    return found
-
-
-def wait_until(condition, seconds):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.5)
-
-
 @pytest.mark.parametrize("pairs", [4, pytest.param(40, marks=pytest.mark.soak)])
 def test_nodes_come_for_a_job_and_go_after_it(
     pairs, autoscaling, quick, tmp_path, capfd, monkeypatch
 ):
-    monkeypatch.setattr(cluster, "PATIENCE", 4.0)
     monkeypatch.setattr(cluster, "SAY_EVERY", 1.0)
     ray.init(address=autoscaling, log_to_driver=False, runtime_env=SLOW)
-    for seed, name in enumerate(("c", "s")):
-        storage.write_bytes(str(tmp_path / f"{name}.png"), image_bytes(seed, 64, 64), {})
-    rows = [
-        {"pair_id": f"p{i:02d}", "content_uri": "c.png", "style_uri": "s.png"} for i in range(pairs)
-    ]
+    manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, pairs))
     job = JobSettings(
-        manifest=write_parquet(tmp_path / "m.parquet", rows), output=str(tmp_path / "out"),
-        actors=2, cpus_per_actor=3.0, batch_size=1, rows_per_block=1,
+        manifest=manifest, output=str(tmp_path / "out"), actors=2, cpus_per_actor=3.0,
+        batch_size=1, rows_per_block=1,
     )  # fmt: skip
 
     # No node type offers this: said, not waited for.
-    with pytest.raises(
-        JobError, match="gpus_per_actor: an actor asks for 1 GPU, but the cluster's 1 node do"
-    ):
-        run_job(quick, replace(job, gpus_per_actor=1.0, cpus_per_actor=0.0))
-    with pytest.raises(
-        JobError, match="cpus_per_actor: an actor asks for 4 CPU, but the cluster's"
-    ):
-        run_job(quick, replace(job, cpus_per_actor=4.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "PATIENCE", 2.0)
+        with pytest.raises(
+            JobError, match="gpus_per_actor: an actor asks for 1 GPU, but the cluster's 1 node do"
+        ):
+            run_job(quick, replace(job, gpus_per_actor=1.0, cpus_per_actor=0.0))
+        with pytest.raises(
+            JobError, match="cpus_per_actor: an actor asks for 4 CPU, but the cluster's"
+        ):
+            run_job(quick, replace(job, cpus_per_actor=4.0))
 
     summary = run_job(quick, job)
     said = capfd.readouterr().err

@@ -1,11 +1,8 @@
 """Processes that die under a job: poison rows, killed actors, sick machines."""
 
-import contextlib
 import os
 import signal
 import threading
-import time
-from pathlib import Path
 
 import pytest
 import ray
@@ -14,23 +11,19 @@ from pipeline.data import records, storage
 from pipeline.engine import board
 from pipeline.engine.job import run_job
 from pipeline.settings import JobSettings
-from tests.conftest import image_bytes, write_parquet
+from tests.conftest import equal_pairs, image_bytes, wait_until, write_parquet
 from tests.engine import faults
-from tests.engine.test_job import check_images, records_of
+from tests.outputs import check_images, records_of
+from tests.processes import descendants, processes_naming
 
 
 @pytest.fixture
-def start(request):
-    """Start Ray with a fault in its workers."""
+def start(ray_address):
+    """Join Ray as a driver whose workers have a fault."""
 
-    def start_with(fault, cpus=2):
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            runtime_env=faults.runtime_env(fault),
-        )
+    def start_with(fault):
+        runtime_env = faults.runtime_env(fault)
+        ray.init(address=ray_address, log_to_driver=False, runtime_env=runtime_env)
 
     yield start_with
     ray.shutdown()
@@ -38,16 +31,10 @@ def start(request):
 
 @pytest.fixture
 def job(tmp_path):
-    """Twelve pairs in one block; the tests change some."""
-    storage.write_bytes(str(tmp_path / "c.png"), image_bytes(1, 64, 64), {})
-    storage.write_bytes(str(tmp_path / "deadly.png"), image_bytes(2, 64, 80), {})
-    storage.write_bytes(str(tmp_path / "s.png"), image_bytes(3, 64, 64), {})
+    """Twelve pairs in two blocks; the tests change some."""
 
     def make(**changes):
-        rows = [
-            {"pair_id": f"p{i:02d}", "content_uri": "c.png", "style_uri": "s.png", "image_size": 64}
-            for i in range(12)
-        ]
+        rows = [row | {"image_size": 64} for row in equal_pairs(tmp_path, 12)]
         for pair_id, change in changes.items():
             rows[int(pair_id[1:])] |= change
         return JobSettings(
@@ -60,8 +47,11 @@ def job(tmp_path):
     return make
 
 
-def test_a_row_that_ends_every_process_is_given_up_and_its_neighbours_are_done(start, job, quick):
+def test_a_row_that_ends_every_process_is_given_up_and_its_neighbours_are_done(
+    start, job, quick, tmp_path
+):
     start("poison")
+    (tmp_path / "deadly.png").write_bytes(image_bytes(2, 64, 80))
     settings = job(p01={"image_size": 96}, p08={"content_uri": "deadly.png"})
     summary = run_job(quick, settings)
     assert (summary["ok"], summary["error"], summary["missing"]) == (10, 2, 0)
@@ -79,16 +69,10 @@ def test_an_actor_killed_mid_batch_loses_nothing(start, job, quick):
     killed = []
 
     def kill_once():
-        for _ in range(600):
-            time.sleep(0.1)
-            name = ""
-            for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-                with contextlib.suppress(OSError):
-                    name = Path(f"/proc/{pid}/cmdline").read_text()
-                if "Stylizer" in name and working(settings.output):
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-                    return
+        wait_until(lambda: working(settings.output))
+        for pid in set(descendants(os.getpid())) & set(processes_naming("Stylizer")):
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
 
     killer = threading.Thread(target=kill_once, daemon=True)
     killer.start()

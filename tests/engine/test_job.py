@@ -1,44 +1,20 @@
 """Whole jobs: a real Ray, a real S3 endpoint on loopback, real Parquet and image files."""
 
-import io
 import json
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 from PIL import Image
 
-from pipeline.data import images, records, storage
+from pipeline.data import records, storage
 from pipeline.engine.job import JobError, run_job
 from pipeline.settings import JobSettings, replace
 from tests.conftest import image_bytes, write_parquet
+from tests.outputs import check_images, records_of
 
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
-def records_of(output, options=None) -> dict:
-    found = list(records.iterate(output, options or {}, records.RECORD_SCHEMA.names))
-    assert len({row["pair_id"] for row in found}) == len(found), "a pair was recorded twice"
-    return {row["pair_id"]: row for row in found}
-
-
-def check_images(output, found, options=None):
-    """Every ok record's image is there as it says, and there are no others."""
-    stored = storage.list_files(storage.join(output, "images"), options or {}, ".png")
-    ok = [row for row in found.values() if row["status"] == "ok"]
-    assert len(stored) == len(ok)
-    for row in ok:
-        data = storage.read_bytes(storage.join(output, row["file_name"]), options or {})
-        assert images.sha256(data) == row["sha256"]
-        assert len(data) == row["bytes"]
-        assert Image.open(io.BytesIO(data)).size == (row["width"], row["height"])
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def put_inputs(base, options):
@@ -71,9 +47,8 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
             row["content_uri"] = f"../{row['content_uri']}"
         row["style_uri"] = f"../{row['style_uri']}"
     for part, some in enumerate((rows[:4], rows[4:])):
-        buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(some), buffer)
-        storage.write_bytes(f"{base}/manifest/part-{part}.parquet", buffer.getvalue(), options)
+        table = pa.Table.from_pylist(some)
+        storage.write_table(f"{base}/manifest/part-{part}.parquet", table, options)
 
     job = JobSettings(
         manifest=f"{base}/manifest/", output=output, storage_options=options,
@@ -102,9 +77,7 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
     assert f"{base}/c1.png" in found["p10"]["error_message"]
     assert "letters, digits" in found["../up"]["error_message"]
 
-    metadata = pq.read_table(
-        io.BytesIO(storage.read_bytes(f"{output}/images/val/metadata.parquet", options))
-    ).to_pylist()
+    metadata = storage.read_table(f"{output}/images/val/metadata.parquet", options).to_pylist()
     assert {row["file_name"] for row in metadata} == {f"class{c}/p{c}0.png" for c in (0, 2, 3)}
 
     # Again: nothing to do, nothing changed.

@@ -1,18 +1,17 @@
 """Nodes that come and go under a job."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from pipeline.data import records, storage
+from pipeline.data import records
 from pipeline.engine.job import run_job
 from pipeline.settings import JobSettings
-from tests.conftest import image_bytes, write_parquet
+from tests.conftest import equal_pairs, wait_until, write_parquet
 from tests.engine.faults import SLOW
-from tests.engine.test_job import check_images, records_of
+from tests.outputs import check_images, records_of
 
 
 @pytest.fixture
@@ -30,14 +29,10 @@ def cluster():
 def test_a_node_that_joins_gets_work_and_one_that_is_lost_loses_nothing(cluster, quick, tmp_path):
     first = cluster.add_node(num_cpus=3, object_store_memory=10**9)
     ray.init(address=cluster.address, log_to_driver=False, runtime_env=SLOW)
-    for seed, name in enumerate(("c", "s")):
-        storage.write_bytes(str(tmp_path / f"{name}.png"), image_bytes(seed, 64, 64), {})
-    rows = [
-        {"pair_id": f"p{i:02d}", "content_uri": "c.png", "style_uri": "s.png"} for i in range(36)
-    ]
+    manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, 36))
     job = JobSettings(
-        manifest=write_parquet(tmp_path / "m.parquet", rows), output=str(tmp_path / "out"),
-        actors=2, cpus_per_actor=3.0, batch_size=1, rows_per_block=2,
+        manifest=manifest, output=str(tmp_path / "out"), actors=2, cpus_per_actor=3.0,
+        batch_size=1, rows_per_block=2,
     )  # fmt: skip
 
     def nodes_with_records():
@@ -54,11 +49,3 @@ def test_a_node_that_joins_gets_work_and_one_that_is_lost_loses_nothing(cluster,
     assert (summary["ok"], summary["missing"], summary["duplicates"]) == (36, 0, 0)
     assert nodes_with_records() == {first.node_id, second.node_id}
     check_images(job.output, records_of(job.output))
-
-
-def wait_until(condition, seconds=120):
-    for _ in range(seconds * 5):
-        if condition():
-            return
-        time.sleep(0.2)
-    raise TimeoutError

@@ -1,22 +1,19 @@
 """A storage that fails now and then, one that refuses, and one that is full."""
 
-import io
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import ray
 
 from pipeline.data import storage
 from pipeline.engine.job import JobError, run_job
-from pipeline.settings import JobSettings
+from pipeline.settings import JobSettings, replace
 from tests.conftest import image_bytes, write_parquet
-from tests.engine.test_job import check_images, records_of
 from tests.faulty_proxy import FAULTS, proxy
+from tests.outputs import check_images, records_of
 
 ROOT = Path(__file__).parents[2]
 IMPATIENT = {
@@ -28,14 +25,10 @@ IMPATIENT = {
 }
 
 
-@pytest.fixture(scope="module")
-def local_ray():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
-def test_one_request_in_ten_fails_and_the_records_are_the_same(s3_server, s3, quick, local_ray):
+@pytest.mark.parametrize("pairs", [10, pytest.param(40, marks=pytest.mark.soak)])
+def test_one_request_in_ten_fails_and_the_records_are_the_same(
+    s3_server, s3, quick, local_ray, pairs
+):
     options, bucket = s3
     base = f"s3://{bucket}/in"
     for index in range(4):
@@ -43,31 +36,24 @@ def test_one_request_in_ten_fails_and_the_records_are_the_same(s3_server, s3, qu
     storage.write_bytes(f"{base}/s.png", image_bytes(9, 64, 64), options)
     rows = [
         {"pair_id": f"p{i:02d}", "content_uri": f"c{i % 5}.png", "style_uri": "s.png"}
-        for i in range(20)  # c4.png does not exist
+        for i in range(pairs)  # c4.png does not exist
     ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
-    storage.write_bytes(f"{base}/m.parquet", buffer.getvalue(), options)
+    storage.write_table(f"{base}/m.parquet", pa.Table.from_pylist(rows), options)
     job = JobSettings(
         manifest=f"{base}/m.parquet", output=f"s3://{bucket}/out", rows_per_block=2, batch_size=2,
     )  # fmt: skip
-    with proxy(s3_server, rate=0.1, stall=3.0) as server:
+    with proxy(s3_server, rate=0.1, stall=2.5) as server:
         faulty = {"s3": {**options["s3"], **IMPATIENT, "endpoint_url": server.url}}
-        summary = run_job(quick, _with(job, storage_options=faulty))
+        summary = run_job(quick, replace(job, storage_options=faulty))
         print(f"{server.count} requests, spoilt: {dict(server.seen)}")
         assert set(server.seen) == set(FAULTS), "not every kind of fault had its turn"
-    assert (summary["ok"], summary["error"], summary["missing"]) == (16, 4, 0)
-    assert summary["errors_by_class"] == {"not_found": 4}
+    missing = {f"p{i:02d}" for i in range(4, pairs, 5)}
+    assert (summary["ok"], summary["missing"]) == (pairs - len(missing), 0)
+    assert summary["errors_by_class"] == {"not_found": len(missing)}
     assert summary["duplicates"] == 0
     found = records_of(job.output, options)
     check_images(job.output, found, options)
-    assert {name for name, row in found.items() if row["status"] == "error"} == {
-        "p04", "p09", "p14", "p19",
-    }  # fmt: skip
-
-
-def _with(job, **changes):
-    return JobSettings(**(vars(job) | changes))
+    assert {name for name, row in found.items() if row["status"] == "error"} == missing
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,17 @@
-"""The command itself, in a process of its own, with a Ray of its own."""
+"""The command itself, in a process of its own, with a Ray of its own and then on a cluster."""
 
 import collections
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data import images, records
-from tests.conftest import image_bytes, write_parquet
+from tests.conftest import equal_pairs, wait_until, write_parquet
 
 ROOT = Path(__file__).parent.parent.parent
 PAIRS = 10
@@ -21,10 +20,10 @@ PAIRS = 10
 @pytest.fixture
 def command(tmp_path, weights_file):
     """The command of a job of ten pairs that commits after every second one."""
-    (tmp_path / "c.png").write_bytes(image_bytes(0, 64, 64))
-    (tmp_path / "s.png").write_bytes(image_bytes(1, 64, 64))
-    row = {"content_uri": "c.png", "style_uri": "s.png", "init": "x"}
-    rows = [{**row, "pair_id": f"p{index:02d}", "seed": index} for index in range(PAIRS)]
+    rows = [
+        {**row, "init": "x", "seed": index}
+        for index, row in enumerate(equal_pairs(tmp_path, PAIRS))
+    ]
     rows[-1]["content_uri"] = "missing.png"
     manifest = write_parquet(tmp_path / "m.parquet", rows)
     return [
@@ -35,28 +34,23 @@ def command(tmp_path, weights_file):
     ]
 
 
-def start(command) -> subprocess.Popen:
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+def start(command, **more) -> subprocess.Popen:
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | more
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, start_new_session=True,
     )  # fmt: skip
 
 
-def wait_for_records(output: Path, process: subprocess.Popen, files: int) -> None:
-    """Until so many files of records are committed; at most two minutes."""
-    for _ in range(1200):
-        if len(records.committed_files(str(output), {})) >= files:
-            return
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.1)
-    raise AssertionError("no record was written in time")
-
-
-def test_a_stopped_job_goes_on_where_it_was(command, tmp_path):
+def test_a_stopped_job_goes_on_where_it_was(command, tmp_path, ray_address):
     output = tmp_path / "out"
     first = start(command)
-    wait_for_records(output, first, 2)
+
+    def two_files_are_committed():
+        assert first.poll() is None, first.stderr.read()
+        return len(records.committed_files(str(output), {})) >= 2
+
+    wait_until(two_files_are_committed)
     first.send_signal(signal.SIGTERM)  # as ray job stop does; Ctrl-C takes the same way
     _, errors = first.communicate(timeout=60)
     assert first.returncode == 130, errors
@@ -64,7 +58,7 @@ def test_a_stopped_job_goes_on_where_it_was(command, tmp_path):
     assert "Traceback" not in errors
     done_before = {row["pair_id"] for row in records.iterate(str(output), {}, ["pair_id"])}
 
-    second = start(command)
+    second = start(command, RAY_ADDRESS=ray_address)
     out, errors = second.communicate(timeout=240)
     assert second.returncode == 1, errors
     assert f"{PAIRS - 1} ok, 1 errors of {PAIRS} pairs" in out

@@ -1,0 +1,26 @@
+"""What a job's output must hold, whatever happened on the way."""
+
+import io
+
+from PIL import Image
+
+from pipeline.data import images, records, storage
+
+
+def records_of(output, options=None) -> dict:
+    """The records by pair_id; each pair has one."""
+    found = list(records.iterate(output, options or {}, records.RECORD_SCHEMA.names))
+    assert len({row["pair_id"] for row in found}) == len(found), "a pair was recorded twice"
+    return {row["pair_id"]: row for row in found}
+
+
+def check_images(output, found, options=None):
+    """Every ok record's image is there as it says, and there are no others."""
+    stored = storage.list_files(storage.join(output, "images"), options or {}, ".png")
+    ok = [row for row in found.values() if row["status"] == "ok"]
+    assert len(stored) == len(ok)
+    for row in ok:
+        data = storage.read_bytes(storage.join(output, row["file_name"]), options or {})
+        assert images.sha256(data) == row["sha256"]
+        assert len(data) == row["bytes"]
+        assert Image.open(io.BytesIO(data)).size == (row["width"], row["height"])
