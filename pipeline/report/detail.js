@@ -129,7 +129,7 @@ function detail(pair) {
     el(
       "figure",
       { class: "thumb" },
-      tile("picture", stylePictures(pair)[index], `Style ${baseName(uri)}`, "no thumbnail"),
+      tile("picture", stylePictures(pair)[index], "Style", baseName(uri)),
       el("figcaption", {}, `Style: ${baseName(uri)}`),
     ),
   );

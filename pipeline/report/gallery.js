@@ -65,10 +65,10 @@ function initFilters() {
   byId("only").closest("p").hidden = !partlyPictured;
 }
 
-// An image, or what stands in its place.
-function tile(kind, source, alt, missing) {
-  if (source) return el("img", { src: source, alt, class: kind, decoding: "async" });
-  return el("span", { class: `${kind} missing` }, el("span", { class: "hidden" }, `${alt}: `), missing);
+// An image, or its name in its place.
+function tile(kind, source, what, name) {
+  if (source) return el("img", { src: source, alt: `${what} ${name}`.trim(), class: kind, decoding: "async" });
+  return el("span", { class: `${kind} missing` }, el("span", { class: "hidden" }, `${what} `), el("span", {}, name));
 }
 
 function styleTile(pair) {
@@ -76,12 +76,12 @@ function styleTile(pair) {
   const sources = stylePictures(pair);
   const tiles = uris
     .slice(0, 4)
-    .map((uri, index) => tile("part", sources[index], `Style ${baseName(uri)}`, "no thumbnail"));
+    .map((uri, index) => tile("part", sources[index], "Style", baseName(uri)));
   return el("span", { class: `style parts-${tiles.length}` }, tiles);
 }
 
 function resultTile(pair) {
-  if (column.ok[pair]) return tile("result", resultPicture(pair), "Result", "no thumbnail");
+  if (column.ok[pair]) return tile("result", resultPicture(pair), "Result", hasPicture(pair) ? "" : "no thumbnail");
   return el(
     "span",
     { class: "result failed" },
@@ -105,7 +105,7 @@ function card(pair) {
       el(
         "span",
         { class: "mosaic" },
-        tile("content", contentPicture(pair), `Content ${contentName(pair)}`, "no thumbnail"),
+        tile("content", contentPicture(pair), "Content", contentName(pair)),
         styleTile(pair),
         resultTile(pair),
       ),
