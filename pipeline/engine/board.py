@@ -49,6 +49,11 @@ class _Board:
         for pair_id in pairs:
             self.under_way.pop(pair_id, None)
 
+    def enter(self, pairs: list[str], node: str) -> tuple[dict[str, int], bool]:
+        deaths, hopeless = self.count_deaths(pairs)
+        self.begin([pair_id for pair_id in pairs if pair_id not in deaths], node)
+        return deaths, hopeless
+
     def count_deaths(self, pairs: list[str]) -> tuple[dict[str, int], bool]:
         left = {pair_id for pair_id in pairs if pair_id in self.under_way}
         if left:
@@ -93,13 +98,19 @@ class Board:
         Raises:
             RuntimeError: pair after pair was given up and none succeeded.
         """
-        deaths, hopeless = ray.get(self.actor.count_deaths.remote(list(pairs)))
-        if hopeless:
-            raise RuntimeError(
-                f"pair after pair ended {TRIES} processes and none succeeded; the machine or its "
-                "libraries are at fault, see Ray's logs of the workers"
-            )
-        return dict(deaths)
+        return _unless_hopeless(*ray.get(self.actor.count_deaths.remote(list(pairs))))
+
+    def enter(self, pairs: list[str]) -> dict[str, int]:
+        """``count_deaths``, and work begins on those that have ended no process, on all at once.
+
+        If the process dies, each of them may have been it. The next one finds them with a death
+        and takes them one by one.
+
+        Raises:
+            RuntimeError: as ``count_deaths``.
+        """
+        node = ray.get_runtime_context().get_node_id()
+        return _unless_hopeless(*ray.get(self.actor.enter.remote(pairs, node)))
 
     def begin(self, pairs: list[str]) -> None:
         """Work on these pairs begins that may end the process; returns when the board knows."""
@@ -119,6 +130,15 @@ class Board:
             yield
         finally:
             self.end(names)
+
+
+def _unless_hopeless(deaths: dict[str, int], hopeless: bool) -> dict[str, int]:
+    if hopeless:
+        raise RuntimeError(
+            f"pair after pair ended {TRIES} processes and none succeeded; the machine or its "
+            "libraries are at fault, see Ray's logs of the workers"
+        )
+    return deaths
 
 
 def give_up(stage: str, deaths: int) -> RowError:

@@ -74,7 +74,12 @@ def unpack(value: dict[str, Any]) -> Pixels:
 
 def row_settings(row: dict[str, Any], style: StyleSettings) -> StyleSettings:
     """The job's settings with the row's overrides."""
-    return replace(style, **json.loads(row["overrides"]))
+    return _overridden(style, row["overrides"])
+
+
+@functools.lru_cache(256)
+def _overridden(style: StyleSettings, overrides: str) -> StyleSettings:
+    return replace(style, **json.loads(overrides))
 
 
 def guarded(row: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -91,19 +96,29 @@ def guarded(row: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str
 
 def load(table: pa.Table, context: Context, board: Board) -> pa.Table:
     """Plan rows -> plan rows with decoded, resized images, or with a fault."""
-    plan = table.to_pylist()
-    deaths = board.count_deaths(row["pair_id"] for row in plan)
-    rows = []
-    for row in plan:
-        work = functools.partial(_load_row, row, context, board, deaths.get(row["pair_id"], 0))
-        rows.append(guarded(row, work))
+    rows = table.to_pylist()
+    sound = [row["pair_id"] for row in rows if row["fault_class"] is None]
+    # A decoder may crash, or ask for all of the memory: the board knows what is under way.
+    deaths = board.enter(sound)
+    try:
+        for index, row in enumerate(rows):
+            if row["pair_id"] not in deaths:
+                rows[index] = guarded(row, functools.partial(_load_images, row, context))
+    finally:
+        board.end(sound)
+    for index, row in enumerate(rows):
+        if row["pair_id"] in deaths:
+            work = functools.partial(_load_suspect, row, context, board, deaths[row["pair_id"]])
+            rows[index] = guarded(row, work)
     return pa.Table.from_pylist(rows, schema=context.schema(*LOADED))
 
 
-def _load_row(row: dict[str, Any], context: Context, board: Board, deaths: int) -> dict[str, Any]:
+def _load_suspect(
+    row: dict[str, Any], context: Context, board: Board, deaths: int
+) -> dict[str, Any]:
     if deaths >= TRIES:
         raise give_up("loading", deaths)
-    with board.working([row["pair_id"]]):  # a decoder may crash, or ask for all of the memory
+    with board.working([row["pair_id"]]):
         return _load_images(row, context)
 
 
