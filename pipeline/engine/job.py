@@ -5,6 +5,7 @@ Ray starts, and raised as a ``JobError``.
 """
 
 import _thread
+import gc
 import os
 import sys
 import time
@@ -111,6 +112,8 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
     board = Board.create()
     with progress(board, prepared.pending):
         flow.run(plan, job, resources, prepared.context, ray.put(arrays), board)
+    # Ray Data's plan is a cycle; a node that holds an object of it is never idle.
+    gc.collect()
 
 
 def _say_resources(resources: flow.Resources) -> None:
