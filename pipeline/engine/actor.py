@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pipeline.data import storage
 from pipeline.data.errors import RowError
-from pipeline.engine import stages
+from pipeline.engine import metrics, stages
 from pipeline.engine.board import TRIES, Board, give_up
 from pipeline.engine.stages import Context
 from pipeline.settings import StyleSettings
@@ -117,6 +117,7 @@ class Stylizer:
         self.cache = TargetCache(self.network, context.style, style_cache)
         self.batcher = Batcher(self.network, batch_size, low_memory=low_memory)
         self.single = Batcher(self.network, 1, low_memory=low_memory)
+        self.meter = metrics.Meter(self._totals, self.device)
         self.inbox: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="ticks", daemon=True).start()
         board.add_actor()
@@ -161,11 +162,21 @@ class Stylizer:
                         self._answer(self.single.tick())
                 else:
                     self._answer(self.batcher.tick(admit=not suspects))
+                self.meter.look(idle=not suspects and not len(self.batcher))
         except BaseException:
             # The device or this code is broken. Rows wait for answers that nobody will give: end,
             # as a crash would, so that Ray starts another process and the board counts.
             logger.exception("the style actor cannot go on")
             os._exit(1)
+
+    def _totals(self) -> dict[str, int]:
+        batchers = (self.batcher, self.single)
+        return {
+            "style_evaluations": sum(batcher.occupied for batcher in batchers),
+            "style_slot_evaluations": sum(batcher.evaluated for batcher in batchers),
+            "style_cache_hits": self.cache.hits,
+            "style_cache_misses": self.cache.misses,
+        }
 
     def _receive(self, suspects: deque[_Job]) -> None:
         """Take what has arrived; wait for it if there is nothing else to do."""
@@ -218,6 +229,7 @@ class Stylizer:
                 fields = _fault_fields(RowError(fault.error_class, message))
             else:
                 fields = self._fields(job, answer)
+                metrics.optimized(answer.slots)
             self.board.end([job.row["pair_id"]])
             job.outcome.set_result(fields)
 

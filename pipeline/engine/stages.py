@@ -20,6 +20,7 @@ from pipeline.data import images, records, storage
 from pipeline.data.errors import RowError
 from pipeline.data.images import Pixels
 from pipeline.data.rows import PLAN_SCHEMA
+from pipeline.engine import metrics
 from pipeline.engine.board import TRIES, Board, give_up
 from pipeline.settings import StyleSettings, replace
 
@@ -167,6 +168,7 @@ def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
     for row in table.to_pylist():
         stored = guarded(row, functools.partial(_store_row, row, context))
         rows.append(_record(stored, context))
+        metrics.stored(rows[-1])
     failed = sum(row["status"] == "error" for row in rows)
     board.add(len(rows) - failed, failed)
     return pa.Table.from_pylist(rows, schema=pa.schema([*records.RECORD_SCHEMA, *context.extra]))

@@ -1,0 +1,122 @@
+"""The job's metrics in Ray's Prometheus endpoints; Ray exports each as ``ray_<name>``.
+
+Ray adds ``WorkerId`` to each series, so whatever an actor counts can be told by actor. In a process
+without Ray nothing is counted and nothing fails.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from ray.util import metrics
+
+INTERVAL = 1.0
+"""Seconds between two looks at an actor's own counts: Ray exports no oftener."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition:
+    """One metric. bounds: upper edges of a histogram's buckets."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    text: str
+    tags: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+    def exported(self, name: str) -> tuple[str, ...]:
+        """The names under which Prometheus finds it."""
+        ends = {
+            "counter": ("_total",),
+            "gauge": ("",),
+            "histogram": ("_bucket", "_sum", "_count"),
+        }[self.kind]
+        return tuple(f"ray_{name}{end}" for end in ends)
+
+
+METRICS: dict[str, Definition] = {
+    "style_pairs_done": Definition(kind="counter", text="Pairs recorded as ok"),
+    "style_pairs_failed": Definition(
+        kind="counter", text="Pairs recorded as error", tags=("error_class",)
+    ),
+    "style_pairs_optimized": Definition(kind="counter", text="Pairs an actor brought to the end"),
+    "style_evaluations": Definition(kind="counter", text="Evaluations of a pair's loss, gradient"),
+    "style_slot_evaluations": Definition(
+        kind="counter", text="The same and those of slots without a pair"
+    ),
+    "style_cache_hits": Definition(kind="counter", text="Style targets that were at hand"),
+    "style_cache_misses": Definition(kind="counter", text="Style targets that were computed"),
+    "style_slots": Definition(kind="gauge", text="Slots of the last finished pair's lane"),
+    "style_gpu_memory_bytes": Definition(
+        kind="gauge", text="Most GPU memory that the actor's tensors have held"
+    ),
+    "style_loss": Definition(
+        kind="histogram",
+        text="total_loss of finished pairs",
+        bounds=tuple(10.0**power for power in range(-2, 11)),
+    ),
+    "style_stage_seconds": Definition(
+        kind="histogram",
+        text="Seconds of a pair in a stage",
+        tags=("stage",),
+        bounds=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000),
+    ),
+}
+
+
+@functools.cache
+def _metric(name: str) -> Any:
+    found = METRICS[name]
+    if found.kind == "counter":
+        return metrics.Counter(name, found.text, found.tags)
+    if found.kind == "gauge":
+        return metrics.Gauge(name, found.text, found.tags)
+    return metrics.Histogram(name, found.text, list(found.bounds), found.tags)
+
+
+def stored(record: Mapping[str, Any]) -> None:
+    """Count a row's record: ok or failed, its loss, its seconds by stage."""
+    if record["status"] == "ok":
+        _metric("style_pairs_done").inc()
+        _metric("style_loss").observe(record["total_loss"])
+    else:
+        _metric("style_pairs_failed").inc(tags={"error_class": record["error_class"]})
+    for stage in ("load", "optimize", "store"):
+        if (seconds := record.get(f"{stage}_seconds")) is not None:
+            _metric("style_stage_seconds").observe(seconds, {"stage": stage})
+
+
+def optimized(slots: int) -> None:
+    """Count a pair that an actor has finished in a lane of so many slots."""
+    _metric("style_pairs_optimized").inc()
+    _metric("style_slots").set(slots)
+
+
+class Meter:
+    """An actor's running totals, sent on now and then.
+
+    Args:
+        totals: gives the counters' names and values so far.
+        device: of the actor.
+    """
+
+    def __init__(self, totals: Callable[[], dict[str, int]], device: torch.device) -> None:
+        self.totals, self.device = totals, device
+        self.sent: dict[str, int] = {}
+        self.due = 0.0
+
+    def look(self, *, idle: bool) -> None:
+        """Send what is new, at most once a second; at once where nothing more is coming."""
+        if not idle and time.monotonic() < self.due:
+            return
+        self.due = time.monotonic() + INTERVAL
+        totals = self.totals()
+        for name, value in totals.items():
+            if value > self.sent.get(name, 0):
+                _metric(name).inc(value - self.sent.get(name, 0))
+        self.sent = totals
+        if self.device.type == "cuda":
+            held = torch.cuda.max_memory_allocated(self.device)
+            _metric("style_gpu_memory_bytes").set(held)
