@@ -40,9 +40,7 @@ def test_one_style_serves_many_contents_and_history_has_the_scales(quick_ones):
     results = stylize(contents, pixels(5), image_size=128, **quick_ones | {"scales": 2})
     assert len(results) == 2
     history = results[0].history
-    assert [size for size, _ in history.stages] == [(96, 128)] or sum(
-        count for _, count in history.stages
-    ) == len(history.total)
+    assert sum(count for _, count in history.stages) == len(history.total)
     axes = history.plot()
     assert axes.get_yscale() == "log"
 
