@@ -15,6 +15,12 @@ MAY_IMPORT = {
     "pipeline.data": {"pipeline.settings", "pipeline.data"},
     "pipeline.engine": {"pipeline.settings", "pipeline.style", "pipeline.data", "pipeline.engine"},
     "pipeline.report": {"pipeline.settings", "pipeline.data", "pipeline.report"},
+    "pipeline.notebook": {
+        "pipeline.settings",
+        "pipeline.style",
+        "pipeline.data",
+        "pipeline.notebook",
+    },
 }
 FORBIDDEN = {
     "pipeline.settings": {"ray", "torch", "torchvision", "PIL", "pyarrow", "fsspec"},
@@ -22,6 +28,7 @@ FORBIDDEN = {
     "pipeline.data": {"ray", "torch", "torchvision"},
     "pipeline.engine": {"PIL"},
     "pipeline.report": {"ray", "torch", "torchvision", "PIL", "fsspec"},
+    "pipeline.notebook": {"ray", "torchvision", "pyarrow", "fsspec"},
 }
 
 
@@ -59,6 +66,15 @@ def test_the_method_needs_neither_ray_nor_storage():
     code = (
         "import sys; import pipeline.style.optimize, pipeline.style.weights; "
         "bad = {'ray', 'PIL', 'pyarrow', 'fsspec', 'torchvision'} & {*sys.modules}; "
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_package_itself_loads_nothing():
+    code = (
+        "import sys; import pipeline.settings; "
+        "bad = {'ray', 'torch', 'PIL', 'matplotlib'} & {*sys.modules}; "
         "sys.exit(str(bad) if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -75,7 +75,7 @@ def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -
     try:
         bombs.check_tiles(image, max_pixels)
         image.load()
-        return _upright(_to_rgb(image), _orientation(image))
+        return to_rgb(image)
     except MemoryError as error:
         raise RowError(
             "out_of_memory", f"{name}: not enough memory to decode {width} x {height} px"
@@ -85,6 +85,11 @@ def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -
             "truncated_image",
             f"{name}: the image data is truncated or corrupt: {_in_one_line(error)}",
         ) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image as RGB: upright, in sRGB, transparency laid on white."""
+    return _upright(_to_rgb(image), _orientation(image))
 
 
 def _in_one_line(error: Exception) -> str:

@@ -248,6 +248,7 @@ class Stylizer:
 
 def _facts(history: History) -> Row:
     facts = asdict(history)
+    del facts["stages"]
     return {
         "loss_history": facts.pop("total"),
         "layer_losses": facts.pop("layers"),

@@ -56,7 +56,8 @@ class History:
     with its weight, so that their sum is total_loss. layers: E_l or L_content of each layer at the
     end, without weights. evaluations: of loss and gradient. iterations: steps taken. stop:
     ``converged``, ``iterations``, ``stuck`` (no step lowers the loss) or ``non-finite`` (only steps
-    to values that are not finite were left; the picture is the last good one).
+    to values that are not finite were left; the picture is the last good one). stages: size (H, W)
+    and evaluations of each part of the way.
     """
 
     total: tuple[float, ...]
@@ -68,6 +69,7 @@ class History:
     evaluations: int
     iterations: int
     stop: str
+    stages: tuple[tuple[Size, int], ...]
 
 
 class NonFiniteError(ArithmeticError):
@@ -126,6 +128,7 @@ class _Run:
     pair: Pair | None = None
     image: Tensor | None = None  # (3, H, W) where the last stage ended
     losses: list[float] = field(default_factory=list)
+    passed: list[tuple[Size, int]] = field(default_factory=list)
     steps: int = 0
     seconds: float = 0.0
 
@@ -301,6 +304,7 @@ class Batcher:
         lane = self.lanes[key]
         del self.running[key][run.slot]
         run.losses += finish.losses
+        run.passed.append((run.stage.size, len(finish.losses)))
         run.steps += finish.steps
         run.image = finish.image
         if not finish.steps:
@@ -376,4 +380,5 @@ def _history(lane: Lane, run: _Run, image: Tensor, stop: str) -> History:
         evaluations=len(run.losses),
         iterations=run.steps,
         stop=stop,
+        stages=tuple(run.passed),
     )

@@ -1,0 +1,168 @@
+"""``stylize``: pictures in, pictures of the same kind and their loss history out."""
+
+import functools
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.notebook import pictures
+from pipeline.notebook.pictures import Picture
+from pipeline.settings import StyleSettings, replace
+from pipeline.style.batching import Batcher, Done, History, Pair, Request
+from pipeline.style.color import finish_colors, prepare_colors
+from pipeline.style.targets import style_targets
+from pipeline.style.vgg import VGG
+from pipeline.style.weights import load_network
+
+
+@dataclass(frozen=True)
+class LossHistory(History):
+    """What happened to one picture, and a plot of it."""
+
+    def plot(self, ax: Any = None) -> Any:
+        """The loss after each evaluation, on a log axis; dotted where another scale begins.
+
+        Args:
+            ax: matplotlib's Axes to draw into; the current ones if not given. Returned.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        if ax is None:
+            try:
+                import matplotlib.pyplot as plt
+            except ImportError as error:
+                raise ImportError("plot() needs matplotlib: pip install matplotlib") from error
+            ax = plt.gca()
+        ax.semilogy(range(1, len(self.total) + 1), self.total)
+        start = 0
+        for (height, width), evaluations in self.stages:
+            if start:
+                ax.axvline(start + 0.5, color="grey", linestyle=":")
+            place = ax.get_xaxis_transform()
+            ax.text(start + 1, 0.98, f"{width} x {height}", transform=place, va="top", size="small")
+            start += evaluations
+        ax.set(xlabel="evaluation", ylabel="loss")
+        return ax
+
+
+@dataclass(frozen=True)
+class Result:
+    """image: of the content's kind. history: of its losses, with ``plot()``."""
+
+    image: Any
+    history: LossHistory = field(repr=False)
+
+
+def stylize(
+    content: Picture | Sequence[Picture],
+    style: Picture | Sequence[Picture],
+    *,
+    network: VGG | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    **settings: Any,
+) -> Result | list[Result]:
+    """Stylise one picture or several, without Ray or storage.
+
+    Args:
+        content: a PIL image, an array (H, W, 3), a tensor (3, H, W), or several: a list of them,
+            (B, H, W, 3) or (B, 3, H, W). uint8, or floats in [0, 1]. Images and arrays are resized
+            as a job does it (``image_size``, ``image_edge``); tensors keep their size.
+        style: in the same forms (``style_scale``). One for all contents, or one for each; one
+            content may meet several styles.
+        network: as ``load_network`` gives it, to load it only once.
+        device: ``cuda`` or ``cpu``; a GPU if PyTorch sees one.
+        batch_size: most pairs optimised together; 8 on a GPU, 1 on a CPU if not given.
+        settings: fields of ``StyleSettings``, for example ``weights="compact"``.
+
+    Returns:
+        A ``Result``, or a list of them if several pictures were given. Images are of the content's
+        kind: PIL images, arrays (H, W, 3) or tensors (3, H, W).
+
+    Raises:
+        SettingError: a setting is unknown, out of range, or a size was given with tensors.
+        TypeError, ValueError: what was given are no pictures, or their numbers do not match.
+        WeightsError: the weights cannot be had.
+        NonFiniteError: a loss is not finite at its start.
+        torch.OutOfMemoryError: a pair does not fit into the device's memory, even alone.
+    """
+    chosen = replace(StyleSettings(), **settings)
+    contents, many = pictures.several(content, "content")
+    styles, many_styles = pictures.several(style, "style")
+    for name, given in (("content", contents), ("style", styles)):
+        for picture in given:
+            pictures.check(picture, name)
+    pictures.refuse_sizes(contents, styles, settings)
+    count = max(len(contents), len(styles))
+    if {len(contents), len(styles)} - {1, count}:
+        raise ValueError(f"{len(contents)} contents, {len(styles)} styles: give one, or as many")
+    pairs = list(zip(_repeat(contents, count), _repeat(styles, count), strict=True))
+    batcher = make_batcher(chosen, network, device, batch_size)
+    answers = optimise(batcher, [to_pair(*pair, chosen) for pair in pairs], chosen)
+    results = [_result(answer, given) for answer, (given, _) in zip(answers, pairs, strict=True)]
+    return results if many or many_styles else results[0]
+
+
+def _repeat(given: list[Picture], count: int) -> list[Picture]:
+    return given * count if len(given) == 1 else given
+
+
+def _result(answer: Done | Exception, content: Picture) -> Result:
+    if isinstance(answer, Exception):
+        raise answer
+    return Result(pictures.like(answer.image, content), LossHistory(**vars(answer.history)))
+
+
+def to_pair(content: Picture, style: Picture, settings: StyleSettings) -> tuple[Tensor, Tensor]:
+    """Content and style (3, H, W) in [0, 1], in the settings' sizes."""
+    return pictures.to_content(content, settings), pictures.to_style(style, content, settings)
+
+
+def make_batcher(
+    settings: StyleSettings, network: VGG | None, device: str | None, batch_size: int | None
+) -> Batcher:
+    """A ``Batcher`` with the network of ``settings``, on a GPU if there is one.
+
+    Raises:
+        WeightsError: the weights cannot be had.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    slots = batch_size or (8 if device.startswith("cuda") else 1)
+    return Batcher((network or load_network(settings)).to(device), slots)
+
+
+def optimise(
+    batcher: Batcher, pairs: Sequence[tuple[Tensor, Tensor]], settings: StyleSettings
+) -> list[Done | Exception]:
+    """Stylise pairs of content and style (3, H, W). A pair's own failure is its answer.
+
+    Raises:
+        RuntimeError: a CUDA error: the device can no longer be used.
+    """
+    for index, (content, style) in enumerate(pairs):
+        size = (content.shape[1], content.shape[2])
+        build = functools.partial(_build, batcher.network, content, style, settings)
+        batcher.submit(Request(index, size, settings, build))
+    found: dict[Hashable, Done | Exception] = {}
+    while len(batcher):
+        found.update(batcher.tick())
+    return [_finish(found[index], pairs[index][0], settings) for index in range(len(pairs))]
+
+
+def _build(network: VGG, content: Tensor, style: Tensor, settings: StyleSettings) -> Pair:
+    device = next(network.features.parameters()).device
+    content, style = content.to(device), style.to(device)
+    seen, (prepared,) = prepare_colors(content, [style], settings.preserve_color)
+    size = (content.shape[1], content.shape[2])
+    return Pair(seen, style_targets(network, prepared, size, settings), settings)
+
+
+def _finish(answer: Done | Exception, content: Tensor, settings: StyleSettings) -> Done | Exception:
+    if isinstance(answer, Exception):
+        return answer
+    image = finish_colors(answer.image, content.to(answer.image), settings.preserve_color)
+    return Done(image, answer.history, answer.seconds, answer.slots)

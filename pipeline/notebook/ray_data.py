@@ -1,0 +1,89 @@
+"""``Stylizer``: a callable class for ``Dataset.map_batches`` in pipelines of one's own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from pipeline.data import images
+from pipeline.notebook import pictures
+from pipeline.notebook.call import make_batcher, optimise, to_pair
+from pipeline.notebook.pictures import Picture
+from pipeline.settings import StyleSettings, replace
+from pipeline.style.batching import Done
+
+Batch = dict[str, npt.NDArray[Any]]
+
+
+class Stylizer:
+    """Adds ``stylized_image``, ``total_loss`` and ``error`` to rows with two pictures.
+
+    Reads ``content_image`` and ``style_image``: arrays (H, W, 3), uint8 or floats in [0, 1], or
+    the bytes of image files. ``stylized_image`` holds the bytes of a PNG file. A row that fails has
+    null there, NaN as ``total_loss``, and says why in ``error``, which is null in all others.
+
+    Args:
+        device: ``cuda`` or ``cpu``; a GPU if the actor has one.
+        max_pixels: files with more are refused before they are decoded.
+        slots: most pairs optimised together; 8 on a GPU, 1 on a CPU if not given.
+        settings: fields of ``StyleSettings``.
+
+    Raises:
+        SettingError: a setting is unknown or out of range.
+        WeightsError: the weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str | None = None,
+        max_pixels: int = 100_000_000,
+        slots: int | None = None,
+        **settings: Any,
+    ) -> None:
+        self.settings = replace(StyleSettings(), **settings)
+        self.max_pixels = max_pixels
+        self.batcher = make_batcher(self.settings, None, device, slots)
+
+    def __call__(self, batch: Mapping[str, Any]) -> Batch:
+        """One batch in Ray Data's format ``numpy`` or ``pandas``.
+
+        Raises:
+            KeyError: a column is missing.
+            RuntimeError: a CUDA error: the device can no longer be used.
+        """
+        rows = list(zip(batch["content_image"], batch["style_image"], strict=True))
+        loaded = [self._load(content, style) for content, style in rows]
+        sound = [pair for pair in loaded if not isinstance(pair, Exception)]
+        answers = iter(optimise(self.batcher, sound, self.settings))
+        done = [pair if isinstance(pair, Exception) else next(answers) for pair in loaded]
+        return {str(name): np.asarray(batch[name]) for name in batch} | _columns(done)
+
+    def _load(self, content: Any, style: Any) -> tuple[Tensor, Tensor] | Exception:
+        try:
+            pair = (self._picture(content, "content_image"), self._picture(style, "style_image"))
+            return to_pair(*pair, self.settings)
+        except Exception as error:  # a promise: no row ends its batch
+            return error
+
+    def _picture(self, value: Any, column: str) -> Picture:
+        if isinstance(value, bytes):
+            return images.decode(value, column, self.max_pixels)
+        pictures.check(value, column)
+        picture: Picture = value
+        return picture
+
+
+def _columns(done: list[Done | Exception]) -> Batch:
+    files = np.empty(len(done), object)
+    faults = np.empty(len(done), object)
+    losses = np.full(len(done), np.nan)
+    for index, answer in enumerate(done):
+        if isinstance(answer, Exception):
+            faults[index] = f"{type(answer).__name__}: {answer}"
+        else:
+            files[index] = images.encode(pictures.to_pixels(answer.image), "png", 100)
+            losses[index] = answer.history.total_loss
+    return {"stylized_image": files, "total_loss": losses, "error": faults}

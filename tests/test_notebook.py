@@ -1,0 +1,80 @@
+"""``from pipeline import stylize, Stylizer``, without Ray."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline import Stylizer, stylize
+from pipeline.settings import SettingError
+from tests.conftest import image_bytes, picture
+
+
+def pixels(seed, height=70, width=100):
+    return (picture(seed, height, width).permute(1, 2, 0).numpy() * 255).round().astype("uint8")
+
+
+@pytest.fixture
+def quick_ones(weights_file):
+    return {"weights": str(weights_file), "iterations": 4, "scales": 1}
+
+
+def test_every_kind_comes_back_as_it_was(quick_ones):
+    style = pixels(5)
+    image = stylize(Image.fromarray(pixels(0)), style, image_size=64, **quick_ones).image
+    levels = stylize(pixels(0), style, image_size=64, **quick_ones).image
+    floats = stylize(pixels(0) / np.float32(255), style, image_size=64, **quick_ones).image
+    assert image.size == (64, 48)
+    assert np.array_equal(image, levels)
+    assert floats.dtype == np.float32
+    assert np.abs(floats * 255 - levels).max() <= 0.51
+    results = stylize(torch.stack([picture(0, 48, 64), picture(1, 48, 64)]), style, **quick_ones)
+    assert [result.image.shape for result in results] == [(3, 48, 64)] * 2
+    assert results[0].image.dtype == torch.float32
+
+
+def test_one_style_serves_many_contents_and_history_has_the_scales(quick_ones):
+    contents = [Image.fromarray(pixels(seed)) for seed in (0, 1)]
+    results = stylize(contents, pixels(5), image_size=128, **quick_ones | {"scales": 2})
+    assert len(results) == 2
+    history = results[0].history
+    assert sum(count for _, count in history.stages) == len(history.total)
+    axes = history.plot()
+    assert axes.get_yscale() == "log"
+
+
+def test_plot_without_matplotlib_says_what_to_install(quick_ones, monkeypatch):
+    history = stylize(pixels(0), pixels(5), image_size=64, **quick_ones).history
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match="pip install matplotlib"):
+        history.plot()
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "error", "words"),
+    [
+        ("a.png", {}, TypeError, "content: a str is no picture"),
+        (np.zeros((64, 64)), {}, ValueError, r"of shape \(64, 64\)"),
+        (np.full((64, 64, 3), 2.0), {}, ValueError, "divide by 255"),
+        ([], {}, ValueError, "no picture"),
+        (picture(0, 64, 64), {"image_size": 64}, SettingError, "tensors keep their size"),
+        (pixels(0), {"iteration": 3}, SettingError, "is no setting"),
+    ],
+)
+def test_what_is_refused(content, more, error, words):
+    with pytest.raises(error, match=words):
+        stylize(content, pixels(5), **more)
+
+
+def test_a_row_that_fails_does_not_end_its_batch(quick_ones):
+    contents = np.empty(3, object)
+    contents[:] = [image_bytes(0, 70, 100), b"no image", pixels(1)]
+    styles = np.stack([pixels(5)] * 3)
+    stylizer = Stylizer(image_size=64, **quick_ones)
+    found = stylizer({"id": np.arange(3), "content_image": contents, "style_image": styles})
+    assert found["id"].tolist() == [0, 1, 2]
+    assert [image is None for image in found["stylized_image"]] == [False, True, False]
+    assert np.isnan(found["total_loss"]).tolist() == [False, True, False]
+    assert "content_image: not an image" in found["error"][1]
