@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
@@ -73,10 +74,10 @@ def committed_files(output: str, options: storage.StorageOptions) -> list[str]:
     return [file for file in files if not file.rpartition("/")[2].startswith(unfinished)]
 
 
-def record_ids(output: str, options: storage.StorageOptions) -> Iterator[str]:
+def record_ids(output: str, options: storage.StorageOptions) -> pa.ChunkedArray:
     """The pair_id of every record."""
-    for row in iterate(output, options, ["pair_id"]):
-        yield row["pair_id"]
+    found = [batch["pair_id"] for batch in batches(output, options, ["pair_id"])]
+    return pa.chunked_array(found, pa.string())
 
 
 def records_dataset(output: str, options: storage.StorageOptions) -> pyarrow.dataset.Dataset | None:
@@ -116,6 +117,10 @@ def hash_ids(ids: Iterable[str]) -> npt.NDArray[np.int64]:
     return np.fromiter(map(hash, ids), dtype=np.int64)
 
 
+TOGETHER = 65_536
+"""Records that are looked at together, and lie together in a list of images. Their files are small,
+and a Parquet file of thousands of small parts is slow to open."""
+
 METADATA = ("file_name", "pair_id", "label", "split", "content_uri", "style_uri",
             "total_loss", "content_loss", "style_loss")  # fmt: skip
 MEANS = ("total_loss", "content_loss", "style_loss", "evaluations")
@@ -139,20 +144,19 @@ def close(
     hashes = [np.empty(0, dtype=np.int64)]
     with _ImageLists() as lists:
         columns = ["status", "error_class", "bytes", *METADATA, *MEANS[3:], *SECONDS]
-        for batch in batches(output, options, columns):
-            rows = batch.to_pylist()
-            hashes.append(hash_ids(row["pair_id"] for row in rows))
-            status.update(row["status"] for row in rows)
-            errors.update(row["error_class"] for row in rows if row["status"] == "error")
-            size += sum(row["bytes"] or 0 for row in rows)
+        for table in _tables(batches(output, options, columns)):
+            hashes.append(hash_ids(table["pair_id"].to_pylist()))
+            status.update(_counts(table["status"]))
+            errors.update(_counts(table.filter(pc.field("status") == "error")["error_class"]))
+            size += pc.sum(table["bytes"]).as_py() or 0
             for name in sums:
-                sums[name] += sum(row[name] or 0.0 for row in rows)
-            for row in rows:
-                parts = [part for part in (row["split"], row["label"]) if part is not None]
-                if row["label"] is not None and all(map(is_name, parts)):
+                sums[name] += pc.sum(table[name]).as_py() or 0.0
+            for group in table.group_by(["split", "label", "status"]).aggregate([]).to_pylist():
+                parts = [part for part in (group["split"], group["label"]) if part is not None]
+                if group["label"] is not None and all(map(is_name, parts)):
                     name = "/".join(parts)
-                    classes[name] = classes.get(name, False) or row["status"] == "ok"
-            lists.add([row for row in rows if row["status"] == "ok"])
+                    classes[name] = classes.get(name, False) or group["status"] == "ok"
+            lists.add(table.filter(pc.field("status") == "ok"))
     for split, data in lists.files.items():
         parts = [part for part in (IMAGES, split, "metadata.parquet") if part]
         storage.write_bytes(storage.join(output, *parts), data.getvalue(), options)
@@ -170,6 +174,22 @@ def close(
     return summary, np.concatenate(hashes)
 
 
+def _tables(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The same rows, at least ``TOGETHER`` in each table but the last."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= TOGETHER:
+            yield pa.Table.from_batches(waiting)
+            waiting = []
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
+def _counts(values: pa.ChunkedArray) -> dict[str, int]:
+    return {found["values"]: found["counts"] for found in pc.value_counts(values).to_pylist()}
+
+
 class _ImageLists:
     """A Parquet file in memory for each split; ``file_name`` is relative to the split's folder."""
 
@@ -184,20 +204,18 @@ class _ImageLists:
         for writer in self.writers.values():
             writer.close()
 
-    def add(self, rows: list[dict[str, Any]]) -> None:
+    def add(self, table: pa.Table) -> None:
         schema = pa.schema([RECORD_SCHEMA.field(name) for name in METADATA if name != "split"])
-        for split in {row["split"] for row in rows}:
+        for split in table["split"].unique().to_pylist():
             if split not in self.writers:
                 self.files[split] = io.BytesIO()
                 self.writers[split] = pq.ParquetWriter(self.files[split], schema)
+            of_split = pc.field("split").is_null() if split is None else pc.field("split") == split
+            listed = table.filter(of_split).select(schema.names)
             folder = "/".join(part for part in (IMAGES, split) if part) + "/"
-            listed = [
-                {**row, "file_name": row["file_name"].removeprefix(folder)}
-                for row in rows
-                if row["split"] == split
-            ]
-            chosen = [{name: row[name] for name in schema.names} for row in listed]
-            self.writers[split].write_table(pa.Table.from_pylist(chosen, schema=schema))
+            names = pc.utf8_slice_codeunits(listed["file_name"], len(folder))
+            listed = listed.set_column(0, schema.field("file_name"), names)
+            self.writers[split].write_table(listed.cast(schema))
 
 
 def write_json(uri: str, value: Any, options: storage.StorageOptions) -> None:

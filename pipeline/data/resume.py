@@ -5,7 +5,7 @@ them apart, the pair is made undone, so that the run does it again. A row that e
 done as far as the checkpoint knows: ``--retry-errors`` makes it undone too.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -17,6 +17,10 @@ JOURNAL = "__retry__.parquet"
 THREADS = 32
 """Requests under way at once when many small files are read."""
 
+TOGETHER = 100
+"""Files whose ids are looked up at once: Arrow prepares all known ids anew for each lookup, which
+takes longer than to read a file."""
+
 
 def repair(output: str, options: storage.StorageOptions) -> None:
     """Finish what a killed run began, and make undone whatever has no record.
@@ -27,9 +31,13 @@ def repair(output: str, options: storage.StorageOptions) -> None:
         storage.delete_leftovers(storage.join(output, name), options)
     _drop_stale_marks(output, options)
     _finish_forgetting(output, options)
-    known = pa.array(records.record_ids(output, options), pa.string())
-    for file, table in _tables(_committed(output, options), options):
-        _keep(file, table, pc.is_in(table["pair_id"], known), options)
+    known = records.record_ids(output, options)
+    _prune(
+        _committed(output, options),
+        ["pair_id"],
+        lambda rows: pc.is_in(rows["pair_id"], known),
+        options,
+    )
 
 
 def forget_errors(output: str, options: storage.StorageOptions) -> int:
@@ -71,11 +79,18 @@ def _finish_forgetting(output: str, options: storage.StorageOptions) -> None:
     if not storage.exists(journal, options):
         return
     ids = storage.read_table(journal, options)["pair_id"]
-    for file, table in _tables(_committed(output, options), options):
-        _keep(file, table, pc.invert(pc.is_in(table["pair_id"], ids)), options)
-    for file, table in _tables(records.committed_files(output, options), options):
-        forgotten = pc.and_(pc.is_in(table["pair_id"], ids), pc.equal(table["status"], "error"))
-        _keep(file, table, pc.invert(forgotten), options)
+
+    def sound(rows: pa.Table) -> pa.ChunkedArray:
+        failed = pc.and_(pc.is_in(rows["pair_id"], ids), pc.equal(rows["status"], "error"))
+        return pc.invert(failed)
+
+    _prune(
+        _committed(output, options),
+        ["pair_id"],
+        lambda rows: pc.invert(pc.is_in(rows["pair_id"], ids)),
+        options,
+    )
+    _prune(records.committed_files(output, options), ["pair_id", "status"], sound, options)
     storage.delete(journal, options)
 
 
@@ -83,6 +98,21 @@ def _committed(output: str, options: storage.StorageOptions) -> list[str]:
     folder = storage.join(output, records.CHECKPOINT)
     files = storage.list_files(folder, options, ".parquet")
     return [file for file in files if not file.endswith(records.PENDING)]
+
+
+def _prune(
+    files: list[str],
+    columns: list[str],
+    stay: Callable[[pa.Table], pa.ChunkedArray],
+    options: storage.StorageOptions,
+) -> None:
+    """Leave in each file the rows that ``stay`` says, seeing ``columns``; no rows, no file."""
+    for start in range(0, len(files), TOGETHER):
+        found = list(_tables(files[start : start + TOGETHER], options))
+        staying = stay(pa.concat_tables([table.select(columns) for _, table in found]))
+        for file, table in found:
+            _keep(file, table, staying.slice(0, len(table)), options)
+            staying = staying.slice(len(table))
 
 
 def _keep(

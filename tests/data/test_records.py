@@ -1,0 +1,73 @@
+"""What is done once over all records: mending them before a run, adding them up after it."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.data import records, resume
+
+SPLITS = ("train", None, "val")
+
+
+@pytest.fixture
+def output(tmp_path):
+    """Twenty-four pairs in seven files; every fifth failed; the checkpoint knows three more."""
+    for folder in (records.RECORDS, records.CHECKPOINT, records.IMAGES):
+        (tmp_path / folder).mkdir()
+    rows = [record(number) for number in range(24)]
+    ids = [row["pair_id"] for row in rows] + ["lost-a", "lost-b", "lost-c"]
+    for part, start in enumerate(range(0, 28, 4)):
+        table = pa.Table.from_pylist(rows[start : start + 4], schema=records.RECORD_SCHEMA)
+        if len(table):
+            pq.write_table(table, tmp_path / records.RECORDS / f"{part}.parquet")
+        done = pa.table({"pair_id": ids[start : start + 4]})
+        pq.write_table(done, tmp_path / records.CHECKPOINT / f"{part}.parquet")
+    return tmp_path
+
+
+def record(number):
+    failed = number % 5 == 0
+    split, label = SPLITS[number % 3], f"class{number % 2}"
+    name = "/".join(part for part in ("images", split, label, f"p{number}.png") if part)
+    return {
+        "pair_id": f"p{number}",
+        "status": "error" if failed else "ok",
+        "error_class": "not_found" if failed else None,
+        "file_name": None if failed else name,
+        "split": split,
+        "label": "gone" if number == 10 else label,
+        "bytes": None if failed else 100,
+        "total_loss": None if failed else float(number),
+        "load_seconds": 0.5,
+    }
+
+
+@pytest.mark.parametrize("together", [1, 7, 65_536])
+def test_records_are_added_up_and_images_listed(output, monkeypatch, together):
+    monkeypatch.setattr(records, "TOGETHER", together)
+    summary, hashes = records.close(str(output), {})
+    ok = [record(number) for number in range(24) if number % 5]
+    assert (summary["pairs"], summary["ok"], summary["error"]) == (24, len(ok), 5)
+    assert summary["errors_by_class"] == {"not_found": 5}
+    assert summary["lost_classes"] == ["gone"]
+    assert summary["image_bytes"] == 100 * len(ok)
+    assert summary["mean"]["total_loss"] == sum(row["total_loss"] for row in ok) / len(ok)
+    assert summary["seconds"]["load"] == 12.0
+    assert sorted(hashes) == sorted(records.hash_ids(f"p{number}" for number in range(24)))
+    for split in SPLITS:
+        folder = "/".join(part for part in ("images", split) if part)
+        listed = pq.read_table(output / folder / "metadata.parquet").to_pylist()
+        names = {f"{folder}/{row['file_name']}" for row in listed}
+        assert names == {row["file_name"] for row in ok if row["split"] == split}
+
+
+@pytest.mark.parametrize("together", [1, 3, 100])
+def test_what_has_no_record_and_what_failed_is_made_undone(output, monkeypatch, together):
+    monkeypatch.setattr(resume, "TOGETHER", together)
+    resume.repair(str(output), {})
+    known = {f"p{number}" for number in range(24)}
+    assert set(resume.checkpointed_ids(str(output), {})) == known
+    assert resume.forget_errors(str(output), {}) == 5
+    sound = {f"p{number}" for number in range(24) if number % 5}
+    assert set(resume.checkpointed_ids(str(output), {})) == sound
+    assert set(records.record_ids(str(output), {}).to_pylist()) == sound
