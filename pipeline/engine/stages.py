@@ -103,10 +103,15 @@ def _load_row(row: dict[str, Any], context: Context, board: Board, deaths: int) 
     if deaths >= TRIES:
         raise give_up("loading", deaths)
     with board.working([row["pair_id"]]):  # a decoder may crash, or ask for all of the memory
-        return _load_images(row, context)
+        return load_images(row, context)
 
 
-def _load_images(row: dict[str, Any], context: Context) -> dict[str, Any]:
+def load_images(row: dict[str, Any], context: Context) -> dict[str, Any]:
+    """The ``LOADED`` columns of a plan row.
+
+    Raises:
+        RowError: an image cannot be read.
+    """
     started = time.perf_counter()
     settings = row_settings(row, context.style)
     content = _read_image(row["content_uri"], settings.image_size, settings.image_edge, context)
