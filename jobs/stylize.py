@@ -4,15 +4,19 @@
     ray job submit --working-dir . -- python -m jobs.stylize \\
         --manifest s3://bucket/manifest/ --output s3://bucket/out/ --gpus-per-actor 1 --actors 8
 
-The same command again does what is missing. Exit code: 0 all pairs are done, 1 some of them ended
-as error records, 2 nothing could be started, 130 stopped by Ctrl-C.
+The same command again does what is missing. --dry-run says beforehand what the job would do and
+cost, from a few pairs that it tries on this machine, and writes nothing.
+
+Exit code: 0 all pairs are done, 1 some of them ended as error records, 2 nothing could be started,
+130 stopped by Ctrl-C.
 """
 
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jobs._cli import new_parser, parse
+from jobs._cli import JOB_GROUPS, new_parser, read_options
+from jobs._estimate import print_estimate
 from jobs.report import write_report
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 
@@ -20,12 +24,35 @@ from pipeline.settings import JobSettings, SettingError, StyleSettings
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit code."""
     parser = new_parser("stylize", __doc__)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check all that is checked before a job starts, say how many pairs there are and what "
+        "they will cost, and end; nothing is written in the output",
+    )
     try:
-        style, job = parse(argv, parser)
+        (job_values, style_values), flags = read_options(argv, parser, JOB_GROUPS)
+        style, job = StyleSettings(**style_values), JobSettings(**job_values)
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return run(style, job)
+    return estimate(style, job) if flags["dry_run"] else run(style, job)
+
+
+def estimate(style: StyleSettings, job: JobSettings) -> int:
+    """Say what the job would do and cost; returns 1 if some pairs would end as errors, else 0."""
+    from pipeline.engine.estimate import dry_run
+    from pipeline.engine.job import JobError
+
+    try:
+        found = dry_run(style, job)
+    except JobError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print_estimate(found, style, job)
+    return 1 if found.work.faults or found.unreadable else 0
 
 
 def run(style: StyleSettings, job: JobSettings) -> int:

@@ -26,8 +26,8 @@ ENDINGS = (
 )
 """Of the formats that the job opens (``images.FORMATS``)."""
 
-DRAWS = 2**18
-"""Random numbers that are drawn at a time."""
+DRAWS = 2**16
+"""Random numbers that are drawn at a time: they fit in a processor's cache."""
 
 
 class BuildError(ValueError):

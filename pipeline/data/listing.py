@@ -4,12 +4,14 @@ fsspec's ``find`` and pyarrow's ``FileSelector`` return all at once, and fsspec'
 folder at a time (a flat S3 prefix is one folder) and passes over folders that cannot be read.
 """
 
+import datetime
 import os
 import re
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import botocore.utils
 from fsspec.utils import glob_translate
 
 from pipeline.data import storage
@@ -102,6 +104,9 @@ def _local(folder: str, depth: int, above: frozenset[tuple[int, int]]) -> Iterat
 
 def _s3(fs: Any, path: str, depth: int, prefix: str) -> Iterator[str]:
     """A page of 1000 keys in memory at a time; s3fs retries each page's request."""
+    fs.connect()
+    responses = fs.session.get_component("response_parser_factory")
+    responses.set_parser_defaults(timestamp_parser=_timestamp)
     bucket, key, _ = fs.split_path(path)
     request = {"Bucket": bucket, "Prefix": f"{key}/{prefix}" if key else prefix, **fs.req_kw}
     if depth == 1:
@@ -114,6 +119,15 @@ def _s3(fs: Any, path: str, depth: int, prefix: str) -> Iterator[str]:
         if not page.get("IsTruncated"):
             return
         request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _timestamp(text: str) -> datetime.datetime:
+    """What botocore makes of each object's time, which takes it two thirds of a listing."""
+    try:
+        return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        parsed: datetime.datetime = botocore.utils.parse_timestamp(text)
+        return parsed
 
 
 def _any(fs: Any, folder: str, depth: int) -> Iterator[str]:

@@ -8,6 +8,8 @@ done as far as the checkpoint knows: ``--retry-errors`` makes it undone too.
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -51,6 +53,20 @@ def forget_errors(output: str, options: storage.StorageOptions) -> int:
         storage.write_table(storage.join(output, JOURNAL), pa.table({"pair_id": ids}), options)
         _finish_forgetting(output, options)
     return len(ids)
+
+
+def done_hashes(
+    output: str, options: storage.StorageOptions, *, retry_errors: bool
+) -> npt.NDArray[np.int64]:
+    """The hashes of the ids that a run would leave alone. Nothing is mended, nor written.
+
+    Args:
+        retry_errors: the failed ones are to be done again.
+    """
+    kept = "ok" if retry_errors else None
+    recorded = (row["pair_id"] for row in records.iterate(output, options, ["pair_id"], kept))
+    checkpointed = records.hash_ids(checkpointed_ids(output, options))
+    return np.intersect1d(checkpointed, records.hash_ids(recorded))
 
 
 def checkpointed_ids(output: str, options: storage.StorageOptions) -> Iterator[str]:

@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
 
+FEW = 32
+"""Styles per content up to which the smallest numbers are picked one by one."""
+
 
 def hash_key(*parts: str | int) -> int:
     """64 bits of some names, each told from the next."""
@@ -41,17 +44,21 @@ def choose(
     """
     contents = hash_keys(content_keys, seed)
     drawn = _mix(contents[:, None] ^ style_hashes[None, :])
-    chosen = np.argpartition(drawn, count - 1, axis=1)[:, :count]
-    order = np.argsort(np.take_along_axis(drawn, chosen, axis=1), axis=1)
-    return np.take_along_axis(chosen, order, axis=1)
+    if count > FEW:
+        return np.argsort(drawn, axis=1)[:, :count]
+    chosen = np.empty((len(contents), count), dtype=np.intp)
+    for replica in range(count):  # a tenth of the time of numpy's partition
+        chosen[:, replica] = drawn.argmin(axis=1)
+        np.put_along_axis(drawn, chosen[:, replica, None], np.iinfo(np.uint64).max, axis=1)
+    return chosen
 
 
 def _mix(values: Hashes) -> Hashes:
-    """A permutation of the 64-bit numbers that looks random: the finaliser of splitmix64."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: Hashes = values ^ (values >> np.uint64(31))
-    return mixed
+    """A permutation of the 64-bit numbers that looks random, in place: splitmix64's finaliser."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        values ^= values >> np.uint64(shift)
+        values *= np.uint64(factor)
+    return values
 
 
 def pair_id(content_key: str, style_key: str) -> str:

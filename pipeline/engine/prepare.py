@@ -76,56 +76,20 @@ def prepare(checked: Checked) -> Prepared:
     Raises:
         SettingError, ManifestError, RowError: see ``run_job``.
     """
-    style, job, options = checked.style, checked.job, checked.options
-    output, source = checked.output, checked.source
+    job, options, output = checked.job, checked.options, checked.output
     _check_deleting(output, options)
-    described = _describe(style, job, checked.digest, checked.mark)
-    earlier = _earlier_job(output, options)
-    if earlier and not job.overwrite:
-        _refuse_other_settings(output, earlier, described)
-    if job.overwrite and not earlier:
-        for name in RESULTS:
-            if storage.exists(storage.join(output, name), options):
-                raise SettingError(
-                    f"overwrite: {storage.redact(output)} holds {name}/ but no job.json of an "
-                    "earlier job, so nothing there is deleted; choose another output"
-                )
-    if job.format != "files":
-        packing.refuse_foreign(output, job.format, options)
-    plan = manifests.write_plan(
-        checked.manifest,
-        storage.join(output, PLAN),
-        options,
-        checker=RowChecker(
-            manifests.base_of(source, options),
-            checked.mark,
-            frozenset({storage.scheme_of(source), *storage.OBJECT_STORES, *job.allow_schemes}),
-        ),
-        limit=job.limit,
-    )
+    described = check_output(checked)
+    plan = make_plan(checked, storage.join(output, PLAN))
     if job.overwrite:
-        clear_output(output, source, options)
+        clear_output(output, checked.source, options)
     resume.repair(output, options)
     if job.retry_errors:
         count = resume.forget_errors(output, options)
         print(f"{count} failed pairs will be done again", file=sys.stderr)
-    described |= {"manifest": storage.redact(source), "manifest_digest": plan.digest}
+    described |= {"manifest": storage.redact(checked.source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": now()}
     records.write_json(storage.join(output, records.JOB), described, options)
-    context = Context(
-        style=style,
-        output=output,
-        storage_options=options,
-        max_pixels=job.max_pixels,
-        max_bytes=job.max_bytes,
-        file_format=job.image_format,
-        quality=job.quality,
-        embed_metadata=job.embed_metadata,
-        extra=checked.manifest.extra,
-        weights_name=storage.redact(style.weights),
-        weights_digest=checked.digest,
-        versions=json.dumps(described["versions"]),
-    )
+    context = make_context(checked, described)
     pending = plan.rows - plan.count_done(
         records.hash_ids(resume.checkpointed_ids(output, options))
     )
@@ -135,6 +99,65 @@ def prepare(checked: Checked) -> Prepared:
         file=sys.stderr,
     )
     return Prepared(context, plan, pending, checked.weights)
+
+
+def check_output(checked: Checked) -> dict[str, Any]:
+    """What ``job.json`` is to say, if this job may work in its output. Writes nothing.
+
+    Raises:
+        SettingError: the output holds something else, or the pictures of other settings.
+    """
+    job, output = checked.job, checked.output
+    described = _describe(checked.style, job, checked.digest, checked.mark)
+    earlier = _earlier_job(output, checked.options)
+    if earlier and not job.overwrite:
+        _refuse_other_settings(output, earlier, described)
+    if job.overwrite:
+        _refuse_deleting_manifest(output, checked.source, checked.options)
+    if job.overwrite and not earlier:
+        for name in RESULTS:
+            if storage.exists(storage.join(output, name), checked.options):
+                raise SettingError(
+                    f"overwrite: {storage.redact(output)} holds {name}/ but no job.json of an "
+                    "earlier job, so nothing there is deleted; choose another output"
+                )
+    if job.format != "files":
+        packing.refuse_foreign(output, job.format, checked.options)
+    return described
+
+
+def make_plan(checked: Checked, target: str) -> manifests.Plan:
+    """Check every row of the manifest and write the plan below the directory ``target``.
+
+    Raises:
+        ManifestError: it has no rows, or two of one name.
+    """
+    source, options, job = checked.source, checked.options, checked.job
+    checker = RowChecker(
+        manifests.base_of(source, options),
+        checked.mark,
+        frozenset({storage.scheme_of(source), *storage.OBJECT_STORES, *job.allow_schemes}),
+    )
+    return manifests.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
+
+
+def make_context(checked: Checked, described: dict[str, Any]) -> Context:
+    """What every stage must know of a checked job; ``described`` by ``check_output``."""
+    job = checked.job
+    return Context(
+        style=checked.style,
+        output=checked.output,
+        storage_options=checked.options,
+        max_pixels=job.max_pixels,
+        max_bytes=job.max_bytes,
+        file_format=job.image_format,
+        quality=job.quality,
+        embed_metadata=job.embed_metadata,
+        extra=checked.manifest.extra,
+        weights_name=storage.redact(checked.style.weights),
+        weights_digest=checked.digest,
+        versions=json.dumps(described["versions"]),
+    )
 
 
 def _check_deleting(output: str, options: storage.StorageOptions) -> None:
@@ -164,16 +187,23 @@ def clear_output(output: str, source: str, options: storage.StorageOptions) -> N
     Raises:
         SettingError: the manifest ``source`` lies in what would be deleted.
     """
-    folders = [storage.join(output, name) for name in RESULTS]
-    shards = [form for form in packing.FORMATS if packing.own_index(output, form, options)]
-    folders += [storage.join(output, form) for form in shards]
-    for folder in folders:
-        if f"{source}/".startswith(f"{folder}/"):
-            raise SettingError(f"overwrite: the manifest lies in {storage.redact(folder)}")
-    for folder in folders:
+    _refuse_deleting_manifest(output, source, options)
+    for folder in _own_folders(output, options):
         storage.delete(folder, options)
     for name in (records.JOB, records.SUMMARY, records.REPORT, resume.JOURNAL):
         storage.delete(storage.join(output, name), options)
+
+
+def _own_folders(output: str, options: storage.StorageOptions) -> list[str]:
+    """What an earlier job wrote, shards of images among it."""
+    shards = [form for form in packing.FORMATS if packing.own_index(output, form, options)]
+    return [storage.join(output, name) for name in (*RESULTS, *shards)]
+
+
+def _refuse_deleting_manifest(output: str, source: str, options: storage.StorageOptions) -> None:
+    for folder in _own_folders(output, options):
+        if f"{source}/".startswith(f"{folder}/"):
+            raise SettingError(f"overwrite: the manifest lies in {storage.redact(folder)}")
 
 
 def _read_weights(uri: str, options: storage.StorageOptions) -> bytes:

@@ -104,7 +104,7 @@ def load(table: pa.Table, context: Context, board: Board) -> pa.Table:
     try:
         for index, row in enumerate(rows):
             if row["pair_id"] not in deaths:
-                rows[index] = guarded(row, functools.partial(_load_images, row, context))
+                rows[index] = guarded(row, functools.partial(load_images, row, context))
     finally:
         board.end(sound)
     for index, row in enumerate(rows):
@@ -120,10 +120,15 @@ def _load_suspect(
     if deaths >= TRIES:
         raise give_up("loading", deaths)
     with board.working([row["pair_id"]]):
-        return _load_images(row, context)
+        return load_images(row, context)
 
 
-def _load_images(row: dict[str, Any], context: Context) -> dict[str, Any]:
+def load_images(row: dict[str, Any], context: Context) -> dict[str, Any]:
+    """The ``LOADED`` columns of a plan row.
+
+    Raises:
+        RowError: an image cannot be read.
+    """
     started = time.perf_counter()
     settings = row_settings(row, context.style)
     content = _read_image(row["content_uri"], settings.image_size, settings.image_edge, context)

@@ -52,6 +52,13 @@ def test_a_choice_depends_on_names_alone(seed, contents, styles, data):
         assert {content: again[content] for content in kept} == kept
 
 
+def test_many_styles_are_picked_as_few_are(monkeypatch):
+    hashes = sampling.hash_keys(list(map(str, range(50))))
+    one_by_one = sampling.choose(0, ["a", "b"], hashes, 20)
+    monkeypatch.setattr(sampling, "FEW", 0)
+    assert (sampling.choose(0, ["a", "b"], hashes, 20) == one_by_one).all()
+
+
 def test_styles_are_drawn_evenly():
     contents = [f"train/n{index % 7}/{index}.JPEG" for index in range(30_000)]
     styles = [f"style-{index}.png" for index in range(30)]

@@ -1,0 +1,192 @@
+"""A job's dry run: everything that can be known before it, and nothing written in its output.
+
+What a pair costs is measured on a few pairs, with this machine's device and the method itself.
+"""
+
+import functools
+import heapq
+import json
+import math
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.dataset
+import torch
+
+from pipeline.data import lease, records, resume, sampling, storage
+from pipeline.data.errors import RowError
+from pipeline.data.manifest import ManifestError, Plan
+from pipeline.engine import flow, stages
+from pipeline.engine.job import JobError
+from pipeline.engine.prepare import Checked, check, check_output, make_context, make_plan
+from pipeline.engine.stages import Context
+from pipeline.engine.timing import Calibration, calibrate
+from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
+from pipeline.style.weights import WeightsError
+
+SAMPLE = 12
+"""Pairs that are loaded, to see how large they are."""
+
+AROUND = 2
+"""Evaluations that a pair's targets and its final losses cost."""
+
+TYPICAL = 150
+"""Evaluations of a pair by default settings, if the output has no records to go by."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the pairs to do ask for, summed over them; sizes in units of image_size squared.
+
+    area: of the results. bound: area times the most evaluations. sample: some of the plan's rows.
+    faults: rows that will be error records, by class.
+    """
+
+    pairs: int
+    area: float
+    bound: float
+    sample: list[dict[str, Any]]
+    faults: Counter[str]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A dry run's findings. Hours are those of one device, or of one actor's CPU threads."""
+
+    rows: int
+    pending: int
+    work: Work
+    resources: flow.Resources
+    in_use: bool  # a run is under way in the output, or was killed there
+    unreadable: Counter[str] = field(default_factory=Counter)  # of the sample, by error class
+    sampled: int = 0
+    calibration: Calibration | None = None
+    share: float = 1.0  # of the most evaluations, that a pair is expected to need
+
+    @property
+    def blocks(self) -> int:
+        """Units of work, each a commit of the records."""
+        return math.ceil(self.pending / self.resources.rows_per_block)
+
+    @property
+    def batches(self) -> int:
+        """At least so many: pairs of different shapes do not share one."""
+        return math.ceil(self.pending / self.resources.batch_size)
+
+    def hours(self, share: float = 1.0) -> float:
+        """Device hours if each pair takes ``share`` of the most evaluations it may."""
+        if self.calibration is None:
+            return 0.0
+        evaluations = share * self.work.bound + AROUND * self.work.area
+        return evaluations * self.calibration.shape * self.calibration.seconds / 3600
+
+    @property
+    def output_bytes(self) -> float:
+        """Of all images; records are small beside them."""
+        if self.calibration is None:
+            return 0.0
+        return self.work.area * self.calibration.shape * self.calibration.bytes
+
+
+def dry_run(style: StyleSettings, job: JobSettings) -> Estimate:
+    """Check all that ``run_job`` checks before it starts Ray, and estimate what it will cost.
+
+    Not checked: whether the output can be written.
+
+    Raises:
+        JobError: the job could not start.
+    """
+    try:
+        checked = check(style, job)
+        context = make_context(checked, check_output(checked))
+        with tempfile.TemporaryDirectory() as folder:
+            plan = make_plan(checked, folder)
+            done = _done(checked)
+            work = _measure_work(Path(folder), style, done)
+        return _estimate(checked, context, plan, plan.rows - plan.count_done(done), work)
+    except (SettingError, ManifestError, WeightsError, RowError) as error:
+        raise JobError(str(error)) from error
+
+
+def _done(checked: Checked) -> npt.NDArray[np.int64]:
+    if checked.job.overwrite:
+        return np.empty(0, dtype=np.int64)
+    again = checked.job.retry_errors
+    return resume.done_hashes(checked.output, checked.options, retry_errors=again)
+
+
+def _measure_work(plan: Path, style: StyleSettings, done: npt.NDArray[np.int64]) -> Work:
+    """One pass over the plan, a batch of it in memory."""
+    faults: Counter[str] = Counter()
+    pairs, area, bound = 0, 0.0, 0.0
+    sample: list[tuple[int, int, dict[str, Any]]] = []
+
+    @functools.lru_cache(maxsize=4096)
+    def asked(overrides: str) -> tuple[int, float]:
+        settings = replace(style, **json.loads(overrides))
+        return settings.iterations, settings.image_size**2 / 1e6
+
+    for row in _rows(plan, done):
+        if row["fault_class"] is not None:
+            faults[row["fault_class"]] += 1
+            continue
+        iterations, size = asked(row["overrides"])
+        pairs, area, bound = pairs + 1, area + size, bound + size * iterations
+        # The smallest hashes: a random sample that is the same each time.
+        heapq.heappush(sample, (-sampling.hash_key(row["pair_id"]), row["manifest_row"], row))
+        if len(sample) > SAMPLE:
+            heapq.heappop(sample)
+    return Work(pairs, area, bound, [row for *_, row in sorted(sample, reverse=True)], faults)
+
+
+def _rows(plan: Path, done: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+    for batch in pyarrow.dataset.dataset(plan, format="parquet").to_batches():
+        rows = batch.to_pylist()
+        finished = np.isin(records.hash_ids(row["pair_id"] for row in rows), done)
+        yield from (row for row, over in zip(rows, finished, strict=True) if not over)
+
+
+def _estimate(checked: Checked, context: Context, plan: Plan, pending: int, work: Work) -> Estimate:
+    job, style = checked.job, checked.style
+    cpus = max(flow.RAY_DATA_CPUS, os.cpu_count() or 1)
+    gpus = torch.cuda.device_count()
+    resources = flow.choose_resources(job, style.image_size, [cpus], gpus, max(1, pending))
+    in_use = storage.exists(storage.join(checked.output, lease.LEASE), checked.options)
+    unreadable: Counter[str] = Counter()
+    loaded = []
+    for row in work.sample:
+        try:
+            loaded.append({**row, **stages.load_images(row, context)})
+        except RowError as error:
+            unreadable[error.error_class] += 1
+    calibration = calibrate(checked, loaded, resources) if loaded else None
+    return Estimate(
+        rows=plan.rows,
+        pending=pending,
+        work=work,
+        resources=resources,
+        in_use=in_use,
+        unreadable=unreadable,
+        sampled=len(work.sample),
+        calibration=calibration,
+        share=_expected_share(checked),
+    )
+
+
+def _expected_share(checked: Checked) -> float:
+    """Of the most evaluations: by the output's records if they stay, else by experience."""
+    if not checked.style.tolerance:
+        return 1.0
+    counts = np.empty(0)
+    if not checked.job.overwrite:
+        rows = records.iterate(checked.output, checked.options, ["evaluations"], status="ok")
+        counts = np.fromiter((row["evaluations"] for row in rows), dtype=np.float64)
+    expected = counts.mean() if len(counts) else TYPICAL
+    return float(min(1.0, expected / checked.style.iterations))

@@ -1,0 +1,147 @@
+"""A dry run says what there is to do, and leaves no trace."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from jobs import stylize
+from pipeline.data import records, storage
+from pipeline.engine import estimate
+from pipeline.engine.job import JobError
+from pipeline.engine.prepare import check, check_output
+from pipeline.engine.timing import Calibration
+from pipeline.settings import JobSettings, replace
+from tests.conftest import image_bytes, write_parquet
+
+PAIRS = 20
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("ray.init", refuse)
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Twenty pairs, one with a bad name, and one with twice the size and half the evaluations."""
+    (tmp_path / "c.png").write_bytes(image_bytes(0, 32, 64))
+    (tmp_path / "s.png").write_bytes(image_bytes(1, 64, 64))
+    row = {"content_uri": "c.png", "style_uri": "s.png", "image_size": None, "iterations": None}
+    rows = [{**row, "pair_id": f"p{index:02d}"} for index in range(PAIRS)]
+    rows[3]["pair_id"] = "../p03"
+    rows[4] |= {"image_size": 128, "iterations": 4}
+    manifest = write_parquet(tmp_path / "m.parquet", rows)
+    return JobSettings(manifest=manifest, output=str(tmp_path / "out"), rows_per_block=4)
+
+
+def files_below(folder: Path) -> dict[str, tuple[int, int]]:
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in found}
+
+
+def test_numbers_add_up_and_nothing_is_left(job, quick, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    before = files_below(tmp_path)
+    found = estimate.dry_run(replace(quick, tolerance=0.0), job)
+    assert files_below(tmp_path) == before
+    assert not (tmp_path / "out").exists()
+    assert os.listdir(tmp_path / "temporary") == []
+    assert (found.rows, found.pending, found.blocks, found.batches) == (PAIRS, PAIRS, 5, PAIRS)
+    assert found.work.faults == {"bad_name": 1}
+    assert found.work.pairs == PAIRS - 1
+    small, large = 0.064**2, 0.128**2
+    assert found.work.area == pytest.approx(18 * small + large)
+    assert found.work.bound == pytest.approx(18 * small * 8 + large * 4)
+    assert found.sampled == estimate.SAMPLE
+    calibration = found.calibration
+    assert calibration.shape == pytest.approx(0.5)  # of 64 x 32 px
+    assert calibration.seconds > 0
+    evaluated = found.work.bound + estimate.AROUND * found.work.area
+    assert found.hours() == pytest.approx(evaluated * 0.5 * calibration.seconds / 3600)
+    assert found.hours(found.share) == found.hours()  # without a tolerance all are used
+    assert found.output_bytes == pytest.approx(found.work.area * 0.5 * calibration.bytes)
+
+
+def test_what_is_done_is_not_counted(job, quick, tmp_path):
+    checked = check(quick, job)
+    output = job.output
+    records.write_json(storage.join(output, "job.json"), check_output(checked), {})
+    done = [
+        {"pair_id": f"p{index:02d}", "status": "ok", "evaluations": 2} for index in range(10, 18)
+    ]
+    done += [{"pair_id": "p18", "status": "error", "evaluations": None}]
+    table = pa.Table.from_pylist(done, schema=records.RECORD_SCHEMA)
+    storage.write_table(storage.join(output, records.RECORDS, "a.parquet"), table, {})
+    marks = pa.table({"pair_id": [*(row["pair_id"] for row in done), "p19"]})  # p19: no record
+    storage.write_table(storage.join(output, records.CHECKPOINT, "a.parquet"), marks, {})
+    before = files_below(tmp_path)
+
+    found = estimate.dry_run(quick, job)
+    assert found.pending == PAIRS - 9
+    assert found.work.pairs == found.pending - 1  # the bad row
+    assert found.share == pytest.approx(2 / 8)  # of the records
+    assert estimate.dry_run(quick, replace(job, retry_errors=True)).pending == PAIRS - 8
+    afresh = estimate.dry_run(quick, replace(job, overwrite=True))
+    assert (afresh.pending, afresh.share) == (PAIRS, 1.0)
+    with pytest.raises(JobError, match="an earlier run had image_size = 64"):
+        estimate.dry_run(replace(quick, image_size=96), job)
+    assert files_below(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"manifest": "none.parquet"}, "does not exist"),
+        ({"manifest": "twice.parquet"}, "have the same pair_id"),
+    ],
+)
+def test_what_would_stop_the_job_stops_the_dry_run(job, quick, tmp_path, changes, message):
+    row = {"content_uri": "c.png", "style_uri": "s.png", "pair_id": "a"}
+    write_parquet(tmp_path / "twice.parquet", [row, row])
+    changes = {name: str(tmp_path / value) for name, value in changes.items()}
+    with pytest.raises(JobError, match=message):
+        estimate.dry_run(quick, replace(job, **changes))
+
+
+def command(job, quick, *more):
+    return [
+        *("--manifest", job.manifest, "--output", job.output, "--weights", quick.weights),
+        *("--image-size", "64", "--dry-run", *more),
+    ]
+
+
+def test_the_command_says_it_in_words(job, quick, tmp_path, capsys):
+    assert stylize.main(command(job, quick)) == 1  # one row is bad
+    out = capsys.readouterr().out
+    assert f"nothing was written in {job.output}" in out
+    assert f"{PAIRS} pairs in the manifest, {PAIRS} to do" in out
+    assert "  bad_name: 1" in out
+    assert "hours of an actor with" in out
+    assert "at most" in out
+    assert "images: about" in out
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "c.png").write_bytes(b"no image")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "__lease__.json").write_text("{}")
+    assert stylize.main(command(job, quick)) == 1
+    out = capsys.readouterr().out
+    assert "of 12 pairs that were loaded, 12 cannot be:\n  not_an_image: 12" in out
+    assert "no estimate of time and size" in out
+    assert "a run works in this output, or was killed there" in out
+
+
+def test_evaluations_are_counted_as_the_job_counts_them():
+    work = estimate.Work(pairs=10, area=10.0, bound=3000.0, sample=[], faults={})
+    calibration = Calibration(device="x", timed=1, batch=1, shape=0.75, seconds=2.0, bytes=1e6)
+    found = estimate.Estimate(
+        rows=10, pending=10, work=work, resources=None, in_use=False, calibration=calibration
+    )
+    assert found.hours() == pytest.approx((3000 + 2 * 10) * 0.75 * 2 / 3600)
+    assert found.hours(0.5) == pytest.approx((1500 + 2 * 10) * 0.75 * 2 / 3600)
+    assert found.output_bytes == pytest.approx(7.5e6)

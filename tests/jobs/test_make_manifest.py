@@ -1,0 +1,101 @@
+"""The command, and that jobs.stylize takes what it makes."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import make_manifest, stylize
+from pipeline.data import storage
+from tests.conftest import image_bytes
+
+
+def no_ray(*_, **__):
+    raise AssertionError("Ray was started")
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """Eight photographs in a split and two labels, two styles, and files that are no images."""
+    for label in ("cat", "dog"):
+        folder = tmp_path / "photos" / "train" / label
+        folder.mkdir(parents=True)
+        (folder / "readme.txt").write_text("not an image")
+        for index in range(4):
+            (folder / f"{index}.JPG").write_bytes(image_bytes(index, 48, 64, "JPEG"))
+    (tmp_path / "art").mkdir()
+    for index in range(2):
+        (tmp_path / "art" / f"style {index}.png").write_bytes(image_bytes(9 + index, 64, 64))
+    return tmp_path
+
+
+def arguments(root, output, *more):
+    return ["--content", f"{root}/photos", "--style", f"{root}/art", "--output", output, *more]
+
+
+def upload(folder, bucket, fs):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            fs.pipe_file(f"{bucket}/{path.relative_to(folder)}", path.read_bytes())
+
+
+def test_the_same_manifest_from_a_disk_and_from_s3(inputs, s3, tmp_path, capsys, weights_file):
+    options, bucket = s3
+    fs, _ = storage.filesystem("s3://x", options)
+    upload(inputs, bucket, fs)
+    (tmp_path / "c.yaml").write_text(f"storage_options: {options}")
+    places = ("--label-from", "parent", "--split-from", "parent", "--rows-per-file", "3")
+    assert make_manifest.main(arguments(inputs, str(tmp_path / "pairs"), *places)) == 0
+    local = capsys.readouterr().out
+    there = arguments(
+        f"s3://{bucket}", f"s3://{bucket}/pairs", *places, "--config", str(tmp_path / "c.yaml")
+    )
+    there[1] += "/**/*.JPG"
+    assert make_manifest.main(there) == 0
+    remote = capsys.readouterr().out
+
+    assert "8 pairs of 8 contents and 2 styles in 3 files" in local
+    assert "8 pairs of 8 contents and 2 styles in 3 files" in remote
+    assert "passed over beside the contents: 2 .txt" in local
+    assert "2 labels (contents of each: " in local
+    assert "1 splits (contents of each: train 8)" in local
+    ids = [
+        sorted(pq.read_table(path, filesystem=on)["pair_id"].to_pylist())
+        for path, on in ((str(tmp_path / "pairs"), None), (f"{bucket}/pairs", fs))
+    ]
+    assert ids[0] == ids[1]
+    assert len(set(ids[0])) == 8
+
+    for manifest, root in ((str(tmp_path / "pairs"), tmp_path), (f"s3://{bucket}/pairs", bucket)):
+        uris = pq.read_table(
+            manifest.removeprefix("s3://"), filesystem=fs if "s3" in manifest else None
+        )["content_uri"].to_pylist()
+        assert all(str(root) in uri for uri in uris)
+        code = stylize.main(
+            ["--manifest", manifest, "--output", str(tmp_path / "out"), "--image-size", "64",
+             "--weights", str(weights_file), "--config", str(tmp_path / "c.yaml"), "--dry-run"]
+        )  # fmt: skip
+        assert code == 0
+        assert "8 pairs in the manifest, 8 to do" in capsys.readouterr().out
+
+
+def test_what_cannot_be_made_ends_with_2_and_one_clear_line(inputs, capsys):
+    output = str(inputs / "pairs")
+    for more, message in (
+        (["--styles-per-content", "3"], "styles_per_content: 3, but the folder"),
+        (["--mode", "all"], "mode: 'all' is not"),
+        (["--labels", "x.csv"], "labels: is not used"),
+        (["--style", f"{inputs}/none"], "none: there is no such file or folder"),
+        (["--output", f"{inputs}/art"], "which is no part of a manifest made here"),
+    ):
+        assert make_manifest.main(arguments(inputs, output, *more)) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert message in line
+    assert not (inputs / "pairs").exists()
+
+
+def test_schemes_that_the_job_must_allow_are_named(inputs, s3, capsys, tmp_path):
+    options, bucket = s3
+    (tmp_path / "c.yaml").write_text(f"storage_options: {options}")
+    more = ("--config", str(tmp_path / "c.yaml"))
+    assert make_manifest.main(arguments(inputs, f"s3://{bucket}/pairs", *more)) == 0
+    assert "jobs.stylize will need --allow-schemes file" in capsys.readouterr().out
