@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 def run(name: str, folder: Path) -> str:
     env = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
     env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray on loopback only
+    env["RAY_ADDRESS"] = "local"  # not another Ray of this machine
     command = [sys.executable, str(ROOT / "examples" / name), str(folder)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
