@@ -12,7 +12,7 @@ file will do here too. Exit code: 0 written, 2 not, 130 stopped by Ctrl-C.
 import sys
 from collections.abc import Sequence
 
-from jobs._cli import new_parser, parse
+from jobs._cli import JOB_GROUPS, new_parser, read_options
 from pipeline.settings import JobSettings, SettingError
 
 OPTIONS = ("thumbnails", "allow_schemes", "storage_options")
@@ -23,9 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = new_parser("report", __doc__)
     parser.usage = "python -m jobs.report OUTPUT [options]"
     parser.add_argument("output", metavar="OUTPUT", help="directory of the results: path or URI")
-    parser.set_defaults(manifest="-")  # settings have one; a report reads none
     try:
-        _, job = parse(argv, parser, OPTIONS)
+        (values, _), flags = read_options(argv, parser, JOB_GROUPS, OPTIONS)
+        # Settings have a manifest; a report reads none.
+        job = JobSettings(**(values | {"output": flags["output"], "manifest": "-"}))
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -28,7 +28,11 @@ HOSTILE = [
     "{{data}} $& \u2028 \\u003c é 木",
 ]
 START = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.timezone.utc)
-SETTINGS = {**vars(StyleSettings(weights="compact", image_size=64)), "format": "png", "quality": 95}
+SETTINGS = {
+    **vars(StyleSettings(weights="compact", image_size=64)),
+    "image_format": "png",
+    "quality": 95,
+}
 
 
 def ok_record(index: int, **changes) -> dict:
