@@ -6,6 +6,8 @@ through a lane per scale. The slots of a lane are always evaluated together, emp
 then a pair's result does not depend, to the bit, on when its neighbours come and go.
 """
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +19,8 @@ from pipeline.style.objective import Objective
 from pipeline.style.precondition import Preconditioner
 from pipeline.style.targets import Size, StyleTarget
 from pipeline.style.vgg import VGG
+
+logger = logging.getLogger(__name__)
 
 WINDOW = 20
 """Evaluations over which the loss must fall by ``tolerance`` for a pair to go on."""
@@ -126,9 +130,7 @@ class Lane:
         self._advance()
         self.ticks += 1
         if self.ticks == WARM_UP and self.active.is_cuda:
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self._advance()
+            self.graph = _recorded(self._advance)
 
     @torch.no_grad()
     def _advance(self) -> None:
@@ -149,6 +151,18 @@ class Lane:
         self.active &= ~self.converged & ~optimizer.stopped & (self.evaluations < self.most)
         flags = (self.active, optimizer.failed, optimizer.stopped, self.converged, optimizer.steps)
         self.status.copy_(torch.stack([optimizer.loss, *(flag.to(loss) for flag in flags)]))
+
+
+def _recorded(work: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
+    """The work as a graph; None where it cannot be recorded, for then launches serve as well."""
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            work()
+    except RuntimeError as error:
+        logger.warning("ticks are not recorded as a CUDA graph: %s", error)
+        return None
+    return graph
 
 
 def _optimizer(x: Tensor, settings: StyleSettings) -> LBFGS | Adam:
