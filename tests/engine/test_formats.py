@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import ray
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when it is imported
 import datasets
@@ -38,13 +37,7 @@ from tests.engine.test_audit import drop_record
 DOCS = Path(__file__).parents[2] / "docs" / "formats.md"
 SECRET = "MARKEDSECRET"
 TRAIN = ["a.0", "a.1", "a.2", "w0", "w1"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def rows_of_manifest(port):
@@ -63,7 +56,7 @@ def rows_of_manifest(port):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, weights_file):
+def finished(local_ray, tmp_path_factory, weights_file):
     """A job with shards of both formats, its style, the first run's summary, and what that said.
 
     Nobody changes the output.
