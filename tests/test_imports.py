@@ -78,3 +78,8 @@ def test_the_package_itself_loads_nothing():
         "sys.exit(str(bad) if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_load_and_store_tasks_do_without_torch():
+    code = "import sys; import pipeline.engine.stages; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

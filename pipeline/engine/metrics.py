@@ -8,10 +8,12 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from ray.util import metrics
+
+if TYPE_CHECKING:  # load and store tasks count too, and torch costs each 3 seconds and 500 MB
+    import torch
 
 INTERVAL = 1.0
 """Seconds between two looks at an actor's own counts: Ray exports no oftener."""
@@ -102,7 +104,7 @@ class Meter:
         device: of the actor.
     """
 
-    def __init__(self, totals: Callable[[], dict[str, int]], device: torch.device) -> None:
+    def __init__(self, totals: Callable[[], dict[str, int]], device: "torch.device") -> None:
         self.totals, self.device = totals, device
         self.sent: dict[str, int] = {}
         self.due = 0.0
@@ -118,5 +120,7 @@ class Meter:
                 _metric(name).inc(value - self.sent.get(name, 0))
         self.sent = totals
         if self.device.type == "cuda":
+            import torch
+
             held = torch.cuda.max_memory_allocated(self.device)
             _metric("style_gpu_memory_bytes").set(held)
