@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.settings import StyleSettings
 from pipeline.style.lanes import Finish, Lane, Start
+from pipeline.style.lbfgs import Curvature
 from pipeline.style.targets import Size, StyleTarget, resize, scale_sizes
 from pipeline.style.vgg import VGG
 
@@ -127,6 +128,7 @@ class _Run:
     slot: int = -1
     pair: Pair | None = None
     image: Tensor | None = None  # (3, H, W) where the last stage ended
+    curvature: Curvature | None = None  # of the last stage, if it was of this one's size
     losses: list[float] = field(default_factory=list)
     passed: list[tuple[Size, int]] = field(default_factory=list)
     steps: int = 0
@@ -297,6 +299,7 @@ class Batcher:
             alpha=pair.settings.content_weight * share,
             beta=pair.settings.style_weight,
             most=stage.most,
+            curvature=run.curvature,
         )
 
     def _leave(self, key: LaneKey, run: _Run, finish: Finish) -> Answer | None:
@@ -311,6 +314,8 @@ class Batcher:
             lane.leave(run.slot)
             return run.request.key, NonFiniteError("the loss is not finite at the start")
         if run.at + 1 < len(run.stages):
+            same_size = run.stages[run.at + 1].size == run.stage.size
+            run.curvature = lane.curvature(run.slot) if same_size else None
             lane.leave(run.slot)
             run.at += 1
             self.waiting.setdefault(self._key(run), deque()).appendleft(run)

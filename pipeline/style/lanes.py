@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
-from pipeline.style.lbfgs import LBFGS, Adam
+from pipeline.style.lbfgs import LBFGS, Adam, Curvature
 from pipeline.style.objective import Objective
 from pipeline.style.precondition import Preconditioner
 from pipeline.style.targets import Size, StyleTarget
@@ -39,7 +39,7 @@ class Start:
     """What a pair brings into a slot: all at the lane's size (H, W).
 
     content, images: (3, H, W) in [0, 1]; the latter is where the optimisation begins. alpha, beta:
-    the weights at this size. most: evaluations.
+    the weights at this size. most: evaluations. curvature: from another lane of this size.
     """
 
     content: Tensor
@@ -48,6 +48,7 @@ class Start:
     alpha: float
     beta: float
     most: int
+    curvature: Curvature | None = None
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,17 @@ class Lane:
         self.objective.put(slot, start.content, start.target, start.alpha, start.beta)
         if self.settings.color_preconditioner:
             self.precondition.put(slot, start.target.covariance)
-        self.optimizer.reset(slot, start.image.flatten())
+        if isinstance(self.optimizer, LBFGS):
+            self.optimizer.reset(slot, start.image.flatten(), start.curvature)
+        else:
+            self.optimizer.reset(slot, start.image.flatten())
         self.evaluations[slot], self.most[slot] = 0, start.most
         self.converged[slot], self.active[slot] = False, True
         self.traces[slot] = []
+
+    def curvature(self, slot: int) -> Curvature | None:
+        """What L-BFGS has learnt of the slot's pair; Adam keeps nothing that is of use."""
+        return self.optimizer.curvature(slot) if isinstance(self.optimizer, LBFGS) else None
 
     def leave(self, slot: int) -> None:
         """Empty a slot, whatever stage its pair is in."""

@@ -19,6 +19,9 @@ from torch import Tensor
 ARMIJO = 1e-4
 """c_1 of the sufficient decrease condition (Nocedal and Wright 2006, equation 3.4)."""
 
+Curvature = tuple[Tensor, ...]
+"""The kept pairs of a sample and their inner products."""
+
 
 class LBFGS:
     """Minimise f_b(x_b) for b = 1 ... B, from ``x`` (B, D).
@@ -75,8 +78,8 @@ class LBFGS:
         self.failed = torch.zeros_like(self.by_gradient)  # met a value that is not finite
         self.sample = torch.arange(B, device=x.device)
 
-    def reset(self, sample: int, x: Tensor) -> None:
-        """Begin a new problem in place of ``sample``, at ``x`` (D,)."""
+    def reset(self, sample: int, x: Tensor, curvature: Curvature | None = None) -> None:
+        """Begin a new problem in place of ``sample``, at ``x`` (D,), knowing a ``curvature``."""
         self.x[sample] = x
         self.accepted[sample] = x
         self.loss[sample] = torch.inf
@@ -86,6 +89,16 @@ class LBFGS:
         for buffer in (*sums, *counts):
             buffer[sample] = 0
         self.gamma[sample] = 1
+        for buffer, known in zip(self._curvature, curvature or (), strict=False):
+            buffer[sample] = known
+
+    def curvature(self, sample: int) -> Curvature:
+        """What has been learnt of f_b, for a problem that differs from it by rounding only."""
+        return tuple(buffer[sample].clone() for buffer in self._curvature)
+
+    @property
+    def _curvature(self) -> tuple[Tensor, ...]:
+        return self.basis, self.SY, self.YY, self.gamma, self.pairs
 
     def step(
         self, loss: Tensor, gradient: Tensor, active: Tensor, preconditioned: Tensor | None = None
@@ -153,7 +166,7 @@ class LBFGS:
         """-H g (B, D), or -P g where that is no descent; a new step length where ``renew``."""
         coefficients = self._quasi_newton(products)
         uphill = ~((coefficients * products).sum(dim=1) < 0)
-        fresh = first | ((self.pairs == 0) if self.first_step else False)
+        fresh = (self.pairs == 0) & (first | bool(self.first_step))
         self.by_gradient.copy_(torch.where(renew, uphill | fresh, self.by_gradient))
         self.pairs.masked_fill_(renew & uphill, 0)
         steepest = torch.zeros_like(coefficients)

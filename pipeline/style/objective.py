@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
 
 from pipeline.settings import StyleSettings
 from pipeline.style import losses
+from pipeline.style.convolution import convolve, convolve_back
 from pipeline.style.targets import StyleTarget
 from pipeline.style.vgg import VGG, Block
+from pipeline.style.winograd import transforms
 
 aten = torch.ops.aten
 
@@ -47,6 +48,7 @@ class Objective:
     ) -> None:
         self.network, self.slots, self.settings = network, slots, settings
         self.low_memory = low_memory
+        self.fast = transforms(network)
         self.w = {layer: w for layer, w in settings.w.items() if w > 0}
         wide = torch.promote_types(network.dtype, torch.float32)
         self.alpha = torch.zeros(slots, device=network.device, dtype=wide)
@@ -98,15 +100,15 @@ class Objective:
         *shallow, deepest = self.network.blocks
         kept: list[tuple[Block, Tensor, list[Tensor]]] = []
         for block in shallow:
-            activations = forward(block, x)
+            activations = self._forward(block, x)
             kept.append((block, x, [] if self.low_memory else activations))
             x = pool(block, activations[-1])
         loss = images.new_zeros(len(images))
-        activations = forward(deepest, x)
+        activations = self._forward(deepest, x)
         gradient = self._backward(deepest, x, activations, torch.zeros_like(activations[-1]), loss)
         while kept:
             block, x, activations = kept.pop()
-            activations = activations or forward(block, x)
+            activations = activations or self._forward(block, x)
             gradient = pool_backward(block, activations[-1], gradient)
             gradient = self._backward(block, x, activations, gradient, loss)
         gradient = gradient.to(images) / self.network.get_buffer("std").to(images)
@@ -114,6 +116,14 @@ class Objective:
             loss += self.settings.tv_weight * losses.tv_loss(images)
             gradient = gradient + self.settings.tv_weight * losses.tv_gradient(images)
         return loss, gradient.contiguous()
+
+    def _forward(self, block: Block, x: Tensor) -> list[Tensor]:
+        """The block's rectified activations F^l, each (B, N_l, H, W)."""
+        activations = []
+        for layer, conv in block.convs:
+            x = F.relu_(convolve(conv, x, self.fast.get(layer)))
+            activations.append(x)
+        return activations
 
     def _backward(
         self, block: Block, x: Tensor, activations: list[Tensor], gradient: Tensor, loss: Tensor
@@ -124,7 +134,8 @@ class Objective:
             list(zip(block.convs, activations, inputs, strict=True))
         ):
             self._inject(layer, F_l, gradient, loss)
-            gradient = conv_backward(conv, below, aten.threshold_backward(gradient, F_l, 0))
+            gradient = aten.threshold_backward(gradient, F_l, 0)
+            gradient = convolve_back(conv, below, gradient, self.fast.get(layer))
         return gradient
 
     def _inject(self, layer: str, F_l: Tensor, gradient: Tensor, loss: Tensor) -> None:
@@ -135,15 +146,6 @@ class Objective:
         if layer in self.P:
             loss += self.alpha * losses.content_loss(F_l, self.P[layer])
             gradient.addcmul_(F_l - self.P[layer], self.alpha.to(F_l).view(-1, 1, 1, 1))
-
-
-def forward(block: Block, x: Tensor) -> list[Tensor]:
-    """The block's rectified activations F^l, each (B, N_l, H, W)."""
-    activations = []
-    for _, conv in block.convs:
-        x = F.relu_(conv(x))
-        activations.append(x)
-    return activations
 
 
 def pool(block: Block, x: Tensor) -> Tensor:
@@ -165,24 +167,3 @@ def pool_backward(block: Block, x: Tensor, gradient: Tensor) -> Tensor:
         )
     found: Tensor = back
     return found
-
-
-def conv_backward(conv: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor:
-    """The adjoint of the convolution, for an input of ``x``'s shape."""
-    B, C, H, W = x.shape
-    if conv.padding_mode == "zeros":
-        return _correlate_back(conv, (B, C, H, W), gradient, padding=1)
-    padded = _correlate_back(conv, (B, C, H + 2, W + 2), gradient, padding=0)
-    if conv.padding_mode == "reflect":
-        back = aten.reflection_pad2d_backward(padded, x, [1, 1, 1, 1])
-    else:
-        back = aten.replication_pad2d_backward(padded, x, [1, 1, 1, 1])
-    found: Tensor = back
-    return found
-
-
-def _correlate_back(
-    conv: nn.Conv2d, shape: tuple[int, int, int, int], gradient: Tensor, padding: int
-) -> Tensor:
-    back: Tensor = conv2d_input(shape, conv.weight, gradient, padding=padding)  # type: ignore[no-untyped-call]
-    return back

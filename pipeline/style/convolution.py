@@ -1,0 +1,59 @@
+"""A layer's convolution and its adjoint, directly or by Winograd's algorithm."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
+
+from pipeline.style import winograd
+from pipeline.style.winograd import Transformed
+
+aten = torch.ops.aten
+
+
+def convolve(conv: nn.Conv2d, x: Tensor, fast: Transformed | None = None) -> Tensor:
+    """The convolution of x (B, C, H, W) -> (B, N, H, W).
+
+    Args:
+        fast: its transformed weights, where it has some.
+    """
+    if fast is None or not winograd.pays(x):
+        direct: Tensor = conv(x)
+        return direct
+    if conv.padding_mode == "zeros":
+        result = winograd.correlate(x, fast.forward, padding=1)
+    else:
+        padded = F.pad(x, (1, 1, 1, 1), mode=conv.padding_mode)
+        result = winograd.correlate(padded, fast.forward, padding=0)
+    if conv.bias is not None:
+        result += conv.bias.view(1, -1, 1, 1)
+    return result
+
+
+def convolve_back(
+    conv: nn.Conv2d, x: Tensor, gradient: Tensor, fast: Transformed | None = None
+) -> Tensor:
+    """The adjoint of the convolution: gradient (B, N, H, W) -> (B, C, H, W), ``x``'s shape."""
+    if conv.padding_mode == "zeros":
+        return _correlate_back(conv, x.shape, gradient, 1, fast)
+    B, C, H, W = x.shape
+    padded = _correlate_back(conv, torch.Size((B, C, H + 2, W + 2)), gradient, 0, fast)
+    if conv.padding_mode == "reflect":
+        back = aten.reflection_pad2d_backward(padded, x, [1, 1, 1, 1])
+    else:
+        back = aten.replication_pad2d_backward(padded, x, [1, 1, 1, 1])
+    found: Tensor = back
+    return found
+
+
+def _correlate_back(
+    conv: nn.Conv2d,
+    shape: torch.Size,
+    gradient: Tensor,
+    padding: int,
+    fast: Transformed | None,
+) -> Tensor:
+    if fast is not None and winograd.pays(gradient):
+        return winograd.correlate(gradient, fast.backward, padding=2 - padding)
+    back: Tensor = conv2d_input(shape, conv.weight, gradient, padding=padding)  # type: ignore[no-untyped-call]
+    return back
