@@ -168,6 +168,22 @@ def test_a_slot_that_begins_anew_knows_nothing_of_the_problem_before():
     assert not torch.equal(used.accepted[0], before)
 
 
+def test_a_problem_that_moves_with_its_curvature_goes_on_as_if_it_had_stayed():
+    scale = torch.logspace(-1, 1, 10, dtype=torch.float64).expand(2, 10)
+    active = torch.ones(2, dtype=torch.bool)
+    stayed, other = (
+        LBFGS(torch.ones(2, 10, dtype=torch.float64), first_step=0.1) for _ in range(2)
+    )
+    for _ in range(9):
+        stayed.step(*quadratic(stayed.x, scale), active)
+    other.reset(0, stayed.accepted[1], stayed.curvature(1))
+    other.step(*quadratic(other.x, scale), active)  # the point at which it left, once more
+    for _ in range(5):
+        assert torch.allclose(other.x[0], stayed.x[1], rtol=0, atol=1e-12)
+        for solver in (stayed, other):
+            solver.step(*quadratic(solver.x, scale), active)
+
+
 def test_a_preconditioner_is_a_change_of_variables():
     """L-BFGS on z with x = W z, and L-BFGS on x with P = W W, take the same steps."""
     generator = torch.Generator().manual_seed(2)
