@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from jobs import _settings_page
-from pipeline.data import manifest
+from pipeline.data import manifest, records
 from pipeline.data.errors import ErrorClass
-from pipeline.data.rows import RowChecker
+from pipeline.data.rows import OWN_COLUMNS, RowChecker
 from pipeline.engine import audit
 from pipeline.style import weights
 
@@ -143,3 +143,14 @@ def test_the_manifest_made_by_hand_is_one(tmp_path, monkeypatch):
     ((row,),) = manifest.planned_slices(opened, checker, None)
     assert row["fault_class"] is None
     assert row["content_uri"] == str(tmp_path / "photos/cat.jpg")
+
+
+def test_the_page_on_formats_names_every_column_of_the_records():
+    _, _, page = (ROOT / "docs/formats.md").read_text().partition("\n## Records\n")
+    named = set(re.findall(r"`(\w+)`", page.partition("\n## ")[0]))
+    assert set(records.RECORD_SCHEMA.names) <= named
+
+
+def test_the_page_on_manifests_names_every_column_that_a_job_reads():
+    named = set(re.findall(r"`(\w+)`", (ROOT / "docs/manifests.md").read_text()))
+    assert set(OWN_COLUMNS) <= named
