@@ -154,3 +154,8 @@ def test_the_page_on_formats_names_every_column_of_the_records():
 def test_the_page_on_manifests_names_every_column_that_a_job_reads():
     named = set(re.findall(r"`(\w+)`", (ROOT / "docs/manifests.md").read_text()))
     assert set(OWN_COLUMNS) <= named
+
+
+def test_the_readme_leads_to_every_page():
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"](docs/{page.name})" in readme for page in ROOT.glob("docs/*.md"))
