@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import types
 import typing
@@ -18,6 +19,7 @@ from pipeline.settings import (
     StyleSettings,
     choices_of,
     describe_range,
+    grouped,
     in_short,
 )
 
@@ -26,12 +28,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-METAVARS = {int: "N", float: "X", str: "TEXT"}
+METAVARS = {int: "N", float: "X", str: "TEXT", Mapping[str, Any]: "JSON"}
 
-JOB_GROUPS = {
-    "the job": JobSettings,
-    "the method: each of these changes pixels": StyleSettings,
-}
+OF_A_JOB = (JobSettings, StyleSettings)
 
 
 def new_parser(
@@ -49,29 +48,37 @@ def new_parser(
 
 
 def add_settings(
-    parser: argparse.ArgumentParser, title: str, settings: type, only: Container[str] | None = None
+    parser: argparse.ArgumentParser, settings: type, only: Container[str] | None = None
 ) -> None:
-    """Add a group with an option for each field; an option not given leaves nothing behind.
+    """Add an option for each field, by groups; an option not given leaves nothing behind.
 
     Args:
-        only: the fields that get one; all if None.
+        only: the fields that get one, and these are not grouped; all if None.
     """
-    group = parser.add_argument_group(title)
-    for spec in dataclasses.fields(settings):
-        if only is not None and spec.name not in only:
-            continue
-        option = "--" + spec.name.replace("_", "-")
-        notes = [describe_range(spec)]
-        if spec.default not in (None, "", ()) and spec.default is not False:
-            notes.append(f"default {_shown(spec.default)}")
-        note = "; ".join(note for note in notes if note)
-        text = spec.metadata["help"] + (f" [{note}]" if note else "")
-        if spec.type is bool:
-            on_off = argparse.BooleanOptionalAction if spec.default else "store_true"
-            group.add_argument(option, action=on_off, default=argparse.SUPPRESS, help=text)
-            continue
-        metavar = "|".join(choices_of(spec)) or METAVARS.get(_plain_type(spec), "LIST")
-        group.add_argument(option, default=argparse.SUPPRESS, help=text, metavar=metavar)
+    for title, specs in grouped(settings).items():
+        group = parser if only is not None else parser.add_argument_group(title)
+        for spec in specs:
+            if only is None or spec.name in only:
+                _add_option(group, spec)
+
+
+def _add_option(
+    group: argparse.ArgumentParser | argparse._ArgumentGroup, spec: "dataclasses.Field[Any]"
+) -> None:
+    option = "--" + spec.name.replace("_", "-")
+    default = shown_default(spec)
+    choices = choices_of(spec)  # named by the metavar
+    notes = ["" if choices else describe_range(spec), default and f"default {default}"]
+    note = "; ".join(note for note in notes if note)
+    text = spec.metadata["help"] + (f" [{note}]" if note else "")
+    if spec.type is bool:
+        on_off = argparse.BooleanOptionalAction if spec.default else "store_true"
+        group.add_argument(option, action=on_off, default=argparse.SUPPRESS, help=text)
+        return
+    metavar = "|".join(choices) or METAVARS.get(_plain_type(spec), "LIST")
+    action = group.add_argument(option, default=argparse.SUPPRESS, help=text, metavar=metavar)
+    if choices:
+        action.completer = lambda **_: choices  # type: ignore[attr-defined]  # for argcomplete
 
 
 def parse(
@@ -90,41 +97,45 @@ def parse(
     Raises:
         SettingError: an unknown name, or a value of a wrong type or out of range.
     """
-    (job, style), _ = read_options(argv, parser, JOB_GROUPS, only)
+    (job, style), _ = read_options(argv, parser, OF_A_JOB, only)
     return StyleSettings(**style), JobSettings(**job)
 
 
 def read_options(
     argv: Sequence[str] | None,
     parser: argparse.ArgumentParser,
-    groups: Mapping[str, type],
+    kinds: Sequence[type],
     only: Container[str] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The values of each class of settings, by field; and those of the parser's own options.
 
     Args:
-        groups: a title in the help to the class whose fields are its options.
+        kinds: the classes of settings whose fields are its options.
 
     Raises:
         SettingError: an unknown name in the file, or a value that cannot be read.
     """
     own = {action.dest for action in parser._actions}
     parser.add_argument(
-        "--config", help="YAML or TOML file of settings by name, without the dashes"
+        "--config", metavar="FILE", help="YAML or TOML file of settings by name, without the dashes"
     )
-    for title, settings in groups.items():
-        add_settings(parser, title, settings, only)
+    for settings in kinds:
+        add_settings(parser, settings, only)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may follow
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     given = vars(parser.parse_args(argv))
     rest = {name: given.pop(name) for name in own & given.keys()}
     config = given.pop("config")
     values = {**(_read_config(config) if config else {}), **given}
     found: list[dict[str, Any]] = []
-    for settings in groups.values():
+    for settings in kinds:
         specs = {spec.name: spec for spec in dataclasses.fields(settings)}
         mine = [name for name in values if name in specs]
         found.append({name: convert(specs[name], values.pop(name)) for name in mine})
     for name in values:
-        known = [spec.name for kind in groups.values() for spec in dataclasses.fields(kind)]
+        known = [spec.name for kind in kinds for spec in dataclasses.fields(kind)]
         shown = in_short(name)[1:-1]
         raise SettingError(f"{shown}: is no setting; choose from {', '.join(known)}")
     return found, rest
@@ -169,9 +180,15 @@ def _plain_type(spec: "dataclasses.Field[Any]") -> Any:
     return next(hint for hint in typing.get_args(spec.type) if hint is not types.NoneType)
 
 
-def _shown(value: Any) -> str:
+def shown_default(spec: "dataclasses.Field[Any]") -> str:
+    """A field's default as one would give it; empty if it has none, or is off."""
+    value = spec.default
+    if value in (None, "", ()) or value is False:
+        return ""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
+    if value is True:
+        return "on"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -190,15 +207,3 @@ def _read_config(path: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SettingError(f"config {path}: must hold settings by name, as 'image_size: 512'")
     return values
-
-
-def markdown_table(settings: type) -> str:
-    """The README's table of a settings class."""
-    lines = ["| option | default | range | what |", "| --- | --- | --- | --- |"]
-    for spec in dataclasses.fields(settings):
-        shown = "" if spec.default in (None, "", ()) else _shown(spec.default)
-        bounds = describe_range(spec).replace("|", "\\|")
-        option = "--" + spec.name.replace("_", "-")
-        what = spec.metadata["help"].replace("|", "\\|")
-        lines.append(f"| `{option}` | {shown} | {bounds} | {what} |")
-    return "\n".join(lines)

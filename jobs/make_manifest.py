@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Make a manifest: pairs of the images of two folders, for jobs.stylize.
 
     python -m jobs.make_manifest --content ./photos --style ./paintings --output ./pairs
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the manifest and say what it holds; returns the exit code."""
     parser = new_parser("make_manifest", __doc__, NEEDS)
     try:
-        (values,), _ = read_options(argv, parser, {"the manifest": ManifestSettings})
+        (values,), _ = read_options(argv, parser, (ManifestSettings,))
         settings = ManifestSettings(**values)
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)

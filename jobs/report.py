@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Make report.html of an output: of a finished job, or of one that is still at work.
 
     python -m jobs.report ./out
@@ -12,7 +13,7 @@ file will do here too. Exit code: 0 written, 2 not, 130 stopped by Ctrl-C.
 import sys
 from collections.abc import Sequence
 
-from jobs._cli import JOB_GROUPS, new_parser, read_options
+from jobs._cli import OF_A_JOB, new_parser, read_options
 from pipeline.settings import JobSettings, SettingError
 
 OPTIONS = ("thumbnails", "allow_schemes", "storage_options")
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.usage = "python -m jobs.report OUTPUT [options]"
     parser.add_argument("output", metavar="OUTPUT", help="directory of the results: path or URI")
     try:
-        (values, _), flags = read_options(argv, parser, JOB_GROUPS, OPTIONS)
+        (values, _), flags = read_options(argv, parser, OF_A_JOB, OPTIONS)
         # Settings have a manifest; a report reads none.
         job = JobSettings(**(values | {"output": flags["output"], "manifest": "-"}))
     except SettingError as error:

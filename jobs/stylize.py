@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Stylise every pair of a manifest.
 
     python -m jobs.stylize --manifest ./pairs.parquet --output ./out
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jobs._cli import JOB_GROUPS, new_parser, read_options
+from jobs._cli import OF_A_JOB, new_parser, read_options
 from jobs._estimate import print_estimate
 from jobs.report import write_report
 from pipeline.settings import JobSettings, SettingError, StyleSettings
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "they will cost, and end; nothing is written in the output",
     )
     try:
-        (job_values, style_values), flags = read_options(argv, parser, JOB_GROUPS)
+        (job_values, style_values), flags = read_options(argv, parser, OF_A_JOB)
         style, job = StyleSettings(**style_values), JobSettings(**job_values)
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Check a finished output against its manifest.
 
     python -m jobs.verify --manifest ./pairs.parquet --output ./out

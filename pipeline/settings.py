@@ -3,8 +3,8 @@
 ``StyleSettings`` are the paper's hyperparameters: each field changes pixels. ``JobSettings`` say
 where a job reads and writes and how it uses the machines. ``ManifestSettings`` say which pairs of
 two folders make a manifest. All are frozen.
-Each field carries its help text, unit and range, from which the command line and the README's
-tables are made.
+Each field carries its help text, unit and range, from which the command line and
+``docs/settings.md`` are made; where a field names a group, it begins there.
 """
 
 import dataclasses
@@ -52,10 +52,14 @@ def setting(
     high: float | None = None,
     above: float | None = None,
     unit: str = "",
+    group: str = "",
 ) -> Any:
-    """A dataclass field with its documentation: ``low <= value <= high`` and ``above < value``."""
-    metadata = {"help": help, "low": low, "high": high, "above": above, "unit": unit}
-    return field(default=default, metadata=metadata)
+    """A dataclass field with its documentation: ``low <= value <= high`` and ``above < value``.
+
+    ``group`` is the title under which it and those after it are shown, up to the next with one.
+    """
+    limits = {"low": low, "high": high, "above": above, "unit": unit}
+    return field(default=default, metadata={"help": help, "group": group, **limits})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,7 @@ class StyleSettings:
         "VGG-19 weights: 'imagenet' (torchvision), 'compact' (a quarter of the filters, trained, "
         "in this package), 'random' (untrained, seeded by weights_seed), or a path or URI of a "
         ".pth or .safetensors file",
+        group="network (changes pixels)",
     )
     weights_seed: int = setting(0, "seed of 'random' weights", low=0, high=2**63 - 1)
     pooling: Literal["avg", "max"] = setting("avg", "pooling between the blocks of VGG-19")
@@ -78,7 +83,9 @@ class StyleSettings:
         "zeros", "padding of the convolutions; VGG-19 was trained with zeros"
     )
 
-    content_layers: tuple[str, ...] = setting(("conv4_2",), "layers of the content loss")
+    content_layers: tuple[str, ...] = setting(
+        ("conv4_2",), "layers of the content loss", group="losses (change pixels)"
+    )
     style_layers: tuple[str, ...] = setting(
         ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "layers of the style loss"
     )
@@ -90,11 +97,16 @@ class StyleSettings:
     tv_weight: float = setting(0.0, "weight of the total variation", low=0)
 
     image_size: int = setting(
-        512, "length of the edge named by image_edge, in the result", low=32, high=8192, unit="px"
+        512,
+        "length of the edge named by image_edge, in the result",
+        low=32,
+        high=8192,
+        unit="px",
+        group="picture (changes pixels)",
     )
     image_edge: Literal["long", "short"] = setting("long", "the edge that image_size measures")
     style_scale: float = setting(
-        1.0, "size of the style image relative to image_size", low=0.1, high=4.0
+        1.0, "size of the style image relative to image_size", low=0.1, high=4
     )
     init_image: Literal["content", "noise"] = setting("content", "where the optimisation starts")
     seed: int = setting(0, "seed of the white noise", low=0, high=2**63 - 1)
@@ -107,12 +119,17 @@ class StyleSettings:
     precision: Literal["float32", "mixed"] = setting(
         "float32",
         "mixed: the network in bfloat16, sums and the last fifth of the evaluations in float32",
+        group="optimisation (changes pixels)",
     )
     scales: int = setting(
         2, "coarse-to-fine: sizes, each half of the next, down to 64 px", low=1, high=6
     )
     iterations: int = setting(
-        300, "most loss evaluations per image, shared equally by the scales", low=1, high=100_000
+        300,
+        "most loss evaluations per image, shared equally by the scales",
+        low=1,
+        high=100_000,
+        unit="evaluations",
     )
     tolerance: float = setting(
         0.01,
@@ -190,7 +207,9 @@ class JobSettings:
         SettingError: on construction, when a value is out of its range.
     """
 
-    manifest: str = setting("", "Parquet file or directory of pairs: path or URI")
+    manifest: str = setting(
+        "", "Parquet file or directory of pairs: path or URI", group="input and output"
+    )
     output: str = setting("", "directory of the results: path or URI")
     limit: int | None = setting(None, "take only the first pairs of the manifest", low=1)
     retry_errors: bool = setting(False, "do the rows again that ended as errors in an earlier run")
@@ -203,6 +222,7 @@ class JobSettings:
         "most style actors; work begins with the first, Ray's autoscaler is asked for all of them",
         low=1,
         high=10_000,
+        group="machines and batches",
     )
     gpus_per_actor: float | None = setting(
         None, "GPUs of an actor, fractions allowed; 1 where Ray has GPUs, else 0", low=0, high=1
@@ -214,20 +234,27 @@ class JobSettings:
         high=1024,
     )
     batch_size: int | None = setting(
-        None, "most pairs optimised together; 8 on a GPU, 1 on a CPU if not given", low=1, high=1024
+        None,
+        "most pairs optimised together; 8 on a GPU, 1 on a CPU if not given",
+        low=1,
+        high=1024,
+        unit="pairs",
     )
     rows_per_block: int | None = setting(
         None,
         "pairs between two commits: what a killed job may redo, per actor; 4 batches if not given",
         low=1,
         high=100_000,
+        unit="pairs",
     )
     memory: Literal["normal", "low"] = setting(
         "normal", "low: keep fewer activations and compute them again, for very large images"
     )
     style_cache: int = setting(64, "style targets that an actor keeps", low=1, high=100_000)
 
-    image_format: Literal["png", "jpg", "webp"] = setting("png", "file format of the images")
+    image_format: Literal["png", "jpg", "webp"] = setting(
+        "png", "file format of the images", group="image files and shards"
+    )
     quality: int = setting(95, "quality of jpg and webp", low=1, high=100)
     embed_metadata: bool = setting(
         False,
@@ -247,7 +274,12 @@ class JobSettings:
         unit="MB",
     )
     max_pixels: int = setting(
-        100_000_000, "largest image that is decoded", low=1024, high=2**31, unit="px"
+        100_000_000,
+        "largest image that is decoded",
+        low=1024,
+        high=2**31,
+        unit="px",
+        group="what may be read, and how",
     )
     max_bytes: int = setting(
         2**28, "largest image file that is read", low=1024, high=2**34, unit="bytes"
@@ -260,9 +292,13 @@ class JobSettings:
     storage_options: Mapping[str, Any] | None = setting(
         None, 'fsspec options by scheme, as JSON: {"s3": {"endpoint_url": "..."}}'
     )
-    report: bool = setting(True, "write report.html at the end")
+    report: bool = setting(True, "write report.html at the end", group="report and messages")
     thumbnails: int = setting(
-        1000, "most pairs whose pictures report.html holds", low=0, high=100_000
+        1000,
+        "most pairs whose pictures report.html holds",
+        low=0,
+        high=100_000,
+        unit="pairs",
     )
     verbose: bool = setting(False, "show Ray's own log")
 
@@ -285,12 +321,16 @@ class ManifestSettings:
     """
 
     content: str = setting(
-        "", "content images: a folder with all below it, a glob ('s3://b/photos/**/*.jpg'), a file"
+        "",
+        "content images: a folder with all below it, a glob ('s3://b/photos/**/*.jpg'), a file",
+        group="input and output",
     )
     style: str = setting("", "style images, in the same forms")
     output: str = setting("", "folder of the manifest: path or URI")
     mode: Literal["cross", "sample"] = setting(
-        "sample", "every content with every style, or with some that are drawn for it"
+        "sample",
+        "every content with every style, or with some that are drawn for it",
+        group="which pairs",
     )
     styles_per_content: int | None = setting(
         None, "styles that mode sample draws for a content, no style twice; 1 if not given", low=1
@@ -300,7 +340,9 @@ class ManifestSettings:
         None, "content images at most: a random sample, the same in any order of the files", low=1
     )
     label_from: Literal["parent", "csv", "none"] = setting(
-        "none", "a content's label: the folder it lies in, or the column label of --labels"
+        "none",
+        "a content's label: the folder it lies in, or the column label of --labels",
+        group="labels and splits",
     )
     split_from: Literal["parent", "csv", "none"] = setting(
         "none",
@@ -311,7 +353,13 @@ class ManifestSettings:
         "",
         "CSV file, path or URI, with a header: file_name (with or without folders), label, split",
     )
-    rows_per_file: int = setting(100_000, "pairs in a file of the manifest", low=1, high=10_000_000)
+    rows_per_file: int = setting(
+        100_000,
+        "pairs in a file of the manifest",
+        low=1,
+        high=10_000_000,
+        group="storage",
+    )
     overwrite: bool = setting(False, "replace the manifest that lies in the output")
     storage_options: Mapping[str, Any] | None = setting(
         None, 'fsspec options by scheme, as JSON: {"s3": {"endpoint_url": "..."}}'
@@ -358,6 +406,16 @@ def replace(settings: Settings, /, **changes: Any) -> Settings:
     return dataclasses.replace(settings, **changes)
 
 
+def grouped(settings: type) -> dict[str, list["dataclasses.Field[Any]"]]:
+    """The fields of a settings class under their groups' titles, all in their order."""
+    groups: dict[str, list[dataclasses.Field[Any]]] = {}
+    title = ""
+    for spec in dataclasses.fields(settings):
+        title = spec.metadata["group"] or title
+        groups.setdefault(title, []).append(spec)
+    return groups
+
+
 def describe_range(spec: "dataclasses.Field[Any]") -> str:
     """A field's range in words: ``32 to 8192 px``, ``avg | max``; empty if all is allowed."""
     choices = choices_of(spec)
@@ -366,11 +424,11 @@ def describe_range(spec: "dataclasses.Field[Any]") -> str:
     low, high, above, unit = (spec.metadata[key] for key in ("low", "high", "above", "unit"))
     text = ""
     if above is not None:
-        text = f"above {above:g}"
+        text = f"above {above}"
     elif low is not None:
-        text = f"at least {low:g}" if high is None else f"{low:g}"
+        text = f"at least {low}" if high is None else f"{low}"
     if high is not None:
-        text = f"{text} to {high:.10g}" if above is None else f"{text}, at most {high:g}"
+        text = f"{text} to {high}" if above is None else f"{text}, at most {high}"
     return f"{text} {unit}".strip()
 
 

@@ -8,6 +8,7 @@ for any set of weights, so that one alpha and one beta serve them all.
 import hashlib
 import io
 import math
+import pickle
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -45,19 +46,22 @@ class WeightsError(ValueError):
 
 
 def imagenet_weights() -> StateDict:
-    """torchvision's VGG19_Weights.IMAGENET1K_V1 from its cache or its server, hash checked.
+    """torchvision's VGG19_Weights.IMAGENET1K_V1 from torch's cache, or downloaded into it.
+
+    The hash is that of the download; a file in the cache is taken as it is, tensors only.
 
     Raises:
-        WeightsError: neither is to be had.
+        WeightsError: neither is to be had, or the file in the cache cannot be loaded safely.
     """
     from torchvision.models import VGG19_Weights
 
     weights = VGG19_Weights.IMAGENET1K_V1
     try:
-        state = weights.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise WeightsError(
-            f"weights 'imagenet': {weights.url} cannot be had ({error}). {THREE_WAYS}"
+            f"weights 'imagenet': {weights.url} cannot be had ({reason[:200]}). {THREE_WAYS}"
         ) from error
     return {name: tensor for name, tensor in state.items() if name.startswith("features.")}
 

@@ -1,5 +1,5 @@
 import argparse
-import re
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs import _cli, stylize
-from pipeline.settings import JobSettings, SettingError, StyleSettings
+from pipeline.settings import JobSettings, SettingError, StyleSettings, grouped
 from tests.conftest import write_parquet
 
 ROOT = Path(__file__).parent.parent.parent
@@ -106,26 +106,43 @@ def test_what_cannot_start_ends_with_2_and_one_clear_line(
     assert message in line
 
 
-def test_the_help_names_every_setting_with_its_range():
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.stylize", "--help"],
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    )  # fmt: skip
-    text = " ".join(done.stdout.split())
-    for option in ("--content-weight X", "[32 to 8192 px; default 512]", "--retry-errors"):
-        assert option in text
-
-
-def test_the_readmes_tables_are_the_settings():
-    readme = (ROOT / "README.md").read_text()
+def test_the_help_groups_every_setting_with_unit_and_default(capsys):
+    with pytest.raises(SystemExit):
+        stylize.main(["--help"])
+    text = capsys.readouterr().out
     for settings in (StyleSettings, JobSettings):
-        assert _cli.markdown_table(settings) in readme
+        for title, specs in grouped(settings).items():
+            _, _, group = text.partition(f"\n{title}:\n")
+            named = group.partition("\n\n")[0].replace(",", " ").split()
+            for spec in specs:
+                assert "--" + spec.name.replace("_", "-") in named, (title, spec.name)
+    flat = " ".join(text.split())
+    for note in ("--content-weight X", "[32 to 8192 px; default 512]", "--storage-options JSON"):
+        assert note in flat
 
 
-def test_the_readmes_commands_exist():
-    readme = (ROOT / "README.md").read_text()
-    makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"\bmake (\w+)`", readme)):
-        assert f"\n{target}:" in makefile, target
-    for module in set(re.findall(r"python -m (jobs\.\w+)", readme)):
-        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+def complete(line, target):
+    """What argcomplete's shell function would be told of a command line."""
+    module = line.split()[2]
+    shell = {"_ARGCOMPLETE": "3", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    shell |= {"_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_STDOUT_FILENAME": str(target)}
+    subprocess.run(
+        [sys.executable, "-m", module], env=os.environ | shell, cwd=ROOT, capture_output=True
+    )
+    return target.read_text().split()
+
+
+def test_a_shell_completes_options_and_choices(tmp_path):
+    found = complete("python -m jobs.stylize --style-", tmp_path / "options")
+    assert "--style-layer-weights" in found
+    assert all(option.startswith("--style-") for option in found)
+    assert complete("python -m jobs.make_manifest --mode ", tmp_path / "choices") == [
+        "cross",
+        "sample",
+    ]
+
+
+@pytest.mark.parametrize("job", ["stylize", "make_manifest", "verify", "report"])
+def test_a_shell_recognises_the_jobs(job):
+    # argcomplete looks for this mark at the beginning of the file before it runs it.
+    assert "PYTHON_ARGCOMPLETE_OK" in (ROOT / "jobs" / f"{job}.py").read_text()[:1024]

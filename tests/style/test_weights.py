@@ -147,6 +147,26 @@ def test_imagenet_weights_come_from_torchs_cache_by_torchvisions_loader(monkeypa
     assert asked["check_hash"] is True
 
 
+class Trap:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('unpickled')",)
+
+
+@pytest.mark.parametrize(
+    "content", [{"features.0.weight": Trap()}, b"", b"no archive"], ids=["trap", "empty", "text"]
+)
+def test_nothing_in_torchs_cache_is_unpickled_but_tensors(monkeypatch, tmp_path, content):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub" / "checkpoints" / "vgg19-dcbb9e9d.pth"
+    file.parent.mkdir(parents=True)
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(WeightsError, match=r"vgg19-dcbb9e9d\.pth cannot be had .*Three ways"):
+        weights.imagenet_weights()
+
+
 def test_imagenet_weights_with_a_wrong_hash_are_refused(monkeypatch, tmp_path):
     from torchvision.models import VGG19_Weights
 

@@ -1,0 +1,61 @@
+"""The page of all settings, from their dataclasses.
+
+    python -m jobs._settings_page > docs/settings.md
+
+What is not in them stands in ``INTRODUCTION``.
+"""
+
+import dataclasses
+from typing import Any
+
+from jobs._cli import OF_A_JOB, shown_default
+from pipeline.settings import ManifestSettings, describe_range, grouped
+
+INTRODUCTION = """\
+# Settings
+
+*Made by `python -m jobs._settings_page > docs/settings.md`; a test compares it with the code.*
+
+An option on the command line, or a name in a file: `--config FILE` reads YAML or TOML, names
+without the dashes and with `_` (`image_size: 512`). Options win over the file. One file serves
+`jobs.stylize`, `jobs.verify` and `jobs.report`. A list is given with commas, a mapping as JSON.
+
+- **Settings that change pixels** are marked so. They, the weights' digest, `image_format`,
+  `quality` and `embed_metadata` make up the fingerprint: a job with another one is refused in an
+  output that has pictures already.
+- **One row's own**: a few of them may be columns of the manifest ([manifests.md](manifests.md)).
+- **Credentials** belong into the environment (`AWS_*`), a role of the machine, or
+  `storage_options` in the file, not on the command line, which Ray's job list shows.
+- **In a notebook** the settings that change pixels are keyword arguments
+  ([notebook.md](notebook.md)).
+- **Completion**: `pip install argcomplete && activate-global-python-argcomplete --user`, then a
+  new shell; Tab completes options and choices of `python -m jobs.stylize`, `jobs.make_manifest`,
+  `jobs.verify` and `jobs.report`. Tried in bash.
+"""
+
+
+def page() -> str:
+    """The page as Markdown: a section for each command, a table for each group."""
+    sections = [INTRODUCTION, "## jobs.stylize\n", *map(_tables, OF_A_JOB)]
+    return "\n".join([*sections, "## jobs.make_manifest\n", _tables(ManifestSettings)])
+
+
+def _tables(settings: type) -> str:
+    tables = []
+    for title, specs in grouped(settings).items():
+        head = ["| option | default | range | what |", "| --- | --- | --- | --- |"]
+        name = title[0].upper() + title[1:]
+        tables.append("\n".join([f"### {name}\n", *head, *map(_line, specs)]) + "\n")
+    return "\n".join(tables)
+
+
+def _line(spec: "dataclasses.Field[Any]") -> str:
+    name = spec.name.replace("_", "-")
+    option = f"`--{name}`, `--no-{name}`" if spec.default is True else f"`--{name}`"
+    default = "off" if spec.default is False else shown_default(spec)
+    cells = (default, describe_range(spec), spec.metadata["help"])
+    return " | ".join([f"| {option}", *(cell.replace("|", "\\|") for cell in cells)]) + " |"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

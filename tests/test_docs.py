@@ -1,0 +1,161 @@
+"""What README.md and docs/ say is so: links, commands, options, settings, messages, examples."""
+
+import ast
+import contextlib
+import functools
+import importlib
+import io
+import re
+import shlex
+import typing
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs import _settings_page
+from pipeline.data import manifest, records
+from pipeline.data.errors import ErrorClass
+from pipeline.data.rows import OWN_COLUMNS, RowChecker
+from pipeline.engine import audit
+from pipeline.style import weights
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "pipeline/style/compact.md"]
+JOBS = ("stylize", "make_manifest", "verify", "report", "demo", "benchmark", "distil")
+TROUBLE = (ROOT / "docs/troubleshooting.md").read_text()
+
+
+def anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
+
+
+def commands(page: Path) -> list[tuple[str, list[str]]]:
+    """Each ``python -m jobs.NAME ...`` in code, as the job's name and the options after it."""
+    text = page.read_text().replace("\\\n", " ")
+    found = []
+    for span in re.findall(r"(?<!`)`([^`]+)`(?!`)|```\w*\n(.*?)```", text, re.DOTALL):
+        code = span[1] or " ".join(span[0].split())
+        for line in code.splitlines():
+            _, _, command = line.partition("python -m jobs.")
+            if command:
+                name, *rest = shlex.split(command, comments=True)
+                found.append((name, [word for word in rest if word.startswith("--")]))
+    return found
+
+
+@functools.cache
+def options_of(job: str) -> set[str]:
+    """What the job's own help names."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
+        importlib.import_module(f"jobs.{job}").main(["--help"])
+    own = set(re.findall(r"--[a-z][a-z-]*", said.getvalue()))
+    return own | options_of("stylize") if job == "demo" else own
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_options_exist(page):
+    for job, options in commands(page):
+        assert (ROOT / "jobs" / f"{job}.py").exists(), job
+        assert job.startswith("_") or set(options) <= options_of(job), (job, options)
+    known = set().union(*map(options_of, JOBS), {"--working-dir"})  # the last is Ray's
+    named = set(re.findall(r"`(--[a-z][a-z-]*)", page.read_text()))
+    assert named <= known, named - known
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`make (\w+)", page.read_text()):
+        assert f"\n{target}:" in makefile, target
+
+
+def test_the_page_of_settings_is_the_settings():
+    assert (ROOT / "docs/settings.md").read_text() == _settings_page.page()
+
+
+def rows(header: str) -> list[str]:
+    """The first cells of the tables in the page on trouble whose first column is called so."""
+    tables = re.findall(rf"^\| {header} \|.*\n\|.*\n((?:\|.*\n)+)", TROUBLE, re.MULTILINE)
+    lines = [line for table in tables for line in table.splitlines()]
+    return [line.split(" | ")[0].removeprefix("| ") for line in lines]
+
+
+def test_every_class_of_error_has_an_entry_and_no_other_has():
+    assert [f"`{name}`" for name in typing.get_args(ErrorClass)] == rows("error_class")
+
+
+def test_every_fault_that_verify_finds_has_an_entry_and_no_other_has():
+    named = re.findall(r"`(\w+)`", " ".join(rows("fault")))
+    assert sorted(named) == sorted(re.findall(r"``(\w+)``", audit.__doc__))
+
+
+@functools.cache
+def texts() -> str:
+    """Every text in the source, a line each; zeros for what is filled in at run time."""
+    found = []
+    for path in [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("jobs/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            if any(map(is_text, parts)):
+                filled = [part.value if is_text(part) else "\0" for part in parts]
+                found.append("".join(filled).replace("\n", " "))
+    return "\n".join(found)
+
+
+def is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+@pytest.mark.parametrize("message", rows("message"))
+def test_a_quoted_message_is_one_of_the_source(message):
+    fixed = map(re.escape, message.strip("`").split("..."))
+    assert re.search(".*".join(fixed), texts())
+
+
+def test_the_conversion_of_weights_keeps_their_digest(tmp_path, monkeypatch, narrow_state):
+    page = (ROOT / "docs/weights.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    torch.save({**narrow_state, "classifier.0.bias": torch.zeros(1)}, "vgg19-dcbb9e9d.pth")
+    exec(code)
+    made = weights.parse_weights(Path("vgg19-features.safetensors").read_bytes(), "x.safetensors")
+    assert weights.weights_digest(made) == weights.weights_digest(narrow_state)
+
+
+def test_the_manifest_made_by_hand_is_one(tmp_path, monkeypatch):
+    page = (ROOT / "docs/manifests.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code)
+    opened = manifest.open_manifest("pairs.parquet", {})
+    checker = RowChecker(str(tmp_path), "fingerprint", frozenset({"file"}))
+    ((row,),) = manifest.planned_slices(opened, checker, None)
+    assert row["fault_class"] is None
+    assert row["content_uri"] == str(tmp_path / "photos/cat.jpg")
+
+
+def test_the_page_on_formats_names_every_column_of_the_records():
+    _, _, page = (ROOT / "docs/formats.md").read_text().partition("\n## Records\n")
+    named = set(re.findall(r"`(\w+)`", page.partition("\n## ")[0]))
+    assert set(records.RECORD_SCHEMA.names) <= named
+
+
+def test_the_page_on_manifests_names_every_column_that_a_job_reads():
+    named = set(re.findall(r"`(\w+)`", (ROOT / "docs/manifests.md").read_text()))
+    assert set(OWN_COLUMNS) <= named
+
+
+def test_the_readme_leads_to_every_page():
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"](docs/{page.name})" in readme for page in ROOT.glob("docs/*.md"))
