@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import ray
@@ -48,9 +51,9 @@ CONFIG = {
 
 
 @pytest.fixture
-def autoscaling(tmp_path_factory):
+def autoscaling():
     """The address of a head node with an autoscaler that may start two nodes of three CPUs."""
-    place = tmp_path_factory.mktemp("r")
+    place = Path(tempfile.mkdtemp(prefix="r"))  # pytest's own are too long for Ray's sockets
     port = free_port()
     provider = CONFIG["provider"] | {"gcs_address": f"127.0.0.1:{port}"}
     (place / "config.json").write_text(json.dumps(CONFIG | {"provider": provider}))
@@ -75,6 +78,7 @@ def autoscaling(tmp_path_factory):
         for pid in processes_naming(str(place)):  # the head, and nodes that the autoscaler started
             os.kill(pid, signal.SIGKILL)
         head.wait(10)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.mark.parametrize("pairs", [4, pytest.param(40, marks=pytest.mark.soak)])
