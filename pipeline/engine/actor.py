@@ -117,7 +117,7 @@ class Stylizer:
         self.cache = TargetCache(self.network, context.style, style_cache)
         self.batcher = Batcher(self.network, batch_size, low_memory=low_memory)
         self.single = Batcher(self.network, 1, low_memory=low_memory)
-        self.meter = metrics.Meter(self._totals, self.device)
+        self.meter = metrics.Meter(self._totals, self.device, board.report)
         self.inbox: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="ticks", daemon=True).start()
         board.add_actor()

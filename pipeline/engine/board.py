@@ -1,12 +1,13 @@
 """What the stages tell the driver and each other, in one small Ray actor.
 
-Two things stand on the board: how many pairs are done, for the eye; and which pairs are under way
-in which process, so that a pair that ends its process is found out. Ray Data gives the work of a
+Two things stand on the board: how the job goes, for the eye; and which pairs are under way in which
+process, so that a pair that ends its process is found out. Ray Data gives the work of a
 dead process to the next one without end, as it should for a lost node: a pair whose processes die
 again and again would keep a job busy for ever.
 """
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,12 +24,46 @@ TRIES = 3
 MOST_GIVEN_UP = 10
 """Pairs given up in a job without one success, before the job is stopped: not they are at fault."""
 
+FRESH = 15.0
+"""Seconds for which a GPU's utilisation counts as the present one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vitals:
+    """What a style actor says of itself.
+
+    cache_hits: of ``cache_lookups`` so far, the style targets that were at hand. gpu_percent: of
+    the last moments in which its GPU computed; None where that is not known.
+    """
+
+    cache_hits: int
+    cache_lookups: int
+    gpu_percent: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How a job goes.
+
+    ok, failed: pairs done. actors: style actors that have started so far. cache_hits,
+    cache_lookups: of all actors. gpu_percent: mean over the actors that lately knew theirs; None if
+    none did.
+    """
+
+    ok: int = 0
+    failed: int = 0
+    actors: int = 0
+    cache_hits: int = 0
+    cache_lookups: int = 0
+    gpu_percent: float | None = None
+
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class _Board:
     def __init__(self, most_given_up: int) -> None:
         self.most_given_up = most_given_up
         self.ok, self.failed, self.actors = 0, 0, 0
+        self.vitals: dict[str, tuple[Vitals, float]] = {}  # worker: the last, and when
         self.under_way: dict[str, str] = {}  # pair_id: node
         self.deaths: Counter[str] = Counter()
 
@@ -39,8 +74,25 @@ class _Board:
     def add_actor(self) -> None:
         self.actors += 1
 
-    def counts(self) -> tuple[int, int, int]:
-        return self.ok, self.failed, self.actors
+    def report(self, worker: str, vitals: Vitals) -> None:
+        self.vitals[worker] = vitals, time.monotonic()
+
+    def counts(self) -> Counts:
+        every = [vitals for vitals, _ in self.vitals.values()]
+        since = time.monotonic() - FRESH
+        known = [
+            vitals.gpu_percent
+            for vitals, when in self.vitals.values()
+            if when >= since and vitals.gpu_percent is not None
+        ]
+        return Counts(
+            ok=self.ok,
+            failed=self.failed,
+            actors=self.actors,
+            cache_hits=sum(vitals.cache_hits for vitals in every),
+            cache_lookups=sum(vitals.cache_lookups for vitals in every),
+            gpu_percent=sum(known) / len(known) if known else None,
+        )
 
     def begin(self, pairs: list[str], node: str) -> None:
         self.under_way.update(dict.fromkeys(pairs, node))
@@ -87,9 +139,13 @@ class Board:
         """Report a style actor that is ready, without waiting."""
         self.actor.add_actor.remote()
 
-    def counts(self) -> tuple[int, int, int]:
-        """Pairs done well, pairs failed, and style actors that have started so far."""
-        counts: tuple[int, int, int] = ray.get(self.actor.counts.remote(), timeout=5)
+    def report(self, vitals: Vitals) -> None:
+        """Say how this style actor goes, without waiting; the last word counts."""
+        self.actor.report.remote(ray.get_runtime_context().get_worker_id(), vitals)
+
+    def counts(self) -> Counts:
+        """How the job goes; waits at most 5 seconds."""
+        counts: Counts = ray.get(self.actor.counts.remote(), timeout=5)
         return counts
 
     def count_deaths(self, pairs: Iterable[str]) -> dict[str, int]:
