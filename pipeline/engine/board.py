@@ -1,9 +1,10 @@
 """What the stages tell the driver and each other, in one small Ray actor.
 
-Two things stand on the board: how the job goes, for the eye; and which pairs are under way in which
-process, so that a pair that ends its process is found out. Ray Data gives the work of a
-dead process to the next one without end, as it should for a lost node: a pair whose processes die
-again and again would keep a job busy for ever.
+Two things stand on the board: how the job goes, for the eye; and what is under way in which
+process, so that a pair that ends its process is found out. Ray Data gives the work of a dead
+process to the next one without end, as it should for a lost node: a pair whose processes die again
+and again would keep a job busy for ever. So would a style actor whose process dies in its start,
+before any pair.
 """
 
 import contextlib
@@ -23,6 +24,10 @@ TRIES = 3
 
 MOST_GIVEN_UP = 10
 """Pairs given up in a job without one success, before the job is stopped: not they are at fault."""
+
+STARTS = 5
+"""Processes of a style actor that may die in their start, one after another. Lost nodes do not
+count."""
 
 FRESH = 15.0
 """Seconds for which a GPU's utilisation counts as the present one."""
@@ -60,19 +65,36 @@ class Counts:
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class _Board:
-    def __init__(self, most_given_up: int) -> None:
-        self.most_given_up = most_given_up
+    def __init__(self, most_given_up: int, most_starts: int) -> None:
+        self.most_given_up, self.most_starts = most_given_up, most_starts
         self.ok, self.failed, self.actors = 0, 0, 0
         self.vitals: dict[str, tuple[Vitals, float]] = {}  # worker: the last, and when
         self.under_way: dict[str, str] = {}  # pair_id: node
         self.deaths: Counter[str] = Counter()
+        self.starting: dict[str, str] = {}  # style actor: node
+        self.stillborn: Counter[str] = Counter()  # processes in a row, by style actor
+        self.ready: set[str] = set()  # style actors that have once been
 
     def add(self, ok: int, failed: int) -> None:
         self.ok += ok
         self.failed += failed
 
-    def add_actor(self) -> None:
+    def start_actor(self, actor: str, node: str) -> int:
+        if self.starting.get(actor) in _living_nodes():
+            self.stillborn[actor] += 1
+        self.starting[actor] = node
+        # Others may be at work. An actor that has never been ready hinders nobody; one that has
+        # been may have blocks that wait for it.
+        if self.ready and actor not in self.ready:
+            return 0
+        tried = self.stillborn[actor] if self.ready else max(self.stillborn.values(), default=0)
+        return tried if tried >= self.most_starts else 0
+
+    def add_actor(self, actor: str) -> None:
         self.actors += 1
+        self.ready.add(actor)
+        self.starting.pop(actor, None)
+        self.stillborn.pop(actor, None)
 
     def report(self, worker: str, vitals: Vitals) -> None:
         self.vitals[worker] = vitals, time.monotonic()
@@ -109,12 +131,17 @@ class _Board:
     def count_deaths(self, pairs: list[str]) -> tuple[dict[str, int], bool]:
         left = {pair_id for pair_id in pairs if pair_id in self.under_way}
         if left:
-            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+            alive = _living_nodes()
             self.deaths.update(pair for pair in left if self.under_way.pop(pair) in alive)
         hopeless = (
             not self.ok and sum(n >= TRIES for n in self.deaths.values()) >= self.most_given_up
         )
         return {pair: self.deaths[pair] for pair in pairs if pair in self.deaths}, hopeless
+
+
+def _living_nodes() -> set[str]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"] for node in nodes if node["Alive"]}
 
 
 @dataclass(frozen=True)
@@ -129,15 +156,31 @@ class Board:
         here = ray.get_runtime_context().get_node_id()
         where = NodeAffinitySchedulingStrategy(here, soft=True)
         actor = _Board.options(scheduling_strategy=where)  # type: ignore[attr-defined]
-        return cls(actor.remote(MOST_GIVEN_UP))
+        return cls(actor.remote(MOST_GIVEN_UP, STARTS))
 
     def add(self, ok: int, failed: int) -> None:
         """Report finished pairs, without waiting."""
         self.actor.add.remote(ok, failed)
 
+    def start_actor(self) -> None:
+        """A style actor's process starts, which may end it; returns when the board knows.
+
+        Raises:
+            RuntimeError: its processes have died in their start again and again, and either no
+                style actor was ever ready, or this one was and blocks may wait for it.
+        """
+        here = ray.get_runtime_context()
+        tried = ray.get(self.actor.start_actor.remote(here.get_actor_id(), here.get_node_id()))
+        if tried:
+            raise RuntimeError(
+                f"style actors ended while they were starting, one {tried} times in a row: out of "
+                "host memory, or PyTorch or its driver does not fit the machine; Ray's logs of the "
+                "workers say more"
+            )
+
     def add_actor(self) -> None:
         """Report a style actor that is ready, without waiting."""
-        self.actor.add_actor.remote()
+        self.actor.add_actor.remote(ray.get_runtime_context().get_actor_id())
 
     def report(self, vitals: Vitals) -> None:
         """Say how this style actor goes, without waiting; the last word counts."""

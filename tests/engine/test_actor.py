@@ -61,9 +61,6 @@ class NoBoard:
         self.begun: list[str] = []
         self.vitals = None
 
-    def add_actor(self):
-        pass
-
     def count_deaths(self, pairs):
         return {pair: self.deaths[pair] for pair in pairs if pair in self.deaths}
 
