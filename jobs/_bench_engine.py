@@ -114,7 +114,7 @@ def _efficiency(pairs: int, image_size: int, iterations: int) -> Numbers:
         summary, found = _job(folder, pairs, image_size, iterations)
     spans: dict[str, tuple[float, float]] = {}
     for event in ray.timeline():
-        if "(Stylizer)" in event["cat"] and event["cat"].endswith(".submit"):
+        if "(StyleActor)" in event["cat"] and event["cat"].endswith(".submit"):
             start, end = event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6
             first, last = spans.get(event["tid"], (start, end))
             spans[event["tid"]] = min(first, start), max(last, end)
@@ -133,7 +133,7 @@ def _efficiency(pairs: int, image_size: int, iterations: int) -> Numbers:
 def _engine_cost(rows: int, sleep: float, rows_per_block: int | None) -> Numbers:
     from pipeline.engine import flow
 
-    flow.Stylizer = _sleeper(sleep)  # this process is the driver of this job and ends with it
+    flow.StyleActor = _sleeper(sleep)  # this process is the driver of this job and ends with it
     with tempfile.TemporaryDirectory() as folder:
         summary, found = _job(folder, rows, 64, 100, rows_per_block)
     finished = found["finished_at"].cast(pa.int64()).to_numpy() / 1000

@@ -3,11 +3,15 @@
 import sys
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from ray.data.extensions import ArrowTensorArray
 
 from pipeline import Stylizer, stylize
+from pipeline.notebook.ray_data import ADDED, READ
 from pipeline.settings import SettingError
 from tests.conftest import image_bytes, picture
 
@@ -68,13 +72,45 @@ def test_what_is_refused(content, more, error, words):
         stylize(content, pixels(5), **more)
 
 
-def test_a_row_that_fails_does_not_end_its_batch(quick_ones):
+@pytest.fixture
+def batch():
+    """Three rows, one of which fails."""
     contents = np.empty(3, object)
     contents[:] = [image_bytes(0, 70, 100), b"no image", pixels(1)]
-    styles = np.stack([pixels(5)] * 3)
-    stylizer = Stylizer(image_size=64, **quick_ones)
-    found = stylizer({"id": np.arange(3), "content_image": contents, "style_image": styles})
+    styles = np.ascontiguousarray([pixels(5)] * 3)
+    return {"id": np.arange(3), "content_image": contents, "style_image": styles}
+
+
+def test_a_row_that_fails_does_not_end_its_batch(quick_ones, batch):
+    found = Stylizer(image_size=64, **quick_ones)(batch)
     assert found["id"].tolist() == [0, 1, 2]
     assert [image is None for image in found["stylized_image"]] == [False, True, False]
     assert np.isnan(found["total_loss"]).tolist() == [False, True, False]
     assert "content_image: not an image" in found["error"][1]
+
+
+def test_a_batch_may_be_of_any_of_ray_datas_formats(quick_ones, batch):
+    batch["content_image"] = [image_bytes(0, 70, 100), b"no image", None]
+    stylizer = Stylizer(image_size=64, **quick_ones)
+    expected = stylizer(batch)
+    files = list(expected["stylized_image"])
+    frame = pd.DataFrame({**batch, "style_image": list(batch["style_image"])})
+    assert list(stylizer(frame)["stylized_image"]) == files
+    styles = pa.FixedShapeTensorArray.from_numpy_ndarray(batch["style_image"])
+    table = pa.table({**batch, "style_image": styles, "error": ["of an earlier stage"] * 3})
+    for kind in (styles, ArrowTensorArray.from_numpy(batch["style_image"])):  # Arrow's and Ray's
+        found = stylizer(table.set_column(2, "style_image", kind))
+        assert found["stylized_image"].to_pylist() == files
+        assert found.column_names == ["id", *READ, *ADDED]
+        assert found.schema.field("style_image").type == kind.type, "left as it was"
+        assert found["error"].to_pylist() == list(expected["error"])
+        assert found["total_loss"].null_count == 0
+
+
+@pytest.mark.parametrize("kind", [dict, pd.DataFrame, pa.table])
+def test_a_missing_column_is_named(quick_ones, kind):
+    some = kind({"id": [1], "content_image": [b"x"]})
+    with pytest.raises(
+        KeyError, match=r"column style_image is missing; the batch has \['id', 'con"
+    ):
+        Stylizer(**quick_ones)(some)

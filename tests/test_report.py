@@ -321,6 +321,13 @@ def find(page, selector):
     return page.find_elements("css selector", selector)
 
 
+def becomes(page, condition) -> bool:
+    """Waits for what the browser does in its own time: it draws, it tells that a dialog closed."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    return bool(WebDriverWait(page, 60, 0.05).until(lambda _: condition()))
+
+
 def names(page) -> list[str]:
     return [element.get_attribute("title") for element in find(page, ".card .name")]
 
@@ -340,6 +347,7 @@ def test_the_page_shows_pairs_curves_and_settings(page):
     assert said(page) == "30 pairs"
     assert len(names(page)) == 24
     assert "Not ImageNet weights." in find(page, "#notices")[0].text
+    assert becomes(page, lambda: find(page, "#loss-body path.line") and find(page, "rect.bar"))
     shown = page.execute_script(
         "return [...document.images].map(i => [i.complete, i.naturalWidth, i.alt])"
     )
@@ -403,7 +411,7 @@ def test_a_pair_is_opened_read_and_closed_by_keyboard(page):
     assert page.switch_to.active_element.text == "pair-3"
     assert "iterations = 7" in dialog.text
     assert "Loss from 5 to 0.25 in 30 evaluations" in dialog.text
-    assert len(find(page, "dialog path.line")) == 1
+    assert becomes(page, lambda: len(find(page, "dialog path.line")) == 1)
     for _ in range(6):
         if focused("type") == "range":
             break
@@ -414,7 +422,7 @@ def test_a_pair_is_opened_read_and_closed_by_keyboard(page):
     assert "--cut: 100%" in compare.get_attribute("style")
     press(Keys.ESCAPE)
     assert find(page, "dialog[open]") == []
-    assert focused("data-pair") == "3"
+    assert becomes(page, lambda: focused("data-pair") == "3")
 
 
 def test_what_records_say_is_text(page):

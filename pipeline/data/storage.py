@@ -32,6 +32,23 @@ LEFTOVER = ".writing"
 CHUNK = 2**23
 """Bytes that ``read_chunks`` asks for at a time."""
 
+CONTENT_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "json": "application/json",
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "webp": "image/webp",
+}
+"""What a browser must be told, so that it shows a file and does not save it."""
+
+CONTENT_TYPE_OPTIONS = {
+    "s3": "ContentType",
+    "s3a": "ContentType",
+    "gs": "content_type",
+    "gcs": "content_type",
+}
+"""How each scheme's fsspec wants to be told; others say what they like."""
+
 S3_DEFAULTS: Mapping[str, Any] = {
     "config_kwargs": {
         "retries": {"mode": "standard", "max_attempts": 6},
@@ -178,9 +195,16 @@ def write_bytes(uri: str, data: bytes, options: StorageOptions) -> None:
             _write_local(Path(absolute(uri)), data)
         else:
             fs, path = filesystem(uri, options)
-            fs.pipe_file(path, data)  # object stores show an object only once it is complete
+            # Object stores show an object only once it is complete.
+            fs.pipe_file(path, data, **_content_type(uri))
     except Exception as error:
         raise _write_error(uri, error) from error
+
+
+def _content_type(uri: str) -> dict[str, str]:
+    option = CONTENT_TYPE_OPTIONS.get(scheme_of(uri))
+    kind = CONTENT_TYPES.get(uri.rpartition(".")[2])
+    return {option: kind} if option and kind else {}
 
 
 def _write_error(uri: str, error: Exception) -> RowError:

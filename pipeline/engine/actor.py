@@ -78,7 +78,7 @@ class _Job:
 
 
 class Stylizer:
-    """An asynchronous callable class for ``Dataset.map_batches``: loaded rows -> stylised rows.
+    """An asynchronous callable for ``Dataset.map_batches``: loaded rows -> stylised rows.
 
     Args:
         context: what all stages know.
@@ -117,10 +117,9 @@ class Stylizer:
         self.cache = TargetCache(self.network, context.style, style_cache)
         self.batcher = Batcher(self.network, batch_size, low_memory=low_memory)
         self.single = Batcher(self.network, 1, low_memory=low_memory)
-        self.meter = metrics.Meter(self._totals, self.device)
+        self.meter = metrics.Meter(self._totals, self.device, board.report)
         self.inbox: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="ticks", daemon=True).start()
-        board.add_actor()
 
     async def __call__(self, table: pa.Table) -> pa.Table:
         """One block of the load stage's rows, in the same order."""

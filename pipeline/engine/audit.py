@@ -18,7 +18,8 @@ manifest and adds up. Nothing is written. A fault has one of these names:
 ``shared_image``            two pairs' records name one image
 ``unreadable_index``        an index.json of shards is none of ours, or cannot be read
 ``unfinished_shards``       a run that was to make shards was killed, or is at it
-``stale_shards``            the shards were made from other ok records than there are now
+``stale_shards``            the shards were made from other ok records than there are now; a job
+                            brings those of its own --format in line, and leaves the others
 ``missing_shard``           a shard that the index names is not there
 ``wrong_shard``             it has another length or digest than the index says
 ``foreign_file``            no part of the output

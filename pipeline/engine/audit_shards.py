@@ -55,15 +55,16 @@ def compare_listings(
 def _compare_records(
     output: str, index: packing.Index, options: storage.StorageOptions, add: Add
 ) -> None:
+    remedy = f"run the job again with --format {index.format}, or delete that folder"
     if index.digest is None:
-        add("unfinished_shards", f"{index.format}/")
+        add("unfinished_shards", f"{index.format}/: {remedy}")
         return
     try:
         packed = packing.plan(output, index.format, index.shard_bytes, options)
     except (RowError, pa.ArrowException, OSError):
         return  # the audit says of each file of records what is wrong with it
     if packed.digest != index.digest:
-        add("stale_shards", f"{index.format}/")
+        add("stale_shards", f"{index.format}/: made from other images than there are now; {remedy}")
 
 
 def wrong_shards(

@@ -1,12 +1,14 @@
 """What the stages tell the driver and each other, in one small Ray actor.
 
-Two things stand on the board: how many pairs are done, for the eye; and which pairs are under way
-in which process, so that a pair that ends its process is found out. Ray Data gives the work of a
-dead process to the next one without end, as it should for a lost node: a pair whose processes die
-again and again would keep a job busy for ever.
+Two things stand on the board: how the job goes, for the eye; and what is under way in which
+process, so that a pair that ends its process is found out. Ray Data gives the work of a dead
+process to the next one without end, as it should for a lost node: a pair whose processes die again
+and again would keep a job busy for ever. So would a style actor whose process dies in its start,
+before any pair.
 """
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,24 +25,96 @@ TRIES = 3
 MOST_GIVEN_UP = 10
 """Pairs given up in a job without one success, before the job is stopped: not they are at fault."""
 
+STARTS = 5
+"""Processes of a style actor that may die in their start, one after another. Lost nodes do not
+count."""
+
+FRESH = 15.0
+"""Seconds for which a GPU's utilisation counts as the present one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vitals:
+    """What a style actor says of itself.
+
+    cache_hits: of ``cache_lookups`` so far, the style targets that were at hand. gpu_percent: of
+    the last moments in which its GPU computed; None where that is not known.
+    """
+
+    cache_hits: int
+    cache_lookups: int
+    gpu_percent: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How a job goes.
+
+    ok, failed: pairs done. actors: style actors that have started so far. cache_hits,
+    cache_lookups: of all actors. gpu_percent: mean over the actors that lately knew theirs; None if
+    none did.
+    """
+
+    ok: int = 0
+    failed: int = 0
+    actors: int = 0
+    cache_hits: int = 0
+    cache_lookups: int = 0
+    gpu_percent: float | None = None
+
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class _Board:
-    def __init__(self, most_given_up: int) -> None:
-        self.most_given_up = most_given_up
+    def __init__(self, most_given_up: int, most_starts: int) -> None:
+        self.most_given_up, self.most_starts = most_given_up, most_starts
         self.ok, self.failed, self.actors = 0, 0, 0
+        self.vitals: dict[str, tuple[Vitals, float]] = {}  # worker: the last, and when
         self.under_way: dict[str, str] = {}  # pair_id: node
         self.deaths: Counter[str] = Counter()
+        self.starting: dict[str, str] = {}  # style actor: node
+        self.stillborn: Counter[str] = Counter()  # processes in a row, by style actor
+        self.ready: set[str] = set()  # style actors that have once been
 
     def add(self, ok: int, failed: int) -> None:
         self.ok += ok
         self.failed += failed
 
-    def add_actor(self) -> None:
-        self.actors += 1
+    def start_actor(self, actor: str, node: str) -> int:
+        if self.starting.get(actor) in _living_nodes():
+            self.stillborn[actor] += 1
+        self.starting[actor] = node
+        # Others may be at work. An actor that has never been ready hinders nobody; one that has
+        # been may have blocks that wait for it.
+        if self.ready and actor not in self.ready:
+            return 0
+        tried = self.stillborn[actor] if self.ready else max(self.stillborn.values(), default=0)
+        return tried if tried >= self.most_starts else 0
 
-    def counts(self) -> tuple[int, int, int]:
-        return self.ok, self.failed, self.actors
+    def add_actor(self, actor: str) -> None:
+        self.actors += 1
+        self.ready.add(actor)
+        self.starting.pop(actor, None)
+        self.stillborn.pop(actor, None)
+
+    def report(self, worker: str, vitals: Vitals) -> None:
+        self.vitals[worker] = vitals, time.monotonic()
+
+    def counts(self) -> Counts:
+        every = [vitals for vitals, _ in self.vitals.values()]
+        since = time.monotonic() - FRESH
+        known = [
+            vitals.gpu_percent
+            for vitals, when in self.vitals.values()
+            if when >= since and vitals.gpu_percent is not None
+        ]
+        return Counts(
+            ok=self.ok,
+            failed=self.failed,
+            actors=self.actors,
+            cache_hits=sum(vitals.cache_hits for vitals in every),
+            cache_lookups=sum(vitals.cache_lookups for vitals in every),
+            gpu_percent=sum(known) / len(known) if known else None,
+        )
 
     def begin(self, pairs: list[str], node: str) -> None:
         self.under_way.update(dict.fromkeys(pairs, node))
@@ -57,12 +131,17 @@ class _Board:
     def count_deaths(self, pairs: list[str]) -> tuple[dict[str, int], bool]:
         left = {pair_id for pair_id in pairs if pair_id in self.under_way}
         if left:
-            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+            alive = _living_nodes()
             self.deaths.update(pair for pair in left if self.under_way.pop(pair) in alive)
         hopeless = (
             not self.ok and sum(n >= TRIES for n in self.deaths.values()) >= self.most_given_up
         )
         return {pair: self.deaths[pair] for pair in pairs if pair in self.deaths}, hopeless
+
+
+def _living_nodes() -> set[str]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"] for node in nodes if node["Alive"]}
 
 
 @dataclass(frozen=True)
@@ -77,19 +156,39 @@ class Board:
         here = ray.get_runtime_context().get_node_id()
         where = NodeAffinitySchedulingStrategy(here, soft=True)
         actor = _Board.options(scheduling_strategy=where)  # type: ignore[attr-defined]
-        return cls(actor.remote(MOST_GIVEN_UP))
+        return cls(actor.remote(MOST_GIVEN_UP, STARTS))
 
     def add(self, ok: int, failed: int) -> None:
         """Report finished pairs, without waiting."""
         self.actor.add.remote(ok, failed)
 
+    def start_actor(self) -> None:
+        """A style actor's process starts, which may end it; returns when the board knows.
+
+        Raises:
+            RuntimeError: its processes have died in their start again and again, and either no
+                style actor was ever ready, or this one was and blocks may wait for it.
+        """
+        here = ray.get_runtime_context()
+        tried = ray.get(self.actor.start_actor.remote(here.get_actor_id(), here.get_node_id()))
+        if tried:
+            raise RuntimeError(
+                f"style actors ended while they were starting, one {tried} times in a row: out of "
+                "host memory, or PyTorch or its driver does not fit the machine; Ray's logs of the "
+                "workers say more"
+            )
+
     def add_actor(self) -> None:
         """Report a style actor that is ready, without waiting."""
-        self.actor.add_actor.remote()
+        self.actor.add_actor.remote(ray.get_runtime_context().get_actor_id())
 
-    def counts(self) -> tuple[int, int, int]:
-        """Pairs done well, pairs failed, and style actors that have started so far."""
-        counts: tuple[int, int, int] = ray.get(self.actor.counts.remote(), timeout=5)
+    def report(self, vitals: Vitals) -> None:
+        """Say how this style actor goes, without waiting; the last word counts."""
+        self.actor.report.remote(ray.get_runtime_context().get_worker_id(), vitals)
+
+    def counts(self) -> Counts:
+        """How the job goes; waits at most 5 seconds."""
+        counts: Counts = ray.get(self.actor.counts.remote(), timeout=5)
         return counts
 
     def count_deaths(self, pairs: Iterable[str]) -> dict[str, int]:

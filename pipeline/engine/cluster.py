@@ -27,7 +27,7 @@ SAY_EVERY = 30.0
 
 
 class ClusterError(RuntimeError):
-    """Ray cannot be reached. The message says where and what to do."""
+    """Ray cannot be reached or started. The message says where and what to do."""
 
 
 def start_ray(verbose: bool) -> bool:
@@ -38,7 +38,7 @@ def start_ray(verbose: bool) -> bool:
     what says so. SIGTERM (``ray job stop``) becomes a KeyboardInterrupt.
 
     Raises:
-        ClusterError: the cluster cannot be reached.
+        ClusterError: the cluster cannot be reached, or Ray did not start here.
     """
     if ray.is_initialized():
         return False
@@ -58,14 +58,23 @@ def start_ray(verbose: bool) -> bool:
                 log_to_driver=verbose,
                 logging_level=level,
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ClusterError(
-            f"Ray at {address or 'this machine'} cannot be reached ({storage.reason(error)}); "
-            "RAY_ADDRESS is for ray job submit and for drivers on the cluster, unset it to run here"
-        ) from error
+    except Exception as error:  # of many kinds: a slow start ends in a bare Exception
+        raise _not_there(address, error) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has set its own
     return True
+
+
+def _not_there(address: str | None, error: Exception) -> ClusterError:
+    if address:
+        return ClusterError(
+            f"Ray at {address} cannot be reached ({storage.reason(error)}); RAY_ADDRESS is for ray "
+            "job submit and for drivers on the cluster, unset it to run here"
+        )
+    return ClusterError(
+        f"Ray did not start on this machine ({storage.reason(error)}); if it is busy with other "
+        "work, run the same command again when it is not; --verbose shows Ray's log"
+    )
 
 
 def node_resources() -> list[dict[str, float]]:

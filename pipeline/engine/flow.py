@@ -12,9 +12,9 @@ import ray.data
 from ray.data.checkpoint import CheckpointConfig
 
 from pipeline.data import records, storage
-from pipeline.engine.actor import Stylizer
 from pipeline.engine.board import Board
 from pipeline.engine.stages import Context, load, store
+from pipeline.engine.starting import StyleActor
 from pipeline.settings import JobSettings
 
 IO_CPUS = 0.25
@@ -146,7 +146,7 @@ def run(
         num_cpus=IO_CPUS,
     )
     dataset = dataset.map_batches(
-        Stylizer,
+        StyleActor,
         batch_size=None,
         batch_format="pyarrow",
         # All at once: a pool that grows by itself is held back by Ray Data's budget, which deals

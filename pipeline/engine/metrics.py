@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ray.util import metrics
 
+from pipeline.engine.board import Vitals
+
 if TYPE_CHECKING:  # load and store tasks count too, and torch costs each 3 seconds and 500 MB
     import torch
 
 INTERVAL = 1.0
 """Seconds between two looks at an actor's own counts: Ray exports no oftener."""
+
+REPORT_INTERVAL = 5.0
+"""Seconds between two reports to the board, which hears of every actor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,18 +107,25 @@ class Meter:
     Args:
         totals: gives the counters' names and values so far.
         device: of the actor.
+        report: takes the actor's word to the board.
     """
 
-    def __init__(self, totals: Callable[[], dict[str, int]], device: "torch.device") -> None:
-        self.totals, self.device = totals, device
+    def __init__(
+        self,
+        totals: Callable[[], dict[str, int]],
+        device: "torch.device",
+        report: Callable[[Vitals], None],
+    ) -> None:
+        self.totals, self.device, self.report = totals, device, report
         self.sent: dict[str, int] = {}
-        self.due = 0.0
+        self.due, self.report_due = 0.0, 0.0
 
     def look(self, *, idle: bool) -> None:
         """Send what is new, at most once a second; at once where nothing more is coming."""
-        if not idle and time.monotonic() < self.due:
+        now = time.monotonic()
+        if not idle and now < self.due:
             return
-        self.due = time.monotonic() + INTERVAL
+        self.due = now + INTERVAL
         totals = self.totals()
         for name, value in totals.items():
             if value > self.sent.get(name, 0):
@@ -124,3 +136,25 @@ class Meter:
 
             held = torch.cuda.max_memory_allocated(self.device)
             _metric("style_gpu_memory_bytes").set(held)
+        if idle or now >= self.report_due:
+            self.report_due = now + REPORT_INTERVAL
+            hits = totals["style_cache_hits"]
+            self.report(
+                Vitals(
+                    cache_hits=hits,
+                    cache_lookups=hits + totals["style_cache_misses"],
+                    gpu_percent=gpu_percent(self.device),
+                )
+            )
+
+
+def gpu_percent(device: "torch.device") -> float | None:
+    """Share of the last moments in which the device computed; None where it cannot be known."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    try:
+        return float(torch.cuda.utilization(device))
+    except Exception:  # no nvidia-ml-py, a slice of a GPU, no right to ask: each raises its own
+        return None

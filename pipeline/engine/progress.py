@@ -9,7 +9,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from pipeline.engine.board import Board
+from pipeline.engine.board import Board, Counts
 
 LINE_INTERVAL = 30.0
 """Seconds between two lines where there is no terminal."""
@@ -40,31 +40,39 @@ def _show_bar(board: Board, total: int, stream: TextIO, stop: threading.Event) -
         "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
     )
     started = time.monotonic()
+    counts = Counts()
     with tqdm(total=total, desc="pairs", file=stream, bar_format=shape) as bar:
         while True:
             last = stop.wait(POLL_INTERVAL)
-            ok, failed, actors = _counts(board)
-            bar.n = min(ok + failed, total)
-            bar.set_postfix_str(_rate(ok, failed, actors, time.monotonic() - started))
+            counts = _counts(board, counts)
+            bar.n = min(counts.ok + counts.failed, total)
+            bar.set_postfix_str(_state(counts, time.monotonic() - started))
             if last:
                 return
 
 
 def _show_lines(board: Board, total: int, stream: TextIO, stop: threading.Event) -> None:
     started = time.monotonic()
+    counts = Counts()
     while not stop.wait(LINE_INTERVAL):
-        ok, failed, actors = _counts(board)
-        done = min(ok + failed, total)
+        counts = _counts(board, counts)
+        done = min(counts.ok + counts.failed, total)
         seconds = time.monotonic() - started
         left = f", about {_duration(seconds * (total - done) / done)} left" if done else ""
-        rate = _rate(ok, failed, actors, seconds)
-        print(f"{done}/{total} pairs, {rate}{left}", file=stream, flush=True)
+        print(f"{done}/{total} pairs, {_state(counts, seconds)}{left}", file=stream, flush=True)
 
 
-def _rate(ok: int, failed: int, actors: int, seconds: float) -> str:
-    if not actors:
+def _state(counts: Counts, seconds: float) -> str:
+    """What there is to say of a job that has run for so long, and no more."""
+    if not counts.actors:
         return "waiting for the first style actor"
-    return f"{failed} failed, {60 * (ok + failed) / max(seconds, 1e-9):.1f} pairs/min"
+    rate = 60 * (counts.ok + counts.failed) / max(seconds, 1e-9)
+    parts = [f"{counts.failed} failed", f"{rate:.1f} pairs/min"]
+    if counts.cache_lookups:
+        parts.append(f"style cache {counts.cache_hits / counts.cache_lookups:.0%}")
+    if counts.gpu_percent is not None:
+        parts.append(f"GPU {counts.gpu_percent:.0f}%")
+    return ", ".join(parts)
 
 
 def _duration(seconds: float) -> str:
@@ -74,8 +82,8 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-def _counts(board: Board) -> tuple[int, int, int]:
+def _counts(board: Board, before: Counts) -> Counts:
     try:
         return board.counts()
     except Exception:  # Ray may be going down, and a bar is no reason to fail
-        return 0, 0, 0
+        return before

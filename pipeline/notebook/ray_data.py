@@ -1,13 +1,13 @@
 """``Stylizer``: a callable class for ``Dataset.map_batches`` in pipelines of one's own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from pipeline.data import images
+from pipeline.data import columns, images
 from pipeline.notebook import pictures
 from pipeline.notebook.call import make_batcher, optimise, to_pair
 from pipeline.notebook.pictures import Picture
@@ -15,6 +15,11 @@ from pipeline.settings import StyleSettings, replace
 from pipeline.style.batching import Done
 
 Batch = dict[str, npt.NDArray[Any]]
+
+READ = ("content_image", "style_image")
+
+ADDED = {"stylized_image": "binary", "total_loss": "double", "error": "string"}
+"""Columns, and their types in Arrow."""
 
 
 class Stylizer:
@@ -47,19 +52,31 @@ class Stylizer:
         self.max_pixels = max_pixels
         self.batcher = make_batcher(self.settings, None, device, slots)
 
-    def __call__(self, batch: Mapping[str, Any]) -> Batch:
-        """One batch in Ray Data's format ``numpy`` or ``pandas``.
+    def __call__(self, batch: Any) -> Any:
+        """One batch in Ray Data's format ``numpy``, ``pandas`` or ``pyarrow``.
+
+        Returns: a table for a table; of the others a dict of arrays.
 
         Raises:
             KeyError: a column is missing.
             RuntimeError: a CUDA error: the device can no longer be used.
         """
-        rows = list(zip(batch["content_image"], batch["style_image"], strict=True))
-        loaded = [self._load(content, style) for content, style in rows]
+        is_table = hasattr(type(batch), "column_names")
+        names = batch.column_names if is_table else list(batch)
+        if missing := [name for name in READ if name not in names]:
+            raise KeyError(f"column {missing[0]} is missing; the batch has {names}")
+        if is_table:
+            added = self._stylize(*(columns.values(batch, name) for name in READ))
+            return columns.replace(batch, added, ADDED)
+        added = self._stylize(*(batch[name] for name in READ))
+        return {str(name): np.asarray(batch[name]) for name in names} | added
+
+    def _stylize(self, contents: Iterable[Any], styles: Iterable[Any]) -> Batch:
+        loaded = [self._load(*pair) for pair in zip(contents, styles, strict=True)]
         sound = [pair for pair in loaded if not isinstance(pair, Exception)]
         answers = iter(optimise(self.batcher, sound, self.settings))
         done = [pair if isinstance(pair, Exception) else next(answers) for pair in loaded]
-        return {str(name): np.asarray(batch[name]) for name in batch} | _columns(done)
+        return _columns(done)
 
     def _load(self, content: Any, style: Any) -> tuple[Tensor, Tensor] | Exception:
         try:

@@ -29,6 +29,7 @@ function step(by) {
 }
 
 function closed() {
+  if (dialog.open) return; // the event comes late: another pair has been opened meanwhile
   const card = document.querySelector(`[data-pair="${state.pair}"]`);
   state.pair = null;
   keepState();

@@ -23,6 +23,19 @@ def test_reads_and_writes_on_s3_and_locally(s3, tmp_path):
         assert storage.list_files(base, options) == []
 
 
+def test_a_browser_is_told_what_an_object_on_s3_is(s3):
+    options, bucket = s3
+    fs, _ = storage.filesystem("s3://x", options)
+    names = {
+        "report.html": "text/html; charset=utf-8", "job.json": "application/json",
+        "images/a.png": "image/png", "a.jpg": "image/jpeg", "a.webp": "image/webp",
+        "a.tar": "binary/octet-stream", "html": "binary/octet-stream",
+    }  # fmt: skip
+    for name, kind in names.items():
+        storage.write_bytes(f"s3://{bucket}/{name}", b"x", options)
+        assert fs.info(f"{bucket}/{name}")["ContentType"] == kind, name
+
+
 @pytest.mark.parametrize("missing", ["none.bin", "none/none.bin"])
 def test_missing_objects_are_row_errors(s3, tmp_path, missing):
     options, bucket = s3

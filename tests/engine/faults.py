@@ -5,6 +5,7 @@ They take hold where a worker reaches for an image's pixels: nothing heavy has t
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -59,3 +60,14 @@ def sick() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     stages.unpack = deadly_unpack
+
+
+class _NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stillborn() -> None:
+    """Who loads torch is ended by it, as where its libraries do not fit the machine."""
+    sys.meta_path.insert(0, _NoTorch())

@@ -11,10 +11,11 @@ import torch
 
 from pipeline.engine import flow, stages
 from pipeline.engine.actor import Stylizer, TargetCache
+from pipeline.engine.board import Vitals
 from pipeline.settings import JobSettings
 from pipeline.style.lanes import Lane
 from pipeline.style.weights import load_network, load_weights
-from tests.conftest import picture
+from tests.conftest import picture, wait_until
 
 
 def pixels(seed, height=64, width=64):
@@ -58,9 +59,7 @@ class NoBoard:
     def __init__(self):
         self.deaths: dict[str, int] = {}
         self.begun: list[str] = []
-
-    def add_actor(self):
-        pass
+        self.vitals = None
 
     def count_deaths(self, pairs):
         return {pair: self.deaths[pair] for pair in pairs if pair in self.deaths}
@@ -70,6 +69,9 @@ class NoBoard:
 
     def end(self, pairs):
         pass
+
+    def report(self, vitals):
+        self.vitals = vitals
 
 
 @pytest.fixture
@@ -196,6 +198,8 @@ def test_rows_that_failed_to_load_pass_through(stylizer, context):
 def test_style_targets_are_computed_once_and_the_oldest_leaves(quick, stylizer, context):
     run(stylizer, loaded(context, [{}] * 8))
     assert (stylizer.cache.hits, stylizer.cache.misses) == (6, 2)
+    told = Vitals(cache_hits=6, cache_lookups=8, gpu_percent=None)
+    wait_until(lambda: stylizer.board.vitals == told, 10)
     cache = TargetCache(load_network(quick), quick, capacity=2)
     for key in ("a", "b", "a", "c", "a", "b"):
         cache.get(key, picture(1, 32, 32), (64, 64))

@@ -70,7 +70,7 @@ def test_an_actor_killed_mid_batch_loses_nothing(start, job, quick):
 
     def kill_once():
         wait_until(lambda: working(settings.output))
-        for pid in set(descendants(os.getpid())) & set(processes_naming("Stylizer")):
+        for pid in set(descendants(os.getpid())) & set(processes_naming("StyleActor")):
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
 
@@ -94,3 +94,12 @@ def test_where_every_pair_ends_its_process_the_job_stops(start, job, quick, monk
     start("sick")
     with pytest.raises(ray.exceptions.RayError, match="none succeeded; the machine"):
         run_job(quick, job())
+
+
+def test_where_no_style_actor_can_start_the_job_stops(start, job, quick, monkeypatch):
+    monkeypatch.setattr(board, "STARTS", 2)
+    start("stillborn")
+    with pytest.raises(ray.exceptions.RayError) as raised:
+        run_job(quick, job())
+    last = str(raised.value).strip().splitlines()[-1]
+    assert "style actors ended while they were starting, one 2 times in a row" in last
