@@ -5,6 +5,7 @@ with AVX-512, and PyTorch does not ask for it. The transforms' own cost is sprea
 so that it pays for the deeper layers, where there are many.
 """
 
+import itertools
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -17,14 +18,14 @@ from pipeline.style.vgg import VGG
 TILE = 4
 """Edge of an output tile, px; the input's is larger by 2 and overlaps its neighbours'."""
 
-LEAST_FILTERS = 128
-"""Of a layer and of the one before it, for which the transforms pay."""
+LEAST_FILTERS = 256
+"""Of a layer or of the one before it, for which the transforms pay."""
 
 LEAST_TILES = 16
 """For fewer, the transformed weights' way from memory takes longer than the arithmetic."""
 
-BAND = 1024
-"""Tiles transformed at a time, about: bounds the memory that this takes to some 100 MB."""
+BAND = 128
+"""Tiles transformed at a time, about: what they take stays in the processor's cache."""
 
 INPUT = (
     (4, 0, -5, 0, 1, 0),
@@ -73,7 +74,7 @@ def transforms(network: VGG) -> dict[str, Transformed]:
             layer: transform(conv.weight)
             for block in network.blocks
             for layer, conv in block.convs
-            if min(conv.weight.shape[:2]) >= LEAST_FILTERS
+            if max(conv.weight.shape[:2]) >= LEAST_FILTERS
         }
     return _known[network]
 
@@ -111,17 +112,18 @@ def correlate(x: Tensor, U: Tensor, padding: int) -> Tensor:
     image, row = padded.stride(0), padded.stride(1)
     Bt, At = (torch.tensor(matrix).to(x) for matrix in (INPUT, OUTPUT))
     result = x.new_empty(B, high * TILE, wide * TILE, N)
-    band = max(1, BAND // (B * wide))
-    for top in range(0, high, band):
-        rows = min(band, high - top)
-        size = (6, 6, B, rows, wide, C)
+    group = max(1, BAND // (high * wide))
+    band = min(high, max(1, BAND // wide))
+    for first, top in itertools.product(range(0, B, group), range(0, high, band)):
+        images, rows = min(group, B - first), min(band, high - top)
+        size = (6, 6, images, rows, wide, C)
         strides = (row, C, image, TILE * row, TILE * C, 1)
-        tiles = padded.as_strided(size, strides, top * TILE * row).reshape(6, 6, -1)
-        V = _both_ways(Bt, tiles)
+        tiles = padded.as_strided(size, strides, first * image + top * TILE * row)
+        V = _both_ways(Bt, tiles.reshape(6, 6, -1))
         M = torch.bmm(V.view(36, -1, C), U)
-        Y = _both_ways(At, M.view(6, 6, -1)).view(TILE, TILE, B, rows, wide, N)
-        place = result[:, top * TILE : (top + rows) * TILE]
-        place.view(B, rows, TILE, wide, TILE, N).copy_(Y.permute(2, 3, 0, 4, 1, 5))
+        Y = _both_ways(At, M.view(6, 6, -1)).view(TILE, TILE, images, rows, wide, N)
+        place = result[first : first + images, top * TILE : (top + rows) * TILE]
+        place.view(images, rows, TILE, wide, TILE, N).copy_(Y.permute(2, 3, 0, 4, 1, 5))
     return result[:, :H, :W].contiguous().permute(0, 3, 1, 2)
 
 

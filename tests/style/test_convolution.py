@@ -41,7 +41,7 @@ def test_bands_are_seamless(monkeypatch):
     conv = conv_of(4, 4, "zeros", torch.float64)
     x = torch.randn(2, 4, 41, 37, dtype=torch.float64)
     whole = winograd.correlate(x, winograd.transform(conv.weight).forward, padding=1)
-    monkeypatch.setattr(winograd, "BAND", 60)
+    monkeypatch.setattr(winograd, "BAND", 30)
     parts = winograd.correlate(x, winograd.transform(conv.weight).forward, padding=1)
     assert torch.equal(whole, parts)
     assert whole.is_contiguous(memory_format=torch.channels_last)
@@ -56,16 +56,16 @@ def test_in_float32_it_rounds_little_more_than_the_direct_one():
 
 
 def test_few_tiles_and_few_filters_go_the_direct_way():
-    network = VGG(random_weights(1, (8, 8, 128, 128, 8)), deepest_layer="conv5_1")
+    network = VGG(random_weights(1, (4, 4, 256, 8, 4)), deepest_layer="conv5_1")
     fast = winograd.transforms(network)
-    assert list(fast) == ["conv3_2", "conv3_3", "conv3_4", *(f"conv4_{n}" for n in range(1, 5))]
+    assert list(fast) == ["conv3_1", "conv3_2", "conv3_3", "conv3_4", "conv4_1"]
     assert fast is winograd.transforms(network)
     assert not winograd.pays(torch.zeros(1, 1, 12, 20))
     assert not winograd.transforms(network.to(torch.bfloat16))
 
 
 def test_the_objective_with_it_is_the_objective_without():
-    network = VGG(random_weights(2, (4, 8, 128, 128, 8)), deepest_layer="conv5_1")
+    network = VGG(random_weights(2, (4, 4, 256, 8, 4)), deepest_layer="conv5_1")
     settings = StyleSettings(content_weight=1e-3)
     images = torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(3))
     target = style_target(network, images[1], settings)
