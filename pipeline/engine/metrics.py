@@ -43,6 +43,14 @@ class Definition:
         return tuple(f"ray_{name}{end}" for end in ends)
 
 
+def _steps(first: int, last: int) -> tuple[float, ...]:
+    """1, 2 and 5 times the powers of ten.
+
+    Ray takes a value for the middle of its bucket: with coarse ones means would be far off.
+    """
+    return tuple(float(f"{digit}e{power}") for power in range(first, last) for digit in (1, 2, 5))
+
+
 METRICS: dict[str, Definition] = {
     "style_pairs_done": Definition(kind="counter", text="Pairs recorded as ok"),
     "style_pairs_failed": Definition(
@@ -62,13 +70,13 @@ METRICS: dict[str, Definition] = {
     "style_loss": Definition(
         kind="histogram",
         text="total_loss of finished pairs",
-        bounds=tuple(10.0**power for power in range(-2, 11)),
+        bounds=_steps(-4, 8),
     ),
     "style_stage_seconds": Definition(
         kind="histogram",
         text="Seconds of a pair in a stage",
         tags=("stage",),
-        bounds=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000),
+        bounds=_steps(-3, 4),
     ),
 }
 

@@ -26,6 +26,25 @@ def test_the_dashboard_asks_only_for_what_is_exported():
     assert {name for query in asked for name in re.findall(r"ray_\w+", query)} <= EXPORTED
 
 
+def test_the_dashboards_panels_have_a_place_a_unit_and_the_chosen_prometheus():
+    board = json.loads((ROOT / "deploy/grafana.json").read_text())
+    (variable,) = board["templating"]["list"]
+    assert (variable["type"], variable["query"]) == ("datasource", "prometheus")
+    places = set()
+    for panel in board["panels"]:
+        assert panel["datasource"] == {"type": "prometheus", "uid": f"${{{variable['name']}}}"}
+        assert panel["fieldConfig"]["defaults"]["unit"] in {"short", "percentunit", "bytes", "s"}
+        grid = panel["gridPos"]
+        columns = range(grid["x"], grid["x"] + grid["w"])
+        cells = {(x, y) for x in columns for y in range(grid["y"], grid["y"] + grid["h"])}
+        assert columns.stop <= 24
+        assert not cells & places, "panels overlap"
+        places |= cells
+        letters = [target["refId"] for target in panel["targets"]]
+        assert len(set(letters)) == len(letters)
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
 def test_the_documentation_names_every_metric():
     named = set(re.findall(r"`(style_\w+)`", (ROOT / "docs/metrics.md").read_text()))
     assert named == set(METRICS)
