@@ -162,7 +162,7 @@ def plain_loop(
         with torch.no_grad():
             image.clamp_(0, 1)
         optimizer.zero_grad()
-        loss = loss_of(image)
+        loss = 1e6 * loss_of(image)  # as the tutorial: torch's L-BFGS stops at absolute tolerances
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
