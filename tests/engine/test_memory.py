@@ -31,7 +31,7 @@ def test_more_pixels_than_the_object_store_holds_pass_through_it(small_store, qu
     coarse = Image.fromarray(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8))
     coarse.resize((6000, 4000)).save(tmp_path / "large.jpg", quality=80)
     (tmp_path / "s.png").write_bytes(image_bytes(1, 64, 64))
-    count = 24
+    count = 60
     rows = [
         {"pair_id": f"p{i:02d}", "content_uri": "large.jpg", "style_uri": "s.png"}
         for i in range(count)
@@ -42,8 +42,10 @@ def test_more_pixels_than_the_object_store_holds_pass_through_it(small_store, qu
     )  # fmt: skip
     settings = replace(quick, image_size=1024, iterations=1)
     loaded = count * 2 * 3 * 1024 * 688
-    assert loaded > 1.2 * STORE
+    assert loaded > 3 * STORE
     summary = run_job(settings, job)
     assert (summary["ok"], summary["missing"]) == (count, 0)
     stats = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
-    assert re.search(r"Spilled [1-9]", stats) is None, stats
+    # What is loaded while the first actor still starts may overflow once, but not grow with the job.
+    spilled = re.search(r"Spilled (\d+) MiB", stats)
+    assert int(spilled[1]) * 2**20 < STORE if spilled else "Spilled" not in stats, stats
