@@ -46,6 +46,6 @@ def test_more_pixels_than_the_object_store_holds_pass_through_it(small_store, qu
     summary = run_job(settings, job)
     assert (summary["ok"], summary["missing"]) == (count, 0)
     stats = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
-    # What is loaded while the first actor still starts may overflow once, but not grow with the job.
+    # What is loaded while the first actor starts may overflow once, but not grow with the job.
     spilled = re.search(r"Spilled (\d+) MiB", stats)
     assert int(spilled[1]) * 2**20 < STORE if spilled else "Spilled" not in stats, stats
