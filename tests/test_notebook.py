@@ -97,6 +97,9 @@ def test_a_batch_may_be_of_any_of_ray_datas_formats(quick_ones, batch):
     frame = pd.DataFrame({**batch, "style_image": list(batch["style_image"])})
     assert list(stylizer(frame)["stylized_image"]) == files
     styles = pa.FixedShapeTensorArray.from_numpy_ndarray(batch["style_image"])
+    with_null = pa.ExtensionArray.from_storage(
+        styles.type, pa.array([None, *styles.storage.to_pylist()[1:]], styles.type.storage_type)
+    )
     table = pa.table({**batch, "style_image": styles, "error": ["of an earlier stage"] * 3})
     for kind in (styles, ArrowTensorArray.from_numpy(batch["style_image"])):  # Arrow's and Ray's
         found = stylizer(table.set_column(2, "style_image", kind))
@@ -105,6 +108,8 @@ def test_a_batch_may_be_of_any_of_ray_datas_formats(quick_ones, batch):
         assert found.schema.field("style_image").type == kind.type, "left as it was"
         assert found["error"].to_pylist() == list(expected["error"])
         assert found["total_loss"].null_count == 0
+    found = stylizer(table.set_column(2, "style_image", with_null))
+    assert found["stylized_image"].to_pylist() == [None, *files[1:]]
 
 
 @pytest.mark.parametrize("kind", [dict, pd.DataFrame, pa.table])

@@ -10,7 +10,8 @@ def values(table: pa.Table, name: str) -> list[Any]:
     """The values of a column, arrays among them as numpy arrays; null is None."""
     column = table[name]
     if isinstance(column.type, pa.FixedShapeTensorType):  # Arrow's own, which gives flat lists
-        return [image for chunk in column.chunks for image in chunk.to_numpy_ndarray()]
+        arrays = (item for chunk in column.chunks for item in chunk)
+        return [item.to_numpy() if item.is_valid else None for item in arrays]
     found: list[Any] = column.to_pylist()
     return found
 

@@ -70,7 +70,7 @@ METRICS: dict[str, Definition] = {
     "style_loss": Definition(
         kind="histogram",
         text="total_loss of finished pairs",
-        bounds=_steps(-4, 8),
+        bounds=_steps(-4, 11),
     ),
     "style_stage_seconds": Definition(
         kind="histogram",

@@ -249,7 +249,7 @@ class Batcher:
                     failed.append((run.request.key, _plain(error)))
                     continue
                 queue.popleft()
-                run.slot = slot
+                run.slot, run.curvature = slot, None  # the lane has it now
                 self.running.setdefault(key, {})[slot] = run
             if not queue:
                 del self.waiting[key]
@@ -314,14 +314,18 @@ class Batcher:
             lane.leave(run.slot)
             return run.request.key, NonFiniteError("the loss is not finite at the start")
         if run.at + 1 < len(run.stages):
-            same_size = run.stages[run.at + 1].size == run.stage.size
-            run.curvature = lane.curvature(run.slot) if same_size else None
+            if run.stages[run.at + 1].size == run.stage.size:
+                run.curvature = _curvature(lane, run.slot)
             lane.leave(run.slot)
             run.at += 1
             self.waiting.setdefault(self._key(run), deque()).appendleft(run)
             return None
-        history = _history(lane, run, finish.image, finish.stop)
-        lane.leave(run.slot)
+        try:
+            history = _history(lane, run, finish.image, finish.stop)
+        except torch.OutOfMemoryError as error:
+            return run.request.key, _plain(error)
+        finally:
+            lane.leave(run.slot)
         return run.request.key, Done(finish.image, history, run.seconds, lane.slots)
 
     def _split(self, key: LaneKey, error: Exception) -> list[Answer]:
@@ -361,6 +365,14 @@ DEFAULTS = StyleSettings()
 def _plain(error: Exception) -> Exception:
     """Only words go on: the error's frames hold the lane's tensors."""
     return error.with_traceback(None)
+
+
+def _curvature(lane: Lane, slot: int) -> Curvature | None:
+    """What the next lane may begin with; where memory is short it learns anew."""
+    try:
+        return lane.curvature(slot)
+    except torch.OutOfMemoryError:
+        return None
 
 
 def _initial(content: Tensor, settings: StyleSettings) -> Tensor:

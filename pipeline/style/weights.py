@@ -60,8 +60,10 @@ def imagenet_weights() -> StateDict:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        cached = f"{torch.hub.get_dir()}/checkpoints/{weights.url.rpartition('/')[2]}"
+        broken = f"; delete {cached}, it is broken" if Path(cached).exists() else ""
         raise WeightsError(
-            f"weights 'imagenet': {weights.url} cannot be had ({reason[:200]}). {THREE_WAYS}"
+            f"weights 'imagenet': {weights.url} cannot be had ({reason[:60]}){broken}. {THREE_WAYS}"
         ) from error
     return {name: tensor for name, tensor in state.items() if name.startswith("features.")}
 

@@ -163,7 +163,9 @@ def test_nothing_in_torchs_cache_is_unpickled_but_tensors(monkeypatch, tmp_path,
         file.write_bytes(content)
     else:
         torch.save(content, file)
-    with pytest.raises(WeightsError, match=r"vgg19-dcbb9e9d\.pth cannot be had .*Three ways"):
+    with pytest.raises(
+        WeightsError, match=r"delete .*vgg19-dcbb9e9d\.pth, it is broken.*Three ways"
+    ):
         weights.imagenet_weights()
 
 
