@@ -23,6 +23,9 @@ from jobs import _bench_style as style
 
 Measurement = tuple[str, Callable[[], dict[str, Any]]]
 
+MEMORY = [(512, 1, False), (512, 8, False), (1024, 1, False), (1024, 8, False), (2048, 1, True)]
+"""Sides in px, images side by side, and whether ``--memory low``: what is measured."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
@@ -59,7 +62,7 @@ def style_part(weights: str, size: int, device: str) -> Iterator[Measurement]:
     small, edge = ("compact", 64) if device == "cpu" else (weights, size)
     yield "precision", lambda: style.precision(small, edge, device)
     yield "occupancy", style.occupancy
-    for px, batch, low in ((512, 1, False), (512, 8, False), (1024, 1, False), (2048, 1, True)):
+    for px, batch, low in MEMORY:
         yield "memory", lambda p=px, b=batch, low=low: style.memory(weights, p, b, low, device)
 
 
