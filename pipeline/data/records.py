@@ -109,7 +109,8 @@ def batches(
     if dataset is None:
         return
     chosen = None if status is None else pyarrow.dataset.field("status") == status
-    yield from dataset.to_batches(columns=columns, filter=chosen)
+    # Kept, the footers of thousands of small files outweigh their rows.
+    yield from dataset.to_batches(columns=columns, filter=chosen, cache_metadata=False)
 
 
 def hash_ids(ids: Iterable[str]) -> npt.NDArray[np.int64]:
@@ -117,7 +118,7 @@ def hash_ids(ids: Iterable[str]) -> npt.NDArray[np.int64]:
     return np.fromiter(map(hash, ids), dtype=np.int64)
 
 
-TOGETHER = 65_536
+TOGETHER = 16_384
 """Records that are looked at together, and lie together in a list of images. Their files are small,
 and a Parquet file of thousands of small parts is slow to open."""
 
