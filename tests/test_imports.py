@@ -62,24 +62,24 @@ def test_modules_import_downwards_only(path):
         assert name.split(".")[0] not in FORBIDDEN[room], f"{module} imports {name}"
 
 
-def test_the_method_needs_neither_ray_nor_storage():
-    code = (
-        "import sys; import pipeline.style.optimize, pipeline.style.weights; "
-        "bad = {'ray', 'PIL', 'pyarrow', 'fsspec', 'torchvision'} & {*sys.modules}; "
-        "sys.exit(str(bad) if bad else 0)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-
-
-def test_the_package_itself_loads_nothing():
-    code = (
-        "import sys; import pipeline.settings; "
-        "bad = {'ray', 'torch', 'PIL', 'matplotlib'} & {*sys.modules}; "
-        "sys.exit(str(bad) if bad else 0)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-
-
-def test_load_and_store_tasks_do_without_torch():
-    code = "import sys; import pipeline.engine.stages; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        pytest.param(
+            "pipeline.style.optimize, pipeline.style.weights",
+            {"ray", "PIL", "pyarrow", "fsspec", "torchvision"},
+            id="the method needs neither Ray nor storage",
+        ),
+        pytest.param(
+            "pipeline.settings",
+            {"ray", "torch", "PIL", "matplotlib"},
+            id="the package itself loads nothing",
+        ),
+        pytest.param(
+            "pipeline.engine.stages", {"torch"}, id="load and store tasks do without torch"
+        ),
+    ],
+)
+def test_what_a_module_does_not_load(modules, absent):
+    code = f"import sys; import {modules}; sys.exit(', '.join({absent} & {{*sys.modules}}) or 0)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
