@@ -299,7 +299,7 @@ def occupancy(pairs: int = 256, slots: int = 8, waiting: int = 96) -> Numbers:
     Convergence differs from pair to pair. At most ``waiting`` pairs are known at a time, as to an
     actor with three blocks of 32 rows. Narrow random weights: this is about the order of things.
     """
-    settings = StyleSettings(tolerance=0.2, iterations=120, scales=1)
+    settings = StyleSettings(tolerance=0.2, iterations=400, scales=1)
     network = VGG(random_weights(7, (4, 6, 8, 8, 8)), deepest_layer="conv5_1")
     sizes = [(64, 64), (64, 48), (48, 64), (64, 80)]
     rng = np.random.Generator(np.random.PCG64(3))
