@@ -325,16 +325,21 @@ def occupancy(pairs: int = 256, slots: int = 8, waiting: int = 96) -> Numbers:
 
 
 def memory(weights: str, size: int, batch: int, low: bool, device: str) -> Numbers:
-    """Peak bytes of a few ticks, in a process of its own, beside what the network itself takes."""
+    """Peak bytes of a few ticks, in a process of its own, beside what the network itself takes.
+
+    None where the memory was too small.
+    """
     arguments = ", ".join(map(repr, (weights, size, batch, low, device)))
     call = f"from jobs._bench_style import peak; peak({arguments})"
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", call], check=True, capture_output=True, text=True
-    )
-    peak_bytes = int(done.stdout)
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True)  # noqa: S603
+    too_small = done.returncode < 0 or "OutOfMemoryError" in done.stderr
+    if done.returncode and not too_small:
+        raise RuntimeError(done.stderr)
+    peak_bytes = None if too_small else int(done.stdout)
     return {
         "weights": weights, "size": size, "batch": batch, "memory": "low" if low else "normal",
-        "device": device, "peak_bytes": peak_bytes, "bytes_per_image": peak_bytes // batch,
+        "device": device, "peak_bytes": peak_bytes,
+        "bytes_per_image": peak_bytes and peak_bytes // batch,
     }  # fmt: skip
 
 
