@@ -161,6 +161,9 @@ class StyleSettings:
     color_preconditioner: bool = setting(
         True, "precondition by the colour covariance of the style image"
     )
+    learn_preconditioner: bool = setting(
+        True, "learn each pair's own preconditioner from its first steps"
+    )
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):

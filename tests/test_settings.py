@@ -69,7 +69,8 @@ def test_the_fingerprint_moves_with_every_setting_that_changes_pixels():
         "style_scale": 2.0, "init_image": "noise", "seed": 1, "preserve_color": "luminance",
         "scales": 1, "iterations": 1, "tolerance": 0.5, "optimizer": "adam", "learning_rate": 0.5,
         "history_size": 5, "curvature_test": "absolute", "first_step": 2.0, "backtracks": 0,
-        "spectral_exponent": 0.0, "color_preconditioner": False, "precision": "mixed",
+        "spectral_exponent": 0.0, "color_preconditioner": False, "learn_preconditioner": False,
+        "precision": "mixed",
     }  # fmt: skip
     for name, value in changes.items():
         seen.add(fingerprint(replace(base, **{name: value}), "digest"))

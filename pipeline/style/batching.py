@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
-from pipeline.style.lanes import Finish, Lane, Start
-from pipeline.style.lbfgs import Curvature
+from pipeline.style.lanes import Finish, Known, Lane, Start
 from pipeline.style.targets import Size, StyleTarget, resize, scale_sizes
 from pipeline.style.vgg import VGG
 
@@ -128,7 +127,7 @@ class _Run:
     slot: int = -1
     pair: Pair | None = None
     image: Tensor | None = None  # (3, H, W) where the last stage ended
-    curvature: Curvature | None = None  # of the last stage, if it was of this one's size
+    known: Known | None = None  # from the last stage, if it was of this one's size
     losses: list[float] = field(default_factory=list)
     passed: list[tuple[Size, int]] = field(default_factory=list)
     steps: int = 0
@@ -249,7 +248,7 @@ class Batcher:
                     failed.append((run.request.key, _plain(error)))
                     continue
                 queue.popleft()
-                run.slot, run.curvature = slot, None  # the lane has it now
+                run.slot, run.known = slot, None  # the lane has it now
                 self.running.setdefault(key, {})[slot] = run
             if not queue:
                 del self.waiting[key]
@@ -299,7 +298,7 @@ class Batcher:
             alpha=pair.settings.content_weight * share,
             beta=pair.settings.style_weight,
             most=stage.most,
-            curvature=run.curvature,
+            known=run.known,
         )
 
     def _leave(self, key: LaneKey, run: _Run, finish: Finish) -> Answer | None:
@@ -315,7 +314,7 @@ class Batcher:
             return run.request.key, NonFiniteError("the loss is not finite at the start")
         if run.at + 1 < len(run.stages):
             if run.stages[run.at + 1].size == run.stage.size:
-                run.curvature = _curvature(lane, run.slot)
+                run.known = _known(lane, run.slot)
             lane.leave(run.slot)
             run.at += 1
             self.waiting.setdefault(self._key(run), deque()).appendleft(run)
@@ -367,10 +366,10 @@ def _plain(error: Exception) -> Exception:
     return error.with_traceback(None)
 
 
-def _curvature(lane: Lane, slot: int) -> Curvature | None:
+def _known(lane: Lane, slot: int) -> Known | None:
     """What the next lane may begin with; where memory is short it learns anew."""
     try:
-        return lane.curvature(slot)
+        return lane.known(slot)
     except torch.OutOfMemoryError:
         return None
 

@@ -28,6 +28,12 @@ WINDOW = 20
 WARM_UP = 3
 """Ticks before a CUDA graph is recorded, in which libraries choose and allocate."""
 
+LEARN_AFTER = (10, 20, 40, 80)
+"""Evaluations after which a pair's preconditioner is learnt from its last steps."""
+
+LEAST_PAIRS = 3
+"""That say something of three colours."""
+
 GREY_LEVEL = 1 / 255
 
 RANGE = (0.0, 1.0)
@@ -35,11 +41,19 @@ RANGE = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
+class Known:
+    """What was learnt of a pair's loss. metric: of the preconditioner, if there is one."""
+
+    curvature: Curvature
+    metric: Tensor | None
+
+
+@dataclass(frozen=True)
 class Start:
     """What a pair brings into a slot: all at the lane's size (H, W).
 
     content, images: (3, H, W) in [0, 1]; the latter is where the optimisation begins. alpha, beta:
-    the weights at this size. most: evaluations. curvature: from another lane of this size.
+    the weights at this size. most: evaluations. known: from another lane of this size.
     """
 
     content: Tensor
@@ -48,7 +62,7 @@ class Start:
     alpha: float
     beta: float
     most: int
-    curvature: Curvature | None = None
+    known: Known | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,7 @@ class Lane:
         self.size, self.slots, self.settings = size, slots, settings
         self.objective = Objective(network, slots, settings, low_memory=low_memory)
         empty = torch.zeros(slots, 3, *size).to(self.objective.alpha)
-        self.precondition = Preconditioner(size, slots, settings.spectral_exponent, empty)
+        self.precondition = _preconditioner(size, empty, settings)
         self.optimizer = _optimizer(empty.flatten(1), settings)
         self.active = torch.zeros(slots, dtype=torch.bool, device=empty.device)
         self.converged = torch.zeros_like(self.active)
@@ -97,19 +111,26 @@ class Lane:
     def enter(self, slot: int, start: Start) -> None:
         """Begin with a pair in an empty slot."""
         self.objective.put(slot, start.content, start.target, start.alpha, start.beta)
-        if self.settings.color_preconditioner:
-            self.precondition.put(slot, start.target.covariance)
+        known = start.known
+        if self.precondition is not None:
+            colors = start.target.covariance if self.settings.color_preconditioner else None
+            self.precondition.put(slot, colors, known.metric if known else None)
         if isinstance(self.optimizer, LBFGS):
-            self.optimizer.reset(slot, start.image.flatten(), start.curvature)
+            curvature = known.curvature if known else None
+            self.optimizer.reset(slot, start.image.flatten(), curvature)
         else:
             self.optimizer.reset(slot, start.image.flatten())
         self.evaluations[slot], self.most[slot] = 0, start.most
         self.converged[slot], self.active[slot] = False, True
         self.traces[slot] = []
 
-    def curvature(self, slot: int) -> Curvature | None:
+    def known(self, slot: int) -> Known | None:
         """What L-BFGS has learnt of the slot's pair; Adam keeps nothing that is of use."""
-        return self.optimizer.curvature(slot) if isinstance(self.optimizer, LBFGS) else None
+        if not isinstance(self.optimizer, LBFGS):
+            return None
+        P = self.precondition
+        metric = None if P is None else P.metric[slot].clone()
+        return Known(self.optimizer.curvature(slot), metric)
 
     def leave(self, slot: int) -> None:
         """Empty a slot, whatever stage its pair is in."""
@@ -118,6 +139,10 @@ class Lane:
 
     def tick(self) -> dict[int, Finish]:
         """Evaluate all slots once. Returns who is done; they stay until ``leave``."""
+        if self.settings.learn_preconditioner:
+            for slot, trace in self.traces.items():
+                if len(trace) in LEARN_AFTER:
+                    self._learn(slot)
         self._run()
         loss, active, failed, stuck, converged, steps = self.status.tolist()
         done = {}
@@ -129,6 +154,22 @@ class Lane:
                 image = self.optimizer.accepted[slot].view(3, *self.size).clone()
                 done[slot] = Finish(image, trace, int(steps[slot]), stop)
         return done
+
+    @torch.no_grad()
+    def _learn(self, slot: int) -> None:
+        """From now on the slot's steps are measured by what its pair has taught."""
+        optimizer, P, shape = self.optimizer, self.precondition, (3, *self.size)
+        if P is None or not isinstance(optimizer, LBFGS):
+            return
+        pairs = list(optimizer.pairs_of(slot))
+        if len(pairs) < LEAST_PAIRS:
+            return
+        change = P.change(slot, P.learnt(slot, pairs))
+        optimizer.change_metric(
+            slot,
+            lambda Pv: change(Pv.view(shape)).flatten(),
+            lambda Pv: P.inverse(slot, Pv.view(shape)).flatten(),
+        )
 
     def _run(self) -> None:
         """One tick; on a GPU, after a few, as one launch of a recorded graph."""
@@ -146,7 +187,8 @@ class Lane:
         optimizer = self.optimizer
         loss, gradient = self.objective(optimizer.x.view(self.slots, 3, *self.size))
         if isinstance(optimizer, LBFGS):
-            preconditioned = self.precondition(gradient).flatten(1)
+            P = self.precondition
+            preconditioned = None if P is None else P(gradient).flatten(1)
             optimizer.step(loss, gradient.flatten(1), self.active, preconditioned)
         else:
             optimizer.step(loss, gradient.flatten(1), self.active)
@@ -171,6 +213,14 @@ def _recorded(work: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
         logger.warning("ticks are not recorded as a CUDA graph: %s", error)
         return None
     return graph
+
+
+def _preconditioner(size: Size, like: Tensor, settings: StyleSettings) -> Preconditioner | None:
+    """For images like (B, 3, H, W); None where steps are measured by the plain gradient."""
+    exponent = settings.spectral_exponent
+    if exponent or settings.color_preconditioner or settings.learn_preconditioner:
+        return Preconditioner(size, len(like), exponent, like)
+    return None
 
 
 def _optimizer(x: Tensor, settings: StyleSettings) -> LBFGS | Adam:

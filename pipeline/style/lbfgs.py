@@ -13,6 +13,8 @@ inner products, so a step reads the history twice, whatever its length. With P =
 ``torch.optim.LBFGS`` without line search, run on each sample alone.
 """
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -96,6 +98,34 @@ class LBFGS:
         """What has been learnt of f_b, for a problem that differs from it by rounding only."""
         return tuple(buffer[sample].clone() for buffer in self._curvature)
 
+    def pairs_of(self, sample: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The kept pairs of a sample: s (D,), P y (D,) and s.y, a scalar."""
+        kept = int(self.pairs[sample])
+        for index in range(max(0, kept - self.history_size), kept):
+            slot = index % self.rows
+            s, Py = self.basis[sample, slot], self.basis[sample, self.rows + slot]
+            yield s, Py, self.SY[sample, slot, slot].to(s)
+
+    def change_metric(
+        self, sample: int, convert: Callable[[Tensor], Tensor], invert: Callable[[Tensor], Tensor]
+    ) -> None:
+        """P becomes another for a sample; what has been learnt stays.
+
+        Args:
+            convert: Q v (D,) of a P v (D,) for the new metric Q.
+            invert: v (D,) of a Q v (D,).
+        """
+        basis, rows = self.basis[sample], self.rows
+        for row in range(rows, 2 * rows + 1):
+            basis[row] = convert(basis[row])
+        Qy = basis[rows : 2 * rows]
+        for row in range(rows):
+            self.YY[sample, row] = (Qy @ invert(Qy[row])).double()
+        self.YY[sample] = (self.YY[sample] + self.YY[sample].T) / 2
+        last = (self.pairs[sample] - 1) % rows
+        sy, yy = self.SY[sample, last, last], self.YY[sample, last, last]
+        self.gamma[sample] = torch.where((self.pairs[sample] > 0) & (yy > 0), sy / yy, 1)
+
     @property
     def _curvature(self) -> tuple[Tensor, ...]:
         return self.basis, self.SY, self.YY, self.gamma, self.pairs
@@ -109,8 +139,8 @@ class LBFGS:
             loss: (B,).
             gradient: g (B, D). Values of inactive or failing samples may be anything.
             active: (B,) bool.
-            preconditioned: P g (B, D) for a symmetric positive definite P that never changes; g
-                itself if not given.
+            preconditioned: P g (B, D) for a symmetric positive definite P that only
+                ``change_metric`` changes; g itself if not given.
         """
         active = active & ~self.stopped
         first = self.steps == 0

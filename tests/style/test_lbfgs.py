@@ -203,6 +203,34 @@ def test_a_preconditioner_is_a_change_of_variables():
         assert torch.allclose(in_x.x, W * in_z.x, rtol=0, atol=1e-8)
 
 
+def test_a_metric_that_changes_leaves_what_was_learnt():
+    """As if the new metric had been there from the start, at the same points."""
+    generator = torch.Generator().manual_seed(3)
+    P, Q = (torch.rand(8, generator=generator, dtype=torch.float64) + 0.2 for _ in range(2))
+    scale = torch.logspace(-1, 2, 8, dtype=torch.float64).expand(2, 8)
+    active = torch.ones(2, dtype=torch.bool)
+    start = torch.randn(2, 8, generator=generator, dtype=torch.float64)
+    changed, always = (LBFGS(start, **{**PLAIN, "history_size": 5}) for _ in range(2))
+    for _ in range(9):  # more than are kept
+        always.x.copy_(changed.x)
+        loss, gradient = quadratic(changed.x, scale)
+        always.step(loss, gradient, active, Q * gradient)
+        changed.step(loss, gradient, active, P * gradient)
+    kept = [(s.clone(), Py.clone(), float(sy)) for s, Py, sy in changed.pairs_of(1)]
+    assert len(kept) == 5
+    for s, Py, sy in kept:
+        assert torch.allclose(Py, P * scale[1] * s)
+        assert sy == pytest.approx(float(s @ (scale[1] * s)))
+    changed.change_metric(1, lambda Pv: Q / P * Pv, lambda Qv: Qv / Q)
+    for _ in range(3):
+        always.x.copy_(changed.x)
+        loss, gradient = quadratic(changed.x, scale)
+        always.step(loss, gradient, active, Q * gradient)
+        changed.step(loss, gradient, active, torch.stack([P, Q]) * gradient)
+        assert torch.allclose(changed.x[1], always.x[1], rtol=1e-9)
+        assert not torch.allclose(changed.x[0], always.x[0], rtol=1e-3)
+
+
 def test_steps_stay_within_the_bounds():
     scale = torch.logspace(-1, 1, 10, dtype=torch.float64).expand(1, 10)
     aim = torch.linspace(-0.5, 1.5, 10, dtype=torch.float64)  # some of it cannot be reached

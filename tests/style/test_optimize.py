@@ -9,7 +9,7 @@ from pipeline.style import losses
 from pipeline.style.batching import NonFiniteError, Pair
 from pipeline.style.objective import Objective
 from pipeline.style.optimize import stylize, stylize_pairs
-from pipeline.style.precondition import Preconditioner, color_covariance
+from pipeline.style.precondition import color_covariance
 from pipeline.style.targets import blend_targets, scale_sizes, style_targets
 from pipeline.style.weights import load_network
 from tests import reference
@@ -80,7 +80,7 @@ def test_loss_falls_and_the_history_says_so(quick, network, init_image, optimize
 
 
 def test_a_pair_gives_the_same_image_whatever_its_neighbours(quick, network):
-    settings = dataclasses.replace(quick, init_image="noise", seed=3)
+    settings = dataclasses.replace(quick, init_image="noise", seed=3, iterations=4)
     together, _ = stylize(batch(0, 1, 2), batch(5, 6, 7), settings, network=network)
     reordered, _ = stylize(batch(2, 0, 9), batch(7, 5, 8), settings, network=network)
     alone, _ = stylize(batch(1), batch(6), settings, network=network)
@@ -182,19 +182,6 @@ def test_a_loss_that_is_not_finite_is_an_error(quick, network):
     settings = dataclasses.replace(quick, style_weight=3e38, style_layer_weights=(3e38,) * 5)
     with pytest.raises(NonFiniteError, match="not finite at the start"):
         stylize(batch(0), batch(5), settings, network=network)
-
-
-@pytest.mark.parametrize("size", [(32, 32), (33, 47)])
-def test_preconditioner_is_symmetric_and_positive(size):
-    like = torch.zeros(1, dtype=torch.float64)
-    P = Preconditioner(size, 2, 0.75, like)
-    for slot in range(2):
-        P.put(slot, color_covariance(picture(slot, 40, 40)).double())
-    generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(2, 3, *size, generator=generator, dtype=torch.float64) for _ in range(2))
-    assert torch.allclose((P(a) * b).sum((1, 2, 3)), (a * P(b)).sum((1, 2, 3)))
-    assert ((P(a) * a).sum((1, 2, 3)) > 0).all()
-    assert torch.equal(Preconditioner(size, 2, 0.0, like)(a), a)
 
 
 def test_total_variation_smooths(quick, network):

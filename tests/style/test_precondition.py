@@ -1,0 +1,117 @@
+"""The preconditioner: what it starts with and what it learns."""
+
+import pytest
+import torch
+
+from pipeline.style import precondition
+from pipeline.style.precondition import Preconditioner, color_covariance
+from tests.conftest import picture
+
+SIZES = [(32, 32), (33, 47)]
+
+
+def ready(size, exponent=0.75):
+    """Two slots, each with a picture's colours."""
+    P = Preconditioner(size, 2, exponent, torch.zeros(1, dtype=torch.float64))
+    for slot in range(2):
+        P.put(slot, color_covariance(picture(slot, 40, 40)).double())
+    return P
+
+
+def noise(seed, *shape):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def steps_of(metric, size, count):
+    """(s, y) with s = Q y, Q of this metric (rings, 3, 3)."""
+    Q = ready(size)
+    Q.metric[0] = metric
+    changes = [noise(seed, 2, 3, *size) for seed in range(count)]
+    return [(Q(y)[0], y[0]) for y in changes]
+
+
+def learn(P, slot, steps):
+    """From steps as L-BFGS keeps them."""
+    pairs = []
+    for s, y in steps:
+        Py = P(torch.stack([y, y]))[slot]
+        pairs.append((s.flatten(), Py.flatten(), (s * y).sum()))
+    return P.learnt(slot, pairs)
+
+
+def check_symmetric_and_positive(P):
+    a, b = (noise(seed, 2, 3, *P.size) for seed in (20, 21))
+    assert torch.allclose((P(a) * b).sum((1, 2, 3)), (a * P(b)).sum((1, 2, 3)))
+    assert ((P(a) * a).sum((1, 2, 3)) > 0).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_it_is_symmetric_and_positive_before_and_after_it_learns(size):
+    P = ready(size)
+    check_symmetric_and_positive(P)
+    P.change(1, learn(P, 1, [(noise(1, 3, *size), noise(2, 3, *size) * 1e-3)]))
+    check_symmetric_and_positive(P)
+
+
+def test_without_an_exponent_or_colors_it_is_the_identity():
+    P = Preconditioner((33, 47), 1, 0.0, torch.zeros(1, dtype=torch.float64))
+    P.put(0)
+    image = noise(0, 1, 3, 33, 47)
+    assert torch.allclose(P(image), image)
+
+
+def test_it_moves_coarse_structure_and_the_styles_colors_first():
+    P = Preconditioner((64, 64), 1, 0.75, torch.zeros(1))
+    red = torch.zeros(3, 3)
+    red[0, 0] = 1
+    P.put(0, red)
+
+    def gain(channel, frequency):
+        wave = torch.zeros(1, 3, 64, 64)
+        wave[0, channel] = torch.cos(torch.arange(64) * 2 * torch.pi * frequency / 64)
+        return float(P(wave)[0, channel].norm() / wave.norm())
+
+    assert gain(0, 2) == pytest.approx(8 * gain(0, 8), rel=0.01)  # amplitude 1/f^0.75, squared
+    assert gain(0, 2) == pytest.approx(gain(1, 2) / precondition.EIGENVALUE_FLOOR, rel=0.01)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_inverse_hessian_is_found_if_it_is_of_that_form(size, monkeypatch):
+    P = ready(size)
+    rings = len(P.natural)
+    factors = noise(5, rings, 3, 3)
+    Q = factors @ factors.mT + 0.1 * torch.eye(3)
+    Q /= torch.diagonal(Q, dim1=1, dim2=2).mean()
+    found = learn(P, 1, steps_of(Q, size, 10))
+    off = torch.linalg.eigvals(torch.linalg.solve(Q, found)).real
+    before = torch.linalg.eigvals(torch.linalg.solve(Q, P.metric[1])).real
+    assert off.max() / off.min() < 0.1 * before.max() / before.min()
+    monkeypatch.setattr(precondition, "PRIOR", 0.0)
+    assert torch.allclose(learn(P, 1, steps_of(Q, size, 10)), Q, rtol=1e-6)
+
+
+def test_steps_that_say_nothing_of_some_frequencies_or_colors_leave_a_metric_there():
+    P = ready((32, 32))
+    flat = torch.ones(3, 32, 32, dtype=torch.float64)
+    grey = noise(3, 1, 32, 32).expand(3, -1, -1)
+    for image in (flat, grey):
+        metric = learn(P, 0, [(image, image)] * 3)
+        assert torch.isfinite(metric).all()
+        assert (torch.linalg.eigvalsh(metric) > 0).all()
+
+
+def test_what_was_measured_by_the_old_metric_is_turned_into_the_new():
+    size = (33, 47)
+    P = ready(size)
+    y = noise(4, 2, 3, *size)
+    old = P(y)
+    change = P.change(1, learn(P, 1, [(noise(1, 3, *size), noise(2, 3, *size))]))
+    new = P(y)
+    assert torch.equal(new[0], old[0])
+    assert not torch.allclose(new[1], old[1])
+    assert torch.allclose(change(old[1]), new[1])
+    assert torch.allclose(P.inverse(1, new[1]), y[1])
+    elsewhere = ready(size)
+    elsewhere.put(0, metric=P.metric[1].clone())
+    assert torch.allclose(elsewhere(y.flip(0))[0], new[1])
