@@ -4,12 +4,14 @@ What is compared is measured in turns, in one run. Nothing is asserted.
 """
 
 import copy
+import functools
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from pipeline.settings import StyleSettings
 from pipeline.style import losses
-from pipeline.style.batching import Batcher, Pair, Request
+from pipeline.style.batching import Batcher, Done, Pair, Request
 from pipeline.style.calibration import dead_leaves
 from pipeline.style.lanes import Lane, Start
 from pipeline.style.optimize import stylize
@@ -176,59 +178,107 @@ def plain_loop(
     return trace, seconds
 
 
+@dataclass(frozen=True)
+class PlainRun:
+    """What the plain loop did with a pair: its losses, and the seconds until each."""
+
+    content: Tensor
+    losses: list[float]
+    seconds: list[float]
+
+
 def against_the_plain_loop(
-    weights: str, size: int, device: str, pair: int = 0, evaluations: int = 300
-) -> Numbers:
-    """Seconds to the loss that the plain loop has after so many evaluations: its own, and ours.
+    weights: str, size: int, device: str, pairs: int, slots: int, evaluations: int = 300
+) -> Iterator[Numbers]:
+    """Seconds to the losses that the plain loop has after so many evaluations: its own, and ours.
 
     The plain loop takes every step, also one that raises the loss, and may end far above the lowest
-    loss that it had seen: time to that one (``best``) is compared, too. Ours goes on until the
-    lower of both is reached, or twice as many evaluations are spent. Not with the default
-    preconditioner, which is chosen for its looks, but with what lowers the loss fastest.
+    loss that it had seen: time to that one is compared, too. Ours has its default settings but one
+    scale, and gives a pair up after twice as many evaluations.
 
     Args:
-        pair: the content image's number.
+        pairs: of one style and so many content images; the plain loop takes one after another.
+        slots: pairs that ours takes side by side.
     """
-    settings = StyleSettings(
-        weights=weights, tolerance=0, scales=1, iterations=2 * evaluations, history_size=30,
-        spectral_exponent=0.25, color_preconditioner=False,
-    )  # fmt: skip
+    settings = StyleSettings(weights=weights, tolerance=0, scales=1, iterations=2 * evaluations)
     network = load_network(settings).to(device)
-    style, content = pictures(pair + 2, (size, size)).to(device)[[0, pair + 1]]
-    plain, plain_seconds = plain_loop(network, content, style, settings, evaluations)
-    last, best = plain[-1], min(plain)
+    style, *contents = pictures(pairs + 1, (size, size)).to(device)
+    runs = [
+        PlainRun(content, *plain_loop(network, content, style, settings, evaluations))
+        for content in contents
+    ]
+    for name, at in (
+        ("last", [evaluations - 1] * pairs),
+        ("lowest", [run.losses.index(min(run.losses[:evaluations])) for run in runs]),
+    ):
+        goals = [run.losses[n] for run, n in zip(runs, at, strict=True)]
+        plain = [run.seconds[n] for run, n in zip(runs, at, strict=True)]
+        found = _until(network, style, contents, settings, goals, slots)
+        yield {
+            "weights": weights, "size": size, "device": device, "to the loss that is": name,
+            "pairs": pairs, "slots": slots, "ratio": sum(plain) / found.seconds,
+            "plain_seconds": sum(plain), "our_seconds": found.seconds,
+            "plain_evaluations": [n + 1 for n in at], "our_evaluations": found.evaluations,
+            "reached": found.reached,
+            "ratio_of_each": [
+                plain_taken / taken for plain_taken, taken in zip(plain, found.each, strict=True)
+            ] if slots == 1 else [],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Seconds until the last pair has left; of each pair whether it reached its goal, after how
+    many evaluations, and the seconds since the one before it left."""
+
+    seconds: float
+    reached: list[bool]
+    evaluations: list[int]
+    each: list[float]
+
+
+def _until(
+    network: VGG,
+    style: Tensor,
+    contents: Sequence[Tensor],
+    settings: StyleSettings,
+    goals: Sequence[float],
+    slots: int,
+) -> Reached:
+    """Pairs of one size, each of which leaves as soon as its loss is at its goal."""
+    size = (style.shape[1], style.shape[2])
+    batcher = Batcher(network, slots)
+
+    def pair(content: Tensor) -> Pair:
+        return Pair(content, style_targets(network, style, size, settings), settings)
 
     started = time.perf_counter()
-    targets = style_targets(network, style, (size, size), settings)
-    problem = Pair(content, targets, settings)
-    batcher = Batcher(network, 1)
-    batcher.submit(Request(0, (size, size), settings, lambda: problem))
-    seconds: list[float] = []
-    trace: list[float] = []
-    while len(batcher) and (not trace or min(trace) > best):
-        batcher.tick()
-        (lane,) = batcher.lanes.values()
-        trace = lane.traces.get(0, trace)
-        seconds.append(time.perf_counter() - started)
-
-    def compared(loss: float, plain_taken: float) -> Numbers:
-        reached = next((n for n, value in enumerate(trace) if value <= loss), None)
-        ratio = None if reached is None else plain_taken / seconds[reached]
-        return {
-            "loss": loss,
-            "plain_seconds": plain_taken,
-            "our_evaluations": None if reached is None else reached + 1,
-            "our_seconds": None if reached is None else seconds[reached],
-            "ratio": ratio,
-        }
-
-    to_best = compared(best, plain_seconds[plain.index(best)])
-    return {
-        "weights": weights, "size": size, "device": device, "pair": pair,
-        "evaluations": len(plain), **compared(last, plain_seconds[-1]),
-        "best_after": plain.index(best) + 1,
-        **{f"best_{name}": value for name, value in to_best.items()},
-    }  # fmt: skip
+    for index, content in enumerate(contents):
+        build = functools.partial(pair, content)
+        batcher.submit(Request(index, size, settings, build))
+    done: dict[Any, Done] = {}
+    left: list[float] = [started]
+    each: dict[Any, float] = {}
+    while len(batcher):
+        for who, answer in batcher.tick():
+            if isinstance(answer, Exception):
+                raise answer
+            done[who] = answer
+            left.append(time.perf_counter())
+            each[who] = left[-1] - left[-2]
+        for key, lane in batcher.lanes.items():
+            for slot, run in batcher.running.get(key, {}).items():
+                trace = lane.traces[slot]
+                pair_index: Any = run.request.key
+                if trace and trace[-1] <= goals[pair_index]:
+                    lane.most[slot] = len(trace) + 1
+    order = range(len(contents))
+    return Reached(
+        seconds=left[-1] - started,
+        reached=[min(done[n].history.total) <= goals[n] for n in order],
+        evaluations=[done[n].history.evaluations for n in order],
+        each=[each[n] for n in order],
+    )
 
 
 def picture(weights: str, size: int, device: str) -> Numbers:

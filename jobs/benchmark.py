@@ -54,8 +54,10 @@ def style_part(weights: str, size: int, device: str) -> Iterator[Measurement]:
     rounds = 60 if weights == "compact" or device == "cuda" else 8
     for batch in (1, 4) if device == "cpu" else (1, 8):
         yield "floor", lambda batch=batch: style.floor(weights, size, batch, rounds, device)
-    for pair in range(3):
-        yield "plain loop", lambda n=pair: style.against_the_plain_loop(weights, size, device, n)
+    pairs, slots = (6 if weights == "compact" else 1, 1) if device == "cpu" else (16, 8)
+    comparisons = style.against_the_plain_loop(weights, size, device, pairs, slots)
+    for _ in range(2):
+        yield "plain loop", lambda: next(comparisons)
     yield "picture", lambda: style.picture(weights, size, device)
     if device == "cuda":
         yield "throughput", lambda: style.throughput(weights, size, 8, 64, device)

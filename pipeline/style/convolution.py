@@ -3,7 +3,6 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
 
 from pipeline.style import winograd
 from pipeline.style.winograd import Transformed
@@ -35,9 +34,10 @@ def convolve_back(
 ) -> Tensor:
     """The adjoint of the convolution: gradient (B, N, H, W) -> (B, C, H, W), ``x``'s shape."""
     if conv.padding_mode == "zeros":
-        return _correlate_back(conv, x.shape, gradient, 1, fast)
+        return _correlate_back(conv, x, gradient, 1, fast)
     B, C, H, W = x.shape
-    padded = _correlate_back(conv, torch.Size((B, C, H + 2, W + 2)), gradient, 0, fast)
+    larger = x.new_empty(B, C, H + 2, W + 2).contiguous(memory_format=torch.channels_last)
+    padded = _correlate_back(conv, larger, gradient, 0, fast)
     if conv.padding_mode == "reflect":
         back = aten.reflection_pad2d_backward(padded, x, [1, 1, 1, 1])
     else:
@@ -47,13 +47,14 @@ def convolve_back(
 
 
 def _correlate_back(
-    conv: nn.Conv2d,
-    shape: torch.Size,
-    gradient: Tensor,
-    padding: int,
-    fast: Transformed | None,
+    conv: nn.Conv2d, x: Tensor, gradient: Tensor, padding: int, fast: Transformed | None
 ) -> Tensor:
+    """x: gives the result's shape and memory format, so that it need not be copied; not read."""
     if fast is not None and winograd.pays(gradient):
         return winograd.correlate(gradient, fast.backward, padding=2 - padding)
-    back: Tensor = conv2d_input(shape, conv.weight, gradient, padding=padding)  # type: ignore[no-untyped-call]
+    once, none = [1, 1], [0, 0]
+    back: Tensor = aten.convolution_backward(
+        gradient, x, conv.weight, None, once, [padding] * 2, once, False, none, 1,
+        [True, False, False],
+    )[0]  # fmt: skip
     return back
