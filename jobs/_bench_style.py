@@ -23,6 +23,7 @@ from pipeline.settings import StyleSettings
 from pipeline.style import losses
 from pipeline.style.batching import Batcher, Done, Pair, Request
 from pipeline.style.calibration import dead_leaves
+from pipeline.style.host_memory import keep_freed_memory
 from pipeline.style.lanes import Lane, Start
 from pipeline.style.optimize import stylize
 from pipeline.style.targets import Size, style_target, style_targets
@@ -348,6 +349,7 @@ def occupancy(pairs: int = 256, slots: int = 8, waiting: int = 96) -> Numbers:
 
     Convergence differs from pair to pair. At most ``waiting`` pairs are known at a time, as to an
     actor with three blocks of 32 rows. Narrow random weights: this is about the order of things.
+    Beside it, the share in batches of one shape that each wait for their slowest pair.
     """
     settings = StyleSettings(tolerance=0.2, iterations=400, scales=1)
     network = VGG(random_weights(7, (4, 6, 8, 8, 8)), deepest_layer="conv5_1")
@@ -357,20 +359,27 @@ def occupancy(pairs: int = 256, slots: int = 8, waiting: int = 96) -> Numbers:
     target = {size: style_targets(network, images[size][5], size, settings) for size in sizes}
     batcher = Batcher(network, slots)
     todo = [(sizes[rng.integers(4)], int(rng.integers(5))) for _ in range(pairs)]
-    evaluations = []
+    evaluations = {}
     while todo or len(batcher):
         while todo and len(batcher) < waiting:
             size, which = todo.pop()
             pair = Pair(images[size][which], target[size], settings)
-            batcher.submit(Request(len(todo), size, settings, lambda pair=pair: pair))
-        for _, answer in batcher.tick():
+            batcher.submit(Request((size, len(todo)), size, settings, lambda pair=pair: pair))
+        for key, answer in batcher.tick():
             if isinstance(answer, Exception):
                 raise answer
-            evaluations.append(answer.history.evaluations)
+            evaluations[key] = answer.history.evaluations
+    counts = list(evaluations.values())
+    # Batches in the manifest's order, each of one shape.
+    of_shape = [
+        [evaluations[key] for key in sorted(evaluations) if key[0] == size] for size in sizes
+    ]
+    batches = [one[i : i + slots] for one in of_shape for i in range(0, len(one), slots)]
     return {
         "pairs": pairs, "slots": slots, "shapes": len(sizes), "waiting": waiting,
-        "evaluations": [min(evaluations), statistics.median(evaluations), max(evaluations)],
+        "evaluations": [min(counts), statistics.median(counts), max(counts)],
         "occupancy": batcher.occupied / batcher.evaluated,
+        "without_refilling": sum(counts) / sum(slots * max(batch) for batch in batches),
     }  # fmt: skip
 
 
@@ -395,6 +404,7 @@ def memory(weights: str, size: int, batch: int, low: bool, device: str) -> Numbe
 
 def peak(weights: str, size: int, batch: int, low: bool, device: str) -> None:
     """Print the peak bytes of three ticks: of the device, or of this process on a CPU."""
+    keep_freed_memory()
     settings = StyleSettings(weights=weights, tolerance=0)
     network = load_network(settings).to(device)
     network(torch.zeros(1, 3, 64, 64, device=device), [settings.deepest_layer])

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from jobs import _bench_style as style
+from pipeline.style.host_memory import keep_freed_memory
 
 Measurement = tuple[str, Callable[[], dict[str, Any]]]
 
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def style_part(weights: str, size: int, device: str) -> Iterator[Measurement]:
-    """The method, without Ray."""
+    """The method, without Ray, in a process that is set up as an actor is."""
+    keep_freed_memory()
     rounds = 60 if weights == "compact" or device == "cuda" else 8
     for batch in (1, 4) if device == "cpu" else (1, 8):
         yield "floor", lambda batch=batch: style.floor(weights, size, batch, rounds, device)

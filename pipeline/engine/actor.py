@@ -32,6 +32,7 @@ from pipeline.engine.stages import Context
 from pipeline.settings import StyleSettings
 from pipeline.style.batching import Batcher, Done, History, NonFiniteError, Pair, Request
 from pipeline.style.color import finish_colors, prepare_colors
+from pipeline.style.host_memory import keep_freed_memory
 from pipeline.style.targets import Size, StyleTarget, blend_targets, style_targets
 from pipeline.style.vgg import VGG
 from pipeline.style.weights import build_network
@@ -107,6 +108,7 @@ class Stylizer:
                 "Ray gave this actor a GPU, but PyTorch sees none: install a CUDA build and its "
                 "driver on the GPU nodes, or give --gpus-per-actor 0"
             )
+        keep_freed_memory()
         self.device = torch.device("cuda" if on_gpu else "cpu")
         self.threads = torch.get_num_threads() if on_gpu else threads
         self.device_name = torch.cuda.get_device_name() if on_gpu else f"cpu x {threads}"
