@@ -155,9 +155,13 @@ def _rows(plan: Path, done: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
 
 def _estimate(checked: Checked, context: Context, plan: Plan, pending: int, work: Work) -> Estimate:
     job, style = checked.job, checked.style
-    cpus = max(flow.RAY_DATA_CPUS, os.cpu_count() or 1)
-    gpus = torch.cuda.device_count()
-    resources = flow.choose_resources(job, style.image_size, [cpus], gpus, max(1, pending))
+    node = {
+        "CPU": max(flow.RAY_DATA_CPUS, os.cpu_count() or 1),
+        "GPU": torch.cuda.device_count(),
+        # Ray sets 30% aside for its object store.
+        "memory": 0.7 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+    resources = flow.choose_resources(job, style.image_size, [node], max(1, pending))
     in_use = storage.exists(storage.join(checked.output, lease.LEASE), checked.options)
     unreadable: Counter[str] = Counter()
     loaded = []

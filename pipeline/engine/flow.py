@@ -3,7 +3,7 @@
 import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,12 @@ BLOCK_BYTES = 2**28
 BLOCKS_IN_ACTOR = 3
 """Blocks that an actor has at hand: slots fill from the next one while one comes to its end."""
 
+ACTOR_BYTES = 1_500_000_000
+"""Host memory of an actor on CPUs before its first image: its process and VGG-19 at full width."""
+
+PIXEL_BYTES = 2_400
+"""Host memory for each pixel of an image that an actor optimises: VGG-19 at full width."""
+
 RAY_DATA_CPUS = 2
 """CPUs that actors must leave free: Ray Data's checkpoint filter holds a whole one for as long as
 the plan is read, and looking at the plan's files wants some of another. With less a resumed job
@@ -48,31 +54,25 @@ class Resources:
 
 
 def choose_resources(
-    job: JobSettings, image_size: int, node_cpus: Sequence[float], gpus: float, rows: int
+    job: JobSettings, image_size: int, nodes: Sequence[Mapping[str, float]], rows: int
 ) -> Resources:
     """Fill what the user left open from what Ray has now.
 
     Args:
         image_size: px.
-        node_cpus: CPUs of each node.
-        gpus: of the whole cluster.
+        nodes: each node's resources by Ray's names: CPU, GPU, memory (bytes).
         rows: pairs to do.
     """
-    cpus = sum(node_cpus)
+    cpus = [node.get("CPU", 0.0) for node in nodes]
+    gpus = sum(node.get("GPU", 0.0) for node in nodes)
     on_gpu = job.gpus_per_actor if job.gpus_per_actor is not None else float(gpus > 0)
-    if on_gpu:
-        actors = job.actors or max(1, math.floor(gpus / on_gpu))
-        threads, share = 1, 0.0
-    else:
-        # Four cores make one evaluation faster; more of them serve better as another actor.
-        actors = job.actors or max(1, math.ceil(cpus / 4))
-        threads = max(1, min(round(cpus / actors), round(max(node_cpus, default=1.0))))
-        share = max(0.0, (cpus - RAY_DATA_CPUS - 2 * IO_CPUS) / actors)
-        share = min(share, max(node_cpus, default=0.0) / 2)  # room beside it on its node
-    reserved = job.cpus_per_actor if job.cpus_per_actor is not None else share
-    if reserved == IO_CPUS:
-        reserved += 0.01  # equal demands would let Ray Data load images inside the actor
     batch = job.batch_size or (8 if on_gpu else 1)
+    if on_gpu:
+        actors = math.floor(gpus / on_gpu)
+    else:
+        need = ACTOR_BYTES + batch * PIXEL_BYTES * image_size**2
+        actors = sum(math.floor(min(node.get("CPU", 0.0), node["memory"] / need)) for node in nodes)
+    actors = job.actors or max(1, actors)
     # Small blocks lose little in a kill; but a job of a million pairs must not end in a million
     # files.
     grain = max(4 * batch, math.ceil(rows / MOST_FILES))
@@ -80,6 +80,15 @@ def choose_resources(
     grain = min(grain, max(batch, BLOCK_BYTES // (2 * 3 * image_size**2)))
     block = job.rows_per_block or max(1, min(grain, math.ceil(rows / (4 * actors))))
     actors = min(actors, math.ceil(rows / block))
+    threads, share = 1, 0.0
+    if not on_gpu:
+        largest = max(cpus, default=0.0)
+        threads = max(1, min(round(sum(cpus) / actors), round(largest)))
+        share = max(0.0, (sum(cpus) - RAY_DATA_CPUS - 2 * IO_CPUS) / actors)
+        share = min(share, largest / 2)  # room beside it on its node
+    reserved = job.cpus_per_actor if job.cpus_per_actor is not None else share
+    if reserved == IO_CPUS:
+        reserved += 0.01  # equal demands would let Ray Data load images inside the actor
     return Resources(actors, on_gpu, reserved, threads, batch, block)
 
 

@@ -90,17 +90,15 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
             "cluster must see the same directory there",
             file=sys.stderr,
         )
-    cpus = [node.get("CPU", 0.0) for node in nodes]
     resources = flow.choose_resources(
-        job, prepared.context.style.image_size, cpus, gpus, prepared.pending
+        job, prepared.context.style.image_size, nodes, prepared.pending
     )
-    if not joined and sum(cpus) < (
-        flow.RAY_DATA_CPUS + resources.actors * resources.cpus_per_actor
-    ):
+    cpus = sum(node.get("CPU", 0.0) for node in nodes)
+    if not joined and cpus < (flow.RAY_DATA_CPUS + resources.actors * resources.cpus_per_actor):
         raise SettingError(
             f"cpus_per_actor: {resources.actors} actors with {resources.cpus_per_actor:g} "
             f"CPUs each leave less than {flow.RAY_DATA_CPUS} of this machine's "
-            f"{sum(cpus):g} CPUs for Ray Data; ask for less"
+            f"{cpus:g} CPUs for Ray Data; ask for less"
         )
     _say_resources(resources)
     if joined:
@@ -120,7 +118,7 @@ def _say_resources(resources: flow.Resources) -> None:
     where = (
         f"{resources.gpus_per_actor:g} GPU"
         if resources.gpus_per_actor
-        else f"{resources.threads} CPU threads"
+        else f"{resources.threads} CPU thread{'s' if resources.threads > 1 else ''}"
     )
     print(
         f"up to {resources.actors} style actors with {where} each, batches of "

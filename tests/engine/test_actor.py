@@ -208,40 +208,58 @@ def test_style_targets_are_computed_once_and_the_oldest_leaves(quick, stylizer, 
     assert cache.misses == 5
 
 
-@pytest.mark.parametrize("nodes", [[2], [3], [4], [8], [64], [2] * 16, [4] * 16, [2, 64]])
-def test_cpu_actors_leave_room_for_what_runs_beside_them(nodes):
+def machine(cpus, gpus=0, gigabytes=1000):
+    return {"CPU": cpus, "GPU": gpus, "memory": gigabytes * 1e9}
+
+
+@pytest.mark.parametrize("cpus", [[2], [3], [4], [8], [64], [2] * 16, [4] * 16, [2, 64]])
+def test_cpu_actors_leave_room_for_what_runs_beside_them(cpus):
     job = JobSettings(manifest="m", output="o")
-    chosen = flow.choose_resources(job, 256, nodes, gpus=0, rows=1000)
-    most = chosen.actors
+    chosen = flow.choose_resources(job, 256, [machine(count) for count in cpus], rows=1000)
     # A resumed job also needs the checkpoint filter's whole CPU and one to list the plan's files.
-    assert most * chosen.cpus_per_actor + 2 <= sum(nodes)
-    assert chosen.cpus_per_actor <= max(nodes) / 2  # it fits on a node, and not alone
-    assert chosen.threads <= max(nodes)
+    assert chosen.actors * chosen.cpus_per_actor + 2 <= sum(cpus)
+    assert chosen.cpus_per_actor <= max(cpus) / 2  # it fits on a node, and not alone
     assert chosen.cpus_per_actor != flow.IO_CPUS  # else Ray Data would fuse loading into the actor
     assert chosen.gpus_per_actor == 0
 
 
+def test_each_cpu_has_an_actor_of_one_thread_if_memory_and_rows_allow():
+    job = JobSettings(manifest="m", output="o")
+
+    def actors_and_threads(cpus, gigabytes, size, rows):
+        chosen = flow.choose_resources(job, size, [machine(cpus, 0, gigabytes)] * 2, rows)
+        return chosen.actors, chosen.threads
+
+    assert actors_and_threads(8, 100, 512, 1000) == (16, 1)
+    assert actors_and_threads(8, 10, 512, 1000) == (8, 2)  # of some 2.1 GB each
+    assert actors_and_threads(8, 10, 2048, 1000) == (1, 8)  # not even one: Ray may know too little
+    assert actors_and_threads(8, 100, 512, 4) == (4, 4)
+
+
 def test_gpu_actors_take_what_there_is_and_what_is_asked():
     job = JobSettings(manifest="m", output="o")
-    chosen = flow.choose_resources(job, 256, [16], gpus=4, rows=1000)
+    chosen = flow.choose_resources(job, 256, [machine(8, 1)] * 4, rows=1000)
     assert (chosen.actors, chosen.gpus_per_actor, chosen.batch_size) == (4, 1.0, 8)
     assert chosen.cpus_per_actor == 0  # loading and storing never wait for the actors' CPUs
     half = JobSettings(manifest="m", output="o", gpus_per_actor=0.5, batch_size=3)
-    chosen = flow.choose_resources(half, 256, [16], gpus=4, rows=1000)
+    chosen = flow.choose_resources(half, 256, [machine(16, 4)], rows=1000)
     assert (chosen.actors, chosen.batch_size) == (8, 3)
     # A cluster that still has no GPU node: the actors ask for GPUs all the same.
     asked = JobSettings(manifest="m", output="o", gpus_per_actor=1.0, actors=8)
-    chosen = flow.choose_resources(asked, 256, [4], gpus=0, rows=1000)
+    chosen = flow.choose_resources(asked, 256, [machine(4)], rows=1000)
     assert (chosen.actors, chosen.gpus_per_actor) == (8, 1.0)
+
+
+def rows_per_block(job, size, rows):
+    return flow.choose_resources(job, size, [machine(4)], rows).rows_per_block
 
 
 def test_a_long_job_has_a_bounded_number_of_files():
     job = JobSettings(manifest="m", output="o")
-    assert flow.choose_resources(job, 256, [4], 0, rows=100).rows_per_block == 4
-    assert flow.choose_resources(job, 256, [4], 0, rows=1_000_000).rows_per_block == 200
+    assert rows_per_block(job, 256, 100) == 4
+    assert rows_per_block(job, 256, 1_000_000) == 200
 
 
 def test_blocks_of_large_images_are_small():
     job = JobSettings(manifest="m", output="o", batch_size=4)
-    rows = [flow.choose_resources(job, size, [4], 0, 1000).rows_per_block for size in (256, 2048)]
-    assert rows == [16, 10]
+    assert [rows_per_block(job, size, 1000) for size in (256, 2048)] == [16, 10]
