@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from jobs import _bench_plain as plain
 from jobs import _bench_style as style
 from pipeline.style.host_memory import keep_freed_memory
 
@@ -56,19 +57,26 @@ def style_part(weights: str, size: int, device: str) -> Iterator[Measurement]:
     rounds = 60 if weights == "compact" or device == "cuda" else 8
     for batch in (1, 4) if device == "cpu" else (1, 8):
         yield "floor", lambda batch=batch: style.floor(weights, size, batch, rounds, device)
+    # Processors without bfloat16 emulate it, at a twentieth of the speed.
+    precisions = ["float32", "mixed"] if device == "cuda" or has_bfloat16() else ["float32"]
     pairs, slots = (6 if weights == "compact" else 1, 1) if device == "cpu" else (16, 8)
-    comparisons = style.against_the_plain_loop(weights, size, device, pairs, slots)
-    for _ in range(2):
+    comparisons = plain.against_the_plain_loop(weights, size, device, pairs, slots, precisions)
+    for _ in range(2 * len(precisions)):
         yield "plain loop", lambda: next(comparisons)
     yield "picture", lambda: style.picture(weights, size, device)
     if device == "cuda":
         yield "throughput", lambda: style.throughput(weights, size, 8, 64, device)
-    # Processors without bfloat16 emulate it, at a twentieth of the speed.
-    small, edge = ("compact", 64) if device == "cpu" else (weights, size)
+    small, edge = ("compact", 128 if has_bfloat16() else 64) if device == "cpu" else (weights, size)
     yield "precision", lambda: style.precision(small, edge, device)
     yield "occupancy", style.occupancy
     for px, batch, low in MEMORY:
         yield "memory", lambda p=px, b=batch, low=low: style.memory(weights, p, b, low, device)
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16."""
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch do not know
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def engine_part(most_rows: int) -> Iterator[Measurement]:

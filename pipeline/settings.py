@@ -118,7 +118,7 @@ class StyleSettings:
 
     precision: Literal["float32", "mixed"] = setting(
         "float32",
-        "mixed: the network in bfloat16, sums and the last fifth of the evaluations in float32",
+        "mixed: the network in bfloat16, sums and the last third of the evaluations in float32",
         group="optimisation (changes pixels)",
     )
     scales: int = setting(
@@ -222,7 +222,8 @@ class JobSettings:
 
     actors: int | None = setting(
         None,
-        "most style actors; work begins with the first, Ray's autoscaler is asked for all of them",
+        "most style actors; work begins with the first, Ray's autoscaler is asked for all of them; "
+        "one for each GPU, else for each CPU that has memory for it, if not given",
         low=1,
         high=10_000,
         group="machines and batches",

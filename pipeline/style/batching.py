@@ -36,7 +36,7 @@ IDLE_LANES = 4
 """Empty lanes that are kept, since one of the same kind is often wanted again."""
 
 FLOAT32_SHARE = 5
-"""In mixed precision a fifth of the evaluations is done in float32, at the end."""
+"""In mixed precision at least a fifth of the evaluations is done in float32, at the end."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ class _Run:
     pair: Pair | None = None
     image: Tensor | None = None  # (3, H, W) where the last stage ended
     known: Known | None = None  # from the last stage, if it was of this one's size
+    spare: int = 0  # evaluations that it left to this one
     losses: list[float] = field(default_factory=list)
     passed: list[tuple[Size, int]] = field(default_factory=list)
     steps: int = 0
@@ -297,7 +298,7 @@ class Batcher:
             target=pair.style_targets[stage.scale],
             alpha=pair.settings.content_weight * share,
             beta=pair.settings.style_weight,
-            most=stage.most,
+            most=stage.most + run.spare,
             known=run.known,
         )
 
@@ -315,6 +316,7 @@ class Batcher:
         if run.at + 1 < len(run.stages):
             if run.stages[run.at + 1].size == run.stage.size:
                 run.known = _known(lane, run.slot)
+                run.spare = run.stage.most - len(finish.losses)
             lane.leave(run.slot)
             run.at += 1
             self.waiting.setdefault(self._key(run), deque()).appendleft(run)

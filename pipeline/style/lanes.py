@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 WINDOW = 20
 """Evaluations over which the loss must fall by ``tolerance`` for a pair to go on."""
 
+HALF_TOLERANCE = 0.005
+"""The least ``tolerance`` in bfloat16: where float32 still finds 0.3%, its rounding hides them."""
+
 WARM_UP = 3
 """Ticks before a CUDA graph is recorded, in which libraries choose and allocate."""
 
@@ -42,10 +45,14 @@ RANGE = (0.0, 1.0)
 
 @dataclass(frozen=True)
 class Known:
-    """What was learnt of a pair's loss. metric: of the preconditioner, if there is one."""
+    """What was learnt of a pair's loss, in how many evaluations.
+
+    metric: of the preconditioner, if there is one.
+    """
 
     curvature: Curvature
     metric: Tensor | None
+    evaluations: int
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,8 @@ class Lane:
         self, network: VGG, size: Size, slots: int, settings: StyleSettings, low_memory: bool
     ) -> None:
         self.size, self.slots, self.settings = size, slots, settings
+        half = network.dtype == torch.bfloat16
+        self.tolerance = max(settings.tolerance, HALF_TOLERANCE) if half else settings.tolerance
         self.objective = Objective(network, slots, settings, low_memory=low_memory)
         empty = torch.zeros(slots, 3, *size).to(self.objective.alpha)
         self.precondition = _preconditioner(size, empty, settings)
@@ -100,6 +109,7 @@ class Lane:
         self.sample = torch.arange(slots, device=empty.device)
         self.status = empty.new_zeros(6, slots)
         self.traces: dict[int, list[float]] = {}  # of the filled slots
+        self.earlier: dict[int, int] = {}  # evaluations in another lane of this size
         self.ticks = 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
@@ -123,6 +133,7 @@ class Lane:
         self.evaluations[slot], self.most[slot] = 0, start.most
         self.converged[slot], self.active[slot] = False, True
         self.traces[slot] = []
+        self.earlier[slot] = known.evaluations if known else 0
 
     def known(self, slot: int) -> Known | None:
         """What L-BFGS has learnt of the slot's pair; Adam keeps nothing that is of use."""
@@ -130,18 +141,19 @@ class Lane:
             return None
         P = self.precondition
         metric = None if P is None else P.metric[slot].clone()
-        return Known(self.optimizer.curvature(slot), metric)
+        evaluations = self.earlier[slot] + len(self.traces[slot])
+        return Known(self.optimizer.curvature(slot), metric, evaluations)
 
     def leave(self, slot: int) -> None:
         """Empty a slot, whatever stage its pair is in."""
         self.active[slot] = False
-        del self.traces[slot]
+        del self.traces[slot], self.earlier[slot]
 
     def tick(self) -> dict[int, Finish]:
         """Evaluate all slots once. Returns who is done; they stay until ``leave``."""
         if self.settings.learn_preconditioner:
             for slot, trace in self.traces.items():
-                if len(trace) in LEARN_AFTER:
+                if self.earlier[slot] + len(trace) in LEARN_AFTER:
                     self._learn(slot)
         self._run()
         loss, active, failed, stuck, converged, steps = self.status.tolist()
@@ -194,9 +206,9 @@ class Lane:
             optimizer.step(loss, gradient.flatten(1), self.active)
         self.evaluations += self.active
         self.window[self.sample, self.evaluations % (WINDOW + 1)] = optimizer.loss
-        if self.settings.tolerance:
+        if self.tolerance:
             before = self.window[self.sample, (self.evaluations + 1) % (WINDOW + 1)]
-            settled = before - optimizer.loss < self.settings.tolerance * optimizer.loss
+            settled = before - optimizer.loss < self.tolerance * optimizer.loss
             self.converged |= self.active & settled & (self.evaluations > WINDOW)
         self.active &= ~self.converged & ~optimizer.stopped & (self.evaluations < self.most)
         flags = (self.active, optimizer.failed, optimizer.stopped, self.converged, optimizer.steps)
