@@ -153,7 +153,7 @@ def throughput(weights: str, size: int, batch: int, pairs: int, device: str) -> 
     }  # fmt: skip
 
 
-def precision(weights: str, size: int, device: str, pairs: int = 3) -> Numbers:
+def precision(weights: str, size: int, pairs: int, device: str) -> Numbers:
     """The float32-evaluated loss of a mixed run over that of a float32 run, pair by pair.
 
     Beside it, as a measure of what such a ratio means, that of a second float32 run whose start

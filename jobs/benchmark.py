@@ -66,8 +66,11 @@ def style_part(weights: str, size: int, device: str) -> Iterator[Measurement]:
     yield "picture", lambda: style.picture(weights, size, device)
     if device == "cuda":
         yield "throughput", lambda: style.throughput(weights, size, 8, 64, device)
-    small, edge = ("compact", 128 if has_bfloat16() else 64) if device == "cpu" else (weights, size)
-    yield "precision", lambda: style.precision(small, edge, device)
+    if device == "cuda":
+        yield "precision", lambda: style.precision(weights, size, 16, device)
+    else:
+        edge, count = (128, 8) if has_bfloat16() else (64, 3)
+        yield "precision", lambda: style.precision("compact", edge, count, device)
     yield "occupancy", style.occupancy
     for px, batch, low in MEMORY:
         yield "memory", lambda p=px, b=batch, low=low: style.memory(weights, p, b, low, device)
