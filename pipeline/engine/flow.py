@@ -71,7 +71,8 @@ def choose_resources(
         actors = math.floor(gpus / on_gpu)
     else:
         need = ACTOR_BYTES + batch * PIXEL_BYTES * image_size**2
-        actors = sum(math.floor(min(node.get("CPU", 0.0), node["memory"] / need)) for node in nodes)
+        room = [node.get("memory", 0.0) / need for node in nodes]
+        actors = sum(math.floor(min(each)) for each in zip(cpus, room, strict=True))
     actors = job.actors or max(1, actors)
     # Small blocks lose little in a kill; but a job of a million pairs must not end in a million
     # files.

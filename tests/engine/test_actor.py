@@ -219,6 +219,7 @@ def test_cpu_actors_leave_room_for_what_runs_beside_them(cpus):
     # A resumed job also needs the checkpoint filter's whole CPU and one to list the plan's files.
     assert chosen.actors * chosen.cpus_per_actor + 2 <= sum(cpus)
     assert chosen.cpus_per_actor <= max(cpus) / 2  # it fits on a node, and not alone
+    assert chosen.threads <= max(cpus)
     assert chosen.cpus_per_actor != flow.IO_CPUS  # else Ray Data would fuse loading into the actor
     assert chosen.gpus_per_actor == 0
 
