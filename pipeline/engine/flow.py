@@ -157,7 +157,7 @@ def run(
     )
     dataset = dataset.map_batches(
         StyleActor,
-        batch_size=None,
+        batch_size=resources.rows_per_block,  # whole blocks; with GPUs Ray Data asks for a number
         batch_format="pyarrow",
         # All at once: a pool that grows by itself is held back by Ray Data's budget, which deals
         # out resources to stages that need none of them. Work begins with the first actor. At the

@@ -62,6 +62,13 @@ def sick() -> None:
     stages.unpack = deadly_unpack
 
 
+def counted() -> None:
+    """GPUs are what Ray counts, no more: actors that have one compute on their CPU."""
+    import ray
+
+    ray.get_gpu_ids = list
+
+
 class _NoTorch:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
