@@ -5,7 +5,6 @@ threads. A pair's way is a list of stages: its scales from coarse to fine, and i
 the last part in float32.
 """
 
-import copy
 import logging
 import time
 from collections import deque
@@ -18,7 +17,7 @@ from torch import Tensor
 from pipeline.settings import StyleSettings
 from pipeline.style.lanes import Finish, Known, Lane, Start
 from pipeline.style.targets import Size, StyleTarget, resize, scale_sizes
-from pipeline.style.vgg import VGG
+from pipeline.style.vgg import VGG, half_precision
 
 logger = logging.getLogger(__name__)
 
@@ -240,20 +239,40 @@ class Batcher:
                 except Exception as error:
                     if self._lost(error):
                         raise
-                    others = self.running.get(key)
-                    if isinstance(error, torch.OutOfMemoryError) and others:
-                        self.fits[key[0]] = len(others)  # the rest has to do with what they have
-                        self._shrink(key)
-                        break
+                    fault = _plain(error)
+                else:
                     queue.popleft()
-                    failed.append((run.request.key, _plain(error)))
+                    run.slot, run.known = slot, None  # the lane has it now
+                    self.running.setdefault(key, {})[slot] = run
                     continue
+                if isinstance(fault, torch.OutOfMemoryError):
+                    if self._make_room(key):
+                        continue
+                    if self.busy:  # in lanes of other sizes: it waits until they are done
+                        break
                 queue.popleft()
-                run.slot, run.known = slot, None  # the lane has it now
-                self.running.setdefault(key, {})[slot] = run
+                failed.append((run.request.key, fault))
             if not queue:
                 del self.waiting[key]
         return failed
+
+    def _make_room(self, key: LaneKey) -> bool:
+        """Memory was too small for a lane, or for one more pair in it. Returns whether it may be
+        tried again: empty lanes are given up, then slots of this one."""
+        idle = [other for other in self.lanes if other != key and not self.running.get(other)]
+        slots = self._slots(key[0])
+        if idle:
+            for other in idle:
+                del self.lanes[other]
+            _give_back()
+        elif slots > 1:
+            # Those who are in have room; the rest has to do with what they have.
+            self.fits[key[0]] = len(self.running.get(key, {})) or slots // 2
+            self._shrink(key)
+        return bool(idle) or slots > 1
+
+    def _slots(self, size: Size) -> int:
+        return min(self.slots, self.fits.get(size, self.slots))
 
     def _lane(self, key: LaneKey) -> Lane:
         if key not in self.lanes:
@@ -261,16 +280,16 @@ class Batcher:
             for other in idle[: max(0, len(idle) + 1 - IDLE_LANES)]:
                 del self.lanes[other]
             size, half, settings = key
-            slots = min(self.slots, self.fits.get(size, self.slots))
-            self.lanes[key] = Lane(self._network(half), size, slots, settings, self.low_memory)
+            self.lanes[key] = Lane(
+                self._network(half), size, self._slots(size), settings, self.low_memory
+            )
         return self.lanes[key]
 
     def _network(self, half: bool) -> VGG:
         if not half:
             return self.network
         if self.half is None:
-            self.half = copy.deepcopy(self.network)
-            self.half.features.to(torch.bfloat16)
+            self.half = half_precision(self.network)
         return self.half
 
     def _start(self, run: _Run) -> Start:
@@ -342,17 +361,18 @@ class Batcher:
                 self.fits.pop(key[0], None)  # the fault was the pair's, not the size's
             return [(run.request.key, _plain(error))]
         self.fits[key[0]] = len(runs) // 2
-        logger.warning("%s: batches of %s px are now %d pairs", error, key[0], self.fits[key[0]])
+        # Only words: a handler that keeps the error would keep its frames, and the lane in them.
+        words = "%s: batches of %s px are now %d pairs"
+        logger.warning(words, str(error), key[0], self.fits[key[0]])
         self._shrink(key)
         return []
 
     def _shrink(self, key: LaneKey) -> None:
         """Give up a lane; its pairs begin this stage again, in a smaller one."""
         runs = self.running.pop(key, {})
-        del self.lanes[key]
+        self.lanes.pop(key, None)
         self.waiting.setdefault(key, deque()).extendleft(reversed(runs.values()))
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _give_back()
 
     @staticmethod
     def _lost(error: Exception) -> bool:
@@ -361,6 +381,12 @@ class Batcher:
 
 
 DEFAULTS = StyleSettings()
+
+
+def _give_back() -> None:
+    """Let other shapes have the device's memory that is free."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _plain(error: Exception) -> Exception:

@@ -208,3 +208,29 @@ def test_mixed_precision_ends_in_float32_near_the_same_loss():
 def test_iterations_fewer_than_scales_go_to_the_finest():
     settings = StyleSettings(scales=3, iterations=2)
     assert [(s.size, s.most) for s in stages_of((256, 256), settings)] == [((256, 256), 2)]
+
+
+@pytest.mark.parametrize("room", [0, 2, 3])
+def test_where_a_lane_finds_no_memory_it_has_fewer_slots(quick, network, monkeypatch, room):
+    """Memory has room for so many slots in all lanes together."""
+    lanes = []
+
+    def lane(network, size, slots, *rest):
+        held = sum(other.slots for other in lanes if other in batcher.lanes.values())
+        if held + slots > room:
+            raise torch.OutOfMemoryError("no memory")
+        lanes.append(Lane(network, size, slots, *rest))
+        return lanes[-1]
+
+    monkeypatch.setattr("pipeline.style.batching.Lane", lane)
+    batcher = Batcher(network, 8)
+    settings = dataclasses.replace(quick, iterations=5)
+    for index in range(6):
+        size = (64, 64) if index % 2 else (64, 80)
+        batcher.submit(request(network, index, settings, seed=index, size=size))
+    answers = {}
+    while len(batcher):
+        answers.update(batcher.tick())
+    assert len(answers) == 6
+    for answer in answers.values():
+        assert isinstance(answer, Done if room else torch.OutOfMemoryError)
