@@ -173,14 +173,15 @@ class Lane:
         optimizer, P, shape = self.optimizer, self.precondition, (3, *self.size)
         if P is None or not isinstance(optimizer, LBFGS):
             return
-        pairs = list(optimizer.pairs_of(slot))
-        if len(pairs) < LEAST_PAIRS:
+        steps, changes, sy = optimizer.pairs_of(slot)
+        if len(sy) < LEAST_PAIRS:
             return
-        change = P.change(slot, P.learnt(slot, pairs))
+        change = P.change(slot, P.learnt(slot, steps, changes, sy))
+        invert = P.inverse(slot)
         optimizer.change_metric(
             slot,
-            lambda Pv: change(Pv.view(shape)).flatten(),
-            lambda Pv: P.inverse(slot, Pv.view(shape)).flatten(),
+            lambda Pv: change(Pv.view(-1, *shape)).flatten(1),
+            lambda Pv: invert(Pv.view(-1, *shape)).flatten(1),
         )
 
     def _run(self) -> None:

@@ -13,13 +13,20 @@ inner products, so a step reads the history twice, whatever its length. With P =
 ``torch.optim.LBFGS`` without line search, run on each sample alone.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 ARMIJO = 1e-4
 """c_1 of the sufficient decrease condition (Nocedal and Wright 2006, equation 3.4)."""
+
+AT_A_TIME = 4
+"""Vectors that change their metric together: more take more memory, fewer more launches."""
+
+PARTS = 256
+"""Of a long inner product on a GPU, at most, so that all of its processors have work."""
 
 Curvature = tuple[Tensor, ...]
 """The kept pairs of a sample and their inner products."""
@@ -63,9 +70,11 @@ class LBFGS:
         self.x = x.clone()
         self.accepted = x.clone()
         self.loss = x.new_full((B,), torch.inf)
-        self.differences = x.new_zeros(B, 2, D)  # the last y, then g
+        # In memory the samples lie side by side, so that parts of all make one batch of products.
+        self.differences = x.new_zeros(2, B, D).transpose(0, 1)  # the last y, then g
         self.gradient = self.differences[:, 1]
-        self.basis = x.new_zeros(B, 2 * self.rows + 1, D)  # s_i, then P y_i, then P g
+        # s_i, then P y_i, then P g
+        self.basis = x.new_zeros(2 * self.rows + 1, B, D).transpose(0, 1)
         self.SY = x.new_zeros(B, self.rows, self.rows, dtype=torch.float64)  # s_i . y_j
         self.YY = x.new_zeros(B, self.rows, self.rows, dtype=torch.float64)  # y_i . P y_j
         self.gamma = x.new_ones(B, dtype=torch.float64)
@@ -79,6 +88,8 @@ class LBFGS:
         self.stopped = torch.zeros_like(self.by_gradient)  # cannot go on
         self.failed = torch.zeros_like(self.by_gradient)  # met a value that is not finite
         self.sample = torch.arange(B, device=x.device)
+        self.parts = math.gcd(D, PARTS) if x.is_cuda else 1
+        self.upper = torch.ones_like(self.SY[0]).triu()
 
     def reset(self, sample: int, x: Tensor, curvature: Curvature | None = None) -> None:
         """Begin a new problem in place of ``sample``, at ``x`` (D,), knowing a ``curvature``."""
@@ -98,13 +109,13 @@ class LBFGS:
         """What has been learnt of f_b, for a problem that differs from it by rounding only."""
         return tuple(buffer[sample].clone() for buffer in self._curvature)
 
-    def pairs_of(self, sample: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The kept pairs of a sample: s (D,), P y (D,) and s.y, a scalar."""
+    def pairs_of(self, sample: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The kept pairs of a sample, n of them: s (n, D), P y (n, D) and s.y (n,)."""
         kept = int(self.pairs[sample])
-        for index in range(max(0, kept - self.history_size), kept):
-            slot = index % self.rows
-            s, Py = self.basis[sample, slot], self.basis[sample, self.rows + slot]
-            yield s, Py, self.SY[sample, slot, slot].to(s)
+        first = max(0, kept - self.history_size)
+        slots = torch.arange(first, kept, device=self.x.device) % self.rows
+        sy = self.SY[sample, slots, slots].to(self.x)
+        return self.basis[sample, slots], self.basis[sample, self.rows + slots], sy
 
     def change_metric(
         self, sample: int, convert: Callable[[Tensor], Tensor], invert: Callable[[Tensor], Tensor]
@@ -112,15 +123,15 @@ class LBFGS:
         """P becomes another for a sample; what has been learnt stays.
 
         Args:
-            convert: Q v (D,) of a P v (D,) for the new metric Q.
-            invert: v (D,) of a Q v (D,).
+            convert: n vectors Q v (n, D) of n vectors P v (n, D) for the new metric Q.
+            invert: v (n, D) of Q v (n, D).
         """
         basis, rows = self.basis[sample], self.rows
-        for row in range(rows, 2 * rows + 1):
-            basis[row] = convert(basis[row])
+        for part in torch.split(basis[rows:], AT_A_TIME):
+            part.copy_(convert(part))
         Qy = basis[rows : 2 * rows]
-        for row in range(rows):
-            self.YY[sample, row] = (Qy @ invert(Qy[row])).double()
+        parts = [Qy @ invert(part).T for part in torch.split(Qy, AT_A_TIME)]
+        self.YY[sample] = torch.cat(parts, dim=1).double()
         self.YY[sample] = (self.YY[sample] + self.YY[sample].T) / 2
         last = (self.pairs[sample] - 1) % rows
         sy, yy = self.SY[sample, last, last], self.YY[sample, last, last]
@@ -180,8 +191,7 @@ class LBFGS:
         self.basis[self.sample, rows + slot] = torch.where(row, Pg - self.basis[:, -1], 0)
         for kept, new in ((self.basis[:, -1], Pg), (self.gradient, gradient)):
             torch.where(row, new, kept, out=kept)
-        products = torch.bmm(self.basis, self.differences.transpose(1, 2)).double()
-        with_y, with_g = products.unbind(dim=2)
+        with_y, with_g = self._products().unbind(dim=2)
         sy, yy = with_y[self.sample, slot], with_y[self.sample, rows + slot]
         least = s.norm(dim=1) * y.norm(dim=1) * 1e-6 if self.curvature_test == "cosine" else 1e-10
         good = accept & ~first & (sy > least)
@@ -191,6 +201,16 @@ class LBFGS:
         self.gamma.copy_(torch.where(good, sy / torch.where(good, yy, 1), self.gamma))
         self.pairs += good
         return with_g
+
+    def _products(self) -> Tensor:
+        """basis . y and basis . g, (B, K, 2), in float64."""
+        (B, K, D), parts = self.basis.shape, self.parts
+        of_basis, of_differences = (
+            vectors.transpose(0, 1).view(-1, B * parts, D // parts)
+            for vectors in (self.basis, self.differences)
+        )
+        products = torch.bmm(of_basis.transpose(0, 1), of_differences.permute(1, 2, 0))
+        return products.view(B, parts, K, 2).double().sum(dim=1)
 
     def _direction(self, products: Tensor, renew: Tensor, first: Tensor) -> Tensor:
         """-H g (B, D), or -P g where that is no descent; a new step length where ``renew``."""
@@ -229,7 +249,7 @@ class LBFGS:
         Sg = (products[:, :rows].gather(1, oldest_first) * valid)[:, :, None]
         Yg = (products[:, rows : 2 * rows].gather(1, oldest_first) * valid)[:, :, None]
         gamma = self.gamma[:, None, None]
-        R = torch.triu(SY) + torch.diag_embed(1 - valid)
+        R = SY * self.upper + torch.diag_embed(1 - valid)
         u = torch.linalg.solve_triangular(R, Sg, upper=True)
         v = torch.diagonal(SY, dim1=1, dim2=2)[:, :, None] * u + gamma * (YY @ u - Yg)
         p = torch.linalg.solve_triangular(R.transpose(1, 2), v, upper=False)

@@ -5,8 +5,15 @@ with N = N_l filters and M_l = H * W positions. P^l: the content image's. A^l: t
 Gram matrix. Each function gives one number per sample, (B,).
 """
 
+import contextlib
+import math
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+POSITIONS = 2048
+"""That one part of a Gram matrix's sum has on a GPU, at least."""
 
 
 def gram_matrix(features: Tensor) -> Tensor:
@@ -53,13 +60,48 @@ def add_style_gradient(
     """
     B, N, H, W = features.shape
     F_t = features.permute(0, 2, 3, 1).reshape(B, H * W, N)
-    wide = _wide(F_t)
-    D = torch.bmm(wide.transpose(1, 2), wide).div_(H * W).sub_(gram_per_position)  # (G - A) / M
+    D = _gram_of_rows(F_t).div_(H * W).sub_(gram_per_position)  # (G - A) / M
     E = D.square().flatten(1).sum(dim=1) / (4 * N**2)
     D = (D * (weight / (N**2 * H * W)).view(B, 1, 1)).to(features)
     # G - A is symmetric: F^T (G - A) is the transpose of (G - A) F.
-    gradient.permute(0, 2, 3, 1).view(B, H * W, N).baddbmm_(F_t, D)
+    with _products_as_convolutions():
+        gradient.permute(0, 2, 3, 1).view(B, H * W, N).baddbmm_(F_t, D)
     return E
+
+
+@contextlib.contextmanager
+def _products_as_convolutions() -> Iterator[None]:
+    """Matrix products of float32 on a GPU in TF32 where its convolutions are, as by default.
+
+    For a gradient, that is: losses, whose differences are small, are added up of exact products.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if torch.backends.cudnn.allow_tf32 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _gram_of_rows(F_t: Tensor) -> Tensor:
+    """G (B, N, N) = F F^T for F_t (B, M, N), added up in float32 or wider."""
+    if not F_t.is_cuda:
+        wide = _wide(F_t)
+        return torch.bmm(wide.transpose(1, 2), wide)
+    M = F_t.shape[1]
+    return _gram_in_parts(F_t, math.gcd(M, 1 << (M // POSITIONS | 1).bit_length() - 1))
+
+
+def _gram_in_parts(F_t: Tensor, parts: int) -> Tensor:
+    """The same; a GPU has work for all its processors only if a long sum is cut into parts."""
+    B, M, N = F_t.shape
+    rows = F_t.view(B * parts, M // parts, N)
+    columns = rows.transpose(1, 2)
+    if F_t.itemsize < 4:
+        products = torch.bmm(columns, rows, out_dtype=torch.float32)
+    else:
+        products = torch.bmm(columns, rows)
+    return products.view(B, parts, N, N).sum(dim=1)
 
 
 def tv_loss(images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.settings import StyleSettings
 from pipeline.style import losses
-from pipeline.style.convolution import convolve, convolve_back
+from pipeline.style.convolution import activate, convolve_back
 from pipeline.style.targets import StyleTarget
 from pipeline.style.vgg import VGG, Block
 from pipeline.style.winograd import transforms
@@ -109,9 +109,8 @@ class Objective:
         while kept:
             block, x, activations = kept.pop()
             activations = activations or self._forward(block, x)
-            gradient = pool_backward(block, activations[-1], gradient)
             gradient = self._backward(block, x, activations, gradient, loss)
-        gradient = gradient.to(images) / self.network.get_buffer("std").to(images)
+        gradient = gradient[:, :3].to(images) / self.network.get_buffer("std").to(images)
         if self.settings.tv_weight:
             loss += self.settings.tv_weight * losses.tv_loss(images)
             gradient = gradient + self.settings.tv_weight * losses.tv_gradient(images)
@@ -121,22 +120,34 @@ class Objective:
         """The block's rectified activations F^l, each (B, N_l, H, W)."""
         activations = []
         for layer, conv in block.convs:
-            x = F.relu_(convolve(conv, x, self.fast.get(layer)))
+            x = activate(conv, x, self.fast.get(layer))
             activations.append(x)
         return activations
 
     def _backward(
         self, block: Block, x: Tensor, activations: list[Tensor], gradient: Tensor, loss: Tensor
     ) -> Tensor:
-        """From the gradient at a block's end to that at its input ``x``; adds its own losses."""
+        """From the gradient at a block's end, behind its pooling, to that at its input ``x``; adds
+        its own losses."""
         inputs = [x, *activations[:-1]]
         for (layer, conv), F_l, below in reversed(
             list(zip(block.convs, activations, inputs, strict=True))
         ):
-            self._inject(layer, F_l, gradient, loss)
-            gradient = aten.threshold_backward(gradient, F_l, 0)
+            pooled = block.pool is not None and F_l is activations[-1]
+            if pooled and self._in_one_pass(layer, block, F_l):
+                gradient = relu_pool_backward(F_l, gradient)
+            else:
+                if pooled:
+                    gradient = pool_backward(block, F_l, gradient)
+                self._inject(layer, F_l, gradient, loss)
+                gradient = aten.threshold_backward(gradient, F_l, 0)
             gradient = convolve_back(conv, below, gradient, self.fast.get(layer))
         return gradient
+
+    def _in_one_pass(self, layer: str, block: Block, F_l: Tensor) -> bool:
+        """Whether ``relu_pool_backward`` serves: on a CPU two passes are quicker."""
+        lossless = layer not in self.A and layer not in self.P
+        return F_l.is_cuda and lossless and even(F_l) and isinstance(block.pool, nn.AvgPool2d)
 
     def _inject(self, layer: str, F_l: Tensor, gradient: Tensor, loss: Tensor) -> None:
         """Add the layer's losses to ``loss``, their gradients (equations 2, 6) to ``gradient``."""
@@ -150,9 +161,11 @@ class Objective:
 
 def pool(block: Block, x: Tensor) -> Tensor:
     """What the next block sees."""
-    if isinstance(block.pool, nn.AvgPool2d):
-        return F.avg_pool2d(x, 2)
-    return F.max_pool2d(x, 2)
+    if not isinstance(block.pool, nn.AvgPool2d):
+        return F.max_pool2d(x, 2)
+    if x.is_cuda and even(x):  # PyTorch's kernel for this order takes three times as long there
+        return fours(x).mean(dim=(2, 4)).permute(0, 3, 1, 2)
+    return F.avg_pool2d(x, 2)
 
 
 def pool_backward(block: Block, x: Tensor, gradient: Tensor) -> Tensor:
@@ -167,3 +180,25 @@ def pool_backward(block: Block, x: Tensor, gradient: Tensor) -> Tensor:
         )
     found: Tensor = back
     return found
+
+
+def relu_pool_backward(x: Tensor, gradient: Tensor) -> Tensor:
+    """The adjoint of average pooling and that of the ReLU before it, at the rectified ``x``.
+
+    In one pass over memory; x: (B, N, H, W) of even sides.
+    """
+    quarter = (gradient / 4).permute(0, 2, 3, 1)[:, :, None, :, None]
+    back: Tensor = aten.threshold_backward(quarter, fours(x), 0)
+    return back.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
+def even(x: Tensor) -> bool:
+    """Whether pooling leaves out no row or column of (B, N, H, W)."""
+    return x.shape[2] % 2 == x.shape[3] % 2 == 0
+
+
+def fours(x: Tensor) -> Tensor:
+    """The positions that are pooled together: a view (B, H/2, 2, W/2, 2, N) of (B, N, H, W) in
+    channels_last format."""
+    B, N, H, W = x.shape
+    return x.permute(0, 2, 3, 1).view(B, H // 2, 2, W // 2, 2, N)

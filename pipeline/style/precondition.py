@@ -6,7 +6,8 @@ steps have shown. L-BFGS takes it as the metric of its first step and of what it
 span; it changes the path, not the loss.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -53,10 +54,14 @@ class Preconditioner:
         fy = torch.fft.fftfreq(size[0]).view(-1, 1)
         fx = torch.fft.rfftfreq(size[1]).view(1, -1)
         cycles = (fy.square() + fx.square()).sqrt() * max(size)
-        self.ring = (cycles.round().long().clamp_min(1) - 1).flatten().to(like.device)
-        rings = torch.arange(1, int(self.ring.max()) + 2)
+        ring = (cycles.round().long().clamp_min(1) - 1).flatten()
+        rings = torch.arange(1, int(ring.max()) + 2)
+        self.ring = ring.to(like.device)
+        self.members = _members(ring, len(rings)).to(like.device)
         self.natural = (rings / max(size)).pow(-2 * exponent).to(like)
         self.metric = torch.eye(3).to(like).repeat(slots, len(rings), 1, 1)
+        # What a spectrum is multiplied by, its real and imaginary parts in turns.
+        self.table = torch.eye(3).to(like).view(1, 3, 3, 1).repeat(slots, 1, 1, 2 * len(ring))
 
     def put(self, slot: int, colors: Tensor | None = None, metric: Tensor | None = None) -> None:
         """The image in ``slot`` moves by this metric (rings, 3, 3); without one by the spectrum of
@@ -64,23 +69,32 @@ class Preconditioner:
         if metric is None:
             mixing = torch.eye(3).to(self.metric) if colors is None else color_metric(colors)
             metric = self.natural[:, None, None] * mixing
-        self.metric[slot] = _scaled(metric)
+        self._set(slot, _scaled(metric))
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """P g, (B, 3, H, W) -> (B, 3, H, W)."""
-        return self._filtered(gradient, self.metric)
+        return self._filtered(gradient, self.table)
 
-    def inverse(self, slot: int, moved: Tensor) -> Tensor:
-        """g (3, H, W) of a P g (3, H, W) in ``slot``."""
-        return self._filtered(moved[None], _inverse(self.metric[slot])[None])[0]
+    def inverse(self, slot: int) -> Callable[[Tensor], Tensor]:
+        """What makes g (n, 3, H, W) of n P g (n, 3, H, W) in ``slot``."""
+        return partial(self._filtered, table=self._spread(_inverse(self.metric[slot])))
 
     def change(self, slot: int, metric: Tensor) -> Callable[[Tensor], Tensor]:
-        """Give ``slot`` this metric (rings, 3, 3). Returns what makes new P g of old ones."""
+        """Give ``slot`` this metric (rings, 3, 3). Returns what makes n new P g of n old ones."""
         ratio = metric @ _inverse(self.metric[slot])
-        self.metric[slot] = metric
-        return lambda moved: self._filtered(moved[None], ratio[None])[0]
+        self._set(slot, metric)
+        return partial(self._filtered, table=self._spread(ratio))
 
-    def learnt(self, slot: int, pairs: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    def _set(self, slot: int, metric: Tensor) -> None:
+        self.metric[slot] = metric
+        self.table[slot] = self._spread(metric)[0]
+
+    def _spread(self, metric: Tensor) -> Tensor:
+        """A matrix for each frequency, twice: (rings, 3, 3) -> (1, 3, 3, 2 frequencies)."""
+        of_each = metric.permute(1, 2, 0)[None].index_select(3, self.ring)
+        return of_each.repeat_interleave(2, dim=3)
+
+    def learnt(self, slot: int, steps: Tensor, changes: Tensor, sy: Tensor) -> Tensor:
         """The metric (rings, 3, 3) that takes the gradient's changes to the steps best.
 
         On each ring the geometric mean of S and Y^-1, the one P for which P Y P = S. S is the sum
@@ -88,16 +102,12 @@ class Preconditioner:
         Hessian were of the form that P has, and the steps spoke of all of it, it would be P.
 
         Args:
-            pairs: steps s, P y for the changes y of the gradient in them, and s.y > 0; s and P y
-                hold 3 H W elements each.
+            steps: n steps s (n, 3 H W).
+            changes: P y (n, 3 H W) for the changes y of the gradient in them.
+            sy: s.y > 0 (n,).
         """
-        old = self.metric[slot].cpu().double()
-        s_s, Py_Py = (self.metric.new_zeros(3, 3, len(self.ring)) for _ in range(2))
-        for s, Py, sy in pairs:
-            for total, image in ((s_s, s), (Py_Py, Py)):
-                seen = torch.fft.rfft2(image.view(3, *self.size)).flatten(1)
-                total += (seen[:, None] * seen[None].conj()).real / sy
-        S, PYP = self._by_ring(s_s), self._by_ring(Py_Py)
+        old = self.metric[slot].double()
+        S, PYP = self._by_ring(steps, sy), self._by_ring(changes, sy)
         inverse = torch.linalg.inv(old)
         Y = inverse @ PYP @ inverse
         S = S + PRIOR * _trace(inverse @ S) * old
@@ -107,24 +117,43 @@ class Preconditioner:
         metric = unroot @ _root(root @ S @ root) @ unroot
         return _scaled(metric).to(self.metric)
 
-    def _by_ring(self, products: Tensor) -> Tensor:
-        """Sums over each ring, (3, 3, frequencies) -> (rings, 3, 3), on the CPU.
+    def _by_ring(self, images: Tensor, sy: Tensor) -> Tensor:
+        """Sum over images a (n, 3 H W), and over each ring, of a a^T / s.y: (rings, 3, 3).
 
-        There sums are always made in one order, and matrices as small as these are quickest.
+        Added up in one order always, so that the same images teach the same, to the bit.
         """
-        sums = torch.zeros(3, 3, len(self.natural), dtype=torch.float64)
-        sums.index_add_(2, self.ring.cpu(), products.cpu().double())
-        return sums.permute(2, 0, 1)
+        products = images.new_zeros(3, 3, 2 * len(self.ring))
+        for image, weight in zip(images.view(-1, 1, 3, *self.size), sy, strict=True):
+            (seen,) = self._spectrum(image)
+            products.addcmul_(seen[:, None], (seen / weight)[None])
+        at_each = products.double().view(3, 3, -1, 2).sum(dim=3)
+        at_each = torch.cat([at_each, at_each.new_zeros(3, 3, 1)], dim=2)
+        return at_each[:, :, self.members].sum(dim=3).permute(2, 0, 1)
+
+    def _spectrum(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 3, 2 frequencies), real and imaginary parts in turns."""
+        return torch.view_as_real(torch.fft.rfft2(images)).flatten(2)
 
     def _filtered(self, images: Tensor, table: Tensor) -> Tensor:
-        """Images (B, 3, H, W) by a matrix per ring, (B, rings, 3, 3)."""
-        seen = torch.fft.rfft2(images).flatten(2)
-        moved = torch.zeros_like(seen)
-        for i in range(3):
-            for j in range(3):
-                moved[:, i].addcmul_(table[:, :, i, j].index_select(1, self.ring), seen[:, j])
-        filtered: Tensor = torch.fft.irfft2(moved.view(*images.shape[:3], -1), s=self.size)
+        """Images (B, 3, H, W) by a matrix per frequency, (B or 1, 3, 3, 2 frequencies)."""
+        seen = self._spectrum(images)
+        moved = table[:, :, 0] * seen[:, None, 0]
+        for channel in (1, 2):
+            moved.addcmul_(table[:, :, channel], seen[:, None, channel])
+        H, W = self.size
+        spectrum = torch.view_as_complex(moved.view(-1, 3, H, W // 2 + 1, 2))
+        filtered: Tensor = torch.fft.irfft2(spectrum, s=self.size)
         return filtered
+
+
+def _members(ring: Tensor, rings: int) -> Tensor:
+    """The frequencies on each ring (rings, most); where there are fewer, one behind the last."""
+    counts = torch.bincount(ring, minlength=rings)
+    order = torch.argsort(ring, stable=True)
+    place = torch.arange(len(ring)) - (counts.cumsum(0) - counts)[ring[order]]
+    members = torch.full((rings, int(counts.max())), len(ring))
+    members[ring[order], place] = order
+    return members
 
 
 def _scaled(metric: Tensor) -> Tensor:

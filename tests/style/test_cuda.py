@@ -1,0 +1,166 @@
+"""The GPU's way: kernels, a recorded graph, slots in one memory; against the CPU's in float64.
+
+Where there is no GPU all are skipped. Neither Ray nor storage is needed:
+``python -m pytest --noconftest tests/style/test_cuda.py``.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+
+from jobs._bench_style import filled_lane, finish, pictures, ready
+from pipeline.settings import StyleSettings
+from pipeline.style.batching import Batcher, Done, Pair, Request
+from pipeline.style.lanes import Lane, Start
+from pipeline.style.objective import Objective
+from pipeline.style.precondition import Preconditioner
+from pipeline.style.targets import style_target, style_targets
+from pipeline.style.vgg import VGG, half_precision
+from pipeline.style.weights import random_weights
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+NARROW = (16, 16, 24, 32, 32)
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Convolutions in float32, not in TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def network_of(**form):
+    return VGG(random_weights(7, NARROW), deepest_layer="conv5_1", **form)
+
+
+def evaluated(network, images, settings, low_memory=False):
+    """Loss (2,) and gradient (2, 3, H, W) of two pairs of four images (4, 3, H, W)."""
+    images = images.to(network.device, network.get_buffer("mean").dtype).to(settings[1])
+    target = style_target(network, images[3], settings[0])
+    objective = Objective(network, 2, settings[0], low_memory=low_memory)
+    for slot in range(2):
+        objective.put(slot, images[slot], target, 1e-3, 1.0)
+    loss, gradient = objective(images[1:3])
+    return loss.double().cpu(), gradient.double().cpu()
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+@pytest.mark.parametrize("padding", ["zeros", "replicate", "reflect"])
+@pytest.mark.parametrize("size", [(96, 64), (50, 71)])
+def test_loss_and_gradient_are_the_cpus(exact, size, padding, pooling, low_memory):
+    settings = StyleSettings(
+        scales=1, tv_weight=0.3, padding=padding, pooling=pooling,
+        style_layers=("conv1_1", "conv2_2", "conv4_1"), content_layers=("conv3_2", "conv5_1"),
+    )  # fmt: skip
+    images = pictures(4, size)
+    loss, gradient = evaluated(
+        network_of(padding=padding, pooling=pooling).cuda(),
+        images, (settings, torch.float32), low_memory,
+    )  # fmt: skip
+    expected, direct = evaluated(
+        network_of(padding=padding, pooling=pooling).double(), images, (settings, torch.float64)
+    )
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
+    # One ReLU whose input rounds to the other side of zero is a difference of 2e-3.
+    assert (gradient - direct).norm() < 1e-2 * direct.norm()
+
+
+@pytest.mark.parametrize(
+    ("half", "loss_off", "gradient_off"), [(False, 2e-3, 0.05), (True, 0.01, 0.15)]
+)
+def test_tf32_and_bfloat16_round_as_much_as_they_may(half, loss_off, gradient_off):
+    network, settings = ready("compact", "cuda", scales=1)
+    images = pictures(4, (96, 64))
+    narrow = half_precision(network) if half else network
+    loss, gradient = evaluated(narrow, images, (settings, torch.float32))
+    expected, direct = evaluated(
+        ready("compact", "cpu")[0].double(), images, (settings, torch.float64)
+    )
+    torch.testing.assert_close(loss, expected, rtol=loss_off, atol=0)
+    assert (gradient - direct).norm() < gradient_off * direct.norm()
+
+
+def test_a_recorded_tick_is_the_tick_to_the_bit():
+    network, settings = ready("compact", "cuda", tolerance=0, scales=1)
+    recorded, launched = (filled_lane(network, settings, 96, 3) for _ in range(2))
+    launched.ticks = 10**6  # far beyond the tick after which it would be recorded
+    for _ in range(25):
+        recorded.tick()
+        launched.tick()
+    assert recorded.graph is not None
+    assert launched.graph is None
+    assert recorded.traces == launched.traces
+    assert torch.equal(recorded.optimizer.accepted, launched.optimizer.accepted)
+
+
+def request(network, settings, key, size=(96, 96), most=40):
+    images = pictures(3, size).to("cuda")
+    settings = dataclasses.replace(settings, iterations=most)
+
+    def build():
+        targets = style_targets(network, images[2], size, settings)
+        return Pair(images[key % 2], targets, settings)
+
+    return Request(key, size, settings, build)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed"])
+def test_a_pairs_picture_depends_neither_on_the_run_nor_on_its_neighbours(precision):
+    network, settings = ready("compact", "cuda", precision=precision, tolerance=0)
+    found = []
+    for others in (range(2, 2), range(2, 2), range(2, 9)):
+        batcher = Batcher(network, 3)
+        for key in others:
+            batcher.submit(request(network, settings, key, most=5 + 3 * key))
+        batcher.submit(request(network, settings, 1))
+        found.append(finish(batcher)[1])
+    for again in found[1:]:
+        assert torch.equal(again.image, found[0].image)
+        assert again.history == found[0].history
+
+
+def test_what_a_pair_teaches_is_what_it_would_teach_a_cpu():
+    network, settings = ready("compact", "cuda", tolerance=0, scales=1, learn_preconditioner=False)
+    lane = filled_lane(network, settings, 64, 1)
+    for _ in range(12):
+        lane.tick()
+    taught = lane.optimizer.pairs_of(0)
+    assert len(taught[2]) >= 5
+    P = Preconditioner((64, 64), 1, settings.spectral_exponent, torch.zeros(1))
+    P.put(0, metric=lane.precondition.metric[0].cpu())
+    expected = P.learnt(0, *(tensor.cpu() for tensor in taught))
+    found = lane.precondition.learnt(0, *taught).cpu()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_where_memory_is_too_small_slots_are_fewer_and_no_pair_is_lost():
+    network, settings = ready("compact", "cuda", tolerance=0, scales=1)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    # Two images of 512 px fit, sixteen do not.
+    allowed = torch.cuda.memory_reserved() + (1200 << 20)
+    torch.cuda.set_per_process_memory_fraction(allowed / total)
+    try:
+        batcher = Batcher(network, 16)
+        for key in range(5):
+            batcher.submit(request(network, settings, key, size=(512, 512), most=6))
+        found = finish(batcher)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert len(found) == 5
+    assert all(isinstance(answer, Done) for answer in found.values()), found
+    assert 1 <= batcher.fits[512, 512] < 16
+
+
+def test_a_lane_of_adam_is_recorded_too():
+    network, settings = ready("compact", "cuda", tolerance=0, scales=1, optimizer="adam")
+    image = pictures(2, (64, 64)).cuda()
+    lane = Lane(network, (64, 64), 1, settings, low_memory=False)
+    target = style_target(network, image[1], settings)
+    lane.enter(0, Start(image[0], image[0], target, settings.content_weight, 1.0, 30))
+    while not lane.tick():
+        pass
+    assert lane.graph is not None
+    assert lane.traces[0][-1] < lane.traces[0][0]
