@@ -21,8 +21,10 @@ import pyarrow.parquet as pq
 Numbers = dict[str, Any]
 
 
-def efficiency(pairs: int = 64, image_size: int = 128, iterations: int = 60) -> Numbers:
-    """The share of time in which the style actors compute, in a real job on CPU actors.
+def efficiency(
+    pairs: int = 64, image_size: int = 128, iterations: int = 60, weights: str = "compact"
+) -> Numbers:
+    """The share of time in which the style actors compute, in a real job: on GPUs, else on CPUs.
 
     An actor's time runs from the start of its first block to the end of its last, by Ray's own
     timeline: start-up and the wait for another actor's last block are left out. It computes for
@@ -31,9 +33,12 @@ def efficiency(pairs: int = 64, image_size: int = 128, iterations: int = 60) -> 
     Args:
         pairs: rows of the manifest; contents of 16 files, styles of 8.
         image_size: px.
-        iterations: evaluations of each pair, of the ``compact`` network at one scale.
+        iterations: evaluations of each pair, at one scale.
+        weights: ``compact`` or ``wide``, as in the method's measurements.
     """
-    return _alone("_efficiency", pairs=pairs, image_size=image_size, iterations=iterations)
+    return _alone(
+        "_efficiency", pairs=pairs, image_size=image_size, iterations=iterations, weights=weights
+    )
 
 
 def engine_cost(
@@ -105,14 +110,21 @@ def _peak_mib() -> float | None:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
-def _efficiency(pairs: int, image_size: int, iterations: int) -> Numbers:
+def _efficiency(pairs: int, image_size: int, iterations: int, weights: str) -> Numbers:
     import ray
+    import safetensors.torch
 
+    from jobs._bench_style import ready
     from pipeline.engine.cluster import start_ray
 
     start_ray(verbose=False)
     with tempfile.TemporaryDirectory() as folder:
-        summary = _job(folder, pairs, image_size, iterations)
+        if weights == "wide":
+            network, _ = ready(weights, "cpu")
+            weights = f"{folder}/wide.safetensors"
+            state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+            safetensors.torch.save_file(state, weights)
+        summary = _job(folder, pairs, image_size, iterations, weights=weights)
         computing = pc.sum(_recorded(folder, "optimize_seconds")).as_py()
     spans: dict[str, tuple[float, float]] = {}
     for event in ray.timeline():
@@ -127,6 +139,7 @@ def _efficiency(pairs: int, image_size: int, iterations: int) -> Numbers:
         "computing_seconds": computing,
         "actor_seconds": present,
         "efficiency": computing / present,
+        "pairs_per_second": pairs / present * len(spans),
         "seconds": summary["last_run"]["seconds"],
     }
 
@@ -186,7 +199,12 @@ def _sleeper(sleep: float) -> Any:
 
 
 def _job(
-    folder: str, rows: int, image_size: int, iterations: int, rows_per_block: int | None = None
+    folder: str,
+    rows: int,
+    image_size: int,
+    iterations: int,
+    rows_per_block: int | None = None,
+    weights: str = "compact",
 ) -> Numbers:
     """Run a job over small pictures. Returns its summary."""
     from PIL import Image
@@ -206,7 +224,7 @@ def _job(
     }
     pq.write_table(pa.table(table), f"{folder}/m.parquet")
     style = StyleSettings(
-        weights="compact", image_size=image_size, iterations=iterations, scales=1, tolerance=0
+        weights=weights, image_size=image_size, iterations=iterations, scales=1, tolerance=0
     )
     job = JobSettings(
         manifest=f"{folder}/m.parquet", output=f"{folder}/out", rows_per_block=rows_per_block

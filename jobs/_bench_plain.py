@@ -1,22 +1,29 @@
 """The method against the loop that PyTorch's tutorial teaches. Needs torch alone, no Ray."""
 
+import contextlib
 import copy
 import functools
+import multiprocessing
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jobs._bench_style import Numbers, pictures
+from jobs._bench_style import Numbers, pictures, ready
 from pipeline.settings import StyleSettings
 from pipeline.style import losses
 from pipeline.style.batching import Batcher, Done, Pair, Request
+from pipeline.style.host_memory import keep_freed_memory
 from pipeline.style.targets import style_targets
 from pipeline.style.vgg import VGG
-from pipeline.style.weights import load_network
+
+SLOTS, TIMES = 8, 8
+"""On a GPU: pairs side by side, and how often each pair comes."""
 
 
 def plain_loop(
@@ -84,12 +91,26 @@ class PlainRun:
     seconds: list[float]
 
 
+@dataclass(frozen=True)
+class Reached:
+    """Whether a pair reached its goal, after how many evaluations, and its share of the ticks that
+    it was part of, in seconds."""
+
+    reached: bool
+    evaluations: int
+    seconds: float
+
+
+Until = Callable[[StyleSettings, Sequence[float]], list[Reached]]
+"""Optimises pairs until each one's loss is at its goal; where there are more goals than pairs, they
+come again."""
+
+
 def against_the_plain_loop(
     weights: str,
     size: int,
     device: str,
     pairs: int,
-    slots: int,
     precisions: Sequence[str],
     evaluations: int = 300,
 ) -> Iterator[Numbers]:
@@ -100,69 +121,110 @@ def against_the_plain_loop(
     scale, and gives a pair up after twice as many evaluations. The loss that counts is that in
     float32.
 
+    The plain loop has the machine to itself, one pair after another. Ours has it as a job has: on
+    a CPU an actor of one thread on each core, that take a pair each; on a GPU one actor of
+    ``SLOTS`` slots that finds each of the pairs ``TIMES`` times, so that its slots are in use.
+
     Args:
-        pairs: of one style and so many content images; the plain loop takes one after another.
-        slots: pairs that ours takes side by side.
+        pairs: of one style and so many content images.
         precisions: that ours is run in; the plain loop's is float32.
     """
-    base = StyleSettings(weights=weights, tolerance=0, scales=1, iterations=2 * evaluations)
-    network = load_network(base).to(device)
+    network, base = ready(weights, device, tolerance=0, scales=1, iterations=2 * evaluations)
     style, *contents = pictures(pairs + 1, (size, size)).to(device)
+    plain_loop(network, contents[0], style, base, 5)  # loads the libraries
     runs = [
         PlainRun(*plain_loop(network, content, style, base, evaluations)) for content in contents
     ]
-    for name, at in (
-        ("last", [evaluations - 1] * pairs),
-        ("lowest", [run.losses.index(min(run.losses[:evaluations])) for run in runs]),
-    ):
-        goals = [run.losses[n] for run, n in zip(runs, at, strict=True)]
-        plain = [run.seconds[n] for run, n in zip(runs, at, strict=True)]
-        for precision in precisions:
-            settings = replace(base, precision=precision)
-            found = _until(network, style, contents, settings, goals, slots)
-            yield {
-                "weights": weights, "size": size, "device": device, "to the loss that is": name,
-                "precision": precision, "pairs": pairs, "slots": slots,
-                "ratio": sum(plain) / found.seconds,
-                "plain_seconds": sum(plain), "our_seconds": found.seconds,
-                "plain_evaluations": [n + 1 for n in at], "our_evaluations": found.evaluations,
-                "reached": found.reached,
-                "ratio_of_each": [
-                    loop / ours for loop, ours in zip(plain, found.each, strict=True)
-                ],
-            }  # fmt: skip
+    times = TIMES if device == "cuda" else 1
+    with actors(weights, size, device, pairs) as until:
+        for name, at in (
+            ("last", [evaluations - 1] * pairs),
+            ("lowest", [run.losses.index(min(run.losses[:evaluations])) for run in runs]),
+        ):
+            goals = [run.losses[n] for run, n in zip(runs, at, strict=True)]
+            plain = [run.seconds[n] for run, n in zip(runs, at, strict=True)]
+            for precision in precisions:
+                settings = replace(base, precision=precision)
+                started = time.perf_counter()
+                reached = until(settings, goals * times)
+                seconds = (time.perf_counter() - started) / times
+                each = [pair.seconds / actors_of(device) for pair in reached[:pairs]]
+                yield {
+                    "weights": weights, "size": size, "device": device,
+                    "to the loss that is": name, "precision": precision,
+                    "pairs": pairs, "times": times, "actors": actors_of(device),
+                    "ratio": sum(plain) / seconds,
+                    "plain_seconds": sum(plain), "our_seconds": seconds,
+                    "plain_evaluations": [n + 1 for n in at],
+                    "our_evaluations": [pair.evaluations for pair in reached[:pairs]],
+                    "reached": all(pair.reached for pair in reached),
+                    "ratio_of_each": [
+                        loop / ours for loop, ours in zip(plain, each, strict=True)
+                    ],
+                }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Reached:
-    """Seconds until the last pair has left; of each pair whether it reached its goal, after how
-    many evaluations, and its share of the ticks that it was part of, in seconds."""
+def actors_of(device: str) -> int:
+    """As many as a job would have."""
+    return 1 if device == "cuda" else os.cpu_count() or 1
 
-    seconds: float
-    reached: list[bool]
-    evaluations: list[int]
-    each: list[float]
+
+@contextlib.contextmanager
+def actors(weights: str, size: int, device: str, pairs: int) -> Iterator[Until]:
+    """What takes pairs as the actors of a job do: on a CPU processes of one thread each, as many as
+    there are cores; on a GPU this process."""
+    if device == "cuda":
+        _begin(weights, size, device, pairs, SLOTS)
+        yield lambda settings, goals: _until(settings, list(enumerate(goals)), SLOTS)
+        return
+    context, count = multiprocessing.get_context("spawn"), actors_of(device)
+    begun = context.Barrier(count + 1)
+    with context.Pool(count, _begin, (weights, size, device, pairs, 1, begun)) as pool:
+        begun.wait()
+
+        def until(settings: StyleSettings, goals: Sequence[float]) -> list[Reached]:
+            work = [(settings, [one], 1) for one in enumerate(goals)]
+            return [found for (found,) in pool.starmap(_until, work, chunksize=1)]
+
+        yield until
+
+
+_own: dict[str, Any] = {}
+"""An actor's network, its batchers, and the pictures: the style's, then the contents'."""
+
+
+def _begin(
+    weights: str, size: int, device: str, pairs: int, slots: int, begun: Barrier | None = None
+) -> None:
+    """Make this process an actor and load its libraries."""
+    keep_freed_memory()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    network, settings = ready(weights, device, iterations=20, scales=1)
+    images = pictures(pairs + 1, (size, size)).to(device)
+    _own.update(network=network, pictures=images, batchers={})
+    for kind in ("float32", "mixed"):
+        _until(replace(settings, precision=kind), [(n, 0.0) for n in range(slots)], slots)
+    if begun is not None:
+        begun.wait()
 
 
 def _until(
-    network: VGG,
-    style: Tensor,
-    contents: Sequence[Tensor],
-    settings: StyleSettings,
-    goals: Sequence[float],
-    slots: int,
-) -> Reached:
-    """Pairs of one size, each of which leaves as soon as its loss is at its goal."""
+    settings: StyleSettings, goals: Sequence[tuple[int, float]], slots: int
+) -> list[Reached]:
+    """Optimise pairs, by number and goal, each until its loss is at its goal."""
+    network, (style, *contents) = _own["network"], _own["pictures"]
     size = (style.shape[1], style.shape[2])
-    batcher = Batcher(network, slots)
+    batcher = _own["batchers"].setdefault(slots, Batcher(network, slots))
 
-    def pair(content: Tensor) -> Pair:
+    def pair(number: int) -> Pair:
+        content = contents[number % len(contents)]
         return Pair(content, style_targets(network, style, size, settings), settings)
 
-    started = time.perf_counter()
-    for index, content in enumerate(contents):
-        build = functools.partial(pair, content)
-        batcher.submit(Request(index, size, settings, build))
+    for number, _ in goals:
+        build = functools.partial(pair, number)
+        batcher.submit(Request(number, size, settings, build))
+    goal_of: dict[Any, float] = dict(goals)
     done: dict[Any, Done] = {}
     while len(batcher):
         for who, answer in batcher.tick():
@@ -172,13 +234,13 @@ def _until(
         for key, lane in batcher.lanes.items():
             for slot, run in batcher.running.get(key, {}).items():
                 trace = lane.traces[slot]
-                pair_index: Any = run.request.key
-                if trace and trace[-1] <= goals[pair_index]:
+                if trace and trace[-1] <= goal_of[run.request.key]:
                     lane.most[slot] = len(trace) + 1
-    order = range(len(contents))
-    return Reached(
-        seconds=time.perf_counter() - started,
-        reached=[done[n].history.total_loss <= goals[n] for n in order],
-        evaluations=[done[n].history.evaluations for n in order],
-        each=[done[n].seconds for n in order],
-    )
+    return [
+        Reached(
+            reached=done[number].history.total_loss <= goal,
+            evaluations=done[number].history.evaluations,
+            seconds=done[number].seconds,
+        )
+        for number, goal in goals
+    ]

@@ -3,12 +3,14 @@
 What is compared is measured in turns, in one run. Nothing is asserted.
 """
 
+import functools
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +19,56 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
-from pipeline.style.batching import Batcher, Pair, Request
+from pipeline.style.batching import Batcher, Done, Pair, Request
 from pipeline.style.calibration import dead_leaves
 from pipeline.style.host_memory import keep_freed_memory
 from pipeline.style.lanes import Lane, Start
 from pipeline.style.optimize import stylize
 from pipeline.style.targets import Size, style_target, style_targets
-from pipeline.style.vgg import VGG
-from pipeline.style.weights import load_network, random_weights
+from pipeline.style.vgg import VGG, half_precision
+from pipeline.style.weights import build_network, load_network, load_weights, random_weights
 
 Numbers = dict[str, Any]
 
 PEAK_RESET = Path("/proc/self/clear_refs")
 
+WIDER = 4
+"""VGG-19's filters a layer over those of ``compact``."""
+
+
+@functools.cache
+def _painter(size: Size) -> tuple[np.random.Generator, list[np.ndarray]]:
+    return np.random.Generator(np.random.PCG64(19)), []
+
 
 def pictures(count: int, size: Size) -> Tensor:
     """(count, 3, H, W) in [0, 1]: painted by code, the same everywhere."""
-    rng = np.random.Generator(np.random.PCG64(19))
+    rng, painted = _painter(size)
     side = max(size)
-    painted = [dead_leaves(side, 40 * 3 ** (index % 3), rng) for index in range(count)]
-    return torch.from_numpy(np.stack(painted)).float()[:, :, : size[0], : size[1]]
+    while len(painted) < count:
+        painted.append(dead_leaves(side, 40 * 3 ** (len(painted) % 3), rng))
+    stacked = np.stack(painted[:count])
+    return torch.from_numpy(stacked).float()[:, :, : size[0], : size[1]]
+
+
+def ready(weights: str, device: str, **changes: Any) -> tuple[VGG, StyleSettings]:
+    """A network in float32 on the device, and settings that name its weights.
+
+    ``wide``: the network and the losses of ``compact`` at the cost of VGG-19, for machines to which
+    its weights cannot come: each filter four times, so that the widths are VGG-19's, the Gram
+    matrices ``compact``'s in blocks, E_l the same and L_content four times as large.
+    """
+    settings = StyleSettings(weights="compact" if weights == "wide" else weights, **changes)
+    if weights != "wide":
+        return load_network(settings).to(device), settings
+    state, _ = load_weights(settings)
+    wide = {}
+    for name, values in state.items():
+        if values.ndim == 4 and values.shape[1] != 3:
+            values = values.repeat(1, WIDER, 1, 1) / WIDER
+        wide[name] = values.repeat(WIDER, *[1] * (values.ndim - 1))
+    settings = replace(settings, content_weight=settings.content_weight / WIDER)
+    return build_network(wide, settings).to(device), settings
 
 
 def filled_lane(network: VGG, settings: StyleSettings, size: int, batch: int) -> Lane:
@@ -50,14 +82,18 @@ def filled_lane(network: VGG, settings: StyleSettings, size: int, batch: int) ->
     return lane
 
 
-def floor(weights: str, size: int, batch: int, rounds: int, device: str) -> Numbers:
+def floor(
+    weights: str, size: int, batch: int, rounds: int, device: str, dtype: torch.dtype
+) -> Numbers:
     """Seconds of a tick over those of the bare network's forward and backward pass.
 
     The bare pass is PyTorch's own: the same layers, batch, size, type and memory format, the
     gradient of the deepest layer's activations with respect to the images, and nothing else.
     """
-    settings = StyleSettings(weights=weights, tolerance=0, scales=1)
-    network = load_network(settings).to(device)
+    network, settings = ready(weights, device, tolerance=0, scales=1)
+    flops = 2 * network_macs(network, (size, size)) * 2 * batch
+    if dtype == torch.bfloat16:
+        network = half_precision(network)
     lane = filled_lane(network, settings, size, batch)
     images = pictures(batch, (size, size)).to(device)
 
@@ -70,13 +106,13 @@ def floor(weights: str, size: int, batch: int, rounds: int, device: str) -> Numb
         lane.objective(images)
 
     bare_s, evaluation_s, tick_s = in_turns([bare, evaluation, lane.tick], rounds, device)
-    flops = 2 * network_macs(network, (size, size)) * 2 * batch
+    peak_tflops = matrix_peak(device, dtype)
     return {
-        "weights": weights, "size": size, "batch": batch, "device": device,
+        "weights": weights, "size": size, "batch": batch, "device": device, "type": str(dtype),
         "bare_seconds": bare_s, "evaluation_seconds": evaluation_s, "tick_seconds": tick_s,
         "evaluation_over_bare": evaluation_s / bare_s, "tick_over_bare": tick_s / bare_s,
         "gflop_per_image": flops / batch / 1e9, "tflops": flops / tick_s / 1e12,
-        "matrix_peak_tflops": matrix_peak(device),
+        "matrix_peak_tflops": peak_tflops, "share_of_peak": flops / tick_s / 1e12 / peak_tflops,
     }  # fmt: skip
 
 
@@ -110,18 +146,21 @@ def network_macs(network: VGG, size: Size) -> int:
     return total
 
 
-def matrix_peak(device: str) -> float:
-    """TFLOP/s of a large matrix product in float32 as PyTorch is set up, the best of five."""
+def matrix_peak(device: str, dtype: torch.dtype) -> float:
+    """TFLOP/s of a large matrix product, the best of five; on a GPU in float32 that of TF32, in
+    which PyTorch convolves there."""
     side = 8192 if device == "cuda" else 1024
-    a = torch.rand(side, side, device=device)
+    a = torch.rand(side, side, device=device).to(dtype)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
     best = min(in_turns([lambda: a @ a], 5, device))
+    torch.set_float32_matmul_precision(before)
     return 2 * side**3 / best / 1e12
 
 
 def picture(weights: str, size: int, device: str) -> Numbers:
     """Seconds of one picture with the default settings, the network's loading left out."""
-    settings = StyleSettings(weights=weights)
-    network = load_network(settings).to(device)
+    network, settings = ready(weights, device)
     images = pictures(2, (size, size)).to(device)
     started = time.perf_counter()
     _, (history,) = stylize(images[:1], images[1:], settings, network=network)
@@ -132,51 +171,75 @@ def picture(weights: str, size: int, device: str) -> Numbers:
     }  # fmt: skip
 
 
-def throughput(weights: str, size: int, batch: int, pairs: int, device: str) -> Numbers:
-    """Images per second with the default settings and all slots in use."""
-    settings = StyleSettings(weights=weights)
-    network = load_network(settings).to(device)
-    images = pictures(pairs + 1, (size, size)).to(device)
-    targets = style_targets(network, images[pairs], (size, size), settings)
-    batcher = Batcher(network, batch)
-    for index in range(pairs):
-        pair = Pair(images[index], targets, settings)
-        batcher.submit(Request(index, (size, size), settings, lambda pair=pair: pair))
+def throughput(
+    weights: str, size: int, slots: int, pairs: int, device: str, precision: str
+) -> Numbers:
+    """Images per second with the default settings; eight contents, each as often as it takes."""
+    network, settings = ready(weights, device, precision=precision)
+    images = pictures(9, (size, size)).to(device)
+    targets = style_targets(network, images[8], (size, size), settings)
+    batcher = Batcher(network, slots)
+
+    def run(pairs: int) -> list[Done]:
+        for index in range(pairs):
+            pair = Pair(images[index % 8], targets, settings)
+            batcher.submit(Request(index, (size, size), settings, lambda pair=pair: pair))
+        return [answer for answer in finish(batcher).values() if isinstance(answer, Done)]
+
+    run(slots)  # loads the libraries, records the graphs
+    before = batcher.occupied, batcher.evaluated
     started = time.perf_counter()
-    while len(batcher):
-        batcher.tick()
+    done = run(pairs)
     wait(device)
     seconds = time.perf_counter() - started
+    flops = sum(
+        4 * network_macs(network, at) * evaluations
+        for pair in done
+        for at, evaluations in pair.history.stages
+    )
     return {
-        "weights": weights, "size": size, "batch": batch, "device": device, "pairs": pairs,
-        "images_per_second": pairs / seconds, "occupancy": batcher.occupied / batcher.evaluated,
+        "weights": weights, "size": size, "slots": slots, "device": device, "pairs": pairs,
+        "precision": precision, "images_per_second": len(done) / seconds,
+        "evaluations": statistics.mean(pair.history.evaluations for pair in done),
+        "occupancy": (batcher.occupied - before[0]) / (batcher.evaluated - before[1]),
+        "tflops": flops / seconds / 1e12,
     }  # fmt: skip
+
+
+def finish(batcher: Batcher) -> dict[Any, Done | Exception]:
+    """Tick until all is done."""
+    found = {}
+    while len(batcher):
+        found.update(batcher.tick())
+    return found
 
 
 def precision(weights: str, size: int, pairs: int, device: str) -> Numbers:
     """The float32-evaluated loss of a mixed run over that of a float32 run, pair by pair.
 
     Beside it, as a measure of what such a ratio means, that of a second float32 run whose start
-    differs by noise of 1e-6: two hundred steps amplify any rounding.
+    differs by noise of 1e-6: two hundred steps amplify any rounding. The pairs run side by side.
     """
-    network = load_network(StyleSettings(weights=weights)).to(device)
+    network, settings = ready(weights, device, tolerance=0, iterations=200)
     images = pictures(pairs + 1, (size, size)).to(device)
+    contents, styles = images[:pairs], [images[pairs]] * pairs
     noise = 1e-6 * torch.randn(images[0].shape, generator=torch.Generator().manual_seed(1))
 
-    def loss_of(content: Tensor, kind: str) -> float:
-        settings = StyleSettings(weights=weights, precision=kind, tolerance=0, iterations=200)
-        _, (history,) = stylize(content[None], images[pairs:], settings, network=network)
-        return history.total_loss
+    def losses_of(contents: Tensor, kind: str) -> list[float]:
+        settled = replace(settings, precision=kind)
+        _, histories = stylize(contents, styles, settled, network=network)
+        return [history.total_loss for history in histories]
 
-    mixed, shaken = [], []
-    for content in images[:pairs]:
-        plain = loss_of(content, "float32")
-        mixed.append(loss_of(content, "mixed") / plain)
-        shaken.append(loss_of((content + noise.to(device)).clamp(0, 1), "float32") / plain)
+    plain = losses_of(contents, "float32")
+    shaken = losses_of((contents + noise.to(device)).clamp(0, 1), "float32")
+    ratios = [
+        [loss / of_plain for loss, of_plain in zip(losses, plain, strict=True)]
+        for losses in (losses_of(contents, "mixed"), shaken)
+    ]
     return {
         "weights": weights, "size": size, "device": device,
-        "mixed_over_float32": mixed, "mean": statistics.mean(mixed),
-        "shaken_over_float32": shaken, "shaken_mean": statistics.mean(shaken),
+        "mixed_over_float32": ratios[0], "mean": statistics.mean(ratios[0]),
+        "shaken_over_float32": ratios[1], "shaken_mean": statistics.mean(ratios[1]),
     }  # fmt: skip
 
 
@@ -241,11 +304,10 @@ def memory(weights: str, size: int, batch: int, low: bool, device: str) -> Numbe
 def peak(weights: str, size: int, batch: int, low: bool, device: str) -> None:
     """Print the peak bytes of three ticks: of the device, or of this process on a CPU."""
     keep_freed_memory()
-    settings = StyleSettings(weights=weights, tolerance=0)
-    network = load_network(settings).to(device)
+    network, settings = ready(weights, device, tolerance=0)
     network(torch.zeros(1, 3, 64, 64, device=device), [settings.deepest_layer])
     before = restart_peak(device)
-    images = pictures(1, (size, size)).to(device)[0]
+    images = torch.rand(3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     target = style_target(network, images[:, :256, :256], settings)
     lane = Lane(network, (size, size), batch, settings, low)
     for slot in range(batch):

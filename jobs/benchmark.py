@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(" ".join(f"{name}: {value}" for name, value in found["machine"].items()), flush=True)
     parts: list[Iterator[Measurement]] = []
     if options.part in ("style", "all"):
-        parts.append(style_part(options.weights, size, device))
+        weights = options.weights or ("wide" if device == "cuda" else "compact")
+        parts.append(style_part(weights, size, device))
     if options.part in ("engine", "all"):
-        parts.append(engine_part(options.rows))
+        parts.append(engine_part(options.rows, device))
     for part in parts:
         for name, measure in part:
+            if options.only and name not in options.only:
+                continue
             figures = measure()
             found.setdefault(name, []).append(figures)
             print(f"\n{name}\n{lines(figures)}", flush=True)
@@ -54,26 +58,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 def style_part(weights: str, size: int, device: str) -> Iterator[Measurement]:
     """The method, without Ray, in a process that is set up as an actor is."""
     keep_freed_memory()
-    rounds = 60 if weights == "compact" or device == "cuda" else 8
-    for batch in (1, 4) if device == "cpu" else (1, 8):
-        yield "floor", lambda batch=batch: style.floor(weights, size, batch, rounds, device)
+    on_gpu = device == "cuda"
+    rounds = 60 if weights == "compact" else 20 if on_gpu else 8
     # Processors without bfloat16 emulate it, at a twentieth of the speed.
-    precisions = ["float32", "mixed"] if device == "cuda" or has_bfloat16() else ["float32"]
-    pairs, slots = (6 if weights == "compact" else 1, 1) if device == "cpu" else (16, 8)
-    comparisons = plain.against_the_plain_loop(weights, size, device, pairs, slots, precisions)
+    half = on_gpu or has_bfloat16()
+    for dtype in (torch.float32, torch.bfloat16) if half else (torch.float32,):
+        for batch in (1, 8) if on_gpu else (1, 4):
+            measure = partial(style.floor, weights, size, batch, rounds, device, dtype)
+            yield "floor", measure
+    precisions = ("float32", "mixed") if half else ("float32",)
+    pairs = 4 if on_gpu else 6 if weights == "compact" else 1
+    comparisons = plain.against_the_plain_loop(weights, size, device, pairs, precisions)
     for _ in range(2 * len(precisions)):
         yield "plain loop", lambda: next(comparisons)
-    yield "picture", lambda: style.picture(weights, size, device)
-    if device == "cuda":
-        yield "throughput", lambda: style.throughput(weights, size, 8, 64, device)
-    if device == "cuda":
-        yield "precision", lambda: style.precision(weights, size, 16, device)
+    yield "picture", partial(style.picture, weights, size, device)
+    if on_gpu:
+        for kind in precisions:
+            yield "throughput", partial(style.throughput, weights, size, 8, 64, device, kind)
+        yield "precision", partial(style.precision, weights, size, 8, device)
     else:
-        edge, count = (128, 8) if has_bfloat16() else (64, 3)
-        yield "precision", lambda: style.precision("compact", edge, count, device)
+        edge, count = (128, 8) if half else (64, 3)
+        yield "precision", partial(style.precision, "compact", edge, count, device)
     yield "occupancy", style.occupancy
     for px, batch, low in MEMORY:
-        yield "memory", lambda p=px, b=batch, low=low: style.memory(weights, p, b, low, device)
+        yield "memory", partial(style.memory, weights, px, batch, low, device)
 
 
 def has_bfloat16() -> bool:
@@ -82,12 +90,15 @@ def has_bfloat16() -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def engine_part(most_rows: int) -> Iterator[Measurement]:
+def engine_part(most_rows: int, device: str) -> Iterator[Measurement]:
     """The pipeline around the method, on a Ray of its own."""
     # Loaded here: the other part runs where there is no Ray.
     from jobs import _bench_engine as engine
 
-    yield "efficiency", engine.efficiency
+    if device == "cuda":
+        yield "efficiency", partial(engine.efficiency, 256, 512, 100, "wide")
+    else:
+        yield "efficiency", engine.efficiency
     for rows in (1_000, 10_000, 100_000):
         if rows <= most_rows:
             yield "engine cost", lambda rows=rows: engine.engine_cost(rows)
@@ -126,10 +137,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--part", choices=("style", "engine", "all"), default="all")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these measurements [all]")
     parser.add_argument(
         "--weights",
-        default="compact",
-        help="of the method's measurements; 'random' has VGG-19's full width [compact]",
+        help="of the method's measurements; 'random' and 'wide' have VGG-19's full width, 'wide' "
+        "with the filters of 'compact', each four times [compact; on a GPU wide]",
     )
     parser.add_argument("--size", type=int, help="px [256 on a CPU, 512 on a GPU]")
     parser.add_argument(
