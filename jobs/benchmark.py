@@ -67,7 +67,7 @@ def style_part(weights: str, size: int, device: str) -> Iterator[Measurement]:
             measure = partial(style.floor, weights, size, batch, rounds, device, dtype)
             yield "floor", measure
     precisions = ("float32", "mixed") if half else ("float32",)
-    pairs = 4 if on_gpu else 6 if weights == "compact" else 1
+    pairs = 3 if on_gpu else 6 if weights == "compact" else 1
     comparisons = plain.against_the_plain_loop(weights, size, device, pairs, precisions)
     for _ in range(2 * len(precisions)):
         yield "plain loop", lambda: next(comparisons)

@@ -176,13 +176,13 @@ class Lane:
         steps, changes, sy = optimizer.pairs_of(slot)
         if len(sy) < LEAST_PAIRS:
             return
-        change = P.change(slot, P.learnt(slot, steps, changes, sy))
-        invert = P.inverse(slot)
-        optimizer.change_metric(
-            slot,
-            lambda Pv: change(Pv.view(-1, *shape)).flatten(1),
-            lambda Pv: invert(Pv.view(-1, *shape)).flatten(1),
-        )
+        convert = P.change(slot, P.learnt(slot, steps, changes, sy))
+
+        def converted(Pv: Tensor) -> tuple[Tensor, Tensor]:
+            Qv, v = convert(Pv.view(-1, *shape))
+            return Qv.flatten(1), v.flatten(1)
+
+        optimizer.change_metric(slot, converted)
 
     def _run(self) -> None:
         """One tick; on a GPU, after a few, as one launch of a recorded graph."""

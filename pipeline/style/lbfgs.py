@@ -22,8 +22,8 @@ from torch import Tensor
 ARMIJO = 1e-4
 """c_1 of the sufficient decrease condition (Nocedal and Wright 2006, equation 3.4)."""
 
-AT_A_TIME = 4
-"""Vectors that change their metric together: more take more memory, fewer more launches."""
+AT_A_TIME = 2**23
+"""Elements of kept vectors that are worked on together, when P is learnt: of small images all."""
 
 PARTS = 256
 """Of a long inner product on a GPU, at most, so that all of its processors have work."""
@@ -118,21 +118,22 @@ class LBFGS:
         return self.basis[sample, slots], self.basis[sample, self.rows + slots], sy
 
     def change_metric(
-        self, sample: int, convert: Callable[[Tensor], Tensor], invert: Callable[[Tensor], Tensor]
+        self, sample: int, convert: Callable[[Tensor], tuple[Tensor, Tensor]]
     ) -> None:
         """P becomes another for a sample; what has been learnt stays.
 
         Args:
-            convert: n vectors Q v (n, D) of n vectors P v (n, D) for the new metric Q.
-            invert: v (n, D) of Q v (n, D).
+            convert: of n vectors P v (n, D) as many Q v for the new metric Q, and v.
         """
-        basis, rows = self.basis[sample], self.rows
-        for part in torch.split(basis[rows:], AT_A_TIME):
-            part.copy_(convert(part))
+        basis, YY, rows = self.basis[sample], self.YY[sample], self.rows
         Qy = basis[rows : 2 * rows]
-        parts = [Qy @ invert(part).T for part in torch.split(Qy, AT_A_TIME)]
-        self.YY[sample] = torch.cat(parts, dim=1).double()
-        self.YY[sample] = (self.YY[sample] + self.YY[sample].T) / 2
+        for start in range(0, rows, at_a_time(Qy)):
+            end = min(start + at_a_time(Qy), rows)
+            Qy[start:end], y = convert(Qy[start:end])
+            products = (Qy[:end] @ y.T).double()
+            YY[:end, start:end], YY[start:end, :end] = products, products.T
+        YY.copy_((YY + YY.T) / 2)
+        basis[-1:] = convert(basis[-1:])[0]
         last = (self.pairs[sample] - 1) % rows
         sy, yy = self.SY[sample, last, last], self.YY[sample, last, last]
         self.gamma[sample] = torch.where((self.pairs[sample] > 0) & (yy > 0), sy / yy, 1)
@@ -285,6 +286,11 @@ class LBFGS:
             finite & (curvature > 0), -self.slope * self.t**2 / curvature, 0.25 * self.t
         )
         return torch.minimum(torch.maximum(t, 0.1 * self.t), 0.5 * self.t)
+
+
+def at_a_time(vectors: Tensor) -> int:
+    """How many of (n, D) are worked on together."""
+    return max(1, AT_A_TIME // vectors.shape[1])
 
 
 class Adam:

@@ -7,10 +7,11 @@ span; it changes the path, not the loss.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
+
+from pipeline.style.lbfgs import at_a_time
 
 EIGENVALUE_FLOOR = 0.01
 """Least colour variance relative to the greatest, so that a grey style can still remove colour."""
@@ -60,6 +61,7 @@ class Preconditioner:
         self.members = _members(ring, len(rings)).to(like.device)
         self.natural = (rings / max(size)).pow(-2 * exponent).to(like)
         self.metric = torch.eye(3).to(like).repeat(slots, len(rings), 1, 1)
+        self.inverse = self.metric.clone()
         # What a spectrum is multiplied by, its real and imaginary parts in turns.
         self.table = torch.eye(3).to(like).view(1, 3, 3, 1).repeat(slots, 1, 1, 2 * len(ring))
 
@@ -73,20 +75,24 @@ class Preconditioner:
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """P g, (B, 3, H, W) -> (B, 3, H, W)."""
-        return self._filtered(gradient, self.table)
+        return self._multiplied(self._spectrum(gradient), self.table)
 
-    def inverse(self, slot: int) -> Callable[[Tensor], Tensor]:
-        """What makes g (n, 3, H, W) of n P g (n, 3, H, W) in ``slot``."""
-        return partial(self._filtered, table=self._spread(_inverse(self.metric[slot])))
-
-    def change(self, slot: int, metric: Tensor) -> Callable[[Tensor], Tensor]:
-        """Give ``slot`` this metric (rings, 3, 3). Returns what makes n new P g of n old ones."""
-        ratio = metric @ _inverse(self.metric[slot])
+    def change(self, slot: int, metric: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Give ``slot`` this metric (rings, 3, 3). Returns what makes of old P v (n, 3, H, W) new
+        ones, and v."""
+        back = self.inverse[slot]
+        tables = self._spread(metric @ back), self._spread(back)
         self._set(slot, metric)
-        return partial(self._filtered, table=self._spread(ratio))
+
+        def convert(moved: Tensor) -> tuple[Tensor, Tensor]:
+            seen = self._spectrum(moved)
+            return self._multiplied(seen, tables[0]), self._multiplied(seen, tables[1])
+
+        return convert
 
     def _set(self, slot: int, metric: Tensor) -> None:
         self.metric[slot] = metric
+        self.inverse[slot] = _inverse(metric)
         self.table[slot] = self._spread(metric)[0]
 
     def _spread(self, metric: Tensor) -> Tensor:
@@ -106,15 +112,13 @@ class Preconditioner:
             changes: P y (n, 3 H W) for the changes y of the gradient in them.
             sy: s.y > 0 (n,).
         """
-        old = self.metric[slot].double()
+        old, inverse = self.metric[slot].double(), self.inverse[slot].double()
         S, PYP = self._by_ring(steps, sy), self._by_ring(changes, sy)
-        inverse = torch.linalg.inv(old)
         Y = inverse @ PYP @ inverse
         S = S + PRIOR * _trace(inverse @ S) * old
         Y = Y + PRIOR * _trace(old @ Y) * inverse
-        root = _root(Y)
-        unroot = torch.linalg.inv(root)
-        metric = unroot @ _root(root @ S @ root) @ unroot
+        root, unroot = _roots(Y)
+        metric = unroot @ _roots(root @ S @ root)[0] @ unroot
         return _scaled(metric).to(self.metric)
 
     def _by_ring(self, images: Tensor, sy: Tensor) -> Tensor:
@@ -123,9 +127,11 @@ class Preconditioner:
         Added up in one order always, so that the same images teach the same, to the bit.
         """
         products = images.new_zeros(3, 3, 2 * len(self.ring))
-        for image, weight in zip(images.view(-1, 1, 3, *self.size), sy, strict=True):
-            (seen,) = self._spectrum(image)
-            products.addcmul_(seen[:, None], (seen / weight)[None])
+        parts = (torch.split(each, at_a_time(images)) for each in (images, sy))
+        for part, weights in zip(*parts, strict=True):
+            seen = self._spectrum(part.view(-1, 3, *self.size))
+            weighed = seen / weights[:, None, None]
+            products += (seen[:, :, None] * weighed[:, None]).sum(dim=0)
         at_each = products.double().view(3, 3, -1, 2).sum(dim=3)
         at_each = torch.cat([at_each, at_each.new_zeros(3, 3, 1)], dim=2)
         return at_each[:, :, self.members].sum(dim=3).permute(2, 0, 1)
@@ -134,16 +140,16 @@ class Preconditioner:
         """(B, 3, H, W) -> (B, 3, 2 frequencies), real and imaginary parts in turns."""
         return torch.view_as_real(torch.fft.rfft2(images)).flatten(2)
 
-    def _filtered(self, images: Tensor, table: Tensor) -> Tensor:
-        """Images (B, 3, H, W) by a matrix per frequency, (B or 1, 3, 3, 2 frequencies)."""
-        seen = self._spectrum(images)
+    def _multiplied(self, seen: Tensor, table: Tensor) -> Tensor:
+        """Images (B, 3, H, W) of spectra (B, 3, 2 frequencies) by a matrix per frequency, (B or 1,
+        3, 3, 2 frequencies)."""
         moved = table[:, :, 0] * seen[:, None, 0]
         for channel in (1, 2):
             moved.addcmul_(table[:, :, channel], seen[:, None, channel])
         H, W = self.size
         spectrum = torch.view_as_complex(moved.view(-1, 3, H, W // 2 + 1, 2))
-        filtered: Tensor = torch.fft.irfft2(spectrum, s=self.size)
-        return filtered
+        images: Tensor = torch.fft.irfft2(spectrum, s=self.size)
+        return images
 
 
 def _members(ring: Tensor, rings: int) -> Tensor:
@@ -170,12 +176,13 @@ def _trace(matrices: Tensor) -> Tensor:
 
 
 def _inverse(metric: Tensor) -> Tensor:
-    inverse: Tensor = torch.linalg.inv(metric.double())
+    # Not ``inv``, which waits for the device to learn whether there is one: there is.
+    inverse: Tensor = torch.linalg.inv_ex(metric.double()).inverse
     return inverse.to(metric)
 
 
-def _root(matrices: Tensor) -> Tensor:
-    """The symmetric root of symmetric positive definite matrices (n, 3, 3)."""
+def _roots(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """The symmetric roots of symmetric positive definite matrices (n, 3, 3), and their inverses."""
     values, vectors = torch.linalg.eigh(matrices)
-    root: Tensor = vectors @ torch.diag_embed(values.clamp_min(0).sqrt()) @ vectors.mT
-    return root
+    roots = values.clamp_min(torch.finfo(values.dtype).tiny).sqrt()
+    return tuple(vectors @ torch.diag_embed(each) @ vectors.mT for each in (roots, 1 / roots))
