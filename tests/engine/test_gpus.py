@@ -18,7 +18,7 @@ def start():
 
     def start_with(fault=None):
         ray.init(
-            num_cpus=2, num_gpus=1, include_dashboard=False, object_store_memory=10**9,
+            "local", num_cpus=2, num_gpus=1, include_dashboard=False, object_store_memory=10**9,
             log_to_driver=False, runtime_env=faults.runtime_env(fault) if fault else None,
         )  # fmt: skip
 
