@@ -118,7 +118,7 @@ class StyleSettings:
 
     precision: Literal["float32", "mixed"] = setting(
         "float32",
-        "mixed: the network in bfloat16; sums and the last fifth or more in float32",
+        "mixed: the network in bfloat16; sums and the last tenth or more in float32",
         group="optimisation (changes pixels)",
     )
     scales: int = setting(

@@ -34,8 +34,8 @@ PER_PAIR = (
 IDLE_LANES = 4
 """Empty lanes that are kept, since one of the same kind is often wanted again."""
 
-FLOAT32_SHARE = 5
-"""In mixed precision at least a fifth of the evaluations is done in float32, at the end."""
+FLOAT32_SHARE = 10
+"""In mixed precision at least a tenth of the evaluations is done in float32, at the end."""
 
 
 @dataclass(frozen=True)

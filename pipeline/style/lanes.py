@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 WINDOW = 20
 """Evaluations over which the loss must fall by ``tolerance`` for a pair to go on."""
 
-HALF_TOLERANCE = 0.005
-"""The least ``tolerance`` in bfloat16: where float32 still finds 0.3%, its rounding hides them."""
+HALF_TOLERANCE = 0.001
+"""The least ``tolerance`` in bfloat16: where so little is left to gain, float32 gains it."""
 
 WARM_UP = 3
 """Ticks before a CUDA graph is recorded, in which libraries choose and allocate."""
@@ -100,7 +100,7 @@ class Lane:
         self.objective = Objective(network, slots, settings, low_memory=low_memory)
         empty = torch.zeros(slots, 3, *size).to(self.objective.alpha)
         self.precondition = _preconditioner(size, empty, settings)
-        self.optimizer = _optimizer(empty.flatten(1), settings)
+        self.optimizer = _optimizer(empty.flatten(1), settings, rounding_of(network))
         self.active = torch.zeros(slots, dtype=torch.bool, device=empty.device)
         self.converged = torch.zeros_like(self.active)
         self.evaluations = torch.zeros(slots, dtype=torch.long, device=empty.device)
@@ -236,7 +236,15 @@ def _preconditioner(size: Size, like: Tensor, settings: StyleSettings) -> Precon
     return None
 
 
-def _optimizer(x: Tensor, settings: StyleSettings) -> LBFGS | Adam:
+def rounding_of(network: VGG) -> float:
+    """Of a loss, relative, by the type that the network computes in; 0 where it does not matter."""
+    if network.dtype == torch.bfloat16:
+        return 1e-3
+    tf32 = network.device.type == "cuda" and torch.backends.cudnn.allow_tf32
+    return 1e-4 if tf32 and network.dtype == torch.float32 else 0.0
+
+
+def _optimizer(x: Tensor, settings: StyleSettings, rounding: float) -> LBFGS | Adam:
     if settings.optimizer == "adam":
         rate = settings.learning_rate * GREY_LEVEL
         return Adam(x, learning_rate=rate, bounds=RANGE)
@@ -248,4 +256,5 @@ def _optimizer(x: Tensor, settings: StyleSettings) -> LBFGS | Adam:
         first_step=settings.first_step * GREY_LEVEL,
         backtracks=settings.backtracks,
         bounds=RANGE,
+        rounding=rounding,
     )

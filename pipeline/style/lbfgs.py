@@ -48,6 +48,9 @@ class LBFGS:
             follows another; 0: as torch, min(1, 1/|g|_1).
         backtracks: how often a step is shortened until f decreases; 0: every step is taken.
         bounds: least and greatest value of x's elements; steps are cut off there.
+        rounding: of f, relative; a point counts as no worse that lies so little above the lowest.
+            Without it a network in half precision comes to a stand where steps still pay: the
+            decrease of a good one is less than the rounding of its f.
     """
 
     def __init__(
@@ -60,16 +63,18 @@ class LBFGS:
         first_step: float = 1.0,
         backtracks: int = 6,
         bounds: tuple[float, float] | None = None,
+        rounding: float = 0.0,
     ) -> None:
         B, D = x.shape
         m = history_size
         self.history_size, self.learning_rate = history_size, learning_rate
         self.curvature_test, self.first_step = curvature_test, first_step
-        self.backtracks, self.bounds = backtracks, bounds
+        self.backtracks, self.bounds, self.rounding = backtracks, bounds, rounding
         self.rows = m + 1  # one more than is kept: a pair is written before it is judged
         self.x = x.clone()
         self.accepted = x.clone()
         self.loss = x.new_full((B,), torch.inf)
+        self.lowest = self.loss.clone()
         # In memory the samples lie side by side, so that parts of all make one batch of products.
         self.differences = x.new_zeros(2, B, D).transpose(0, 1)  # the last y, then g
         self.gradient = self.differences[:, 1]
@@ -95,7 +100,7 @@ class LBFGS:
         """Begin a new problem in place of ``sample``, at ``x`` (D,), knowing a ``curvature``."""
         self.x[sample] = x
         self.accepted[sample] = x
-        self.loss[sample] = torch.inf
+        self.loss[sample] = self.lowest[sample] = torch.inf
         self.by_gradient[sample] = True
         sums = (self.gradient, self.basis, self.SY, self.YY, self.t, self.slope)
         counts = (self.pairs, self.tries, self.descents, self.steps, self.stopped, self.failed)
@@ -157,7 +162,8 @@ class LBFGS:
         active = active & ~self.stopped
         first = self.steps == 0
         finite = torch.isfinite(loss) & torch.isfinite(gradient.sum(dim=1))
-        enough = first | (loss <= self.loss + ARMIJO * self.t * self.slope)
+        bound = self.lowest + self.rounding * self.lowest.abs()
+        enough = first | (loss <= bound + ARMIJO * self.t * self.slope)
         accept = active & finite & (enough if self.backtracks else True)
         reject = active & ~accept
 
@@ -167,6 +173,7 @@ class LBFGS:
         )
         torch.where(accept[:, None], self.x, self.accepted, out=self.accepted)
         self.loss.copy_(torch.where(accept, loss, self.loss))
+        self.lowest.copy_(torch.minimum(self.lowest, self.loss))
         self.steps += accept
         self.tries.copy_(torch.where(reject, self.tries + 1, 0))
         exhausted = reject & (self.tries > self.backtracks)

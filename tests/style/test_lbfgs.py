@@ -232,6 +232,31 @@ def test_a_metric_that_changes_leaves_what_was_learnt(monkeypatch):
         assert not torch.allclose(changed.x[0], always.x[0], rtol=1e-3)
 
 
+def test_rounding_of_the_loss_ends_no_progress():
+    """The decrease of a good step may be less than the rounding of f; it is a good step."""
+    scale = torch.logspace(-2, 1, 30, dtype=torch.float64).expand(1, 30)
+    start = torch.ones(1, 30, dtype=torch.float64)
+    found = []
+    for rounding in (0.0, 1e-2):
+        solver = LBFGS(start, first_step=0.1, rounding=rounding)
+        for _ in range(80):
+            value, gradient = quadratic(solver.x, scale)
+            solver.step((100 + value).bfloat16().double(), gradient, torch.ones(1) > 0)
+        found.append(float(quadratic(solver.accepted, scale)[0]))
+    stands, goes_on = found
+    assert goes_on < 1e-3 * stands
+
+
+def test_a_loss_rises_by_no_more_than_its_rounding():
+    values = [1.0, 0.5, 0.504, 0.508, 0.509, 0.4]
+    solver = LBFGS(torch.zeros(1, 4), first_step=1e-3, rounding=0.01)
+    taken = []
+    for value in values:
+        solver.step(torch.tensor([value]), torch.ones(1, 4) * value, torch.ones(1) > 0)
+        taken.append(round(float(solver.loss[0]), 3))
+    assert taken == [1.0, 0.5, 0.504, 0.504, 0.504, 0.4]  # of 0.5, not of the last one
+
+
 def test_steps_stay_within_the_bounds():
     scale = torch.logspace(-1, 1, 10, dtype=torch.float64).expand(1, 10)
     aim = torch.linspace(-0.5, 1.5, 10, dtype=torch.float64)  # some of it cannot be reached
