@@ -19,6 +19,7 @@ from pipeline.settings import StyleSettings
 from pipeline.style import losses
 from pipeline.style.batching import Batcher, Done, Pair, Request
 from pipeline.style.host_memory import keep_freed_memory
+from pipeline.style.lanes import rounding_of
 from pipeline.style.targets import style_targets
 from pipeline.style.vgg import VGG
 
@@ -180,7 +181,7 @@ def actors(weights: str, size: int, device: str, pairs: int) -> Iterator[Until]:
     context, count = multiprocessing.get_context("spawn"), actors_of(device)
     begun = context.Barrier(count + 1)
     with context.Pool(count, _begin, (weights, size, device, pairs, 1, begun)) as pool:
-        begun.wait()
+        begun.wait(600)
 
         def until(settings: StyleSettings, goals: Sequence[float]) -> list[Reached]:
             work = [(settings, [one], 1) for one in enumerate(goals)]
@@ -206,7 +207,7 @@ def _begin(
     for kind in ("float32", "mixed"):
         _until(replace(settings, precision=kind), [(n, 0.0) for n in range(slots)], slots)
     if begun is not None:
-        begun.wait()
+        begun.wait(600)
 
 
 def _until(
@@ -238,7 +239,7 @@ def _until(
                     lane.most[slot] = len(trace) + 1
     return [
         Reached(
-            reached=done[number].history.total_loss <= goal,
+            reached=done[number].history.total_loss <= goal * (1 + rounding_of(network)),
             evaluations=done[number].history.evaluations,
             seconds=done[number].seconds,
         )

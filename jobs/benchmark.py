@@ -26,6 +26,13 @@ from pipeline.style.host_memory import keep_freed_memory
 
 Measurement = tuple[str, Callable[[], dict[str, Any]]]
 
+NAMES = (
+    "floor", "plain loop", "picture", "throughput", "precision", "occupancy", "memory",
+    "efficiency", "engine cost", "planning", "style cache",
+)  # fmt: skip
+
+ONLY = f"these measurements [all]: {', '.join(map(repr, NAMES))}"
+
 MEMORY = [(512, 1, False), (512, 8, False), (1024, 1, False), (1024, 8, False), (2048, 1, True)]
 """Sides in px, images side by side, and whether ``--memory low``: what is measured."""
 
@@ -96,7 +103,7 @@ def engine_part(most_rows: int, device: str) -> Iterator[Measurement]:
     from jobs import _bench_engine as engine
 
     if device == "cuda":
-        yield "efficiency", partial(engine.efficiency, 256, 512, 100, "wide")
+        yield "efficiency", partial(engine.efficiency, 64, 512, 60, "wide")
     else:
         yield "efficiency", engine.efficiency
     for rows in (1_000, 10_000, 100_000):
@@ -137,7 +144,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--part", choices=("style", "engine", "all"), default="all")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these measurements [all]")
+    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=ONLY)
     parser.add_argument(
         "--weights",
         help="of the method's measurements; 'random' and 'wide' have VGG-19's full width, 'wide' "

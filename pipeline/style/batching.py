@@ -38,6 +38,10 @@ FLOAT32_SHARE = 10
 """In mixed precision at least a tenth of the evaluations is done in float32, at the end."""
 
 
+TOO_SMALL = ("out of memory", "ALLOC_FAILED", "unable to find an engine")
+"""What CUDA, cuBLAS and cuDNN say where there is no memory for them."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """One row's problem: content (3, H, W) in [0, 1], a target per scale, and its settings."""
@@ -132,6 +136,7 @@ class _Run:
     passed: list[tuple[Size, int]] = field(default_factory=list)
     steps: int = 0
     seconds: float = 0.0
+    alone: bool = False  # memory has no room for it beside pairs of other sizes
 
     @property
     def stage(self) -> Stage:
@@ -226,29 +231,32 @@ class Batcher:
     def _fill(self, admit: bool) -> list[Answer]:
         """Let waiting pairs into free slots. Returns those that cannot begin."""
         failed: list[Answer] = []
+        if any(run.alone for runs in self.running.values() for run in runs.values()):
+            return failed
+        admit = admit and not any(queue[0].alone for queue in self.waiting.values())
         for key in list(self.waiting):
             queue = self.waiting[key]
-            while queue and (admit or queue[0].pair is not None):
+            while queue and (admit or queue[0].alone or queue[0].pair is not None):
                 run = queue[0]
+                if run.alone and self.busy:
+                    break
+                fault: Exception | None = None
                 try:
-                    lane = self._lane(key)
-                    slot = lane.free()
-                    if slot is None:
-                        break
-                    lane.enter(slot, self._start(run))
+                    entered = self._enter(key, run)
                 except Exception as error:
-                    if self._lost(error):
+                    if _lost(error):
                         raise
                     fault = _plain(error)
-                else:
+                if fault is None:
+                    if not entered:
+                        break
                     queue.popleft()
-                    run.slot, run.known = slot, None  # the lane has it now
-                    self.running.setdefault(key, {})[slot] = run
                     continue
                 if isinstance(fault, torch.OutOfMemoryError):
                     if self._make_room(key):
                         continue
                     if self.busy:  # in lanes of other sizes: it waits until they are done
+                        run.alone = True
                         break
                 queue.popleft()
                 failed.append((run.request.key, fault))
@@ -256,20 +264,42 @@ class Batcher:
                 del self.waiting[key]
         return failed
 
+    def _enter(self, key: LaneKey, run: _Run) -> bool:
+        """Let a pair into a slot; False where none is free.
+
+        By itself, so that nothing holds the lane any more when ``_fill`` has to give it up.
+        """
+        lane = self._lane(key)
+        slot = lane.free()
+        if slot is None:
+            return False
+        lane.enter(slot, self._start(run))
+        run.slot, run.known = slot, None  # the lane has it now
+        self.running.setdefault(key, {})[slot] = run
+        return True
+
     def _make_room(self, key: LaneKey) -> bool:
         """Memory was too small for a lane, or for one more pair in it. Returns whether it may be
         tried again: empty lanes are given up, then slots of this one."""
+        if self._drop_idle(key):
+            return True
+        slots = self.lanes[key].slots if key in self.lanes else self._slots(key[0])
+        if slots == 1:
+            return False
+        # Those who are in have room; the rest has to do with what they have.
+        fewer = len(self.running.get(key, {})) or slots // 2
+        self.fits[key[0]] = min(fewer, self._slots(key[0]))
+        self._shrink(key)
+        return True
+
+    def _drop_idle(self, key: LaneKey) -> bool:
+        """Give up the empty lanes other than this one. Returns whether there were any."""
         idle = [other for other in self.lanes if other != key and not self.running.get(other)]
-        slots = self._slots(key[0])
+        for other in idle:
+            del self.lanes[other]
         if idle:
-            for other in idle:
-                del self.lanes[other]
             _give_back()
-        elif slots > 1:
-            # Those who are in have room; the rest has to do with what they have.
-            self.fits[key[0]] = len(self.running.get(key, {})) or slots // 2
-            self._shrink(key)
-        return bool(idle) or slots > 1
+        return bool(idle)
 
     def _slots(self, size: Size) -> int:
         return min(self.slots, self.fits.get(size, self.slots))
@@ -350,17 +380,23 @@ class Batcher:
 
     def _split(self, key: LaneKey, error: Exception) -> list[Answer]:
         """A lane failed: halve it, until it fits or one pair is alone with its fault."""
-        if self._lost(error):
+        if _lost(error):
             raise error
         runs = self.running[key]
+        if _out_of_memory(error) and self._drop_idle(key):
+            self._shrink(key)
+            return []
         if len(runs) == 1:
             (run,) = runs.values()
             self._shrink(key)
+            if _out_of_memory(error) and self.busy:
+                run.alone = True
+                return []
             self.waiting[key].remove(run)
-            if not isinstance(error, torch.OutOfMemoryError):
+            if not _out_of_memory(error):
                 self.fits.pop(key[0], None)  # the fault was the pair's, not the size's
             return [(run.request.key, _plain(error))]
-        self.fits[key[0]] = len(runs) // 2
+        self.fits[key[0]] = min(len(runs) // 2, self._slots(key[0]))
         # Only words: a handler that keeps the error would keep its frames, and the lane in them.
         words = "%s: batches of %s px are now %d pairs"
         logger.warning(words, str(error), key[0], self.fits[key[0]])
@@ -374,11 +410,6 @@ class Batcher:
         self.waiting.setdefault(key, deque()).extendleft(reversed(runs.values()))
         _give_back()
 
-    @staticmethod
-    def _lost(error: Exception) -> bool:
-        """The device is broken: every later pair would fail, sound or not."""
-        return "CUDA error" in str(error)
-
 
 DEFAULTS = StyleSettings()
 
@@ -389,8 +420,21 @@ def _give_back() -> None:
         torch.cuda.empty_cache()
 
 
+def _out_of_memory(error: Exception) -> bool:
+    """Whether the device's memory was too small; its libraries have words of their own for it."""
+    words = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(each in words for each in TOO_SMALL)
+
+
+def _lost(error: Exception) -> bool:
+    """The device is broken: every later pair would fail, sound or not."""
+    return "CUDA error" in str(error) and not _out_of_memory(error)
+
+
 def _plain(error: Exception) -> Exception:
     """Only words go on: the error's frames hold the lane's tensors."""
+    if _out_of_memory(error) and not isinstance(error, torch.OutOfMemoryError):
+        return torch.OutOfMemoryError(str(error))
     return error.with_traceback(None)
 
 

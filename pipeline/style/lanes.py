@@ -74,7 +74,8 @@ class Start:
 
 @dataclass(frozen=True)
 class Finish:
-    """What a pair takes away: its best image (3, H, W) in [0, 1] and what happened to it."""
+    """What a pair takes away: its last image (3, H, W) in [0, 1], the best up to its loss's
+    rounding, and what happened to it."""
 
     image: Tensor
     losses: list[float]
@@ -206,10 +207,12 @@ class Lane:
         else:
             optimizer.step(loss, gradient.flatten(1), self.active)
         self.evaluations += self.active
-        self.window[self.sample, self.evaluations % (WINDOW + 1)] = optimizer.loss
+        # The lowest so far: the last may lie above it by rounding, which is no end of progress.
+        lowest = optimizer.lowest if isinstance(optimizer, LBFGS) else optimizer.loss
+        self.window[self.sample, self.evaluations % (WINDOW + 1)] = lowest
         if self.tolerance:
             before = self.window[self.sample, (self.evaluations + 1) % (WINDOW + 1)]
-            settled = before - optimizer.loss < self.tolerance * optimizer.loss
+            settled = before - lowest < self.tolerance * lowest
             self.converged |= self.active & settled & (self.evaluations > WINDOW)
         self.active &= ~self.converged & ~optimizer.stopped & (self.evaluations < self.most)
         flags = (self.active, optimizer.failed, optimizer.stopped, self.converged, optimizer.steps)
@@ -240,8 +243,11 @@ def rounding_of(network: VGG) -> float:
     """Of a loss, relative, by the type that the network computes in; 0 where it does not matter."""
     if network.dtype == torch.bfloat16:
         return 1e-3
-    tf32 = network.device.type == "cuda" and torch.backends.cudnn.allow_tf32
-    return 1e-4 if tf32 and network.dtype == torch.float32 else 0.0
+    if network.device.type != "cuda" or network.dtype != torch.float32:
+        return 0.0
+    # TF32 came with compute capability 8; PyTorch convolves in it unless told otherwise.
+    able = torch.cuda.get_device_capability(network.device)[0] >= 8
+    return 1e-4 if able and torch.backends.cudnn.allow_tf32 else 0.0
 
 
 def _optimizer(x: Tensor, settings: StyleSettings, rounding: float) -> LBFGS | Adam:

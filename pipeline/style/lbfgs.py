@@ -46,7 +46,8 @@ class LBFGS:
             (``absolute``, as torch does: it depends on the scale of the loss).
         first_step: largest change of an element of x in a gradient step, doubled in each that
             follows another; 0: as torch, min(1, 1/|g|_1).
-        backtracks: how often a step is shortened until f decreases; 0: every step is taken.
+        backtracks: how often a step is shortened until f decreases, up to ``rounding``; 0: every
+            step is taken.
         bounds: least and greatest value of x's elements; steps are cut off there.
         rounding: of f, relative; a point counts as no worse that lies so little above the lowest.
             Without it a network in half precision comes to a stand where steps still pay: the

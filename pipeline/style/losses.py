@@ -7,6 +7,7 @@ Gram matrix. Each function gives one number per sample, (B,).
 
 import contextlib
 import math
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -64,23 +65,31 @@ def add_style_gradient(
     E = D.square().flatten(1).sum(dim=1) / (4 * N**2)
     D = (D * (weight / (N**2 * H * W)).view(B, 1, 1)).to(features)
     # G - A is symmetric: F^T (G - A) is the transpose of (G - A) F.
-    with _products_as_convolutions():
+    with _products_as_convolutions(F_t):
         gradient.permute(0, 2, 3, 1).view(B, H * W, N).baddbmm_(F_t, D)
     return E
 
 
-@contextlib.contextmanager
-def _products_as_convolutions() -> Iterator[None]:
-    """Matrix products of float32 on a GPU in TF32 where its convolutions are, as by default.
+_switching = threading.Lock()
 
-    For a gradient, that is: losses, whose differences are small, are added up of exact products.
+
+@contextlib.contextmanager
+def _products_as_convolutions(x: Tensor) -> Iterator[None]:
+    """Matrix products of float32 ``x`` on a GPU in TF32 where its convolutions are, as by default.
+
+    For a gradient, that is: of a loss, whose differences are small, the products stay as they are.
+    The switch is the process's, so that one thread at a time has it.
     """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if torch.backends.cudnn.allow_tf32 else "highest")
-    try:
+    with contextlib.ExitStack() as stack:
+        if x.is_cuda and x.dtype == torch.float32:
+            stack.enter_context(_switching)
+            # Raises where the process has set precisions by PyTorch's newer switches: they hold.
+            with contextlib.suppress(RuntimeError):
+                before = torch.get_float32_matmul_precision()
+                if torch.backends.cudnn.allow_tf32:
+                    torch.set_float32_matmul_precision("high")
+                    stack.callback(torch.set_float32_matmul_precision, before)
         yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _gram_of_rows(F_t: Tensor) -> Tensor:
@@ -95,7 +104,7 @@ def _gram_of_rows(F_t: Tensor) -> Tensor:
 def _gram_in_parts(F_t: Tensor, parts: int) -> Tensor:
     """The same; a GPU has work for all its processors only if a long sum is cut into parts."""
     B, M, N = F_t.shape
-    rows = F_t.view(B * parts, M // parts, N)
+    rows = F_t.reshape(B * parts, M // parts, N)
     columns = rows.transpose(1, 2)
     if F_t.itemsize < 4:
         products = torch.bmm(columns, rows, out_dtype=torch.float32)

@@ -79,7 +79,7 @@ class Preconditioner:
 
     def change(self, slot: int, metric: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """Give ``slot`` this metric (rings, 3, 3). Returns what makes of old P v (n, 3, H, W) new
-        ones, and v."""
+        ones, and v, each (n, 3, H, W)."""
         back = self.inverse[slot]
         tables = self._spread(metric @ back), self._spread(back)
         self._set(slot, metric)
@@ -134,7 +134,9 @@ class Preconditioner:
             products += (seen[:, :, None] * weighed[:, None]).sum(dim=0)
         at_each = products.double().view(3, 3, -1, 2).sum(dim=3)
         at_each = torch.cat([at_each, at_each.new_zeros(3, 3, 1)], dim=2)
-        return at_each[:, :, self.members].sum(dim=3).permute(2, 0, 1)
+        # By rows of the matrix: of a large image the rings' members are many.
+        rows = [row[:, self.members].sum(dim=2) for row in at_each]
+        return torch.stack(rows).permute(2, 0, 1)
 
     def _spectrum(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, 2 frequencies), real and imaginary parts in turns."""

@@ -176,7 +176,7 @@ def half_precision(network: VGG) -> VGG:
 
 
 def align_input(network: VGG) -> None:
-    """Give the first layer ``ALIGNED`` input channels, of zeros beyond the third; see there."""
+    """Give the first layer ``ALIGNED`` input channels; weights beyond the third's are zeros."""
     conv = network.blocks[0].convs[0][1]
     weight = F.pad(conv.weight, (0, 0, 0, 0, 0, ALIGNED - conv.in_channels))
     conv.in_channels = ALIGNED

@@ -2,6 +2,7 @@
 
 import dataclasses
 import statistics
+import weakref
 
 import pytest
 import torch
@@ -199,7 +200,7 @@ def test_mixed_precision_ends_in_float32_near_the_same_loss():
         results.append([found[index].history for index in range(2)])
     for plain, history in zip(*results, strict=True):
         (_, half), (_, full) = history.stages
-        assert half <= 135
+        assert half > 100  # it is not its rounding that ends it
         assert half + full == history.evaluations == 150
         assert history.total_loss == pytest.approx(plain.total_loss, rel=0.01)
 
@@ -209,27 +210,75 @@ def test_iterations_fewer_than_scales_go_to_the_finest():
     assert [(s.size, s.most) for s in stages_of((256, 256), settings)] == [((256, 256), 2)]
 
 
-@pytest.mark.parametrize("room", [0, 2, 3])
-def test_where_a_lane_finds_no_memory_it_has_fewer_slots(quick, network, monkeypatch, room):
-    """Memory has room for so many slots in all lanes together."""
-    lanes = []
+class Room:
+    """Memory for so many slots, in all lanes that anything still holds."""
 
-    def lane(network, size, slots, *rest):
-        held = sum(other.slots for other in lanes if other in batcher.lanes.values())
-        if held + slots > room:
-            raise torch.OutOfMemoryError("no memory")
-        lanes.append(Lane(network, size, slots, *rest))
-        return lanes[-1]
+    def __init__(self, slots, words=None):
+        self.slots, self.lanes = slots, weakref.WeakSet()
+        self.error = RuntimeError(words) if words else torch.OutOfMemoryError("no memory")
 
-    monkeypatch.setattr("pipeline.style.batching.Lane", lane)
-    batcher = Batcher(network, 8)
-    settings = dataclasses.replace(quick, iterations=5)
-    for index in range(6):
+    def check(self, slots):
+        if slots + sum(lane.slots for lane in self.lanes) > self.slots:
+            raise self.error.with_traceback(None)
+
+    def lane(self, network, size, slots, *rest):
+        self.check(slots)
+        lane = Lane(network, size, slots, *rest)
+        self.lanes.add(lane)
+        return lane
+
+
+def answers_of(batcher, network, settings, pairs=6):
+    for index in range(pairs):
         size = (64, 64) if index % 2 else (64, 80)
         batcher.submit(request(network, index, settings, seed=index, size=size))
     answers = {}
     while len(batcher):
         answers.update(batcher.tick())
-    assert len(answers) == 6
-    for answer in answers.values():
+    assert len(answers) == pairs
+    return list(answers.values())
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3, 9])
+@pytest.mark.parametrize("words", [None, "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"])
+def test_where_a_lane_finds_no_memory_it_has_fewer_slots(quick, network, monkeypatch, room, words):
+    monkeypatch.setattr("pipeline.style.batching.Lane", Room(room, words).lane)
+    settings = dataclasses.replace(quick, iterations=5)
+    for answer in answers_of(Batcher(network, 8), network, settings):
         assert isinstance(answer, Done if room else torch.OutOfMemoryError)
+
+
+def test_a_pair_that_finds_no_memory_in_a_lane_leaves_the_others_theirs(
+    quick, network, monkeypatch
+):
+    """The third in a lane is one too many; the lane has gone before a smaller one comes."""
+    room, enter = Room(8), Lane.enter
+
+    def narrow(lane, slot, start):
+        if len(lane.traces) == 2:
+            raise torch.OutOfMemoryError("no memory")
+        enter(lane, slot, start)
+
+    monkeypatch.setattr("pipeline.style.batching.Lane", room.lane)
+    monkeypatch.setattr(Lane, "enter", narrow)
+    batcher = Batcher(network, 8)
+    settings = dataclasses.replace(quick, iterations=5)
+    assert all(isinstance(answer, Done) for answer in answers_of(batcher, network, settings))
+    assert set(batcher.fits.values()) == {2}
+
+
+def test_a_tick_that_finds_no_memory_has_that_of_empty_lanes(quick, network, monkeypatch):
+    room, advance = Room(99), Lane._advance
+
+    def narrow(lane):
+        if len(room.lanes) > 1:
+            raise torch.OutOfMemoryError("no memory")
+        advance(lane)
+
+    monkeypatch.setattr("pipeline.style.batching.Lane", room.lane)
+    monkeypatch.setattr(Lane, "_advance", narrow)
+    batcher = Batcher(network, 1)
+    settings = dataclasses.replace(quick, iterations=5)
+    for pairs in (1, 2):  # of one size, then of another, too
+        answers = answers_of(batcher, network, settings, pairs)
+        assert all(isinstance(answer, Done) for answer in answers)

@@ -34,11 +34,11 @@ def network_of(**form):
     return VGG(random_weights(7, NARROW), deepest_layer="conv5_1", **form)
 
 
-def evaluated(network, images, settings, low_memory=False):
+def evaluated(network, images, settings, dtype=torch.float32, low_memory=False):
     """Loss (2,) and gradient (2, 3, H, W) of two pairs of four images (4, 3, H, W)."""
-    images = images.to(network.device, network.get_buffer("mean").dtype).to(settings[1])
-    target = style_target(network, images[3], settings[0])
-    objective = Objective(network, 2, settings[0], low_memory=low_memory)
+    images = images.to(network.device, dtype)
+    target = style_target(network, images[3], settings)
+    objective = Objective(network, 2, settings, low_memory=low_memory)
     for slot in range(2):
         objective.put(slot, images[slot], target, 1e-3, 1.0)
     loss, gradient = objective(images[1:3])
@@ -57,10 +57,10 @@ def test_loss_and_gradient_are_the_cpus(exact, size, padding, pooling, low_memor
     images = pictures(4, size)
     loss, gradient = evaluated(
         network_of(padding=padding, pooling=pooling).cuda(),
-        images, (settings, torch.float32), low_memory,
+        images, settings, low_memory=low_memory,
     )  # fmt: skip
     expected, direct = evaluated(
-        network_of(padding=padding, pooling=pooling).double(), images, (settings, torch.float64)
+        network_of(padding=padding, pooling=pooling).double(), images, settings, torch.float64
     )
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
     # One ReLU whose input rounds to the other side of zero is a difference of 2e-3.
@@ -74,9 +74,9 @@ def test_tf32_and_bfloat16_round_as_much_as_they_may(half, loss_off, gradient_of
     network, settings = ready("compact", "cuda", scales=1)
     images = pictures(4, (96, 64))
     narrow = half_precision(network) if half else network
-    loss, gradient = evaluated(narrow, images, (settings, torch.float32))
+    loss, gradient = evaluated(narrow, images, settings)
     expected, direct = evaluated(
-        ready("compact", "cpu")[0].double(), images, (settings, torch.float64)
+        ready("compact", "cpu")[0].double(), images, settings, torch.float64
     )
     torch.testing.assert_close(loss, expected, rtol=loss_off, atol=0)
     assert (gradient - direct).norm() < gradient_off * direct.norm()
@@ -93,6 +93,27 @@ def test_a_recorded_tick_is_the_tick_to_the_bit():
     assert launched.graph is None
     assert recorded.traces == launched.traces
     assert torch.equal(recorded.optimizer.accepted, launched.optimizer.accepted)
+
+
+def test_a_pair_that_is_not_finite_leaves_nothing_in_its_slot():
+    """The next one finds the graph's memory full of it."""
+    network, settings = ready("compact", "cuda", tolerance=0, scales=1)
+    fresh, used = (filled_lane(network, settings, 96, 1) for _ in range(2))
+    content, style = pictures(2, (96, 96)).cuda()
+    target = style_target(network, style, settings)
+    start = Start(content, content, target, settings.content_weight, 1.0, 10**9)
+    for _ in range(5):
+        used.tick()
+    assert used.graph is not None
+    used.leave(0)
+    used.enter(0, dataclasses.replace(start, image=content * torch.nan))
+    assert used.tick()[0].stop == "non-finite"
+    used.leave(0)
+    used.enter(0, start)
+    for _ in range(5):
+        used.tick()
+        fresh.tick()
+    assert used.traces == fresh.traces
 
 
 def request(network, settings, key, size=(96, 96), most=40):

@@ -255,6 +255,9 @@ def test_a_loss_rises_by_no_more_than_its_rounding():
         solver.step(torch.tensor([value]), torch.ones(1, 4) * value, torch.ones(1) > 0)
         taken.append(round(float(solver.loss[0]), 3))
     assert taken == [1.0, 0.5, 0.504, 0.504, 0.504, 0.4]  # of 0.5, not of the last one
+    solver.reset(0, torch.zeros(4))
+    solver.step(torch.tensor([7.0]), torch.ones(1, 4), torch.ones(1) > 0)
+    assert solver.loss == solver.lowest == 7
 
 
 def test_steps_stay_within_the_bounds():
