@@ -18,15 +18,16 @@ from pipeline.style.weights import load_network
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 torch.set_num_threads(1)
-settings = StyleSettings(weights="compact", tolerance=0)
+# More than glibc ever keeps by itself: 64 MB.
+settings = StyleSettings(weights="compact", tolerance=0, learn_preconditioner=False)
 network = load_network(settings)
-image = torch.rand(3, 192, 192, generator=torch.Generator().manual_seed(0))
+image = torch.rand(3, 512, 512, generator=torch.Generator().manual_seed(0))
 target = style_target(network, image, settings)
 
 def ticks():
-    lane = Lane(network, (192, 192), 1, settings, False)
+    lane = Lane(network, (512, 512), 1, settings, False)
     lane.enter(0, Start(image, image, target, settings.content_weight, 1.0, 10**9))
-    for _ in range(12):  # in the eleventh the pair's preconditioner is learnt: it takes more
+    for _ in range(6):
         lane.tick()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(8):
@@ -40,7 +41,7 @@ for thread in (threading.Thread(target=ticks), threading.Thread(target=ticks)):
 
 
 def page_faults(how: str) -> int:
-    """Of eight evaluations in each of two threads, after twelve that found the memory untouched."""
+    """Of eight evaluations in each of two threads, after six that found the memory untouched."""
     done = subprocess.run(
         [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True
     )
@@ -49,4 +50,5 @@ def page_faults(how: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
 def test_an_evaluation_faults_no_memory_in_anew() -> None:
-    assert page_faults("keep") * 10 < page_faults("default")
+    # By default a block of 16 MB in each evaluation; kept, at most one that finds no place once.
+    assert page_faults("keep") * 4 < page_faults("default")
