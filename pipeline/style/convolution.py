@@ -31,6 +31,14 @@ def activate(conv: nn.Conv2d, x: Tensor, fast: Transformed | None = None) -> Ten
     return fused
 
 
+def in_tf32() -> bool:
+    """Whether PyTorch convolves float32 in TF32, where the GPU can: by default it does."""
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:  # set by PyTorch's newer switches, for parts in different ways
+        return True
+
+
 def _in_one_kernel(conv: nn.Conv2d, x: Tensor) -> bool:
     on_cudnn = x.is_cuda and torch.version.cuda is not None and torch.backends.cudnn.enabled
     return on_cudnn and conv.bias is not None and x.dtype != torch.float64

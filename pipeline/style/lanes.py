@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
+from pipeline.style.convolution import in_tf32
 from pipeline.style.lbfgs import LBFGS, Adam, Curvature
 from pipeline.style.objective import Objective
 from pipeline.style.precondition import Preconditioner
@@ -247,7 +248,7 @@ def rounding_of(network: VGG) -> float:
         return 0.0
     # TF32 came with compute capability 8; PyTorch convolves in it unless told otherwise.
     able = torch.cuda.get_device_capability(network.device)[0] >= 8
-    return 1e-4 if able and torch.backends.cudnn.allow_tf32 else 0.0
+    return 1e-4 if able and in_tf32() else 0.0
 
 
 def _optimizer(x: Tensor, settings: StyleSettings, rounding: float) -> LBFGS | Adam:

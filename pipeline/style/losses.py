@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from pipeline.style.convolution import in_tf32
+
 POSITIONS = 2048
 """That one part of a Gram matrix's sum has on a GPU, at least."""
 
@@ -86,7 +88,7 @@ def _products_as_convolutions(x: Tensor) -> Iterator[None]:
             # Raises where the process has set precisions by PyTorch's newer switches: they hold.
             with contextlib.suppress(RuntimeError):
                 before = torch.get_float32_matmul_precision()
-                if torch.backends.cudnn.allow_tf32:
+                if in_tf32():
                     torch.set_float32_matmul_precision("high")
                     stack.callback(torch.set_float32_matmul_precision, before)
         yield
