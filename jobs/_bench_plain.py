@@ -6,7 +6,7 @@ import functools
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Barrier
 from typing import Any
@@ -114,7 +114,7 @@ def against_the_plain_loop(
     pairs: int,
     precisions: Sequence[str],
     evaluations: int = 300,
-) -> Iterator[Numbers]:
+) -> Generator[Numbers, None, None]:
     """Seconds to the losses that the plain loop has after so many evaluations: its own, and ours.
 
     The plain loop takes every step, also one that raises the loss, and may end far above the lowest

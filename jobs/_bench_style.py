@@ -184,7 +184,7 @@ def throughput(
         for index in range(pairs):
             pair = Pair(images[index % 8], targets, settings)
             batcher.submit(Request(index, (size, size), settings, lambda pair=pair: pair))
-        return [answer for answer in finish(batcher).values() if isinstance(answer, Done)]
+        return list(finish(batcher).values())
 
     run(slots)  # loads the libraries, records the graphs
     before = batcher.occupied, batcher.evaluated
@@ -206,11 +206,13 @@ def throughput(
     }  # fmt: skip
 
 
-def finish(batcher: Batcher) -> dict[Any, Done | Exception]:
-    """Tick until all is done."""
+def finish(batcher: Batcher) -> dict[Any, Done]:
+    """What becomes of all pairs; a pair's failure is raised."""
     found = {}
-    while len(batcher):
-        found.update(batcher.tick())
+    for key, answer in batcher.drain():
+        if isinstance(answer, Exception):
+            raise answer
+        found[key] = answer
     return found
 
 

@@ -9,6 +9,7 @@ compared is measured in turns in one run. Nothing is asserted: these are times.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -75,9 +76,10 @@ def style_part(weights: str, size: int, device: str) -> Iterator[Measurement]:
             yield "floor", measure
     precisions = ("float32", "mixed") if half else ("float32",)
     pairs = 3 if on_gpu else 6 if weights == "compact" else 1
-    comparisons = plain.against_the_plain_loop(weights, size, device, pairs, precisions)
-    for _ in range(2 * len(precisions)):
-        yield "plain loop", lambda: next(comparisons)
+    against = plain.against_the_plain_loop(weights, size, device, pairs, precisions)
+    with contextlib.closing(against) as comparisons:  # its actors end before others are measured
+        for _ in range(2 * len(precisions)):
+            yield "plain loop", lambda: next(comparisons)
     yield "picture", partial(style.picture, weights, size, device)
     if on_gpu:
         for kind in precisions:

@@ -159,8 +159,7 @@ class Stylizer:
                 # if this process ends too, little work is lost with it.
                 if suspects and not self.batcher.busy:
                     self._submit(self.single, suspects.popleft())
-                    while len(self.single):
-                        self._answer(self.single.tick())
+                    self._answer(self.single.drain())
                 else:
                     self._answer(self.batcher.tick(admit=not suspects))
                 self.meter.look(idle=not suspects and not len(self.batcher))

@@ -1,7 +1,7 @@
 """``stylize``: pictures in, pictures of the same kind and their loss history out."""
 
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,9 +147,7 @@ def optimise(
         size = (content.shape[1], content.shape[2])
         build = functools.partial(_build, batcher.network, content, style, settings)
         batcher.submit(Request(index, size, settings, build))
-    found: dict[Hashable, Done | Exception] = {}
-    while len(batcher):
-        found.update(batcher.tick())
+    found = dict(batcher.drain())
     return [_finish(found[index], pairs[index][0], settings) for index in range(len(pairs))]
 
 

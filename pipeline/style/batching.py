@@ -8,7 +8,7 @@ the last part in float32.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -36,7 +36,6 @@ IDLE_LANES = 4
 
 FLOAT32_SHARE = 10
 """In mixed precision at least a tenth of the evaluations is done in float32, at the end."""
-
 
 TOO_SMALL = ("out of memory", "ALLOC_FAILED", "unable to find an engine")
 """What CUDA, cuBLAS and cuDNN say where there is no memory for them."""
@@ -224,6 +223,11 @@ class Batcher:
             if (answer := self._leave(key, runs[slot], finish))
         ]
 
+    def drain(self) -> Iterator[Answer]:
+        """Tick until it is empty."""
+        while len(self):
+            yield from self.tick()
+
     def _key(self, run: _Run) -> LaneKey:
         shared = {name: getattr(DEFAULTS, name) for name in PER_PAIR}
         return run.stage.size, run.stage.half, replace(run.request.settings, **shared)
@@ -294,19 +298,22 @@ class Batcher:
 
     def _drop_idle(self, key: LaneKey) -> bool:
         """Give up the empty lanes other than this one. Returns whether there were any."""
-        idle = [other for other in self.lanes if other != key and not self.running.get(other)]
-        for other in idle:
+        others = [other for other in self._idle() if other != key]
+        for other in others:
             del self.lanes[other]
-        if idle:
+        if others:
             _give_back()
-        return bool(idle)
+        return bool(others)
+
+    def _idle(self) -> list[LaneKey]:
+        return [key for key in self.lanes if not self.running.get(key)]
 
     def _slots(self, size: Size) -> int:
         return min(self.slots, self.fits.get(size, self.slots))
 
     def _lane(self, key: LaneKey) -> Lane:
         if key not in self.lanes:
-            idle = [other for other in self.lanes if not self.running.get(other)]
+            idle = self._idle()
             for other in idle[: max(0, len(idle) + 1 - IDLE_LANES)]:
                 del self.lanes[other]
             size, half, settings = key

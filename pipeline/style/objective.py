@@ -110,6 +110,7 @@ class Objective:
             block, x, activations = kept.pop()
             activations = activations or self._forward(block, x)
             gradient = self._backward(block, x, activations, gradient, loss)
+        # On a GPU zeros may follow the three channels; see ``half_precision``.
         gradient = gradient[:, :3].to(images) / self.network.get_buffer("std").to(images)
         if self.settings.tv_weight:
             loss += self.settings.tv_weight * losses.tv_loss(images)
@@ -134,7 +135,8 @@ class Objective:
             list(zip(block.convs, activations, inputs, strict=True))
         ):
             pooled = block.pool is not None and F_l is activations[-1]
-            if pooled and self._in_one_pass(layer, block, F_l):
+            lossless = layer not in self.A and layer not in self.P
+            if pooled and lossless and by_fours(block, F_l):
                 gradient = relu_pool_backward(F_l, gradient)
             else:
                 if pooled:
@@ -143,11 +145,6 @@ class Objective:
                 gradient = aten.threshold_backward(gradient, F_l, 0)
             gradient = convolve_back(conv, below, gradient, self.fast.get(layer))
         return gradient
-
-    def _in_one_pass(self, layer: str, block: Block, F_l: Tensor) -> bool:
-        """Whether ``relu_pool_backward`` serves: on a CPU two passes are quicker."""
-        lossless = layer not in self.A and layer not in self.P
-        return F_l.is_cuda and lossless and even(F_l) and isinstance(block.pool, nn.AvgPool2d)
 
     def _inject(self, layer: str, F_l: Tensor, gradient: Tensor, loss: Tensor) -> None:
         """Add the layer's losses to ``loss``, their gradients (equations 2, 6) to ``gradient``."""
@@ -161,11 +158,11 @@ class Objective:
 
 def pool(block: Block, x: Tensor) -> Tensor:
     """What the next block sees."""
-    if not isinstance(block.pool, nn.AvgPool2d):
-        return F.max_pool2d(x, 2)
-    if x.is_cuda and even(x):  # PyTorch's kernel for this order takes three times as long there
-        return fours(x).mean(dim=(2, 4)).permute(0, 3, 1, 2)
-    return F.avg_pool2d(x, 2)
+    if by_fours(block, x):
+        return mean_of_fours(x)
+    if isinstance(block.pool, nn.AvgPool2d):
+        return F.avg_pool2d(x, 2)
+    return F.max_pool2d(x, 2)
 
 
 def pool_backward(block: Block, x: Tensor, gradient: Tensor) -> Tensor:
@@ -192,9 +189,16 @@ def relu_pool_backward(x: Tensor, gradient: Tensor) -> Tensor:
     return back.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def even(x: Tensor) -> bool:
-    """Whether pooling leaves out no row or column of (B, N, H, W)."""
-    return x.shape[2] % 2 == x.shape[3] % 2 == 0
+def mean_of_fours(x: Tensor) -> Tensor:
+    """Average pooling of (B, N, H, W) of even sides."""
+    return fours(x).mean(dim=(2, 4)).permute(0, 3, 1, 2)
+
+
+def by_fours(block: Block, x: Tensor) -> bool:
+    """Whether ``mean_of_fours`` and ``relu_pool_backward`` serve and pay: on GPUs PyTorch's kernels
+    for this order take three times as long, on a CPU they are quicker."""
+    even = x.shape[2] % 2 == x.shape[3] % 2 == 0
+    return x.is_cuda and even and isinstance(block.pool, nn.AvgPool2d)
 
 
 def fours(x: Tensor) -> Tensor:

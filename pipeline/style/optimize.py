@@ -28,11 +28,10 @@ def stylize_pairs(
         size = (pair.content_image.shape[1], pair.content_image.shape[2])
         batcher.submit(Request(index, size, pair.settings, functools.partial(_given, pair)))
     found: dict[Hashable, Done] = {}
-    while len(batcher):
-        for key, answer in batcher.tick():
-            if isinstance(answer, Exception):
-                raise answer
-            found[key] = answer
+    for key, answer in batcher.drain():
+        if isinstance(answer, Exception):
+            raise answer
+        found[key] = answer
     done = [found[index] for index in range(len(pairs))]
     return [pair.image for pair in done], [pair.history for pair in done]
 

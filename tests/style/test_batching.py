@@ -100,11 +100,8 @@ def request(network, key, settings, seed=0, size=(64, 64)):
 
 
 def finish(batcher) -> dict:
-    found = {}
-    while len(batcher):
-        for key, answer in batcher.tick():
-            assert isinstance(answer, Done), answer
-            found[key] = answer
+    found = dict(batcher.drain())
+    assert all(isinstance(answer, Done) for answer in found.values()), found
     return found
 
 
@@ -232,9 +229,7 @@ def answers_of(batcher, network, settings, pairs=6):
     for index in range(pairs):
         size = (64, 64) if index % 2 else (64, 80)
         batcher.submit(request(network, index, settings, seed=index, size=size))
-    answers = {}
-    while len(batcher):
-        answers.update(batcher.tick())
+    answers = dict(batcher.drain())
     assert len(answers) == pairs
     return list(answers.values())
 

@@ -171,7 +171,7 @@ def test_where_memory_is_too_small_slots_are_fewer_and_no_pair_is_lost():
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert len(found) == 5
-    assert all(isinstance(answer, Done) for answer in found.values()), found
+    assert all(isinstance(answer, Done) for answer in found.values())
     assert 1 <= batcher.fits[512, 512] < 16
 
 
