@@ -157,7 +157,7 @@ class Stylizer:
                 self._receive(suspects)
                 # Who has ended a process goes next, alone, as soon as all that has begun is done:
                 # if this process ends too, little work is lost with it.
-                if suspects and not self.batcher.busy:
+                if suspects and not self.batcher.begun:
                     self._submit(self.single, suspects.popleft())
                     self._answer(self.single.drain())
                 else:

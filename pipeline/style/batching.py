@@ -184,6 +184,12 @@ class Batcher:
         """Pairs in slots."""
         return sum(map(len, self.running.values()))
 
+    @property
+    def begun(self) -> int:
+        """Pairs that work was done on: those in slots, and those between two stages."""
+        waiting = (run for queue in self.waiting.values() for run in queue)
+        return self.busy + sum(run.pair is not None for run in waiting)
+
     def __len__(self) -> int:
         """Pairs that were submitted and are not done."""
         return self.busy + sum(map(len, self.waiting.values()))
@@ -254,7 +260,7 @@ class Batcher:
                 if fault is None:
                     if not entered:
                         break
-                    queue.popleft()
+                    self._forget(key, run)
                     continue
                 if isinstance(fault, torch.OutOfMemoryError):
                     if self._make_room(key):
@@ -262,10 +268,8 @@ class Batcher:
                     if self.busy:  # in lanes of other sizes: it waits until they are done
                         run.alone = True
                         break
-                queue.popleft()
+                self._forget(key, run)
                 failed.append((run.request.key, fault))
-            if not queue:
-                del self.waiting[key]
         return failed
 
     def _enter(self, key: LaneKey, run: _Run) -> bool:
@@ -399,7 +403,7 @@ class Batcher:
             if _out_of_memory(error) and self.busy:
                 run.alone = True
                 return []
-            self.waiting[key].remove(run)
+            self._forget(key, run)
             if not _out_of_memory(error):
                 self.fits.pop(key[0], None)  # the fault was the pair's, not the size's
             return [(run.request.key, _plain(error))]
@@ -409,6 +413,13 @@ class Batcher:
         logger.warning(words, str(error), key[0], self.fits[key[0]])
         self._shrink(key)
         return []
+
+    def _forget(self, key: LaneKey, run: _Run) -> None:
+        """Take a pair out of its queue. No queue is ever empty: its first one is looked at."""
+        queue = self.waiting[key]
+        queue.remove(run)
+        if not queue:
+            del self.waiting[key]
 
     def _shrink(self, key: LaneKey) -> None:
         """Give up a lane; its pairs begin this stage again, in a smaller one."""

@@ -277,3 +277,34 @@ def test_a_tick_that_finds_no_memory_has_that_of_empty_lanes(quick, network, mon
     for pairs in (1, 2):  # of one size, then of another, too
         answers = answers_of(batcher, network, settings, pairs)
         assert all(isinstance(answer, Done) for answer in answers)
+
+
+def test_a_pair_that_no_tick_has_room_for_leaves_those_of_other_sizes(quick, network, monkeypatch):
+    tick = Lane.tick
+
+    def narrow(lane):
+        if lane.size == (64, 80):
+            raise torch.OutOfMemoryError("no memory")
+        return tick(lane)
+
+    monkeypatch.setattr(Lane, "tick", narrow)
+    batcher = Batcher(network, 2)
+    settings = dataclasses.replace(quick, iterations=5)
+    assert isinstance(answers_of(batcher, network, settings, 1)[0], torch.OutOfMemoryError)
+    batcher.submit(request(network, "next", settings, size=(64, 64)))
+    assert list(finish(batcher)) == ["next"]
+
+
+def test_pairs_between_two_stages_have_begun(quick, network):
+    batcher = Batcher(network, 1)
+    settings = dataclasses.replace(quick, scales=2, iterations=4, image_size=128)
+    for key in range(2):
+        batcher.submit(request(network, key, settings, seed=key, size=(128, 128)))
+    assert not batcher.begun
+    batcher.tick()
+    begun = [batcher.begun]
+    while begun[-1]:
+        batcher.tick(admit=False)
+        begun.append(batcher.begun)
+    assert begun == [1, 1, 1, 0]  # after the second tick it waits for its finer scale
+    assert len(batcher) == 1
