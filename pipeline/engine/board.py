@@ -3,8 +3,8 @@
 Two things stand on the board: how the job goes, for the eye; and what is under way in which
 process, so that a pair that ends its process is found out. Ray Data gives the work of a dead
 process to the next one without end, as it should for a lost node: a pair whose processes die again
-and again would keep a job busy for ever. So would a style actor whose process dies in its start,
-before any pair.
+and again would keep a job busy for ever. So would a style actor whose process dies in its start, or
+later with no pair to blame.
 """
 
 import contextlib
@@ -26,11 +26,15 @@ MOST_GIVEN_UP = 10
 """Pairs given up in a job without one success, before the job is stopped: not they are at fault."""
 
 STARTS = 5
-"""Processes of a style actor that may die in their start, one after another. Lost nodes do not
-count."""
+"""Processes of a style actor that may die in their start, one after another, or later with nothing
+done and no pair under way. Lost nodes do not count."""
 
 FRESH = 15.0
 """Seconds for which a GPU's utilisation counts as the present one."""
+
+
+Work = tuple[int, int, int]
+"""Pairs that went well, pairs that failed, deaths of pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +78,29 @@ class _Board:
         self.starting: dict[str, str] = {}  # style actor: node
         self.stillborn: Counter[str] = Counter()  # processes in a row, by style actor
         self.ready: set[str] = set()  # style actors that have once been
+        self.alive: dict[str, tuple[str, Work]] = {}  # style actor, ready: node, the work by then
+        self.barren: Counter[str] = Counter()  # processes in a row from which nothing came
 
     def add(self, ok: int, failed: int) -> None:
         self.ok += ok
         self.failed += failed
 
-    def start_actor(self, actor: str, node: str) -> int:
+    def start_actor(self, actor: str, node: str) -> tuple[int, int]:
+        return self._stillborn(actor, node), self._barren(actor)
+
+    def _barren(self, actor: str) -> int:
+        if (last := self.alive.pop(actor, None)) is not None:
+            home, work = last
+            if work != self._work():
+                del self.barren[actor]
+            elif home in _living_nodes():
+                self.barren[actor] += 1
+        return self.barren[actor] if self.barren[actor] >= self.most_starts else 0
+
+    def _work(self) -> "Work":
+        return self.ok, self.failed, self.deaths.total()
+
+    def _stillborn(self, actor: str, node: str) -> int:
         if self.starting.get(actor) in _living_nodes():
             self.stillborn[actor] += 1
         self.starting[actor] = node
@@ -90,9 +111,10 @@ class _Board:
         tried = self.stillborn[actor] if self.ready else max(self.stillborn.values(), default=0)
         return tried if tried >= self.most_starts else 0
 
-    def add_actor(self, actor: str) -> None:
+    def add_actor(self, actor: str, node: str) -> None:
         self.actors += 1
         self.ready.add(actor)
+        self.alive[actor] = node, self._work()
         self.starting.pop(actor, None)
         self.stillborn.pop(actor, None)
 
@@ -167,10 +189,17 @@ class Board:
 
         Raises:
             RuntimeError: its processes have died in their start again and again, and either no
-                style actor was ever ready, or this one was and blocks may wait for it.
+                style actor was ever ready, or this one was and blocks may wait for it; or they died
+                later, with no pair under way and none done in the whole job.
         """
         here = ray.get_runtime_context()
-        tried = ray.get(self.actor.start_actor.remote(here.get_actor_id(), here.get_node_id()))
+        asked = self.actor.start_actor.remote(here.get_actor_id(), here.get_node_id())
+        tried, barren = ray.get(asked)
+        if barren:
+            raise RuntimeError(
+                f"a style actor ended {barren} times in a row with no pair to blame and none done: "
+                "its machine or this program is at fault; Ray's logs of the workers say more"
+            )
         if tried:
             raise RuntimeError(
                 f"style actors ended while they were starting, one {tried} times in a row: out of "
@@ -180,7 +209,8 @@ class Board:
 
     def add_actor(self) -> None:
         """Report a style actor that is ready, without waiting."""
-        self.actor.add_actor.remote(ray.get_runtime_context().get_actor_id())
+        here = ray.get_runtime_context()
+        self.actor.add_actor.remote(here.get_actor_id(), here.get_node_id())
 
     def report(self, vitals: Vitals) -> None:
         """Say how this style actor goes, without waiting; the last word counts."""

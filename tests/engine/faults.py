@@ -62,6 +62,18 @@ def sick() -> None:
     stages.unpack = deadly_unpack
 
 
+def aimless() -> None:
+    """A style actor breaks on the settings of a pair before it is under way."""
+    row_settings = stages.row_settings
+
+    def broken_settings(row, style):
+        settings = row_settings(row, style)
+        object.__setattr__(settings, "iterations", None)
+        return settings
+
+    stages.row_settings = broken_settings
+
+
 def counted() -> None:
     """GPUs are what Ray counts, no more: actors that have one compute on their CPU."""
     import ray

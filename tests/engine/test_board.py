@@ -30,14 +30,35 @@ def test_a_style_actor_that_never_starts_is_given_up_where_it_is_in_the_way():
     here = ray.get_runtime_context().get_node_id()
 
     def starts(actor, node=here):
-        return ray.get(board.actor.start_actor.remote(actor, node))
+        tried, _ = ray.get(board.actor.start_actor.remote(actor, node))
+        return tried
 
     assert [starts("on spot nodes", "a lost node") for _ in range(2 * STARTS)] == [0] * 2 * STARTS
     assert [starts("a") for _ in range(STARTS + 1)] == [0] * STARTS + [STARTS]
     assert starts("in its place") == STARTS
-    ray.get(board.actor.add_actor.remote("b"))
+    ray.get(board.actor.add_actor.remote("b", here))
     assert starts("a") == 0, "another one is at work"
     assert [starts("b") for _ in range(STARTS + 1)] == [0] * STARTS + [STARTS]
-    ray.get(board.actor.add_actor.remote("b"))
+    ray.get(board.actor.add_actor.remote("b", here))
     assert starts("b") == 0
     assert board.counts().actors == 2
+
+
+def test_a_style_actor_that_ends_again_and_again_for_no_pair_is_given_up():
+    board = Board.create()
+    here = ray.get_runtime_context().get_node_id()
+
+    def lives(node=here):
+        """It starts and is ready. Returns how often it had ended for nothing, if too often."""
+        _, barren = ray.get(board.actor.start_actor.remote("a", node))
+        ray.get(board.actor.add_actor.remote("a", node))
+        return barren
+
+    assert [lives("a lost node") for _ in range(STARTS + 2)] == [0] * (STARTS + 2)
+    assert [lives() for _ in range(STARTS)] == [0] * STARTS
+    board.add(1, 0)
+    assert lives() == 0, "something was done"
+    ray.get(board.actor.begin.remote(["pair"], here))
+    assert lives() == 0
+    assert board.count_deaths(["pair"]) == {"pair": 1}
+    assert [lives() for _ in range(STARTS + 1)] == [0] * STARTS + [STARTS]

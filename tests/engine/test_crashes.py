@@ -96,6 +96,14 @@ def test_where_every_pair_ends_its_process_the_job_stops(start, job, quick, monk
         run_job(quick, job())
 
 
+@pytest.mark.soak
+def test_where_style_actors_end_for_no_pair_the_job_stops(start, job, quick, monkeypatch):
+    monkeypatch.setattr(board, "STARTS", 2)
+    start("aimless")
+    with pytest.raises(ray.exceptions.RayError, match="ended 2 times in a row with no pair"):
+        run_job(quick, job())
+
+
 def test_where_no_style_actor_can_start_the_job_stops(start, job, quick, monkeypatch):
     monkeypatch.setattr(board, "STARTS", 2)
     start("stillborn")
