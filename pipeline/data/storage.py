@@ -1,7 +1,8 @@
 """URIs to bytes and back, through fsspec: file://, s3:// and whatever else fsspec knows.
 
 Retries of single requests are the file systems' own (botocore's standard mode for S3: exponential
-backoff with jitter); nothing here retries on top of them.
+backoff with jitter); nothing here retries on top of them. Web addresses, whose file system has
+none, are read in several tries (``web``).
 """
 
 import io
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from pipeline.data import web
 from pipeline.data.errors import RowError
 
 StorageOptions = Mapping[str, Mapping[str, Any]]
@@ -149,11 +151,10 @@ def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> by
     """
     try:
         fs, path = filesystem(uri, options)
-        if most is None:
-            data: bytes = fs.cat_file(path)
+        if scheme_of(uri) in web.SCHEMES:
+            data = web.retried(lambda: _read(fs, path, most))
         else:
-            with fs.open(path, "rb", cache_type="none") as file:
-                data = file.read(most + 1)
+            data = _read(fs, path, most)
     except Exception as error:  # each file system raises its own kinds
         raise _read_error(uri, error) from error
     if most is not None and len(data) > most:
@@ -161,7 +162,25 @@ def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> by
     return data
 
 
+def _read(fs: Any, path: str, most: int | None) -> bytes:
+    """The whole object, or one byte more than ``most``."""
+    if most is None:
+        whole: bytes = fs.cat_file(path)
+        return whole
+    parts: list[bytes] = []
+    left = most + 1
+    with fs.open(path, "rb", cache_type="none") as file:
+        # A server that does not say how long a file is gives it in pieces.
+        while left and (part := file.read(left)):
+            parts.append(part)
+            left -= len(part)
+    return b"".join(parts)
+
+
 def _read_error(uri: str, error: Exception) -> RowError:
+    if scheme_of(uri) in web.SCHEMES:
+        error_class, text = web.explain(error)
+        return RowError(error_class, f"{redact(uri)}: {text}")
     if isinstance(error, FileNotFoundError):
         return RowError("not_found", f"{redact(uri)}: does not exist")
     if isinstance(error, PermissionError):
