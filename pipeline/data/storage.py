@@ -9,6 +9,7 @@ import io
 import os
 import posixpath
 import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.data import web
 from pipeline.data.errors import RowError
@@ -151,15 +153,30 @@ def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> by
     """
     try:
         fs, path = filesystem(uri, options)
+        _refuse_pipes(uri, fs, path)
         if scheme_of(uri) in web.SCHEMES:
             data = web.retried(lambda: _read(fs, path, most))
         else:
             data = _read(fs, path, most)
+    except RowError:
+        raise
     except Exception as error:  # each file system raises its own kinds
         raise _read_error(uri, error) from error
     if most is not None and len(data) > most:
         raise RowError("file_too_large", f"{redact(uri)}: more than max_bytes = {most} bytes")
     return data
+
+
+def _refuse_pipes(uri: str, fs: Any, path: str) -> None:
+    """Whoever opens a pipe waits for a writer, for ever if there is none.
+
+    Raises:
+        RowError: a local path is no file.
+    """
+    if isinstance(fs, LocalFileSystem) and not stat.S_ISREG(os.stat(path).st_mode):
+        raise RowError(
+            "read_failed", f"{redact(uri)}: is a folder, a pipe or a device; give a file"
+        )
 
 
 def _read(fs: Any, path: str, most: int | None) -> bytes:
@@ -196,9 +213,12 @@ def read_chunks(uri: str, options: StorageOptions) -> Iterator[bytes]:
     """
     try:
         fs, path = filesystem(uri, options)
+        _refuse_pipes(uri, fs, path)
         with fs.open(path, "rb", cache_type="none") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
+    except RowError:
+        raise
     except Exception as error:
         raise _read_error(uri, error) from error
 

@@ -128,6 +128,22 @@ def test_a_web_server_that_is_away_is_no_missing_file(monkeypatch, host):
     assert all(0 <= pause <= web.PAUSE * 2**number for number, pause in enumerate(pauses))
 
 
+@pytest.mark.parametrize("base", ["", "file://"])
+def test_a_local_path_that_is_no_file_is_not_waited_for(tmp_path, base):
+    os.mkfifo(tmp_path / "pipe")
+    os.symlink("pipe", tmp_path / "link")
+    for uri in (f"{base}{tmp_path}/pipe", f"{base}{tmp_path}/link", f"{base}{tmp_path}"):
+        for read in (
+            lambda uri=uri: storage.read_bytes(uri, {}, 1000),
+            lambda uri=uri: storage.read_bytes(uri, {}),
+            lambda uri=uri: list(storage.read_chunks(uri, {})),
+        ):
+            with pytest.raises(RowError, match="is a folder, a pipe or a device") as caught:
+                read()
+            assert caught.value.error_class == "read_failed"
+            assert str(caught.value).startswith(uri)
+
+
 def test_a_local_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path, monkeypatch):
     target = tmp_path / "image.png"
     storage.write_bytes(str(target), b"old", {})
