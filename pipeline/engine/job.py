@@ -134,7 +134,7 @@ def _say_resources(resources: flow.Resources) -> None:
 def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
     """Check that every row has its record, write what is written at the end, add up."""
     output, options = prepared.context.output, prepared.context.storage_options
-    sums, hashes = records.close(output, options)
+    sums, hashes = records.close(output, options, prepared.plan.id_hashes)
     summary = {
         "manifest_rows": prepared.plan.rows,
         "missing": prepared.plan.rows - prepared.plan.count_done(hashes),

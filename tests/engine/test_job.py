@@ -172,6 +172,11 @@ def test_an_output_grows_with_its_manifest_but_keeps_its_settings(inputs, quick,
         run_job(quick, replace(job, image_format="jpg"))
     summary = run_job(quick, job)
     assert (summary["ok"], summary["last_run"]["pairs"]) == (2, 1)
+    write_parquet(inputs / "m.parquet", [{**row, "pair_id": "b"}, {**row, "pair_id": "c"}])
+    summary = run_job(quick, job)
+    assert (summary["manifest_rows"], summary["ok"], summary["last_run"]["pairs"]) == (2, 2, 1)
+    assert summary["other_pairs"] == {"ok": 1, "error": 0}
+    write_parquet(inputs / "m.parquet", rows)
     assert run_job(other, replace(job, overwrite=True))["ok"] == 2
     assert records_of(job.output)["a"]["evaluations"] == 9
 
