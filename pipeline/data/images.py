@@ -29,6 +29,9 @@ MOST_TEXT = 60_000
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
 """What is opened; MPO by way of JPEG. Pillow knows more, some of it by way of other programs."""
 
+LONGEST = {"webp": 16_383, "jpg": 65_500}
+"""px: of an edge that a file of the format can have, by its encoder."""
+
 GREY = ("1", "L", "LA", "La")
 """Modes whose profiles, curves of grey, are not followed."""
 
@@ -199,6 +202,21 @@ def fit_size(
             f"{rounded[0]} x {rounded[1]} px, more than max_pixels = {max_pixels}",
         )
     return rounded[0], rounded[1]
+
+
+def check_format(width: int, height: int, file_format: str) -> None:
+    """Refuse what ``encode`` could not write, before anything is spent on it.
+
+    Raises:
+        RowError: ``image_too_large``.
+    """
+    longest = LONGEST.get(file_format)
+    if longest is not None and max(width, height) > longest:
+        raise RowError(
+            "image_too_large",
+            f"the result would be {width} x {height} px, and an edge of a {file_format} file has "
+            f"at most {longest} px; take a smaller image_size, or image_format png",
+        )
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Pixels:

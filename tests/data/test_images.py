@@ -171,6 +171,20 @@ def test_encoded_images_open_again(file_format):
 
 
 @pytest.mark.parametrize("file_format", ["png", "jpg", "webp"])
+def test_what_cannot_be_encoded_is_refused_and_nothing_else(file_format):
+    for edge in (16_368, 16_384, 65_488, 65_504):
+        pixels = np.zeros((32, edge, 3), np.uint8)
+        for some in (pixels, pixels.transpose(1, 0, 2)):
+            try:
+                images.encode(np.ascontiguousarray(some), file_format, 90)
+                images.check_format(some.shape[1], some.shape[0], file_format)
+            except (ValueError, OSError):
+                with pytest.raises(RowError, match=rf"of a {file_format} file has at") as caught:
+                    images.check_format(some.shape[1], some.shape[0], file_format)
+                assert caught.value.error_class == "image_too_large"
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpg", "webp"])
 def test_an_image_can_say_how_it_was_made(file_format):
     pixels = np.full((32, 48, 3), 77, np.uint8)
     origin = {"software": "ours 1", "pair_id": "näh\x1b", "settings": {"seed": 3}, "loss": 1e-7}
