@@ -294,7 +294,7 @@ def _closing(rows: int, files: int) -> Numbers:
         times.append(time.perf_counter())
         done = records.hash_ids(resume.checkpointed_ids(folder, {}))
         times.append(time.perf_counter())
-        summary, hashes = records.close(folder, {})
+        summary, hashes = records.close(folder, {}, done)
         times.append(time.perf_counter())
     seconds = dict(zip(("repair", "checkpoint", "close"), np.diff(times).tolist(), strict=True))
     return {

@@ -91,14 +91,16 @@ def contact_sheet(
     for line, content in enumerate(contents, 1):
         _place(sheet, content, 0, line)
         for column, style in enumerate(styles, 1):
-            _place(sheet, images / f"{pair_id(content, style)}.png", column, line)
+            # With whatever ending --image-format has given it.
+            found = next(images.glob(f"{pair_id(content, style)}.*"), None)
+            _place(sheet, found, column, line)
     sheet.save(target)
     return target
 
 
-def _place(sheet: Image.Image, path: Path, column: int, line: int) -> None:
+def _place(sheet: Image.Image, path: Path | None, column: int, line: int) -> None:
     left, top = column * THUMBNAIL, line * THUMBNAIL
-    if not path.exists():
+    if path is None:
         draw = ImageDraw.Draw(sheet)
         right, bottom = left + THUMBNAIL, top + THUMBNAIL
         draw.line((left, top, right, bottom), fill="red", width=3)

@@ -98,6 +98,12 @@ def print_summary(summary: dict[str, Any], output: str) -> None:
     for fault in ("missing", "duplicates"):
         if summary[fault]:
             print(f"  {fault}: {summary[fault]} records; run the same command again")
+    other = summary["other_pairs"]
+    if sum(other.values()):
+        print(
+            f"beside them {other['ok']} ok, {other['error']} errors of other pairs are in this "
+            "output: of other manifests, or of rows that have another pair_id by now"
+        )
     print(f"images, records and summary.json lie in {output}")
     packed = summary.get("packed")
     if packed:

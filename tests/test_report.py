@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -233,14 +234,53 @@ def test_throughput_leaves_out_the_pause_between_two_runs():
     assert facts.throughput(facts.Facts())["runs"] == []
 
 
-def test_a_pair_that_stopped_early_keeps_its_last_loss():
-    curves = [np.geomspace(1, 0.1, 10), np.geomspace(1, 0.1, 200)]
-    found = pairs.aggregate(curves)
+def curve_of(output: str) -> dict | None:
+    found = facts.gather(output, {})
+    chosen = facts.choose_pairs(found)
+    return pairs.aggregate(pairs.read_pairs(output, {}, chosen, SETTINGS, found.longest))
+
+
+def test_a_pair_that_stopped_early_keeps_its_last_loss(tmp_path):
+    curves = [np.geomspace(1, 0.1, 10), np.geomspace(5, 0.5, 200), np.full(3, np.nan), None]
+    rows = [
+        ok_record(index, loss_history=curve, evaluations=0 if curve is None else len(curve))
+        for index, curve in enumerate(curves)
+    ]
+    found = curve_of(write_output(str(tmp_path / "a"), rows))
     assert found["evaluations"][0] == 1
     assert found["evaluations"][-1] == 200
+    assert found["pairs"] == 2
     assert len(found["median"]) == pairs.POINTS
+    assert found["median"][0] == 1
     assert found["median"][-1] == found["high"][-1] == pytest.approx(0.1)
-    assert pairs.aggregate([]) is None
+    assert curve_of(write_output(str(tmp_path / "b"), rows[2:])) is None
+
+
+def test_long_curves_take_no_more_memory_than_what_is_drawn_of_them(tmp_path):
+    count, evaluations = 500, 5000
+    row = ok_record(0, loss_history=None, evaluations=evaluations)
+    table = pa.Table.from_pylist([row] * count, schema=records.RECORD_SCHEMA)
+    losses = np.tile(np.geomspace(9, 1, evaluations, dtype=np.float32), count)
+    columns = {
+        "pair_id": pa.array([f"p{number}" for number in range(count)]),
+        "loss_history": pa.ListArray.from_arrays(np.arange(count + 1) * evaluations, losses),
+    }
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    output = write_output(str(tmp_path), [])
+    storage.write_table(storage.join(output, records.RECORDS, "a.parquet"), table, {})
+    found = facts.gather(output, {})
+    chosen = facts.choose_pairs(found)
+    tracemalloc.start()
+    try:
+        shown = pairs.read_pairs(output, {}, chosen, SETTINGS, found.longest)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < losses.nbytes / 2
+    found = pairs.aggregate(shown)
+    assert (found["pairs"], found["evaluations"][-1]) == (count, evaluations)
+    assert found["low"][-1] == found["high"][-1] == pytest.approx(1 / 9, rel=1e-3)
 
 
 @pytest.mark.parametrize(

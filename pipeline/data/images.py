@@ -29,6 +29,12 @@ MOST_TEXT = 60_000
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
 """What is opened; MPO by way of JPEG. Pillow knows more, some of it by way of other programs."""
 
+LONGEST = {"webp": 16_383, "jpg": 65_500}
+"""px: of an edge that a file of the format can have, by its encoder."""
+
+GREY = ("1", "L", "LA", "La")
+"""Modes whose profiles, curves of grey, are not followed."""
+
 # One file can make Pillow warn 40 000 times.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -36,7 +42,7 @@ Image.MAX_IMAGE_PIXELS = None  # the limit is checked below, with the job's own 
 
 
 def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -> Image.Image:
-    """An RGB image of the first frame, upright, in sRGB, transparency laid on white.
+    """An RGB image of the first frame, as ``to_rgb`` makes it.
 
     Args:
         data: a file's content.
@@ -88,7 +94,7 @@ def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image as RGB: upright, in sRGB, transparency laid on white."""
+    """The image as RGB: upright, in sRGB (grey as it is), transparency laid on white."""
     return _upright(_to_rgb(image), _orientation(image))
 
 
@@ -119,23 +125,33 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _to_8_bit(image).convert("RGB")
+    profile = None if image.mode in GREY else image.info.get("icc_profile")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         if image.mode != "RGBA":
             image = image.convert("RGBA")
+        image = _in_srgb(image, profile, "RGBA")  # white, on which it is laid, is sRGB's
         white = Image.new("RGB", image.size, (255, 255, 255))
         white.paste(image, mask=image.getchannel("A"))
         return white
-    profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "CMYK"):
+    if image.mode == "P":
+        image = image.convert("RGB")
+    if image.mode in ("RGB", "CMYK"):
+        return _in_srgb(image, profile, "RGB")
+    return image.convert("RGB")
+
+
+def _in_srgb(image: Image.Image, profile: bytes | None, mode: str) -> Image.Image:
+    """The image in ``mode``, its colours by its ICC profile; alpha stays as it is."""
+    if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             target = ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+            converted = ImageCms.profileToProfile(image, source, target, outputMode=mode)
         except Exception:
             converted = None  # a broken profile is no reason to refuse the picture
         if converted is not None:
             return converted
-    return image.convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
@@ -186,6 +202,21 @@ def fit_size(
             f"{rounded[0]} x {rounded[1]} px, more than max_pixels = {max_pixels}",
         )
     return rounded[0], rounded[1]
+
+
+def check_format(width: int, height: int, file_format: str) -> None:
+    """Refuse what ``encode`` could not write, before anything is spent on it.
+
+    Raises:
+        RowError: ``image_too_large``.
+    """
+    longest = LONGEST.get(file_format)
+    if longest is not None and max(width, height) > longest:
+        raise RowError(
+            "image_too_large",
+            f"the result would be {width} x {height} px, and an edge of a {file_format} file has "
+            f"at most {longest} px; take a smaller image_size, or image_format png",
+        )
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Pixels:

@@ -34,8 +34,10 @@ class LeaseError(RuntimeError):
 
 
 @contextlib.contextmanager
-def hold(output: str, options: storage.StorageOptions, lost: Callable[[], None]) -> Iterator[None]:
-    """Hold the lease of ``output`` while the block runs.
+def hold(
+    output: str, options: storage.StorageOptions, lost: Callable[[], None]
+) -> Iterator[Callable[[], bool]]:
+    """Hold the lease of ``output`` while the block runs. Gives a question: is it still held?
 
     Args:
         lost: called from another thread when another run has taken the lease over, which it does
@@ -61,12 +63,16 @@ def hold(output: str, options: storage.StorageOptions, lost: Callable[[], None])
     stop = threading.Event()
     thread = threading.Thread(target=_renew, args=(uri, mine, options, stop, lost), daemon=True)
     thread.start()
+
+    def held() -> bool:
+        return _read(uri, options).get("run") == mine["run"]
+
     try:
-        yield
+        yield held
     finally:
         stop.set()
         thread.join()
-        if _read(uri, options).get("run") == mine["run"]:
+        if held():
             storage.delete(uri, options)
 
 

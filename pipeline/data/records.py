@@ -118,6 +118,15 @@ def hash_ids(ids: Iterable[str]) -> npt.NDArray[np.int64]:
     return np.fromiter(map(hash, ids), dtype=np.int64)
 
 
+def among(hashes: npt.NDArray[np.int64], known: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which of ``hashes`` are in ``known``, which is sorted. (``np.isin`` would sort it anew.)"""
+    if not len(known):
+        return np.zeros(len(hashes), np.bool_)
+    places = np.searchsorted(known, hashes).clip(max=len(known) - 1)
+    found: npt.NDArray[np.bool_] = known[places] == hashes
+    return found
+
+
 TOGETHER = 16_384
 """Records that are looked at together, and lie together in a list of images. Their files are small,
 and a Parquet file of thousands of small parts is slow to open."""
@@ -129,17 +138,25 @@ SECONDS = ("load_seconds", "optimize_seconds", "store_seconds")
 
 
 def close(
-    output: str, options: storage.StorageOptions
+    output: str, options: storage.StorageOptions, ids: npt.NDArray[np.int64]
 ) -> tuple[dict[str, Any], npt.NDArray[np.int64]]:
     """One pass over all records: add them up, and list the ok images beside themselves.
 
     The lists are ``metadata.parquet`` files of each split, as Hugging Face's imagefolder wants
-    them. Returns counts, mean losses, seconds by stage, errors by class and the ``lost_classes``,
-    of which no image was made; and the hashes of all ids.
+    them; they and the ``lost_classes``, of which no image was made, are of all pairs that lie in
+    the output, as its folders are. Counts, mean losses, seconds by stage and errors by class are
+    of the manifest's pairs; ``other_pairs`` counts those of other manifests, and of rows that have
+    another id by now.
+
+    Args:
+        ids: hashes of the ids of the manifest's pairs.
+
+    Returns:
+        The sums, and the hashes of all ids.
     """
-    status: Counter[str] = Counter()
+    known = np.sort(ids)
+    counts, others, errors = Counter[str](), Counter[str](), Counter[str]()
     classes: dict[str, bool] = {}  # SPLIT/LABEL: whether there is an image
-    errors: Counter[str] = Counter()
     sums = dict.fromkeys((*MEANS, *SECONDS), 0.0)
     size = 0
     hashes = [np.empty(0, dtype=np.int64)]
@@ -147,11 +164,14 @@ def close(
         columns = ["status", "error_class", "bytes", *METADATA, *MEANS[3:], *SECONDS]
         for table in _tables(batches(output, options, columns)):
             hashes.append(hash_ids(table["pair_id"].to_pylist()))
-            status.update(_counts(table["status"]))
-            errors.update(_counts(table.filter(pc.field("status") == "error")["error_class"]))
-            size += pc.sum(table["bytes"]).as_py() or 0
+            is_own = among(hashes[-1], known)
+            own = table.filter(pa.array(is_own))
+            counts.update(_counts(own["status"]))
+            others.update(_counts(table["status"].filter(pa.array(~is_own))))
+            errors.update(_counts(own.filter(pc.field("status") == "error")["error_class"]))
+            size += pc.sum(own["bytes"]).as_py() or 0
             for name in sums:
-                sums[name] += pc.sum(table[name]).as_py() or 0.0
+                sums[name] += pc.sum(own[name]).as_py() or 0.0
             for group in table.group_by(["split", "label", "status"]).aggregate([]).to_pylist():
                 parts = [part for part in (group["split"], group["label"]) if part is not None]
                 if group["label"] is not None and all(map(is_name, parts)):
@@ -161,12 +181,13 @@ def close(
     for split, data in lists.files.items():
         parts = [part for part in (IMAGES, split, "metadata.parquet") if part]
         storage.write_bytes(storage.join(output, *parts), data.getvalue(), options)
-    done = status["ok"]
+    done = counts["ok"]
     summary = {
-        "pairs": status.total(),
+        "pairs": counts.total(),
         "ok": done,
-        "error": status["error"],
+        "error": counts["error"],
         "errors_by_class": dict(errors.most_common()),
+        "other_pairs": {"ok": others["ok"], "error": others["error"]},
         "lost_classes": sorted(name for name, kept in classes.items() if not kept),
         "image_bytes": size,
         "mean": {name: sums[name] / done if done else None for name in MEANS},

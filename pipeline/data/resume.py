@@ -5,6 +5,7 @@ them apart, the pair is made undone, so that the run does it again. A row that e
 done as far as the checkpoint knows: ``--retry-errors`` makes it undone too.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -42,17 +43,24 @@ def repair(output: str, options: storage.StorageOptions) -> None:
     )
 
 
-def forget_errors(output: str, options: storage.StorageOptions) -> int:
-    """Make every failed row undone. Returns how many there were.
+def forget_errors(output: str, options: storage.StorageOptions, ids: npt.NDArray[np.int64]) -> int:
+    """Make the failed rows among ``ids`` undone. Returns how many there were.
 
-    Ids and records lie in several files, and a kill may come between any two: the ids are
-    therefore written down first, and ``repair`` finishes what stands there.
+    Other manifests' records stay as they are: this run would not do their pairs again. Ids and
+    records lie in several files, and a kill may come between any two: the ids are therefore
+    written down first, and ``repair`` finishes what stands there.
+
+    Args:
+        ids: hashes of the manifest's pairs.
     """
-    ids = [row["pair_id"] for row in records.iterate(output, options, ["pair_id"], status="error")]
-    if ids:
-        storage.write_table(storage.join(output, JOURNAL), pa.table({"pair_id": ids}), options)
+    known = np.sort(ids)
+    rows = records.iterate(output, options, ["pair_id"], status="error")
+    named = [row["pair_id"] for row in rows]
+    failed = list(itertools.compress(named, records.among(records.hash_ids(named), known)))
+    if failed:
+        storage.write_table(storage.join(output, JOURNAL), pa.table({"pair_id": failed}), options)
         _finish_forgetting(output, options)
-    return len(ids)
+    return len(failed)
 
 
 def done_hashes(

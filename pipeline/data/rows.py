@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipeline.data import storage
 from pipeline.data.errors import RowError
+from pipeline.data.signatures import unsigned
 from pipeline.settings import ROW_OVERRIDES, SettingError, StyleSettings, check_value, in_short
 
 NAME = re.compile(r"(?!__)\w[\w .,()+=@~-]*")
@@ -81,7 +82,9 @@ class RowChecker:
         if pair_id is None:
             # Rows that lack a URI are errors, each of its own.
             lacks = number if not row["content_uri"] or not all(styles or [None]) else None
-            pair_id = self._derive_id(row["content_uri"], styles, blend, text, lacks)
+            # A manifest that is signed anew asks for the same pairs.
+            content, *named = (uri and unsigned(uri) for uri in (row["content_uri"], *styles))
+            pair_id = self._derive_id(content, named, blend, text, lacks)
         planned: dict[str, Any] = {
             "pair_id": pair_id,
             "manifest_row": number,

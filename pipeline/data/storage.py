@@ -1,13 +1,15 @@
 """URIs to bytes and back, through fsspec: file://, s3:// and whatever else fsspec knows.
 
 Retries of single requests are the file systems' own (botocore's standard mode for S3: exponential
-backoff with jitter); nothing here retries on top of them.
+backoff with jitter); nothing here retries on top of them. Web addresses, whose file system has
+none, are read in several tries (``web``).
 """
 
 import io
 import os
 import posixpath
 import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +19,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.data import web
 from pipeline.data.errors import RowError
 
 StorageOptions = Mapping[str, Mapping[str, Any]]
@@ -149,11 +153,13 @@ def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> by
     """
     try:
         fs, path = filesystem(uri, options)
-        if most is None:
-            data: bytes = fs.cat_file(path)
+        _refuse_pipes(uri, fs, path)
+        if scheme_of(uri) in web.SCHEMES:
+            data = web.retried(lambda: _read(fs, path, most))
         else:
-            with fs.open(path, "rb", cache_type="none") as file:
-                data = file.read(most + 1)
+            data = _read(fs, path, most)
+    except RowError:
+        raise
     except Exception as error:  # each file system raises its own kinds
         raise _read_error(uri, error) from error
     if most is not None and len(data) > most:
@@ -161,7 +167,37 @@ def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> by
     return data
 
 
+def _refuse_pipes(uri: str, fs: Any, path: str) -> None:
+    """Whoever opens a pipe waits for a writer, for ever if there is none.
+
+    Raises:
+        RowError: a local path is no file.
+    """
+    if isinstance(fs, LocalFileSystem) and not stat.S_ISREG(os.stat(path).st_mode):
+        raise RowError(
+            "read_failed", f"{redact(uri)}: is a folder, a pipe or a device; give a file"
+        )
+
+
+def _read(fs: Any, path: str, most: int | None) -> bytes:
+    """The whole object, or one byte more than ``most``."""
+    if most is None:
+        whole: bytes = fs.cat_file(path)
+        return whole
+    parts: list[bytes] = []
+    left = most + 1
+    with fs.open(path, "rb", cache_type="none") as file:
+        # A server that does not say how long a file is gives it in pieces.
+        while left and (part := file.read(left)):
+            parts.append(part)
+            left -= len(part)
+    return b"".join(parts)
+
+
 def _read_error(uri: str, error: Exception) -> RowError:
+    if scheme_of(uri) in web.SCHEMES:
+        error_class, text = web.explain(error)
+        return RowError(error_class, f"{redact(uri)}: {text}")
     if isinstance(error, FileNotFoundError):
         return RowError("not_found", f"{redact(uri)}: does not exist")
     if isinstance(error, PermissionError):
@@ -177,9 +213,12 @@ def read_chunks(uri: str, options: StorageOptions) -> Iterator[bytes]:
     """
     try:
         fs, path = filesystem(uri, options)
+        _refuse_pipes(uri, fs, path)
         with fs.open(path, "rb", cache_type="none") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
+    except RowError:
+        raise
     except Exception as error:
         raise _read_error(uri, error) from error
 

@@ -45,11 +45,15 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
     ray_was_running = ray.is_initialized()
     try:
         checked = check(style, job)
-        with lease.hold(checked.output, checked.options, lost=_stop_without_lease):
-            prepared = prepare(checked)
-            if prepared.pending:
-                _run_on_ray(job, prepared)
-            summary = _finish(prepared, time.monotonic() - started)
+        with lease.hold(checked.output, checked.options, lost=_stop_without_lease) as held:
+            try:
+                prepared = prepare(checked)
+                if prepared.pending:
+                    _run_on_ray(job, prepared)
+                summary = _finish(prepared, time.monotonic() - started)
+            finally:  # also an earlier run's, which was killed
+                if held():  # else it is another run's by now
+                    _delete_plan(checked.output, checked.options)
             if not summary["missing"] and not summary["duplicates"]:
                 summary["packed"] = pack.pack(job)
             return summary
@@ -130,7 +134,7 @@ def _say_resources(resources: flow.Resources) -> None:
 def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
     """Check that every row has its record, write what is written at the end, add up."""
     output, options = prepared.context.output, prepared.context.storage_options
-    sums, hashes = records.close(output, options)
+    sums, hashes = records.close(output, options, prepared.plan.id_hashes)
     summary = {
         "manifest_rows": prepared.plan.rows,
         "missing": prepared.plan.rows - prepared.plan.count_done(hashes),
@@ -145,9 +149,23 @@ def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
     }
     records.write_json(storage.join(output, records.SUMMARY), summary, options)
     _warn_of_lost_classes(summary["lost_classes"])
-    # The plan repeats the manifest's URIs, and a signed one is a credential.
-    storage.delete(storage.join(output, PLAN), options)
     return summary
+
+
+def _delete_plan(output: str, options: storage.StorageOptions) -> None:
+    """It repeats the manifest's URIs, and a signed one is a credential. Each run makes its own.
+
+    If that fails it says so and raises nothing, which would hide why the run ends.
+    """
+    plan = storage.join(output, PLAN)
+    try:
+        storage.delete(plan, options)
+    except Exception as error:  # each file system raises its own kinds
+        print(
+            f"warning: {storage.redact(plan)} could not be deleted ({storage.reason(error)}); it "
+            "holds the manifest's URIs as they are, signatures with them: delete it",
+            file=sys.stderr,
+        )
 
 
 def _warn_of_lost_classes(lost: list[str]) -> None:

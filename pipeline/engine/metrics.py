@@ -33,15 +33,6 @@ class Definition:
     tags: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
 
-    def exported(self, name: str) -> tuple[str, ...]:
-        """The names under which Prometheus finds it."""
-        ends = {
-            "counter": ("_total",),
-            "gauge": ("",),
-            "histogram": ("_bucket", "_sum", "_count"),
-        }[self.kind]
-        return tuple(f"ray_{name}{end}" for end in ends)
-
 
 def _steps(first: int, last: int) -> tuple[float, ...]:
     """1, 2 and 5 times the powers of ten.

@@ -127,11 +127,12 @@ def load_images(row: dict[str, Any], context: Context) -> dict[str, Any]:
     """The ``LOADED`` columns of a plan row.
 
     Raises:
-        RowError: an image cannot be read.
+        RowError: an image cannot be read, or the result could not be written.
     """
     started = time.perf_counter()
     settings = row_settings(row, context.style)
     content = _read_image(row["content_uri"], settings.image_size, settings.image_edge, context)
+    images.check_format(content.shape[1], content.shape[0], context.file_format)
     styles = [
         _read_style(uri, settings.image_size * settings.style_scale, settings.image_edge, context)
         for uri in row["style_uri"]

@@ -61,6 +61,7 @@ class Facts:
     devices: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(records.SECONDS, 0.0))
     longest_batch: float = 0.0  # seconds
+    longest: int = 0  # evaluations of an ok pair
     keys: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     ok: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
     losses: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0, np.float64))
@@ -115,6 +116,7 @@ def _count(facts: Facts, rows: Iterator[dict[str, Any]]) -> Iterator[tuple[int, 
             facts.stops[row["stop_reason"] or "unknown"] += 1
             for name in records.SECONDS:
                 facts.seconds[name] += row[name] or 0.0
+            facts.longest = max(facts.longest, row["evaluations"] or 0)
             batch = (row["optimize_seconds"] or 0.0) * (row["batch_size"] or 1)
             facts.longest_batch = max(facts.longest_batch, batch)
         else:

@@ -75,14 +75,14 @@ def make_report(
         summary = _read_json(storage.join(output, records.SUMMARY), options)
         facts = gather(output, options)
         settings = job.get("settings") or {}
-        pairs = read_pairs(output, options, choose_pairs(facts), settings)
+        pairs = read_pairs(output, options, choose_pairs(facts), settings, facts.longest)
         schemes = frozenset({storage.scheme_of(output), *storage.OBJECT_STORES, *allowed})
         wanted = _in_order(pairs, facts, output)[:thumbnails]
         made = make_thumbnails(list(wanted), options, schemes)
         pictures = _numbered(pairs, output, made)
         data = {
             **describe(output, job, summary, facts),
-            "curve": aggregate(pairs.curves),
+            "curve": aggregate(pairs),
             "pairs": {**pairs.columns(), **pictures},
             "unreadable": dict(made.failed.most_common()),
         }

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline.data import records, storage
 from pipeline.report.facts import clip, key_of, without_credentials
@@ -43,26 +44,31 @@ class Names:
 
 
 class Pairs:
-    """The chosen records, in columns. ``curves`` are of the ok ones, as shares of the first loss.
+    """The chosen records, in columns.
+
+    ``curves`` are of the ok ones, as shares of the first loss at ``places``: what is drawn of them,
+    since there are thousands of pairs of thousands of evaluations.
 
     Args:
         job_settings: of ``job.json``; a pair's own settings that differ are kept.
+        longest: evaluations of the pair that has most.
     """
 
-    def __init__(self, job_settings: Mapping[str, Any]) -> None:
+    def __init__(self, job_settings: Mapping[str, Any], longest: int) -> None:
         self.job_settings = job_settings
+        self.places = spots(max(1, longest))
         self.keys: list[int] = []
         self.rows: list[dict[str, Any]] = []
         self.contents, self.styles = Names(), Names()
         self.labels, self.splits = Names(), Names()
         self.errors, self.stops = Names(), Names()
-        self.curves: list[Floats] = []
+        self.curves: list[npt.NDArray[np.float32]] = []
         self._own_settings = functools.lru_cache(4096)(self._read_own_settings)
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """One record with the columns of ``COLUMNS``."""
+    def add(self, record: Mapping[str, Any], losses: pa.ListScalar) -> None:
+        """One record with the columns of ``COLUMNS``, its ``loss_history`` apart."""
         ok = record["status"] == "ok"
-        history = _history(record) if ok else np.empty(0)
+        history = _history(losses) if ok else np.empty(0)
         uris = [record["content_uri"], *(record["style_uri"] or [])]
         content, *styles = (storage.redact(uri) if uri else None for uri in uris)
         if not ok:  # of an ok pair they are read
@@ -90,7 +96,9 @@ class Pairs:
             **_packed(history),
         }
         if len(history):
-            self.curves.append(history / history[0])
+            # A pair that stopped early keeps its last loss: all count at every evaluation.
+            drawn = history[np.minimum(self.places, len(history) - 1)]
+            self.curves.append((drawn / history[0]).astype(np.float32))
         self.keys.append(key_of(record["pair_id"]))
         self.rows.append(row)
 
@@ -124,16 +132,23 @@ def read_pairs(
     options: storage.StorageOptions,
     chosen: set[int],
     job_settings: Mapping[str, Any],
+    longest: int,
 ) -> Pairs:
-    """The records whose keys are ``chosen``.
+    """The records whose keys are ``chosen``; see ``Pairs``.
 
     Raises:
         RowError, OSError, pa.ArrowException: records cannot be read.
     """
-    pairs = Pairs(job_settings)
-    for record in records.iterate(output, options, COLUMNS):
-        if key_of(record["pair_id"]) in chosen:
-            pairs.add(record)
+    pairs = Pairs(job_settings, longest)
+    for batch in records.batches(output, options, COLUMNS):
+        names = batch["pair_id"].to_pylist()
+        some = batch.filter(pa.array([key_of(name) in chosen for name in names], pa.bool_()))
+        for start in range(0, len(some), records.ROWS_AT_ONCE):
+            part = some.slice(start, records.ROWS_AT_ONCE)
+            # As Python's floats losses would take eight times the room.
+            rows = part.drop_columns(["loss_history"]).to_pylist()
+            for record, losses in zip(rows, part["loss_history"], strict=True):
+                pairs.add(record, losses)
     return pairs
 
 
@@ -145,26 +160,23 @@ def spots(count: int) -> npt.NDArray[np.int64]:
     return np.floor(steps * (count - 1) + 0.5).astype(np.int64)
 
 
-def aggregate(curves: list[Floats]) -> dict[str, Any] | None:
-    """Median and the band that holds the middle 80% of ``curves``; None if there are none.
-
-    A pair that stopped early keeps its last loss, so that all pairs count at every evaluation.
-    """
-    if not curves:
+def aggregate(pairs: Pairs) -> dict[str, Any] | None:
+    """Median of the pairs' curves, and the band of their middle 80%; None if there are none."""
+    if not pairs.curves:
         return None
-    places = spots(max(map(len, curves)))
-    values = np.array([curve[np.minimum(places, len(curve) - 1)] for curve in curves], np.float32)
-    low, median, high = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
+    low, median, high = np.quantile(np.array(pairs.curves), [0.1, 0.5, 0.9], axis=0)
     lines = {"low": low, "median": median, "high": high}
     shown: dict[str, Any] = {
         name: [_short(value) for value in line.tolist()] for name, line in lines.items()
     }
-    return {"evaluations": (places + 1).tolist(), "pairs": len(curves), **shown}
+    return {"evaluations": (pairs.places + 1).tolist(), "pairs": len(pairs.curves), **shown}
 
 
-def _history(record: Mapping[str, Any]) -> Floats:
+def _history(losses: pa.ListScalar) -> Floats:
     """The loss after each evaluation; empty where it cannot be drawn on a logarithmic scale."""
-    values = np.array(record["loss_history"] or [], np.float64)
+    if not losses.is_valid:
+        return np.empty(0)
+    values: Floats = losses.values.to_numpy(zero_copy_only=False).astype(np.float64)
     return values if len(values) and np.isfinite(values).all() and values.min() > 0 else values[:0]
 
 

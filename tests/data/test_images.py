@@ -104,6 +104,43 @@ def test_an_icc_profile_is_followed_and_a_broken_one_ignored():
     )
 
 
+def swapped_profile() -> bytes:
+    """sRGB's, its red and blue exchanged."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = (132 + profile[132:].index(tag) for tag in (b"rXYZ", b"bXYZ"))
+    # Of an entry in the table of tags: name, offset, length.
+    profile[red + 4 : red + 12], profile[blue + 4 : blue + 12] = (
+        profile[blue + 4 : blue + 12], profile[red + 4 : red + 12],
+    )  # fmt: skip
+    return bytes(profile)
+
+
+def test_an_icc_profile_is_followed_also_where_there_is_alpha():
+    profile = swapped_profile()
+    rng = np.random.default_rng(0)
+    opaque = Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    expected = decode(saved(opaque, "PNG", icc_profile=profile))
+    assert np.abs(expected.astype(int) - np.asarray(opaque)[:, :, ::-1]).max() <= 2
+    alpha = np.full((32, 32), 255, np.uint8)
+    alpha[:8], alpha[8:16] = 0, 128
+    rgba = opaque.convert("RGBA")
+    rgba.putalpha(Image.fromarray(alpha))
+    for file_format in ("PNG", "WEBP", "TIFF"):
+        options = {"lossless": True} if file_format == "WEBP" else {}
+        found = decode(saved(rgba, file_format, icc_profile=profile, **options))
+        np.testing.assert_array_equal(found[16:], expected[16:])
+        assert (found[:8] == 255).all()
+        half = expected[8:16] * (128 / 255) + 127  # on white
+        assert np.abs(found[8:16] - half).max() <= 1
+    palette = Image.new("P", (32, 32), 1)
+    palette.putpalette([0, 0, 0, 200, 50, 20])
+    for more in ({}, {"transparency": 0}):
+        pixels = decode(saved(palette, "PNG", icc_profile=profile, **more))
+        assert pixels[0, 0] == pytest.approx([20, 50, 200], abs=2)
+    grey = Image.new("LA", (32, 32), (90, 255))
+    assert (decode(saved(grey, "PNG", icc_profile=profile)) == 90).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -131,6 +168,20 @@ def test_encoded_images_open_again(file_format):
     again = decode(data)
     assert again.shape == pixels.shape
     assert np.abs(again.astype(int) - pixels).mean() < (0.01 if file_format == "png" else 4)
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpg", "webp"])
+def test_what_cannot_be_encoded_is_refused_and_nothing_else(file_format):
+    for edge in (16_368, 16_384, 65_488, 65_504):
+        pixels = np.zeros((32, edge, 3), np.uint8)
+        for some in (pixels, pixels.transpose(1, 0, 2)):
+            try:
+                images.encode(np.ascontiguousarray(some), file_format, 90)
+                images.check_format(some.shape[1], some.shape[0], file_format)
+            except (ValueError, OSError):
+                with pytest.raises(RowError, match=rf"of a {file_format} file has at") as caught:
+                    images.check_format(some.shape[1], some.shape[0], file_format)
+                assert caught.value.error_class == "image_too_large"
 
 
 @pytest.mark.parametrize("file_format", ["png", "jpg", "webp"])

@@ -79,11 +79,13 @@ def test_a_run_on_another_machine_is_watched(place, tmp_path, s3, monkeypatch, c
 def test_a_run_whose_lease_was_taken_over_hears_of_it_and_leaves_it_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "RENEWAL", 0.1)
     heard = []
-    with hold(str(tmp_path), lost=lambda: heard.append(True)):
+    with hold(str(tmp_path), lost=lambda: heard.append(True)) as held:
+        assert held()
         (tmp_path / lease.LEASE).write_text('{"run": "other"}')
         for _ in range(50):
             if heard:
                 break
             time.sleep(0.1)
+        assert not held()
     assert heard == [True]
     assert json.loads((tmp_path / lease.LEASE).read_text()) == {"run": "other"}

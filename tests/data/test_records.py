@@ -45,7 +45,9 @@ def record(number):
 @pytest.mark.parametrize("together", [1, 7, 65_536])
 def test_records_are_added_up_and_images_listed(output, monkeypatch, together):
     monkeypatch.setattr(records, "TOGETHER", together)
-    summary, hashes = records.close(str(output), {})
+    ids = records.hash_ids(f"p{number}" for number in range(24))
+    summary, hashes = records.close(str(output), {}, ids)
+    assert summary["other_pairs"] == {"ok": 0, "error": 0}
     ok = [record(number) for number in range(24) if number % 5]
     assert (summary["pairs"], summary["ok"], summary["error"]) == (24, len(ok), 5)
     assert summary["errors_by_class"] == {"not_found": 5}
@@ -53,12 +55,28 @@ def test_records_are_added_up_and_images_listed(output, monkeypatch, together):
     assert summary["image_bytes"] == 100 * len(ok)
     assert summary["mean"]["total_loss"] == sum(row["total_loss"] for row in ok) / len(ok)
     assert summary["seconds"]["load"] == 12.0
-    assert sorted(hashes) == sorted(records.hash_ids(f"p{number}" for number in range(24)))
+    assert sorted(hashes) == sorted(ids)
     for split in SPLITS:
         folder = "/".join(part for part in ("images", split) if part)
         listed = pq.read_table(output / folder / "metadata.parquet").to_pylist()
         names = {f"{folder}/{row['file_name']}" for row in listed}
         assert names == {row["file_name"] for row in ok if row["split"] == split}
+
+
+def test_pairs_of_other_manifests_are_counted_apart_and_listed_all_the_same(output):
+    own = [11, 5, 23, 8, 100]  # p100 has no record
+    ids = records.hash_ids(f"p{number}" for number in own)
+    summary, hashes = records.close(str(output), {}, ids)
+    assert (summary["pairs"], summary["ok"], summary["error"]) == (4, 3, 1)
+    assert summary["other_pairs"] == {"ok": 16, "error": 4}
+    assert summary["errors_by_class"] == {"not_found": 1}
+    assert summary["image_bytes"] == 300
+    assert summary["mean"]["total_loss"] == (11 + 23 + 8) / 3
+    assert summary["seconds"]["load"] == 2.0
+    assert len(hashes) == 24
+    assert summary["lost_classes"] == ["gone"]  # of p10, whose folder is missing whoever asked
+    listed = list((output / "images").rglob("metadata.parquet"))
+    assert sum(pq.read_metadata(path).num_rows for path in listed) == 19
 
 
 @pytest.mark.parametrize("together", [1, 3, 100])
@@ -67,7 +85,9 @@ def test_what_has_no_record_and_what_failed_is_made_undone(output, monkeypatch, 
     resume.repair(str(output), {})
     known = {f"p{number}" for number in range(24)}
     assert set(resume.checkpointed_ids(str(output), {})) == known
-    assert resume.forget_errors(str(output), {}) == 5
-    sound = {f"p{number}" for number in range(24) if number % 5}
+    ids = records.hash_ids(f"p{number}" for number in range(20))
+    assert resume.forget_errors(str(output), {}, ids) == 4
+    assert resume.forget_errors(str(output), {}, ids) == 0
+    sound = {f"p{number}" for number in range(24) if number % 5 or number == 20}  # another's
     assert set(resume.checkpointed_ids(str(output), {})) == sound
     assert set(records.record_ids(str(output), {}).to_pylist()) == sound

@@ -1,9 +1,13 @@
+import collections
+import contextlib
+import http.server
 import os
 import stat
+import threading
 
 import pytest
 
-from pipeline.data import storage
+from pipeline.data import storage, web
 from pipeline.data.errors import RowError
 
 
@@ -43,6 +47,101 @@ def test_missing_objects_are_row_errors(s3, tmp_path, missing):
         with pytest.raises(RowError, match="does not exist") as caught:
             storage.read_bytes(storage.join(base, missing), options)
         assert caught.value.error_class == "not_found"
+
+
+PIECES = [os.urandom(50_000) for _ in range(8)]
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """``/503``: that status. ``/503/2``: so to the first two requests of each kind, then a file."""
+
+    def do_GET(self):
+        self.server.seen[self.command] += 1
+        status, _, bad = self.path[1:].partition("?")[0].partition("/")
+        if bad and self.server.seen[self.command] > int(bad):
+            status = 200
+        self.send_response(int(status))
+        self.end_headers()  # the file's length is not told: it ends with the connection
+        if int(status) == 200 and self.command == "GET":
+            with contextlib.suppress(ConnectionError):  # clients leave when they please
+                for piece in PIECES:
+                    self.wfile.write(piece)
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def website(monkeypatch):
+    """A real web server; its ``seen`` counts requests."""
+    monkeypatch.setattr(web, "PAUSE", 0.001)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        server.seen = collections.Counter()
+        server.url = f"http://user:SECRET@127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize("most", [None, 1000])
+@pytest.mark.parametrize(
+    ("status", "error_class", "tries"),
+    [
+        (404, "not_found", 1),
+        (410, "not_found", 1),
+        (401, "access_denied", 1),
+        (403, "access_denied", 1),
+        (400, "read_failed", 1),
+        (429, "read_failed", web.TRIES),
+        (500, "read_failed", web.TRIES),
+        (503, "read_failed", web.TRIES),
+    ],
+)
+def test_what_a_web_server_answers_is_told_apart(website, status, error_class, tries, most):
+    with pytest.raises(RowError) as caught:
+        storage.read_bytes(f"{website.url}/{status}?Sig=SECRET", {}, most)
+    assert caught.value.error_class == error_class
+    assert website.seen["GET"] == tries
+    assert ("does not exist" if error_class == "not_found" else str(status)) in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("most", [None, 10**6])
+def test_a_web_server_that_was_busy_is_asked_again_and_its_file_read_whole(website, most):
+    uri = f"{website.url}/503/{web.TRIES - 1}"
+    assert storage.read_bytes(uri, {}, most) == b"".join(PIECES)
+    with pytest.raises(RowError, match="more than max_bytes = 60000 bytes"):
+        storage.read_bytes(uri, {}, 60_000)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "no-such-host.invalid"])
+def test_a_web_server_that_is_away_is_no_missing_file(monkeypatch, host):
+    pauses = []
+    monkeypatch.setattr(web.time, "sleep", pauses.append)
+    with pytest.raises(RowError, match=rf"http://{host}/x.png: cannot be read: Client") as caught:
+        storage.read_bytes(f"http://user:SECRET@{host}/x.png", {}, 1000)
+    assert caught.value.error_class == "read_failed"
+    assert len(pauses) == web.TRIES - 1
+    assert all(0 <= pause <= web.PAUSE * 2**number for number, pause in enumerate(pauses))
+
+
+@pytest.mark.parametrize("base", ["", "file://"])
+def test_a_local_path_that_is_no_file_is_not_waited_for(tmp_path, base):
+    os.mkfifo(tmp_path / "pipe")
+    os.symlink("pipe", tmp_path / "link")
+    for uri in (f"{base}{tmp_path}/pipe", f"{base}{tmp_path}/link", f"{base}{tmp_path}"):
+        for read in (
+            lambda uri=uri: storage.read_bytes(uri, {}, 1000),
+            lambda uri=uri: storage.read_bytes(uri, {}),
+            lambda uri=uri: list(storage.read_chunks(uri, {})),
+        ):
+            with pytest.raises(RowError, match="is a folder, a pipe or a device") as caught:
+                read()
+            assert caught.value.error_class == "read_failed"
+            assert str(caught.value).startswith(uri)
 
 
 def test_a_local_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The actor's batches and cache, without Ray around them."""
 
 import asyncio
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -8,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
+from pipeline.data.errors import RowError
 from pipeline.engine import flow, stages
 from pipeline.engine.actor import Stylizer, TargetCache
 from pipeline.engine.board import Vitals
-from pipeline.settings import JobSettings
+from pipeline.settings import JobSettings, replace
 from pipeline.style.lanes import Lane
 from pipeline.style.weights import load_network, load_weights
 from tests.conftest import picture, wait_until
@@ -51,6 +54,23 @@ def loaded(context, rows) -> pa.Table:
         ],
         schema=context.schema(*stages.LOADED),
     )
+
+
+def test_a_result_that_its_format_cannot_hold_is_an_error_before_it_is_made(context, tmp_path):
+    uris = {}
+    for name, size in (("long", (16_384, 32)), ("small", (64, 64))):
+        uris[name] = str(tmp_path / f"{name}.png")
+        Image.new("RGB", size, "red").save(uris[name])
+    style = replace(context.style, image_size=32, image_edge="short")
+    row = {"style_uri": [uris["small"]], "overrides": "{}"}
+    for file_format, fits in (("png", True), ("webp", False), ("jpg", True)):
+        context = dataclasses.replace(context, style=style, file_format=file_format)
+        stages.load_images({**row, "content_uri": uris["small"]}, context)
+        if fits:
+            stages.load_images({**row, "content_uri": uris["long"]}, context)
+            continue
+        with pytest.raises(RowError, match="16384 x 32 px, and an edge of a webp file"):
+            stages.load_images({**row, "content_uri": uris["long"]}, context)
 
 
 class NoBoard:

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.data import records, storage
-from pipeline.engine.job import JobError, run_job
+from pipeline.data import lease, records, resume, storage
+from pipeline.engine.job import JobError, _delete_plan, run_job
 from pipeline.settings import JobSettings, replace
 from tests.conftest import image_bytes, write_parquet
 from tests.outputs import check_images, records_of
@@ -162,14 +162,45 @@ def test_an_output_grows_with_its_manifest_but_keeps_its_settings(inputs, quick,
     job = JobSettings(manifest=manifest_of(inputs, rows), output=str(tmp_path / "out"))
     assert run_job(quick, replace(job, limit=1))["ok"] == 1
     other = replace(quick, iterations=9)
+    left = tmp_path / "out" / "__plan__"  # by a run that was killed
+    left.mkdir()
+    (left / "part-00000.parquet").write_bytes(b"https://h/c.png?X-Amz-Signature=x")
     with pytest.raises(JobError, match=r"iterations = 8, this one has 9; .*--overwrite"):
         run_job(other, job)
+    assert not left.exists()
     with pytest.raises(JobError, match="image_format = 'png', this one has 'jpg'"):
         run_job(quick, replace(job, image_format="jpg"))
     summary = run_job(quick, job)
     assert (summary["ok"], summary["last_run"]["pairs"]) == (2, 1)
+    write_parquet(inputs / "m.parquet", [{**row, "pair_id": "b"}, {**row, "pair_id": "c"}])
+    summary = run_job(quick, job)
+    assert (summary["manifest_rows"], summary["ok"], summary["last_run"]["pairs"]) == (2, 2, 1)
+    assert summary["other_pairs"] == {"ok": 1, "error": 0}
+    write_parquet(inputs / "m.parquet", rows)
     assert run_job(other, replace(job, overwrite=True))["ok"] == 2
     assert records_of(job.output)["a"]["evaluations"] == 9
+
+
+def test_a_run_that_was_taken_over_leaves_the_others_plan(inputs, quick, tmp_path, monkeypatch):
+    row = {"pair_id": "a", "content_uri": "c0.png", "style_uri": "s0.jpg"}
+    job = JobSettings(manifest=manifest_of(inputs, [row]), output=str(tmp_path / "out"))
+
+    def other_comes(output, options):
+        (tmp_path / "out" / lease.LEASE).write_text('{"run": "other"}')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(resume, "repair", other_comes)  # the plan is written by then
+    with pytest.raises(KeyboardInterrupt):
+        run_job(quick, job)
+    assert (tmp_path / "out" / "__plan__").is_dir()
+
+
+def test_a_plan_that_cannot_be_deleted_is_named(capsys):
+    _delete_plan("nosuch://u:SECRET@bucket/out", {})
+    said = capsys.readouterr().err
+    assert said.startswith("warning: nosuch://bucket/out/__plan__ could not be deleted (ValueError")
+    assert "SECRET" not in said
+    assert said.count("\n") == 1
 
 
 def test_overwrite_deletes_only_what_a_job_wrote(inputs, quick, tmp_path):
@@ -183,8 +214,6 @@ def test_overwrite_deletes_only_what_a_job_wrote(inputs, quick, tmp_path):
 
 
 def test_whatever_a_kill_left_apart_is_mended_by_the_next_run(inputs, quick, tmp_path, monkeypatch):
-    from pipeline.data import resume
-
     row = {"content_uri": "c0.png", "style_uri": "s0.jpg"}
     rows = [{**row, "pair_id": name} for name in ("kept", "lost", "twice")]
     rows.append({**row, "pair_id": "failed", "content_uri": "c1.png"})
@@ -214,6 +243,7 @@ def test_whatever_a_kill_left_apart_is_mended_by_the_next_run(inputs, quick, tmp
         patch.setattr(resume, "_keep", die)
         with pytest.raises(KeyboardInterrupt):
             run_job(quick, replace(job, retry_errors=True))
+    assert not (output / "__plan__").exists()  # it holds the manifest's URIs, signed ones too
     summary = run_job(quick, job)  # not asked to retry: but what was begun is finished
     assert (summary["pairs"], summary["ok"]) == (4, 4)
     assert (summary["missing"], summary["duplicates"]) == (0, 0)

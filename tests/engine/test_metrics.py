@@ -16,7 +16,10 @@ from pipeline.settings import JobSettings
 from tests.conftest import image_bytes, write_parquet
 
 ROOT = Path(__file__).parent.parent.parent
-EXPORTED = {text for name, found in METRICS.items() for text in found.exported(name)}
+ENDINGS = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+EXPORTED = {
+    f"ray_{name}{ending}" for name, found in METRICS.items() for ending in ENDINGS[found.kind]
+}
 
 
 def test_the_dashboard_asks_only_for_what_is_exported():

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs import stylize
 from pipeline.data import images, records
 from tests.conftest import equal_pairs, wait_until, write_parquet
 
@@ -75,3 +77,30 @@ def test_a_stopped_job_goes_on_where_it_was(command, tmp_path, ray_address):
         *(f"{row['pair_id']}.png" for row in ok),
     }
     assert pq.read_metadata(output / "images" / "metadata.parquet").num_rows == len(ok)
+
+
+def test_errors_of_another_manifest_do_not_make_a_job_fail(tmp_path, weights_file, capsys):
+    """Two pairs are done; four of another manifest ended as errors in the same output."""
+    mine, others = [f"p{i}" for i in range(2)], [f"old{i}" for i in range(4)]
+    manifest = write_parquet(
+        tmp_path / "m.parquet",
+        [{"pair_id": name, "content_uri": "c.png", "style_uri": "s.png"} for name in mine],
+    )
+    done = {"status": "ok", "file_name": "images/x.png", "bytes": 1, "evaluations": 1}
+    failed = {"status": "error", "error_class": "bad_row"}
+    rows = [{"pair_id": name, **done} for name in mine]
+    rows += [{"pair_id": name, **failed} for name in others]
+    output = tmp_path / "out"
+    for name, table in (
+        (records.RECORDS, pa.Table.from_pylist(rows, schema=records.RECORD_SCHEMA)),
+        (records.CHECKPOINT, pa.table({"pair_id": mine + others})),
+    ):
+        (output / name).mkdir(parents=True)
+        pq.write_table(table, output / name / "0.parquet")
+    arguments = ["--manifest", manifest, "--output", str(output), "--no-report"]
+    for more in ([], ["--retry-errors"]):
+        assert stylize.main([*arguments, *more, "--weights", str(weights_file)]) == 0
+        said = capsys.readouterr().out
+        assert "2 ok, 0 errors of 2 pairs\n" in said
+        assert "beside them 0 ok, 4 errors of other pairs are in this output" in said
+        assert "--retry-errors" not in said

@@ -1,0 +1,78 @@
+"""Requests of fsspec's HTTP: why one failed, which fsspec hides, and further tries.
+
+Whatever goes wrong when fsspec opens a web address it calls "not found", with what it was as the
+error's cause. Unlike botocore it asks nothing twice.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from pipeline.data.errors import ErrorClass
+
+SCHEMES = ("http", "https")
+
+TRIES = 4
+"""Of one read."""
+
+PAUSE = 1.0
+"""Seconds at most before the second try; twice as many before each further one."""
+
+Found = TypeVar("Found")
+
+
+def retried(read: Callable[[], Found]) -> Found:
+    """What ``read`` returns; it is tried again where the server is busy, broken or away.
+
+    Raises:
+        Exception: the last try's, or the first that no other try would mend.
+    """
+    for number in range(TRIES - 1):
+        try:
+            return read()
+        except Exception as error:
+            if not _may_pass(error):
+                raise
+        # By lot: the workers of a job must not come back all at once.
+        time.sleep(random.uniform(0, PAUSE * 2**number))  # noqa: S311
+    return read()
+
+
+def explain(error: Exception) -> tuple[ErrorClass, str]:
+    """The class of a read's error, and what is to be said of it: never the address."""
+    cause, status = _cause(error), _status(error)
+    if status in (404, 410) or isinstance(cause, FileNotFoundError):
+        return "not_found", "does not exist"
+    if status in (401, 403):
+        return "access_denied", f"access denied: the server answers {status}"
+    if status is not None:
+        return "read_failed", f"cannot be read: the server answers {status}"
+    # The text of other errors may repeat the address with its password; a socket's does not.
+    text = getattr(cause, "strerror", None)
+    name = type(cause).__name__
+    return "read_failed", f"cannot be read: {name}: {text}" if text else f"cannot be read: {name}"
+
+
+def _cause(error: BaseException) -> BaseException:
+    return error.__cause__ or error
+
+
+def _status(error: BaseException) -> int | None:
+    """Of the server's answer; None if there was none."""
+    import aiohttp  # late: 0.1 s in each process, and most read no web address
+
+    cause = _cause(error)
+    return cause.status if isinstance(cause, aiohttp.ClientResponseError) else None
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same request may succeed a little later."""
+    import aiohttp
+
+    status = _status(error)
+    if status is not None:
+        return status == 429 or status >= 500
+    away = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.TimeoutError)
+    return isinstance(_cause(error), away)
