@@ -42,13 +42,22 @@ def repair(output: str, options: storage.StorageOptions) -> None:
     )
 
 
-def forget_errors(output: str, options: storage.StorageOptions) -> int:
-    """Make every failed row undone. Returns how many there were.
+def forget_errors(
+    output: str, options: storage.StorageOptions, wanted: npt.NDArray[np.int64]
+) -> int:
+    """Make failed rows undone. Returns how many there were.
 
     Ids and records lie in several files, and a kill may come between any two: the ids are
     therefore written down first, and ``repair`` finishes what stands there.
+
+    Args:
+        wanted: the hashes of the ids that this run will do. Other failed rows keep their records:
+            nothing would come in their place.
     """
-    ids = [row["pair_id"] for row in records.iterate(output, options, ["pair_id"], status="error")]
+    failed = records.iterate(output, options, ["pair_id"], status="error")
+    found = list(dict.fromkeys(row["pair_id"] for row in failed))
+    again = np.isin(records.hash_ids(found), wanted)
+    ids = [name for name, chosen in zip(found, again, strict=True) if chosen]
     if ids:
         storage.write_table(storage.join(output, JOURNAL), pa.table({"pair_id": ids}), options)
         _finish_forgetting(output, options)

@@ -84,7 +84,7 @@ def prepare(checked: Checked) -> Prepared:
         clear_output(output, checked.source, options)
     resume.repair(output, options)
     if job.retry_errors:
-        count = resume.forget_errors(output, options)
+        count = resume.forget_errors(output, options, plan.id_hashes)
         print(f"{count} failed pairs will be done again", file=sys.stderr)
     described |= {"manifest": storage.redact(checked.source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": now()}
