@@ -54,6 +54,20 @@ def test_a_config_file_gives_settings_and_options_win(tmp_path):
     assert (style.image_size, style.weights, style.content_weight) == (128, "random", 1.0)
 
 
+def test_storage_options_in_a_file_keep_their_types(tmp_path):
+    """A text "false" would be true for fsspec; and a setting's value stays what was written."""
+    (tmp_path / "c.yaml").write_text(
+        "content_weight: 1e-3\nweights: no\n"
+        "storage_options:\n  s3: &s3\n    anon: false\n    key: '0123'\n"
+        "    config_kwargs: {max_pool_connections: 50, connect_timeout: 2.5}\n  s3a: *s3\n"
+    )
+    style, job = parse("--config", str(tmp_path / "c.yaml"))
+    assert (style.content_weight, style.weights) == (1e-3, "no")
+    config = {"max_pool_connections": 50, "connect_timeout": 2.5}
+    options = {"anon": False, "key": "0123", "config_kwargs": config}
+    assert job.storage_options == {"s3": options, "s3a": options}
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -63,6 +77,7 @@ def test_a_config_file_gives_settings_and_options_win(tmp_path):
         (["--actors", "1:2:3"], "actors: "),
         (["--actors", "x"], "actors: 'x' cannot be read"),
         (["--storage-options", "{"], "storage_options: the value cannot be read"),
+        (["--storage-options", '{"anon": true}'], "storage_options: must be options by scheme"),
         (["--config", "none.yaml"], "config none.yaml: cannot be read"),
     ],
 )
@@ -71,7 +86,13 @@ def test_bad_options_are_refused_with_name_value_and_range(argv, message):
         parse(*argv)
 
 
-@pytest.mark.parametrize("text", ["colour: red", "- 1", "a: [", "image_size: 1.5"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("colour: red", "- 1", "a: [", "image_size: 1.5"),
+        *("storage_options: {s3: {x: 2024-99-99}}", "storage_options: {s3: !!python/name:os.x }"),
+    ],
+)
 def test_bad_config_files_are_refused(tmp_path, text):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(
