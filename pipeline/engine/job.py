@@ -100,6 +100,8 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
             f"CPUs each leave less than {flow.RAY_DATA_CPUS} of this machine's "
             f"{cpus:g} CPUs for Ray Data; ask for less"
         )
+    if joined:
+        cluster.check_cpu_actors(job, resources, nodes)
     _say_resources(resources)
     if joined:
         cluster.wait_for_room(resources)

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.engine import flow, stages
+from pipeline.engine import cluster, flow, stages
 from pipeline.engine.actor import Stylizer, TargetCache
 from pipeline.engine.board import Vitals
-from pipeline.settings import JobSettings
+from pipeline.settings import JobSettings, SettingError
 from pipeline.style.lanes import Lane
 from pipeline.style.weights import load_network, load_weights
 from tests.conftest import picture, wait_until
@@ -249,6 +249,31 @@ def test_gpu_actors_take_what_there_is_and_what_is_asked():
     asked = JobSettings(manifest="m", output="o", gpus_per_actor=1.0, actors=8)
     chosen = flow.choose_resources(asked, 256, [machine(4)], rows=1000)
     assert (chosen.actors, chosen.gpus_per_actor) == (8, 1.0)
+
+
+def test_a_cluster_is_not_filled_with_actors_that_reserve_nothing(capsys):
+    """On a head of two CPUs any number of actors would fit by a share of what is up."""
+    head = [machine(2)]
+
+    def check(rows=1000, nodes=head, **given):
+        job = JobSettings(manifest="m", output="o", **given)
+        cluster.check_cpu_actors(job, flow.choose_resources(job, 256, nodes, rows), nodes)
+        return capsys.readouterr().err
+
+    refused = "cpus_per_actor: the cluster has 2 CPUs now and no GPU, so what each of 100 actors"
+    for given in ({}, {"gpus_per_actor": 0.0}):
+        with pytest.raises(SettingError, match=refused):
+            check(actors=100, **given)
+    with pytest.raises(SettingError, match="has 0 CPUs now and no GPU, so what each of 1 actors"):
+        check(nodes=[machine(0)])
+    # What is asked for, or fits on what is up, is done: with a word, if GPUs may have been meant.
+    assert check() == ""
+    assert check(actors=100, cpus_per_actor=3.0) == ""
+    assert check(actors=100, gpus_per_actor=1.0) == ""
+    assert check(actors=4, nodes=[machine(8, 4)]) == ""
+    assert check(actors=2, gpus_per_actor=0.0) == ""
+    for rows, actors in ((1000, 2), (1, 100)):
+        assert "note: the cluster has no GPU now" in check(rows, actors=actors)
 
 
 def rows_per_block(job, size, rows):
