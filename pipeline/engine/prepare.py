@@ -59,9 +59,15 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
 
     Raises:
         ManifestError, WeightsError: what is wrong with them.
+        SettingError: the output lies in the manifest.
     """
     options = job.storage_options or {}
     output, source = storage.absolute(job.output), storage.absolute(job.manifest)
+    if f"{output}/".startswith(f"{source}/"):  # the next run would read the records as pairs
+        raise SettingError(
+            f"output: {storage.redact(output)} is in the manifest's folder "
+            f"{storage.redact(source)}, whose files are all read as pairs; choose one beside it"
+        )
     manifest = manifests.open_manifest(source, options)
     weights, digest = load_weights(
         style, lambda uri: _read_weights(uri, options), storage.redact(style.weights)

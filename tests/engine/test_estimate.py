@@ -99,6 +99,8 @@ def test_what_is_done_is_not_counted(job, quick, tmp_path):
     [
         ({"manifest": "none.parquet"}, "does not exist"),
         ({"manifest": "twice.parquet"}, "have the same pair_id"),
+        ({"manifest": "."}, "out is in the manifest's folder .*choose one beside it"),
+        ({"manifest": "out/"}, "out is in the manifest's folder"),
     ],
 )
 def test_what_would_stop_the_job_stops_the_dry_run(job, quick, tmp_path, changes, message):
