@@ -161,7 +161,7 @@ def _estimate(checked: Checked, context: Context, plan: Plan, pending: int, work
         # Ray sets 30% aside for its object store.
         "memory": 0.7 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
-    resources = flow.choose_resources(job, style.image_size, [node], max(1, pending))
+    resources = flow.choose_resources(job, style, plan.shapes, [node], max(1, pending))
     in_use = storage.exists(storage.join(checked.output, lease.LEASE), checked.options)
     unreadable: Counter[str] = Counter()
     loaded = []

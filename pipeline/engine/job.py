@@ -91,7 +91,7 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
             file=sys.stderr,
         )
     resources = flow.choose_resources(
-        job, prepared.context.style.image_size, nodes, prepared.pending
+        job, prepared.context.style, prepared.plan.shapes, nodes, prepared.pending
     )
     cpus = sum(node.get("CPU", 0.0) for node in nodes)
     if not joined and cpus < (flow.RAY_DATA_CPUS + resources.actors * resources.cpus_per_actor):
