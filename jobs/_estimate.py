@@ -35,7 +35,7 @@ def print_estimate(found: "Estimate", style: StyleSettings, job: JobSettings) ->
 def _print_cost(found: "Estimate", style: StyleSettings, job: JobSettings) -> None:
     calibration = found.calibration
     if calibration is None:
-        print("no estimate of time and size: no pair could be tried")
+        print("no estimate of time and size: no pair could be timed")
         return
     megapixels = found.work.area * calibration.shape / found.work.pairs
     print(

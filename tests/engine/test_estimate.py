@@ -1,6 +1,7 @@
 """A dry run says what there is to do, and leaves no trace."""
 
 import os
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -109,6 +110,26 @@ def test_what_would_stop_the_job_stops_the_dry_run(job, quick, tmp_path, changes
     changes = {name: str(tmp_path / value) for name, value in changes.items()}
     with pytest.raises(JobError, match=message):
         estimate.dry_run(quick, replace(job, **changes))
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("gs://bucket/out", "output gs://bucket/out: cannot be reached .*gcsfs"),
+        ("foo://bucket/out", "output foo://bucket/out: cannot be reached .*foo"),
+    ],
+)
+def test_an_output_that_cannot_be_reached_is_said(job, quick, output, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # not installed
+    with pytest.raises(JobError, match=message):
+        estimate.dry_run(quick, replace(job, output=output))
+
+
+def test_pairs_that_stop_at_their_first_evaluation_give_no_estimate(job, quick):
+    """Without a style and from the content image the loss is 0 at once."""
+    found = estimate.dry_run(replace(quick, style_weight=0.0), job)
+    assert found.calibration is None
+    assert found.hours() == found.output_bytes == 0
 
 
 def command(job, quick, *more):
