@@ -180,6 +180,11 @@ def _plain_type(spec: "dataclasses.Field[Any]") -> Any:
     return next(hint for hint in typing.get_args(spec.type) if hint is not types.NoneType)
 
 
+def printable(text: str) -> str:
+    """As it is where that is safe: ids are the manifest's, and a terminal obeys some letters."""
+    return text if text.isprintable() else ascii(text)
+
+
 def shown_default(spec: "dataclasses.Field[Any]") -> str:
     """A field's default as one would give it; empty if it has none, or is off."""
     value = spec.default

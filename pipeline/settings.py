@@ -251,7 +251,8 @@ class JobSettings:
     )
     rows_per_block: int | None = setting(
         None,
-        "pairs between two commits: what a killed job may redo, per actor; 4 batches if not given",
+        "pairs of a block, which are recorded together; a killed job may redo three blocks of each "
+        "actor, and what waited to be recorded; 4 batches if not given",
         low=1,
         high=100_000,
         unit="pairs",
