@@ -67,6 +67,13 @@ PENDING = ".pending.parquet"
 """Ray Data's mark in the checkpoint for a records file that is not known to be complete."""
 
 
+class DamagedError(RowError):
+    """A file that an earlier run wrote is damaged. The message names it, and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("read_failed", message)
+
+
 def committed_files(output: str, options: storage.StorageOptions) -> list[str]:
     """The record files that are complete; Ray Data deletes the others at the next run's start."""
     marks = storage.list_files(storage.join(output, CHECKPOINT), options, PENDING)
@@ -108,7 +115,8 @@ def batches(
     """Columns of all records, or of those with a status, as they lie in their files.
 
     Raises:
-        RowError: ``read_failed``: a file of them is damaged, or the storage failed.
+        DamagedError: a file of them is damaged.
+        RowError: ``read_failed``: the storage failed.
     """
     chosen = None if status is None else pyarrow.dataset.field("status") == status
     try:
@@ -128,18 +136,20 @@ def read_file(file: str, options: storage.StorageOptions) -> pa.Table:
     """A Parquet file of records, or of the checkpoint, with a ``pair_id`` in each row.
 
     Raises:
-        RowError: ``read_failed``: it is damaged, and what to do; else as ``storage.read_bytes``.
+        DamagedError: it is damaged.
+        RowError: as ``storage.read_bytes``.
     """
     try:
         table = storage.read_table(file, options)
         table["pair_id"]
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except RowError:
+        raise
+    except Exception as error:  # a flipped byte shows in many ways
         folder, _, name = file.rpartition("/")
         # Without its checkpoint a record would get a second one.
         more = f" and {RECORDS}/{name.removesuffix('.parquet')}*"
         both = more if folder.endswith(CHECKPOINT) else ""
-        raise RowError(
-            "read_failed",
+        raise DamagedError(
             f"{storage.redact(file)}: is damaged ({storage.reason(error)}); delete it{both}, and "
             "run the job again: it does their pairs anew",
         ) from error

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data import records, resume
-from pipeline.data.errors import RowError
+from pipeline.data.records import DamagedError
 
 SPLITS = ("train", None, "val")
 
@@ -93,7 +93,9 @@ READERS = {
 def test_a_damaged_file_of_records_is_named(output, reader, damage):
     file = output / records.RECORDS / "2.parquet"
     spoil(file, damage)
-    with pytest.raises(RowError, match=r"records/2\.parquet: is damaged .*; delete it, and run"):
+    with pytest.raises(
+        DamagedError, match=r"records/2\.parquet: is damaged .*; delete it, and run"
+    ):
         READERS[reader](str(output))
 
 
@@ -105,7 +107,8 @@ def test_a_damaged_file_of_the_checkpoint_is_named_with_the_records_to_delete(
     file = output / records.CHECKPOINT / "2.parquet"
     spoil(file, damage)
     with pytest.raises(
-        RowError, match=r"__checkpoint__/2\.parquet: is damaged .*; delete it and records/2\*, and"
+        DamagedError,
+        match=r"__checkpoint__/2\.parquet: is damaged .*; delete it and records/2\*, and",
     ):
         READERS[reader](str(output))
     file.unlink()
