@@ -180,6 +180,11 @@ def _plain_type(spec: "dataclasses.Field[Any]") -> Any:
     return next(hint for hint in typing.get_args(spec.type) if hint is not types.NoneType)
 
 
+def printable(text: str) -> str:
+    """As it is where that is safe: ids are the manifest's, and a terminal obeys some letters."""
+    return text if text.isprintable() else ascii(text)
+
+
 def shown_default(spec: "dataclasses.Field[Any]") -> str:
     """A field's default as one would give it; empty if it has none, or is off."""
     value = spec.default
@@ -195,15 +200,25 @@ def shown_default(spec: "dataclasses.Field[Any]") -> str:
 def _read_config(path: str) -> dict[str, Any]:
     try:
         text = Path(path).read_text()
-        # BaseLoader leaves every scalar as text, to be read as an option would be: YAML itself
-        # takes 1e-3 for a text, and no for a boolean.
-        values = (
-            tomllib.loads(text) if path.endswith(".toml") else yaml.load(text, yaml.BaseLoader)  # noqa: S506 (it makes nothing but text)
-        )
+        values = tomllib.loads(text) if path.endswith(".toml") else _load_yaml(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         first = str(error).splitlines()[0]
         shown = path if path.isprintable() else in_short(path)
         raise SettingError(f"config {shown}: cannot be read: {first}") from error
     if not isinstance(values, dict):
         raise SettingError(f"config {path}: must hold settings by name, as 'image_size: 512'")
+    return values
+
+
+def _load_yaml(text: str) -> Any:
+    """Every scalar as text, to be read as an option would be; in ``storage_options`` by its type.
+
+    YAML itself takes 1e-3 for a text, and no for a boolean. But storage options go to fsspec as
+    they are, for which a text "false" is true.
+    """
+    values = yaml.load(text, yaml.BaseLoader)  # noqa: S506 (it makes nothing but text)
+    if isinstance(values, dict) and "storage_options" in values:
+        loader = yaml.SafeLoader(text)
+        nodes = {key.value: node for key, node in loader.get_single_node().value}
+        values["storage_options"] = loader.construct_document(nodes["storage_options"])
     return values

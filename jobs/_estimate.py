@@ -1,7 +1,10 @@
 """A dry run's findings in words."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from jobs._cli import printable
 from pipeline.settings import JobSettings, StyleSettings
 
 if TYPE_CHECKING:
@@ -16,12 +19,10 @@ def print_estimate(found: "Estimate", style: StyleSettings, job: JobSettings) ->
         print("a run works in this output, or was killed there: the job may have to wait for it")
     if found.work.faults:
         print(f"{found.work.faults.total()} pairs to do are bad rows and would be error records:")
-        for error_class, count in found.work.faults.most_common():
-            print(f"  {error_class}: {count}")
+        _print_faults(found.work.faults, found.work.bad)
     if found.unreadable:
         print(f"of {found.sampled} pairs that were loaded, {found.unreadable.total()} cannot be:")
-        for error_class, count in found.unreadable.most_common():
-            print(f"  {error_class}: {count}")
+        _print_faults(found.unreadable, found.unread)
     if not found.pending:
         return
     resources = found.resources
@@ -32,10 +33,19 @@ def print_estimate(found: "Estimate", style: StyleSettings, job: JobSettings) ->
     _print_cost(found, style, job)
 
 
+def _print_faults(counts: Counter[str], named: Sequence[tuple[str, str]]) -> None:
+    for error_class, count in counts.most_common():
+        print(f"  {error_class}: {count}")
+    for pair_id, message in named:
+        print(f"    pair {printable(pair_id)}: {printable(message)}")
+    if counts.total() > len(named):
+        print("    ...")
+
+
 def _print_cost(found: "Estimate", style: StyleSettings, job: JobSettings) -> None:
     calibration = found.calibration
     if calibration is None:
-        print("no estimate of time and size: no pair could be tried")
+        print("no estimate of time and size: no pair could be timed")
         return
     megapixels = found.work.area * calibration.shape / found.work.pairs
     print(

@@ -18,7 +18,8 @@ INTRODUCTION = """\
 
 An option on the command line, or a name in a file: `--config FILE` reads YAML or TOML, names
 without the dashes and with `_` (`image_size: 512`). Options win over the file. One file serves
-`jobs.stylize`, `jobs.verify` and `jobs.report`. A list is given with commas, a mapping as JSON.
+`jobs.stylize`, `jobs.verify` and `jobs.report`. A list is given with commas, a mapping as JSON. In
+a file `storage_options` may be nested, in the file's own types: a key of digits alone wants quotes.
 
 - **Settings that change pixels** are marked so. They, the weights' digest, `image_format`,
   `quality` and `embed_metadata` make up the fingerprint: a job with another one is refused in an

@@ -8,8 +8,8 @@
 The same command again does what is missing. --dry-run says beforehand what the job would do and
 cost, from a few pairs that it tries on this machine, and writes nothing.
 
-Exit code: 0 all pairs are done, 1 some of them ended as error records, 2 nothing could be started,
-130 stopped by Ctrl-C.
+Exit code: 0 all pairs are done, 1 some of them ended as error records, or the run did not come to
+its end, 2 nothing could be started, 130 stopped by Ctrl-C.
 """
 
 import sys
@@ -61,7 +61,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     # Loaded here, so that --help and a mistyped option answer at once.
     from ray.exceptions import RayError
 
-    from pipeline.engine.job import JobError, run_job
+    from pipeline.engine.job import ClosingError, JobError, run_job
     from pipeline.engine.pack import PackError
 
     try:
@@ -70,7 +70,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     except JobError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except PackError as error:
+    except (ClosingError, PackError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -95,9 +95,13 @@ def print_summary(summary: dict[str, Any], output: str) -> None:
     print(f"{summary['ok']} ok, {summary['error']} errors of {summary['manifest_rows']} pairs")
     for error_class, count in summary["errors_by_class"].items():
         print(f"  {error_class}: {count}")
-    for fault in ("missing", "duplicates"):
-        if summary[fault]:
-            print(f"  {fault}: {summary[fault]} records; run the same command again")
+    if summary["missing"]:
+        print(f"  missing: {summary['missing']} records; run the same command again")
+    if summary["duplicates"]:
+        print(
+            f"  duplicates: {summary['duplicates']} records too many; python -m jobs.verify names "
+            "their pairs: delete the records files that hold them, and run the same command again"
+        )
     other = summary["other_pairs"]
     if sum(other.values()):
         print(

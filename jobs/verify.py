@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs._cli import new_parser, parse
+from jobs._cli import new_parser, parse, printable
 from pipeline.settings import SettingError
 
 if TYPE_CHECKING:
@@ -65,14 +65,9 @@ def print_verdict(verdict: "Verdict") -> None:
         return
     print(f"not sound: {verdict.faults.total()} faults")
     for fault, count in verdict.faults.most_common():
-        named = [_shown(what) for what in verdict.examples[fault]]
+        named = [printable(what) for what in verdict.examples[fault]]
         more = ["..."] if count > len(named) else []
         print(f"  {fault}: {count}  ({'; '.join([*named, *more])})")
-
-
-def _shown(text: str) -> str:
-    """As it is where that is safe: ids are the manifest's, and a terminal obeys some letters."""
-    return text if text.isprintable() else ascii(text)
 
 
 if __name__ == "__main__":

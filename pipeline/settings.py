@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import operator
+import re
 import reprlib
 import types
 import typing
@@ -38,6 +39,10 @@ ROW_OVERRIDES: Final = (
     "preserve_color",
 )
 """The style settings that a manifest column of the same name sets for its row."""
+
+
+SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
+"""RFC 3986, 3.1, in lower case. No underscore: names of options, as client_kwargs, are none."""
 
 
 class SettingError(ValueError):
@@ -246,7 +251,8 @@ class JobSettings:
     )
     rows_per_block: int | None = setting(
         None,
-        "pairs between two commits: what a killed job may redo, per actor; 4 batches if not given",
+        "pairs of a block, which are recorded together; a killed job may redo three blocks of each "
+        "actor, and what waited to be recorded; 4 batches if not given",
         low=1,
         high=100_000,
         unit="pairs",
@@ -312,6 +318,7 @@ class JobSettings:
         for name in ("manifest", "output"):
             if not getattr(self, name):
                 raise SettingError(f"{name}: is missing; give a path or a URI")
+        _check_by_scheme(self.storage_options)
         if self.retry_errors and self.overwrite:
             raise SettingError("retry_errors and overwrite exclude each other: choose one")
 
@@ -375,6 +382,7 @@ class ManifestSettings:
         for name in ("content", "style", "output"):
             if not getattr(self, name):
                 raise SettingError(f"{name}: is missing; give a path or a URI")
+        _check_by_scheme(self.storage_options)
         if self.mode == "cross" and self.styles_per_content is not None:
             raise SettingError("styles_per_content: is for mode sample; cross takes all styles")
         from_csv = "csv" in (self.label_from, self.split_from)
@@ -472,6 +480,17 @@ def check_value(spec: "dataclasses.Field[Any]", value: Any) -> None:
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             _check_number(spec, number)
+
+
+def _check_by_scheme(options: Mapping[str, Any] | None) -> None:
+    """Options without a scheme above them would reach no storage, and nobody would say so."""
+    for scheme, given in (options or {}).items():
+        known = isinstance(scheme, str) and SCHEME.fullmatch(scheme)
+        if not known or not isinstance(given, Mapping):  # shows neither: they may be secrets
+            raise SettingError(
+                "storage_options: must be options by scheme, in lower case, as "
+                '{"s3": {"endpoint_url": "..."}}'
+            )
 
 
 _BOUNDS = operator.itemgetter("low", "high", "above")

@@ -64,12 +64,13 @@ def test_plot_without_matplotlib_says_what_to_install(quick_ones, monkeypatch):
         (np.full((64, 64, 3), 2.0), {}, ValueError, "divide by 255"),
         ([], {}, ValueError, "no picture"),
         (picture(0, 64, 64), {"image_size": 64}, SettingError, "tensors keep their size"),
+        (picture(0, 16, 64), {"padding": "reflect"}, ValueError, "'reflect' at least 32 px"),
         (pixels(0), {"iteration": 3}, SettingError, "is no setting"),
     ],
 )
 def test_what_is_refused(content, more, error, words):
     with pytest.raises(error, match=words):
-        stylize(content, pixels(5), **more)
+        stylize(content, pixels(5), weights="compact", **more)
 
 
 @pytest.fixture

@@ -52,6 +52,11 @@ def test_a_bad_setting_is_named_with_its_value_and_range(change, message):
         ({"shard_size": 0.0}, "shard_size: 0.0 is out of range; range: 0.01 to 4096 MB"),
         ({"quality": 101}, "quality: 101 is out of range; range: 1 to 100"),
         ({"retry_errors": True, "overwrite": True}, "exclude each other"),
+        ({"storage_options": {"endpoint_url": "x"}}, "storage_options: must be options by scheme"),
+        ({"storage_options": {"client_kwargs": {"verify": False}}}, "options by scheme"),
+        ({"storage_options": {"S3": {"anon": True}}}, "options by scheme, in lower case"),
+        ({"storage_options": {"file": "x"}}, "options by scheme"),
+        ({"storage_options": {3: {}}}, "options by scheme"),
     ],
 )
 def test_a_bad_job_setting_is_named(change, message):

@@ -10,6 +10,7 @@ row: the plan carries it in ``fault_class`` and ``fault_message``, and it become
 """
 
 import hashlib
+import json
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -66,6 +67,9 @@ class Plan:
     digest: str
     id_hashes: npt.NDArray[np.int64]
     """One for each row: 8 bytes instead of the text, so that a million rows fit in a driver."""
+    shapes: frozenset[tuple[int | None, int]]
+    """What sound rows ask to be loaded: their own image_size (px), if they have one, and how many
+    styles. Each such pair once."""
 
     def count_done(self, done: npt.NDArray[np.int64]) -> int:
         """How many rows are among the ids of these hashes (``records.hash_ids``)."""
@@ -214,7 +218,13 @@ def write_plan(
     id_hashes, stem_hashes = np.concatenate(tally.ids), np.concatenate(tally.stems)
     for column, hashes in (("pair_id", id_hashes), ("file_stem", stem_hashes)):
         _refuse_duplicates(manifest.shown, target, options, column, hashes)
-    return Plan(len(id_hashes), tally.faulty, tally.digest.hexdigest(), id_hashes)
+    return Plan(
+        rows=len(id_hashes),
+        faulty=tally.faulty,
+        digest=tally.digest.hexdigest(),
+        id_hashes=id_hashes,
+        shapes=frozenset(tally.shapes),
+    )
 
 
 class _Tally:
@@ -224,6 +234,7 @@ class _Tally:
         self.faulty, self.digest = 0, hashlib.sha256()
         self.ids: list[npt.NDArray[np.int64]] = []
         self.stems: list[npt.NDArray[np.int64]] = []
+        self.shapes: set[tuple[int | None, int]] = set()
 
     def add(self, planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
         names = [row["pair_id"] for row in planned]
@@ -232,7 +243,14 @@ class _Tally:
         self.digest.update("".join(f"{name}\n" for name in names).encode())
         self.ids.append(hash_ids(names))
         self.stems.append(hash_ids(_file_key(stem) for stem in stems if stem))
+        self.shapes.update(_shape(row) for row in planned if row["fault_class"] is None)
         return planned
+
+
+def _shape(row: dict[str, Any]) -> tuple[int | None, int]:
+    overrides = row["overrides"]
+    own = json.loads(overrides)["image_size"] if '"image_size"' in overrides else None
+    return own, len(row["style_uri"])
 
 
 def planned_slices(

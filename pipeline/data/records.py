@@ -14,6 +14,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from pipeline.data import storage
+from pipeline.data.errors import RowError
 from pipeline.data.rows import is_name
 
 RECORD_SCHEMA = pa.schema(
@@ -66,6 +67,13 @@ PENDING = ".pending.parquet"
 """Ray Data's mark in the checkpoint for a records file that is not known to be complete."""
 
 
+class DamagedError(RowError):
+    """A file that an earlier run wrote is damaged. The message names it, and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("read_failed", message)
+
+
 def committed_files(output: str, options: storage.StorageOptions) -> list[str]:
     """The record files that are complete; Ray Data deletes the others at the next run's start."""
     marks = storage.list_files(storage.join(output, CHECKPOINT), options, PENDING)
@@ -104,13 +112,48 @@ def iterate(
 def batches(
     output: str, options: storage.StorageOptions, columns: list[str], status: str | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Columns of all records, or of those with a status, as they lie in their files."""
-    dataset = records_dataset(output, options)
-    if dataset is None:
-        return
+    """Columns of all records, or of those with a status, as they lie in their files.
+
+    Raises:
+        DamagedError: a file of them is damaged.
+        RowError: ``read_failed``: the storage failed.
+    """
     chosen = None if status is None else pyarrow.dataset.field("status") == status
-    # Kept, the footers of thousands of small files outweigh their rows.
-    yield from dataset.to_batches(columns=columns, filter=chosen, cache_metadata=False)
+    try:
+        dataset = records_dataset(output, options)
+        if dataset is not None:
+            # Kept, the footers of thousands of small files outweigh their rows.
+            yield from dataset.to_batches(columns=columns, filter=chosen, cache_metadata=False)
+    except (pa.ArrowException, OSError) as error:
+        for file in committed_files(output, options):  # Arrow does not always name it
+            read_file(file, options)
+        shown = storage.redact(storage.join(output, RECORDS))
+        text = f"{shown}: cannot be read: {storage.reason(error)}"
+        raise RowError("read_failed", text) from error
+
+
+def read_file(file: str, options: storage.StorageOptions) -> pa.Table:
+    """A Parquet file of records, or of the checkpoint, with a ``pair_id`` in each row.
+
+    Raises:
+        DamagedError: it is damaged.
+        RowError: as ``storage.read_bytes``.
+    """
+    try:
+        table = storage.read_table(file, options)
+        table["pair_id"]
+    except RowError:
+        raise
+    except Exception as error:  # a flipped byte shows in many ways
+        folder, _, name = file.rpartition("/")
+        # Without its checkpoint a record would get a second one.
+        more = f" and {RECORDS}/{name.removesuffix('.parquet')}*"
+        both = more if folder.endswith(CHECKPOINT) else ""
+        raise DamagedError(
+            f"{storage.redact(file)}: is damaged ({storage.reason(error)}); delete it{both}, and "
+            "run the job again: it does their pairs anew",
+        ) from error
+    return table
 
 
 def hash_ids(ids: Iterable[str]) -> npt.NDArray[np.int64]:

@@ -29,6 +29,9 @@ def repair(output: str, options: storage.StorageOptions) -> None:
     """Finish what a killed run began, and make undone whatever has no record.
 
     Doing it twice does no harm: a kill in between is mended by the next run's call.
+
+    Raises:
+        RowError: a file of the records or of the checkpoint cannot be read, or not be replaced.
     """
     for name in (records.IMAGES, records.RECORDS, *packing.FORMATS):
         storage.delete_leftovers(storage.join(output, name), options)
@@ -102,7 +105,7 @@ def _finish_forgetting(output: str, options: storage.StorageOptions) -> None:
     journal = storage.join(output, JOURNAL)
     if not storage.exists(journal, options):
         return
-    ids = storage.read_table(journal, options)["pair_id"]
+    ids = records.read_file(journal, options)["pair_id"]
 
     def sound(rows: pa.Table) -> pa.ChunkedArray:
         failed = pc.and_(pc.is_in(rows["pair_id"], ids), pc.equal(rows["status"], "error"))
@@ -153,4 +156,4 @@ def _tables(
     files: Iterable[str], options: storage.StorageOptions
 ) -> Iterator[tuple[str, pa.Table]]:
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from pool.map(lambda file: (file, storage.read_table(file, options)), files)
+        yield from pool.map(lambda file: (file, records.read_file(file, options)), files)

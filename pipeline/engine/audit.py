@@ -359,6 +359,9 @@ def _check_checkpoint(
             recorded = hash(pair_id) in unknown if place is None else expected.recorded[place]
             if not recorded:
                 verdict.add("checkpoint_without_record", pair_id)
+    except records.DamagedError as error:
+        verdict.add("unreadable_checkpoint", str(error))
+        return False
     except RowError as error:
         verdict.add("read_failed", str(error))
         return False

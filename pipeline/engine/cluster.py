@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -17,7 +18,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from pipeline.data import storage
 from pipeline.engine.flow import RAY_DATA_CPUS, Resources
-from pipeline.settings import SettingError
+from pipeline.settings import JobSettings, SettingError
 
 PATIENCE = 60.0
 """Seconds without a fitting node, and without one on its way, until a job that waits gives up."""
@@ -81,6 +82,36 @@ def node_resources() -> list[dict[str, float]]:
     """What each living node offers in all, used or not."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+def check_cpu_actors(
+    job: JobSettings, resources: Resources, nodes: Sequence[Mapping[str, float]]
+) -> None:
+    """On a joined cluster: see that actors on CPUs were meant, and that it has CPUs for them.
+
+    An actor's share of the CPUs that are up may be as small as nothing: any number would start
+    there, and the autoscaler not be asked. A whole CPU each would be no remedy: they would take the
+    head's CPUs as well, and Ray Data, which needs two, would wait for ever.
+
+    Raises:
+        SettingError: they are more than the CPUs that are up, and what each reserves is not given.
+    """
+    if resources.gpus_per_actor or job.cpus_per_actor is not None:
+        return
+    cpus = sum(node.get("CPU", 0.0) for node in nodes)
+    if resources.actors > cpus:
+        raise SettingError(
+            f"cpus_per_actor: the cluster has {cpus:g} CPUs now and no GPU, so what each of "
+            f"{resources.actors} actors is to reserve on nodes to come cannot be chosen; give "
+            "--gpus-per-actor 1 to have them on GPUs, else --cpus-per-actor (and leave two CPUs "
+            "free), or fewer --actors"
+        )
+    if job.actors and job.gpus_per_actor is None:
+        print(
+            "note: the cluster has no GPU now, so the actors use its CPUs; give --gpus-per-actor 1 "
+            "to have them wait for GPUs",
+            file=sys.stderr,
+        )
 
 
 def wait_for_room(resources: Resources) -> None:

@@ -34,6 +34,9 @@ from pipeline.style.weights import WeightsError
 SAMPLE = 12
 """Pairs that are loaded, to see how large they are."""
 
+SHOWN = 5
+"""Bad rows that are named, of those in the plan and of those in the sample."""
+
 AROUND = 2
 """Evaluations that a pair's targets and its final losses cost."""
 
@@ -46,7 +49,7 @@ class Work:
     """What the pairs to do ask for, summed over them; sizes in units of image_size squared.
 
     area: of the results. bound: area times the most evaluations. sample: some of the plan's rows.
-    faults: rows that will be error records, by class.
+    faults: rows that will be error records, by class. bad: pair_id and message of the first ones.
     """
 
     pairs: int
@@ -54,6 +57,7 @@ class Work:
     bound: float
     sample: list[dict[str, Any]]
     faults: Counter[str]
+    bad: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Estimate:
     resources: flow.Resources
     in_use: bool  # a run is under way in the output, or was killed there
     unreadable: Counter[str] = field(default_factory=Counter)  # of the sample, by error class
+    unread: list[tuple[str, str]] = field(default_factory=list)  # pair_id, message of some
     sampled: int = 0
     calibration: Calibration | None = None
     share: float = 1.0  # of the most evaluations, that a pair is expected to need
@@ -127,6 +132,7 @@ def _measure_work(plan: Path, style: StyleSettings, done: npt.NDArray[np.int64])
     faults: Counter[str] = Counter()
     pairs, area, bound = 0, 0.0, 0.0
     sample: list[tuple[int, int, dict[str, Any]]] = []
+    bad: list[tuple[int, str, str]] = []
 
     @functools.lru_cache(maxsize=4096)
     def asked(overrides: str) -> tuple[int, float]:
@@ -136,6 +142,8 @@ def _measure_work(plan: Path, style: StyleSettings, done: npt.NDArray[np.int64])
     for row in _rows(plan, done):
         if row["fault_class"] is not None:
             faults[row["fault_class"]] += 1
+            bad.append((row["manifest_row"], row["pair_id"], row["fault_message"]))
+            bad = heapq.nsmallest(SHOWN, bad)  # the plan is in another order
             continue
         iterations, size = asked(row["overrides"])
         pairs, area, bound = pairs + 1, area + size, bound + size * iterations
@@ -143,7 +151,8 @@ def _measure_work(plan: Path, style: StyleSettings, done: npt.NDArray[np.int64])
         heapq.heappush(sample, (-sampling.hash_key(row["pair_id"]), row["manifest_row"], row))
         if len(sample) > SAMPLE:
             heapq.heappop(sample)
-    return Work(pairs, area, bound, [row for *_, row in sorted(sample, reverse=True)], faults)
+    chosen = [row for *_, row in sorted(sample, reverse=True)]
+    return Work(pairs, area, bound, chosen, faults, [(name, why) for _, name, why in bad])
 
 
 def _rows(plan: Path, done: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
@@ -161,15 +170,17 @@ def _estimate(checked: Checked, context: Context, plan: Plan, pending: int, work
         # Ray sets 30% aside for its object store.
         "memory": 0.7 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
-    resources = flow.choose_resources(job, style.image_size, [node], max(1, pending))
+    resources = flow.choose_resources(job, style, plan.shapes, [node], max(1, pending))
     in_use = storage.exists(storage.join(checked.output, lease.LEASE), checked.options)
     unreadable: Counter[str] = Counter()
+    unread: list[tuple[str, str]] = []
     loaded = []
     for row in work.sample:
         try:
             loaded.append({**row, **stages.load_images(row, context)})
         except RowError as error:
             unreadable[error.error_class] += 1
+            unread.append((row["pair_id"], f"manifest row {row['manifest_row']}: {error}"))
     calibration = calibrate(checked, loaded, resources) if loaded else None
     return Estimate(
         rows=plan.rows,
@@ -178,6 +189,7 @@ def _estimate(checked: Checked, context: Context, plan: Plan, pending: int, work
         resources=resources,
         in_use=in_use,
         unreadable=unreadable,
+        unread=unread[:SHOWN],
         sampled=len(work.sample),
         calibration=calibration,
         share=_expected_share(checked),

@@ -3,7 +3,7 @@
 import functools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from pipeline.data import records, storage
 from pipeline.engine.board import Board
 from pipeline.engine.stages import Context, load, store
 from pipeline.engine.starting import StyleActor
-from pipeline.settings import JobSettings
+from pipeline.settings import JobSettings, StyleSettings
 
 IO_CPUS = 0.25
 """CPUs that Ray reserves for a load or store task: they wait for storage most of the time."""
@@ -54,12 +54,16 @@ class Resources:
 
 
 def choose_resources(
-    job: JobSettings, image_size: int, nodes: Sequence[Mapping[str, float]], rows: int
+    job: JobSettings,
+    style: StyleSettings,
+    shapes: Iterable[tuple[int | None, int]],
+    nodes: Sequence[Mapping[str, float]],
+    rows: int,
 ) -> Resources:
     """Fill what the user left open from what Ray has now.
 
     Args:
-        image_size: px.
+        shapes: of the plan.
         nodes: each node's resources by Ray's names: CPU, GPU, memory (bytes).
         rows: pairs to do.
     """
@@ -70,15 +74,16 @@ def choose_resources(
     if on_gpu:
         actors = math.floor(gpus / on_gpu)
     else:
-        need = ACTOR_BYTES + batch * PIXEL_BYTES * image_size**2
+        need = ACTOR_BYTES + batch * PIXEL_BYTES * style.image_size**2
         room = [node.get("memory", 0.0) / need for node in nodes]
         actors = sum(math.floor(min(each)) for each in zip(cpus, room, strict=True))
     actors = job.actors or max(1, actors)
     # Small blocks lose little in a kill; but a job of a million pairs must not end in a million
     # files.
     grain = max(4 * batch, math.ceil(rows / MOST_FILES))
-    # A row of a loaded block holds the pixels of a content and a style image.
-    grain = min(grain, max(batch, BLOCK_BYTES // (2 * 3 * image_size**2)))
+    # However large the images are, the blocks that an actor has at hand fill its slots.
+    most = BLOCK_BYTES // _row_bytes(style, shapes)
+    grain = min(grain, max(math.ceil(batch / BLOCKS_IN_ACTOR), most))
     block = job.rows_per_block or max(1, min(grain, math.ceil(rows / (4 * actors))))
     actors = min(actors, math.ceil(rows / block))
     threads, share = 1, 0.0
@@ -91,6 +96,15 @@ def choose_resources(
     if reserved == IO_CPUS:
         reserved += 0.01  # equal demands would let Ray Data load images inside the actor
     return Resources(actors, on_gpu, reserved, threads, batch, block)
+
+
+def _row_bytes(style: StyleSettings, shapes: Iterable[tuple[int | None, int]]) -> int:
+    """Of the largest row of a loaded block: the pixels of its content and its style images."""
+    pixels = [
+        (size or style.image_size) ** 2 * (1 + styles * style.style_scale**2)
+        for size, styles in shapes
+    ]
+    return max(1, math.ceil(3 * max(pixels, default=0)))
 
 
 def ray_data_settings(verbose: bool) -> ray.data.DataContext:

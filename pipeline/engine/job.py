@@ -5,10 +5,12 @@ Ray starts, and raised as a ``JobError``.
 """
 
 import _thread
+import contextlib
 import gc
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,10 @@ class JobError(ValueError):
     """The job cannot start. The message says what is wrong, where, and what to do."""
 
 
+class ClosingError(RuntimeError):
+    """The pairs are done and recorded, but they could not be added up. The message says why."""
+
+
 def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
     """Do the whole job and return its summary (also written to ``summary.json``).
 
@@ -38,6 +44,7 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
     Raises:
         JobError: something is wrong with the settings, manifest, weights or output, or another run
             works in the output.
+        ClosingError: everything is done but what is written at the end.
         PackError: everything is done but the shards.
         KeyboardInterrupt: stopped by the user; the same command goes on.
     """
@@ -95,7 +102,7 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
             file=sys.stderr,
         )
     resources = flow.choose_resources(
-        job, prepared.context.style.image_size, nodes, prepared.pending
+        job, prepared.context.style, prepared.plan.shapes, nodes, prepared.pending
     )
     cpus = sum(node.get("CPU", 0.0) for node in nodes)
     if not joined and cpus < (flow.RAY_DATA_CPUS + resources.actors * resources.cpus_per_actor):
@@ -104,6 +111,8 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
             f"CPUs each leave less than {flow.RAY_DATA_CPUS} of this machine's "
             f"{cpus:g} CPUs for Ray Data; ask for less"
         )
+    if joined:
+        cluster.check_cpu_actors(job, resources, nodes)
     _say_resources(resources)
     if joined:
         cluster.wait_for_room(resources)
@@ -131,6 +140,19 @@ def _say_resources(resources: flow.Resources) -> None:
     )
 
 
+@contextlib.contextmanager
+def _closing() -> Iterator[None]:
+    """What is wrong from here on is no reason why a job could not start."""
+    try:
+        yield
+    except RowError as error:
+        raise ClosingError(
+            f"{error}; the pairs are done and what is recorded stays, but there is no summary: the "
+            "same command makes it"
+        ) from error
+
+
+@_closing()
 def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
     """Check that every row has its record, write what is written at the end, add up."""
     output, options = prepared.context.output, prepared.context.storage_options

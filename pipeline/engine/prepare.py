@@ -59,9 +59,15 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
 
     Raises:
         ManifestError, WeightsError: what is wrong with them.
+        SettingError: the output lies in the manifest.
     """
     options = job.storage_options or {}
     output, source = storage.absolute(job.output), storage.absolute(job.manifest)
+    if f"{output}/".startswith(f"{source}/"):  # the next run would read the records as pairs
+        raise SettingError(
+            f"output: {storage.redact(output)} is in the manifest's folder "
+            f"{storage.redact(source)}, whose files are all read as pairs; choose one beside it"
+        )
     manifest = manifests.open_manifest(source, options)
     weights, digest = load_weights(
         style, lambda uri: _read_weights(uri, options), storage.redact(style.weights)
@@ -244,11 +250,17 @@ def _earlier_job(output: str, options: storage.StorageOptions) -> dict[str, Any]
     """The ``job.json`` of an earlier run in this output.
 
     Raises:
-        SettingError: there is one, but it is none of ours.
+        SettingError: there is one, but it is none of ours; or the output cannot be reached.
     """
     uri = storage.join(output, records.JOB)
-    if not storage.exists(uri, options):
-        return None
+    try:
+        if not storage.exists(uri, options):
+            return None
+    except Exception as error:  # each file system raises its own kinds
+        raise SettingError(
+            f"output {storage.redact(output)}: cannot be reached ({storage.reason(error)}); check "
+            "the URI, the endpoint and the credentials"
+        ) from error
     try:
         earlier: dict[str, Any] = json.loads(storage.read_bytes(uri, options))
         earlier["settings"]["image_size"], earlier["fingerprint"], earlier["weights_digest"]

@@ -47,7 +47,8 @@ class Calibration:
 def calibrate(
     checked: Checked, loaded: list[dict[str, Any]], resources: flow.Resources
 ) -> Calibration | None:
-    """Time the method on some of the loaded rows; None if none of them can be optimised.
+    """Time the method on some of the loaded rows; None if none of them can be, or all of them end
+    at their first evaluation.
 
     Raises:
         SettingError: a single pair does not fit into the device's memory.
@@ -67,7 +68,8 @@ def calibrate(
                 timings.append(_time(row, checked, network, resources.batch_size))
     finally:
         torch.set_num_threads(threads)
-    if not timings:
+    work = sum(timing.work for timing in timings)
+    if not work:
         return None
     sizes = []
     for row in loaded:
@@ -79,7 +81,7 @@ def calibrate(
         timed=len(timings),
         batch=min(timing.batch for timing in timings),
         shape=sum(sizes) / len(sizes),
-        seconds=sum(timing.seconds for timing in timings) / sum(t.work for t in timings),
+        seconds=sum(timing.seconds for timing in timings) / work,
         bytes=sum(timing.bytes for timing in timings) / sum(t.megapixels for t in timings),
     )
 

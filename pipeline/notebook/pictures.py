@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.data import images
 from pipeline.settings import SettingError, StyleSettings
+from pipeline.style.targets import least_side
 
 Picture = Image.Image | npt.NDArray[Any] | Tensor
 """A PIL image, an array (H, W, 3) or a tensor (3, H, W); uint8, or floats in [0, 1]."""
@@ -60,8 +61,17 @@ def check(picture: Any, name: str) -> None:
 
 
 def to_content(picture: Picture, settings: StyleSettings) -> Tensor:
-    """(3, H, W) in [0, 1], float32. A tensor keeps its size, other kinds get the settings'."""
-    return _to_tensor(picture, settings.image_size, settings.image_edge)
+    """(3, H, W) in [0, 1], float32. A tensor keeps its size, other kinds get the settings'.
+
+    Raises:
+        ValueError: a tensor is too small for the settings' padding.
+    """
+    content = _to_tensor(picture, settings.image_size, settings.image_edge)
+    least = least_side(settings)
+    if min(content.shape[1:]) < least:
+        shape, padding = tuple(content.shape), settings.padding
+        raise ValueError(f"content: of shape {shape}; with padding {padding!r} at least {least} px")
+    return content
 
 
 def to_style(picture: Picture, content: Picture, settings: StyleSettings) -> Tensor:

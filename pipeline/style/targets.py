@@ -18,6 +18,12 @@ COARSEST = 64
 Size = tuple[int, int]
 
 
+def least_side(settings: StyleSettings) -> int:
+    """Pixels that an image's sides must have. Of 16, VGG-19's fifth block sees one position, and
+    ``reflect`` needs two: it repeats the neighbours of the outermost."""
+    return 32 if settings.padding == "reflect" else 16
+
+
 @dataclass(frozen=True)
 class StyleTarget:
     """What a style image asks for, at one scale.
@@ -64,9 +70,10 @@ def style_targets(
 ) -> tuple[StyleTarget, ...]:
     """A target per scale; the style image (3, H, W) is made smaller with the content's scales."""
     targets = []
+    least = least_side(settings)
     for size in scale_sizes(content_size, settings.scales):
         ratio = ((size[0] * size[1]) / (content_size[0] * content_size[1])) ** 0.5
-        H, W = (max(16, round(side * ratio)) for side in style_image.shape[1:])
+        H, W = (max(least, round(side * ratio)) for side in style_image.shape[1:])
         small = resize(style_image[None], (H, W))[0].clamp(0, 1)
         targets.append(style_target(network, small, settings))
     return tuple(targets)

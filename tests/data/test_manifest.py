@@ -37,17 +37,20 @@ def test_rows_are_brought_into_one_form(tmp_path):
         tmp_path,
         [
             {**ROW, "pair_id": "a", "style_uri": ["s.png", "s3://b/t.png"], "style_blend": [2, 1],
-             "output_name": "cat.PNG", "label": 7, "split": "train", "seed": 3, "width": 99},
+             "output_name": "cat.PNG", "label": 7, "split": "train", "seed": 3, "width": 99,
+             "image_size": 96},
             {**ROW, "pair_id": None, "style_uri": ["s.png"], "style_blend": None,
-             "output_name": None, "label": None, "split": None, "seed": None, "width": None},
+             "output_name": None, "label": None, "split": None, "seed": None, "width": None,
+             "image_size": None},
         ],
     )  # fmt: skip
     assert (plan.rows, plan.faulty) == (2, 0)
+    assert plan.shapes == {(96, 2), (None, 1)}
     assert first["content_uri"] == "/data/c.png"
     assert first["style_uri"] == ["/data/s.png", "s3://b/t.png"]
     assert first["style_blend"] == [2.0, 1.0]
     assert first["file_stem"] == "train/7/cat"
-    assert first["overrides"] == '{"seed": 3}'
+    assert first["overrides"] == '{"image_size": 96, "seed": 3}'
     assert first["manifest_width"] == 99  # 'width' is a record's own
     assert second["style_blend"] == [1.0]
     assert second["file_stem"] == second["pair_id"]
@@ -141,6 +144,7 @@ def test_a_bad_row_keeps_its_fault_and_the_others_go_on(tmp_path, change, error_
     bad = {**ROW, "pair_id": "bad", **change}
     plan, (first, second) = plan_of(tmp_path, [good, bad])
     assert (plan.rows, plan.faulty) == (2, 1)
+    assert plan.shapes == {(None, 1)}
     assert first["fault_class"] is None
     assert second["fault_class"] == error_class
     with pytest.raises(AssertionError, match=message):

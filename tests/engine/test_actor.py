@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from pipeline.data.errors import RowError
-from pipeline.engine import flow, stages
+from pipeline.engine import cluster, flow, stages
 from pipeline.engine.actor import Stylizer, TargetCache
 from pipeline.engine.board import Vitals
-from pipeline.settings import JobSettings, replace
+from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
 from pipeline.style.lanes import Lane
 from pipeline.style.weights import load_network, load_weights
 from tests.conftest import picture, wait_until
@@ -232,10 +232,14 @@ def machine(cpus, gpus=0, gigabytes=1000):
     return {"CPU": cpus, "GPU": gpus, "memory": gigabytes * 1e9}
 
 
+def choose(job, size, nodes, rows, shapes=((None, 1),), **style):
+    return flow.choose_resources(job, StyleSettings(image_size=size, **style), shapes, nodes, rows)
+
+
 @pytest.mark.parametrize("cpus", [[2], [3], [4], [8], [64], [2] * 16, [4] * 16, [2, 64]])
 def test_cpu_actors_leave_room_for_what_runs_beside_them(cpus):
     job = JobSettings(manifest="m", output="o")
-    chosen = flow.choose_resources(job, 256, [machine(count) for count in cpus], rows=1000)
+    chosen = choose(job, 256, [machine(count) for count in cpus], rows=1000)
     # A resumed job also needs the checkpoint filter's whole CPU and one to list the plan's files.
     assert chosen.actors * chosen.cpus_per_actor + 2 <= sum(cpus)
     assert chosen.cpus_per_actor <= max(cpus) / 2  # it fits on a node, and not alone
@@ -248,7 +252,7 @@ def test_each_cpu_has_an_actor_of_one_thread_if_memory_and_rows_allow():
     job = JobSettings(manifest="m", output="o")
 
     def actors_and_threads(cpus, gigabytes, size, rows):
-        chosen = flow.choose_resources(job, size, [machine(cpus, 0, gigabytes)] * 2, rows)
+        chosen = choose(job, size, [machine(cpus, 0, gigabytes)] * 2, rows)
         return chosen.actors, chosen.threads
 
     assert actors_and_threads(8, 100, 512, 1000) == (16, 1)
@@ -259,20 +263,45 @@ def test_each_cpu_has_an_actor_of_one_thread_if_memory_and_rows_allow():
 
 def test_gpu_actors_take_what_there_is_and_what_is_asked():
     job = JobSettings(manifest="m", output="o")
-    chosen = flow.choose_resources(job, 256, [machine(8, 1)] * 4, rows=1000)
+    chosen = choose(job, 256, [machine(8, 1)] * 4, rows=1000)
     assert (chosen.actors, chosen.gpus_per_actor, chosen.batch_size) == (4, 1.0, 8)
     assert chosen.cpus_per_actor == 0  # loading and storing never wait for the actors' CPUs
     half = JobSettings(manifest="m", output="o", gpus_per_actor=0.5, batch_size=3)
-    chosen = flow.choose_resources(half, 256, [machine(16, 4)], rows=1000)
+    chosen = choose(half, 256, [machine(16, 4)], rows=1000)
     assert (chosen.actors, chosen.batch_size) == (8, 3)
     # A cluster that still has no GPU node: the actors ask for GPUs all the same.
     asked = JobSettings(manifest="m", output="o", gpus_per_actor=1.0, actors=8)
-    chosen = flow.choose_resources(asked, 256, [machine(4)], rows=1000)
+    chosen = choose(asked, 256, [machine(4)], rows=1000)
     assert (chosen.actors, chosen.gpus_per_actor) == (8, 1.0)
 
 
-def rows_per_block(job, size, rows):
-    return flow.choose_resources(job, size, [machine(4)], rows).rows_per_block
+def test_a_cluster_is_not_filled_with_actors_that_reserve_nothing(capsys):
+    """On a head of two CPUs any number of actors would fit by a share of what is up."""
+    head = [machine(2)]
+
+    def check(rows=1000, nodes=head, **given):
+        job = JobSettings(manifest="m", output="o", **given)
+        cluster.check_cpu_actors(job, choose(job, 256, nodes, rows), nodes)
+        return capsys.readouterr().err
+
+    refused = "cpus_per_actor: the cluster has 2 CPUs now and no GPU, so what each of 100 actors"
+    for given in ({}, {"gpus_per_actor": 0.0}):
+        with pytest.raises(SettingError, match=refused):
+            check(actors=100, **given)
+    with pytest.raises(SettingError, match="has 0 CPUs now and no GPU, so what each of 1 actors"):
+        check(nodes=[machine(0)])
+    # What is asked for, or fits on what is up, is done: with a word, if GPUs may have been meant.
+    assert check() == ""
+    assert check(actors=100, cpus_per_actor=3.0) == ""
+    assert check(actors=100, gpus_per_actor=1.0) == ""
+    assert check(actors=4, nodes=[machine(8, 4)]) == ""
+    assert check(actors=2, gpus_per_actor=0.0) == ""
+    for rows, actors in ((1000, 2), (1, 100)):
+        assert "note: the cluster has no GPU now" in check(rows, actors=actors)
+
+
+def rows_per_block(job, size, rows, **loaded):
+    return choose(job, size, [machine(4)], rows, **loaded).rows_per_block
 
 
 def test_a_long_job_has_a_bounded_number_of_files():
@@ -284,3 +313,8 @@ def test_a_long_job_has_a_bounded_number_of_files():
 def test_blocks_of_large_images_are_small():
     job = JobSettings(manifest="m", output="o", batch_size=4)
     assert [rows_per_block(job, size, 1000) for size in (256, 2048)] == [16, 10]
+    # The style images count as they are loaded, and the largest row of the plan.
+    larger = {"style_scale": 4.0}, {"shapes": [(None, 5)]}, {"shapes": [(None, 1), (2048, 1)]}
+    assert [rows_per_block(job, 1024, 1000, **how) for how in larger] == [5, 14, 10]
+    # An actor has three blocks at hand, and four slots.
+    assert rows_per_block(job, 8192, 1000) == 2

@@ -1,6 +1,7 @@
 """A dry run says what there is to do, and leaves no trace."""
 
 import os
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -54,6 +55,9 @@ def test_numbers_add_up_and_nothing_is_left(job, quick, tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "temporary") == []
     assert (found.rows, found.pending, found.blocks, found.batches) == (PAIRS, PAIRS, 5, PAIRS)
     assert found.work.faults == {"bad_name": 1}
+    ((name, message),) = found.work.bad
+    assert name == "../p03"
+    assert message.startswith("manifest row 3: pair_id: '../p03' cannot be a file name")
     assert found.work.pairs == PAIRS - 1
     small, large = 0.064**2, 0.128**2
     assert found.work.area == pytest.approx(18 * small + large)
@@ -99,6 +103,8 @@ def test_what_is_done_is_not_counted(job, quick, tmp_path):
     [
         ({"manifest": "none.parquet"}, "does not exist"),
         ({"manifest": "twice.parquet"}, "have the same pair_id"),
+        ({"manifest": "."}, "out is in the manifest's folder .*choose one beside it"),
+        ({"manifest": "out/"}, "out is in the manifest's folder"),
     ],
 )
 def test_what_would_stop_the_job_stops_the_dry_run(job, quick, tmp_path, changes, message):
@@ -107,6 +113,42 @@ def test_what_would_stop_the_job_stops_the_dry_run(job, quick, tmp_path, changes
     changes = {name: str(tmp_path / value) for name, value in changes.items()}
     with pytest.raises(JobError, match=message):
         estimate.dry_run(quick, replace(job, **changes))
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("gs://bucket/out", "output gs://bucket/out: cannot be reached .*gcsfs"),
+        ("foo://bucket/out", "output foo://bucket/out: cannot be reached .*foo"),
+    ],
+)
+def test_an_output_that_cannot_be_reached_is_said(job, quick, output, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # not installed
+    with pytest.raises(JobError, match=message):
+        estimate.dry_run(quick, replace(job, output=output))
+
+
+def test_pairs_that_stop_at_their_first_evaluation_give_no_estimate(job, quick):
+    """Without a style and from the content image the loss is 0 at once."""
+    found = estimate.dry_run(replace(quick, style_weight=0.0), job)
+    assert found.calibration is None
+    assert found.hours() == found.output_bytes == 0
+
+
+def test_the_first_bad_rows_are_named_in_the_manifests_order(quick, tmp_path, capsys):
+    row = {"content_uri": "c.png", "style_uri": "s.png"}
+    rows = [
+        {**row, "pair_id": f"../\x1b{index}", "style_uri": f"s{9 - index}"} for index in range(9)
+    ]
+    manifest = write_parquet(tmp_path / "m.parquet", rows)
+    job = JobSettings(manifest=manifest, output=str(tmp_path / "out"))
+    found = estimate.dry_run(quick, job)
+    assert [name for name, _ in found.work.bad] == [f"../\x1b{index}" for index in range(5)]
+    assert stylize.main(command(job, quick)) == 1
+    out = capsys.readouterr().out
+    assert out.count("manifest row") == 5
+    assert "  bad_name: 9\n" in out
+    assert "\x1b" not in out  # a terminal would obey
 
 
 def command(job, quick, *more):
@@ -121,7 +163,8 @@ def test_the_command_says_it_in_words(job, quick, tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"nothing was written in {job.output}" in out
     assert f"{PAIRS} pairs in the manifest, {PAIRS} to do" in out
-    assert "  bad_name: 1" in out
+    assert "  bad_name: 1\n    pair ../p03: manifest row 3: pair_id: '../p03' cannot be" in out
+    assert "..." not in out
     assert "hours of an actor with" in out
     assert "at most" in out
     assert "images: about" in out
@@ -131,13 +174,15 @@ def test_the_command_says_it_in_words(job, quick, tmp_path, capsys):
     (tmp_path / "out" / "__lease__.json").write_text("{}")
     assert stylize.main(command(job, quick)) == 1
     out = capsys.readouterr().out
-    assert "of 12 pairs that were loaded, 12 cannot be:\n  not_an_image: 12" in out
+    assert "of 12 pairs that were loaded, 12 cannot be:\n  not_an_image: 12\n    pair p" in out
+    assert out.count("c.png: not an image that Pillow can read") == estimate.SHOWN
+    assert "\n    ...\n" in out
     assert "no estimate of time and size" in out
     assert "a run works in this output, or was killed there" in out
 
 
 def test_evaluations_are_counted_as_the_job_counts_them():
-    work = estimate.Work(pairs=10, area=10.0, bound=3000.0, sample=[], faults={})
+    work = estimate.Work(pairs=10, area=10.0, bound=3000.0, sample=[], faults={}, bad=[])
     calibration = Calibration(device="x", timed=1, batch=1, shape=0.75, seconds=2.0, bytes=1e6)
     found = estimate.Estimate(
         rows=10, pending=10, work=work, resources=None, in_use=False, calibration=calibration

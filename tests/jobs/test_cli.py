@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jobs import _cli, stylize
+from pipeline.data import records
 from pipeline.settings import JobSettings, SettingError, StyleSettings, grouped
 from tests.conftest import write_parquet
 
@@ -54,6 +57,20 @@ def test_a_config_file_gives_settings_and_options_win(tmp_path):
     assert (style.image_size, style.weights, style.content_weight) == (128, "random", 1.0)
 
 
+def test_storage_options_in_a_file_keep_their_types(tmp_path):
+    """A text "false" would be true for fsspec; and a setting's value stays what was written."""
+    (tmp_path / "c.yaml").write_text(
+        "content_weight: 1e-3\nweights: no\n"
+        "storage_options:\n  s3: &s3\n    anon: false\n    key: '0123'\n"
+        "    config_kwargs: {max_pool_connections: 50, connect_timeout: 2.5}\n  s3a: *s3\n"
+    )
+    style, job = parse("--config", str(tmp_path / "c.yaml"))
+    assert (style.content_weight, style.weights) == (1e-3, "no")
+    config = {"max_pool_connections": 50, "connect_timeout": 2.5}
+    options = {"anon": False, "key": "0123", "config_kwargs": config}
+    assert job.storage_options == {"s3": options, "s3a": options}
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -63,6 +80,7 @@ def test_a_config_file_gives_settings_and_options_win(tmp_path):
         (["--actors", "1:2:3"], "actors: "),
         (["--actors", "x"], "actors: 'x' cannot be read"),
         (["--storage-options", "{"], "storage_options: the value cannot be read"),
+        (["--storage-options", '{"anon": true}'], "storage_options: must be options by scheme"),
         (["--config", "none.yaml"], "config none.yaml: cannot be read"),
     ],
 )
@@ -71,7 +89,13 @@ def test_bad_options_are_refused_with_name_value_and_range(argv, message):
         parse(*argv)
 
 
-@pytest.mark.parametrize("text", ["colour: red", "- 1", "a: [", "image_size: 1.5"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("colour: red", "- 1", "a: [", "image_size: 1.5"),
+        *("storage_options: {s3: {x: 2024-99-99}}", "storage_options: {s3: !!python/name:os.x }"),
+    ],
+)
 def test_bad_config_files_are_refused(tmp_path, text):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(
@@ -104,6 +128,44 @@ def test_what_cannot_start_ends_with_2_and_one_clear_line(
     assert code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert message in line
+
+
+@pytest.fixture
+def done(tmp_path, monkeypatch):
+    """The command of a job whose one pair is done, so that no Ray is started; and its output."""
+    monkeypatch.setattr("ray.init", no_ray)
+    row = {"pair_id": "a", "content_uri": "c.png", "style_uri": "s.png"}
+    manifest, output = write_parquet(tmp_path / "m.parquet", [row]), tmp_path / "out"
+    for folder in (records.RECORDS, records.CHECKPOINT):
+        (output / folder).mkdir(parents=True)
+    record = {"pair_id": "a", "status": "ok", "file_name": "images/a.png"}
+    table = pa.Table.from_pylist([record], schema=records.RECORD_SCHEMA)
+    pq.write_table(table, output / records.RECORDS / "0.parquet")
+    write_parquet(output / records.CHECKPOINT / "0.parquet", [{"pair_id": "a"}])
+    command = ["--manifest", manifest, "--output", str(output), "--weights", "compact"]
+    return [*command, "--no-report"], output
+
+
+def test_a_summary_that_cannot_be_written_is_no_job_that_could_not_start(done, capsys):
+    command, output = done
+    (output / "summary.json").mkdir()
+    assert stylize.main(command) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert "summary.json: cannot be written" in line
+    assert "the pairs are done and what is recorded stays" in line
+    (output / "summary.json").rmdir()
+    assert stylize.main(command) == 0
+    assert "1 ok, 0 errors of 1 pairs" in capsys.readouterr().out
+
+
+def test_of_two_records_of_one_pair_it_is_said_how_to_mend_them(done, capsys):
+    command, output = done
+    folder = output / records.RECORDS
+    (folder / "1.parquet").write_bytes((folder / "0.parquet").read_bytes())
+    assert stylize.main(command) == 1
+    said = capsys.readouterr().out
+    assert "duplicates: 1 records too many; python -m jobs.verify names their pairs: delete" in said
+    assert "missing" not in said
 
 
 def test_the_help_groups_every_setting_with_unit_and_default(capsys):

@@ -79,6 +79,20 @@ def test_loss_falls_and_the_history_says_so(quick, network, init_image, optimize
         }
 
 
+@pytest.mark.parametrize("padding", ["zeros", "replicate", "reflect"])
+@pytest.mark.parametrize("style_size", [(48, 128), (32, 128), (16, 16), (33, 47)])
+def test_a_small_style_serves_with_every_padding(quick, padding, style_size):
+    """At the coarse scale it would be less than the fifth block can pad."""
+    settings = dataclasses.replace(quick, padding=padding, scales=2, iterations=4)
+    network = load_network(settings)
+    for size, stages in ((128, 2), (32, 1)):
+        content, style = batch(0, size=(size, size)), batch(5, size=style_size)
+        _, (history,) = stylize(content, style, settings, network=network)
+        assert len(history.stages) == stages
+        assert np.isfinite(history.total).all()
+        assert history.evaluations == 4
+
+
 def test_a_pair_gives_the_same_image_whatever_its_neighbours(quick, network):
     settings = dataclasses.replace(quick, init_image="noise", seed=3, iterations=4)
     together, _ = stylize(batch(0, 1, 2), batch(5, 6, 7), settings, network=network)
