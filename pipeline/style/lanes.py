@@ -17,7 +17,7 @@ from pipeline.settings import StyleSettings
 from pipeline.style.convolution import in_tf32
 from pipeline.style.lbfgs import LBFGS, Adam, Curvature
 from pipeline.style.objective import Objective
-from pipeline.style.precondition import Preconditioner
+from pipeline.style.precondition import Metric, Preconditioner
 from pipeline.style.targets import Size, StyleTarget
 from pipeline.style.vgg import VGG
 
@@ -38,6 +38,9 @@ LEARN_AFTER = (10, 20, 40, 80)
 LEAST_PAIRS = 3
 """That say something of three colours."""
 
+REACH = 2.0
+"""Of steps by a preconditioner that is learnt: see ``LBFGS``."""
+
 GREY_LEVEL = 1 / 255
 
 RANGE = (0.0, 1.0)
@@ -52,7 +55,7 @@ class Known:
     """
 
     curvature: Curvature
-    metric: Tensor | None
+    metric: Metric | None
     evaluations: int
 
 
@@ -142,7 +145,7 @@ class Lane:
         if not isinstance(self.optimizer, LBFGS):
             return None
         P = self.precondition
-        metric = None if P is None else P.metric[slot].clone()
+        metric = None if P is None else P.metric(slot)
         evaluations = self.earlier[slot] + len(self.traces[slot])
         return Known(self.optimizer.curvature(slot), metric, evaluations)
 
@@ -263,5 +266,6 @@ def _optimizer(x: Tensor, settings: StyleSettings, rounding: float) -> LBFGS | A
         first_step=settings.first_step * GREY_LEVEL,
         backtracks=settings.backtracks,
         bounds=RANGE,
+        reach=REACH if settings.learn_preconditioner else 1.0,
         rounding=rounding,
     )

@@ -6,9 +6,9 @@ it. A sample whose step failed goes back and tries a shorter one while its neigh
 operation mixes samples.
 
 The directions are those of Byrd, Nocedal, Schnabel ("Representations of quasi-Newton matrices",
-1994, equation 3.1) with H_0 = gamma P for a preconditioner P. They lie in the span of the kept
-steps s_i, the kept P y_i and P g: what is computed is a handful of coefficients from the vectors'
-inner products, so a step reads the history twice, whatever its length. With P = 1 and
+1994, equation 3.1) with H_0 = reach gamma P for a preconditioner P. They lie in the span of the
+kept steps s_i, the kept P y_i and P g: what is computed is a handful of coefficients from the
+vectors' inner products, so a step reads the history twice, whatever its length. With P = 1 and
 ``curvature_test="absolute", first_step=0, backtracks=0`` the iterates are those of
 ``torch.optim.LBFGS`` without line search, run on each sample alone.
 """
@@ -49,6 +49,8 @@ class LBFGS:
         backtracks: how often a step is shortened until f decreases, up to ``rounding``; 0: every
             step is taken.
         bounds: least and greatest value of x's elements; steps are cut off there.
+        reach: of H_0 over gamma P, gamma = s.y / y.P y for the last pair: that is the shorter one
+            of Barzilai and Borwein's two step lengths (1988), timid where P is good.
         rounding: of f, relative; a point counts as no worse that lies so little above the lowest.
             Without it a network in half precision comes to a stand where steps still pay: the
             decrease of a good one is less than the rounding of its f.
@@ -64,13 +66,15 @@ class LBFGS:
         first_step: float = 1.0,
         backtracks: int = 6,
         bounds: tuple[float, float] | None = None,
+        reach: float = 1.0,
         rounding: float = 0.0,
     ) -> None:
         B, D = x.shape
         m = history_size
         self.history_size, self.learning_rate = history_size, learning_rate
         self.curvature_test, self.first_step = curvature_test, first_step
-        self.backtracks, self.bounds, self.rounding = backtracks, bounds, rounding
+        self.backtracks, self.bounds = backtracks, bounds
+        self.reach, self.rounding = reach, rounding
         self.rows = m + 1  # one more than is kept: a pair is written before it is judged
         self.x = x.clone()
         self.accepted = x.clone()
@@ -257,7 +261,8 @@ class LBFGS:
         SY, YY = ordered(self.SY), ordered(self.YY)
         Sg = (products[:, :rows].gather(1, oldest_first) * valid)[:, :, None]
         Yg = (products[:, rows : 2 * rows].gather(1, oldest_first) * valid)[:, :, None]
-        gamma = self.gamma[:, None, None]
+        scale = self.reach * self.gamma
+        gamma = scale[:, None, None]
         R = SY * self.upper + torch.diag_embed(1 - valid)
         u = torch.linalg.solve_triangular(R, Sg, upper=True)
         v = torch.diagonal(SY, dim1=1, dim2=2)[:, :, None] * u + gamma * (YY @ u - Yg)
@@ -265,7 +270,7 @@ class LBFGS:
         coefficients = torch.zeros_like(products)
         coefficients.scatter_(1, oldest_first, -p.squeeze(2) * valid)
         coefficients.scatter_(1, rows + oldest_first, (gamma * u).squeeze(2) * valid)
-        coefficients[:, -1] = -self.gamma
+        coefficients[:, -1] = -scale
         return coefficients
 
     def _gradient_step(self) -> Tensor:

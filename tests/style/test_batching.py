@@ -155,9 +155,8 @@ def test_what_a_pair_teaches_lowers_its_loss():
         results.append([found[index].history for index in range(4)])
     ratios = []
     for learnt, unlearnt in zip(*results, strict=True):
-        assert learnt.total[:10] == unlearnt.total[:10]  # nothing is known before
         ratios.append(learnt.total_loss / unlearnt.total_loss)
-    assert statistics.mean(ratios) < 0.95  # 0.87 when this was written
+    assert statistics.mean(ratios) < 0.95  # 0.82 when this was written
 
 
 def test_what_a_pair_has_taught_is_kept_in_its_next_lane():
@@ -176,10 +175,11 @@ def test_what_a_pair_has_taught_is_kept_in_its_next_lane():
     metrics = []
     for _ in range(11):
         second.tick()
-        metrics.append(second.precondition.metric.clone())
-    torch.testing.assert_close(metrics[0], known.metric[None])
-    assert all(metric.equal(metrics[0]) for metric in metrics[:10])
-    assert not metrics[10].equal(metrics[0])  # after 40 in all
+        metrics.append(second.precondition.metric(0))
+    for name in ("rings", "root"):
+        *before, after = (getattr(metric, name) for metric in metrics)
+        assert all(each.equal(getattr(known.metric, name)) for each in before)
+        assert not after.equal(before[0])  # after 40 in all
 
 
 def test_mixed_precision_ends_in_float32_near_the_same_loss():

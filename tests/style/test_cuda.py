@@ -14,7 +14,7 @@ from pipeline.settings import StyleSettings
 from pipeline.style.batching import Batcher, Done, Pair, Request
 from pipeline.style.lanes import Lane, Start
 from pipeline.style.objective import Objective
-from pipeline.style.precondition import Preconditioner
+from pipeline.style.precondition import Metric, Preconditioner
 from pipeline.style.targets import style_target, style_targets
 from pipeline.style.vgg import VGG, half_precision
 from pipeline.style.weights import random_weights
@@ -150,10 +150,12 @@ def test_what_a_pair_teaches_is_what_it_would_teach_a_cpu():
     taught = lane.optimizer.pairs_of(0)
     assert len(taught[2]) >= 5
     P = Preconditioner((64, 64), 1, settings.spectral_exponent, torch.zeros(1))
-    P.put(0, metric=lane.precondition.metric[0].cpu())
+    begun = lane.precondition.metric(0)
+    P.put(0, metric=Metric(begun.rings.cpu(), begun.root.cpu()))
     expected = P.learnt(0, *(tensor.cpu() for tensor in taught))
-    found = lane.precondition.learnt(0, *taught).cpu()
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+    found = lane.precondition.learnt(0, *taught)
+    torch.testing.assert_close(found.rings.cpu(), expected.rings, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(found.root.cpu(), expected.root, rtol=1e-3, atol=1e-6)
 
 
 def test_where_memory_is_too_small_slots_are_fewer_and_no_pair_is_lost():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.style import precondition
-from pipeline.style.precondition import Preconditioner, color_covariance
+from pipeline.style.precondition import Metric, Preconditioner, color_covariance
 from tests.conftest import picture
 
 SIZES = [(32, 32), (33, 47)]
@@ -23,8 +23,13 @@ def noise(seed, *shape):
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
+def everywhere(size):
+    """D of a metric that knows no places."""
+    return torch.ones(1, *size, dtype=torch.float64)
+
+
 def steps_of(metric, size, count):
-    """(s, y) with s = Q y, Q of this metric (rings, 3, 3)."""
+    """(s, y) with s = Q y, Q of this metric."""
     Q = ready(size)
     Q.change(0, metric)
     changes = [noise(seed, 2, 3, *size) for seed in range(count)]
@@ -81,12 +86,38 @@ def test_the_inverse_hessian_is_found_if_it_is_of_that_form(size, monkeypatch):
     factors = noise(5, rings, 3, 3)
     Q = factors @ factors.mT + 0.1 * torch.eye(3)
     Q /= torch.diagonal(Q, dim1=1, dim2=2).mean()
-    found = learn(P, 1, steps_of(Q, size, 10))
-    off = torch.linalg.eigvals(torch.linalg.solve(Q, found)).real
-    before = torch.linalg.eigvals(torch.linalg.solve(Q, P.metric[1])).real
+    steps = steps_of(Metric(Q, everywhere(size)), size, 10)
+    found = learn(P, 1, steps)
+    off = torch.linalg.eigvals(torch.linalg.solve(Q, found.rings)).real
+    before = torch.linalg.eigvals(torch.linalg.solve(Q, P.rings[1])).real
     assert off.max() / off.min() < 0.1 * before.max() / before.min()
     monkeypatch.setattr(precondition, "PRIOR", 0.0)
-    assert torch.allclose(learn(P, 1, steps_of(Q, size, 10)), Q, rtol=1e-6)
+    found = learn(P, 1, steps)
+    assert torch.allclose(found.rings, Q, rtol=1e-6)
+    assert torch.allclose(found.root, everywhere(size), atol=1e-6)
+
+
+def test_where_steps_are_long_is_learnt(monkeypatch):
+    """To the left the inverse Hessian is nine times as large as to the right."""
+    size = (48, 64)
+    P = ready(size)
+    root = everywhere(size)
+    root[:, :, 32:] /= 3
+    steps = steps_of(Metric(P.rings[1], root), size, 10)
+    for _ in range(4):
+        P.change(1, learn(P, 1, steps))
+    found = P.metric(1).root[0]
+    left, right = found[:, 8:24].mean(), found[:, 40:56].mean()
+    assert left / right == pytest.approx(3, rel=0.15)
+    old, new = (
+        torch.cat([each(torch.stack([y, y]))[1] for _, y in steps]) for each in (ready(size), P)
+    )
+    s = torch.cat([s for s, _ in steps])
+
+    def off(moved):
+        return float(1 - (moved * s).sum() / (moved.norm() * s.norm()))
+
+    assert off(new) < 0.1 * off(old)
 
 
 def test_steps_that_say_nothing_of_some_frequencies_or_colors_leave_a_metric_there():
@@ -95,8 +126,10 @@ def test_steps_that_say_nothing_of_some_frequencies_or_colors_leave_a_metric_the
     grey = noise(3, 1, 32, 32).expand(3, -1, -1)
     for image in (flat, grey):
         metric = learn(P, 0, [(image, image)] * 3)
-        assert torch.isfinite(metric).all()
-        assert (torch.linalg.eigvalsh(metric) > 0).all()
+        assert torch.isfinite(metric.rings).all()
+        assert (torch.linalg.eigvalsh(metric.rings) > 0).all()
+        assert torch.isfinite(metric.root).all()
+        assert (metric.root > 0).all()
 
 
 def test_what_was_measured_by_the_old_metric_is_turned_into_the_new():
@@ -111,5 +144,5 @@ def test_what_was_measured_by_the_old_metric_is_turned_into_the_new():
     for found, expected in zip(change(old[1:]), (new[1:], y[1:]), strict=True):
         assert torch.allclose(found, expected)
     elsewhere = ready(size)
-    elsewhere.put(0, metric=P.metric[1].clone())
+    elsewhere.put(0, metric=P.metric(1))
     assert torch.allclose(elsewhere(y.flip(0))[0], new[1])
