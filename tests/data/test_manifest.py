@@ -123,7 +123,10 @@ def test_what_is_no_signature_stays_in_a_derived_id():
         ({"pair_id": "../../etc/x"}, "bad_name", "pair_id: '../../etc/x' cannot be a file name"),
         ({"pair_id": "a/b"}, "bad_name", "pair_id: 'a/b'"),
         ({"pair_id": ".hidden"}, "bad_name", "pair_id: '.hidden'"),
-        ({"pair_id": "x" * 201}, "bad_name", "cannot be a file name"),
+        ({"pair_id": "x" * 201}, "bad_name", r"pair_id: 'x{80}\.\.\.' cannot be a file name"),
+        ({"pair_id": "e\u0301" * 67}, "bad_name", "cannot be a file name"),  # 201 bytes
+        ({"pair_id": "\u0301e"}, "bad_name", "cannot be a file name"),
+        ({"pair_id": "e\ufe0f"}, "bad_name", r"pair_id: 'e\\U0000fe0f' cannot be a file name"),
         ({"pair_id": "a\nb"}, "bad_name", "cannot be a file name"),
         ({"output_name": "../x"}, "bad_name", "output_name: '../x'"),
         ({"output_name": "x/y"}, "bad_name", "output_name: 'x/y'"),
@@ -149,6 +152,13 @@ def test_a_bad_row_keeps_its_fault_and_the_others_go_on(tmp_path, change, error_
     assert second["fault_class"] == error_class
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(second["fault_message"])
+
+
+def test_letters_of_any_script_make_a_name(tmp_path):
+    names = ["हिन्दी", "e\u0301", "ไทย ที่", "שָׁלוֹם", "தமிழ்", "a.\u0301b"]
+    plan, rows = plan_of(tmp_path, [{**ROW, "pair_id": name, "label": name} for name in names])
+    assert plan.faulty == 0
+    assert {row["file_stem"] for row in rows} == {f"{name}/{name}" for name in names}
 
 
 @pytest.mark.parametrize(
