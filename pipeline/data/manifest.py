@@ -107,7 +107,10 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
             unified = pa.unify_schemas(schemas, promote_options="permissive")
             dataset = dataset.replace_schema(unified)
     except Exception as error:
-        raise ManifestError(f"manifest {shown}: not Parquet: {storage.reason(error)}") from error
+        raise ManifestError(
+            f"manifest {shown}: not Parquet, or cut off ({storage.reason(error)}); write it with "
+            "pyarrow.parquet.write_table, pandas' to_parquet or jobs.make_manifest"
+        ) from error
     if not schemas:
         raise ManifestError(f"manifest {shown}: the directory holds no Parquet file")
     _check_columns(dataset.schema, shown)

@@ -134,7 +134,11 @@ def test_what_is_no_signature_stays_in_a_derived_id():
         ({"split": "a\\b"}, "bad_name", "split: "),
         ({"iterations": 0}, "bad_row", "iterations: 0 is out of range; range: 1 to 100000"),
         ({"image_size": 7}, "bad_row", "image_size: 7 is out of range"),
-        ({"preserve_color": "maybe"}, "bad_row", "preserve_color: 'maybe'"),
+        (
+            {"preserve_color": "maybe"},
+            "bad_row",
+            "preserve_color: 'maybe' is none of none, luminance, histogram$",
+        ),
         ({"content_weight": -1.0}, "bad_row", "content_weight: -1.0"),
         ({"style_blend": [1.0, 2.0]}, "bad_row", "style_blend: .* does not fit 1 styles"),
         ({"style_blend": [0.0]}, "bad_row", "style_blend"),
@@ -187,7 +191,7 @@ def test_faults_of_the_manifest_name_it(tmp_path, s3):
     with pytest.raises(ManifestError, match=r"empty\.parquet: the file is empty"):
         open_manifest(str(tmp_path / "empty.parquet"), {})
     (tmp_path / "text.parquet").write_text("content_uri,style_uri\n")
-    with pytest.raises(ManifestError, match=r"text\.parquet: not Parquet"):
+    with pytest.raises(ManifestError, match=r"text\.parquet: not Parquet, or cut off .*; write it"):
         open_manifest(str(tmp_path / "text.parquet"), {})
     (tmp_path / "folder").mkdir()
     with pytest.raises(ManifestError, match="holds no Parquet file"):
@@ -253,7 +257,7 @@ def test_cells_that_pandas_made_floats_are_taken_as_integers(tmp_path):
     rows = [{**ROW, "image_size": 256.0, "seed": 2.5}, {**ROW, "image_size": float("nan")}]
     rows = [{"seed": None, **row} for row in rows]
     _, (first, second) = plan_of(tmp_path, rows)
-    assert "seed: 2.5 is not int" in first["fault_message"]
+    assert "seed: 2.5 is not a whole number" in first["fault_message"]
     assert second["overrides"] == "{}"
     _, (first,) = plan_of(tmp_path, [{**ROW, "image_size": 256.0}])
     assert first["overrides"] == '{"image_size": 256}'
