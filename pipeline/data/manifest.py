@@ -106,6 +106,11 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
         if schemas:  # a column may be missing, or hold nulls alone, in some of the files
             unified = pa.unify_schemas(schemas, promote_options="permissive")
             dataset = dataset.replace_schema(unified)
+    except pa.ArrowTypeError as error:
+        raise ManifestError(
+            f"manifest {shown}: a column has different types in its files "
+            f"({storage.reason(error)}); give it one type"
+        ) from error
     except Exception as error:
         raise ManifestError(
             f"manifest {shown}: not Parquet, or cut off ({storage.reason(error)}); write it with "

@@ -108,7 +108,8 @@ class RowChecker:
             planned["content_uri"] = self._uri(row["content_uri"], "content_uri")
             planned["style_uri"] = [self._style_uri(uri, "style_uri") for uri in styles]
             if not styles:
-                raise RowError("bad_row", "style_uri: is null; give a path or a URI")
+                what = "is null" if style is None else "is an empty list"
+                raise RowError("bad_row", f"style_uri: {what}; give a path or a URI")
             _check_overrides(overrides)
             planned["file_stem"] = self._stem(planned, _text(row.get("output_name")))
         except RowError as error:

@@ -107,13 +107,18 @@ def check_scheme(uri: str, allowed: frozenset[str]) -> None:
     Raises:
         RowError: ``scheme_not_allowed``; also for chained URIs, which hide a second scheme.
     """
-    scheme = scheme_of(uri)
-    if "::" in uri or scheme not in allowed:
-        shown = "a chained URI (::)" if "::" in uri else f"scheme {scheme!r}"
+    if "::" in uri:
         raise RowError(
             "scheme_not_allowed",
-            f"{redact(uri)}: {shown} is not allowed here; allowed: {', '.join(sorted(allowed))}. "
-            "Add to it with --allow-schemes",
+            f"{redact(uri)}: chained URIs (::) are never taken; unpack or copy the file, and give "
+            "its own address",
+        )
+    scheme = scheme_of(uri)
+    if scheme not in allowed:
+        raise RowError(
+            "scheme_not_allowed",
+            f"{redact(uri)}: scheme {scheme!r} is not allowed here; allowed: "
+            f"{', '.join(sorted(allowed))}. Add to it with --allow-schemes",
         )
 
 

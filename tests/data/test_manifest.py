@@ -119,7 +119,7 @@ def test_what_is_no_signature_stays_in_a_derived_id():
             "scheme_not_allowed",
             "scheme 'http' is not allowed",
         ),
-        ({"style_uri": "a::b"}, "scheme_not_allowed", "chained"),
+        ({"style_uri": "a::b"}, "scheme_not_allowed", r"a::b: chained URIs \(::\) are never taken"),
         ({"pair_id": "../../etc/x"}, "bad_name", "pair_id: '../../etc/x' cannot be a file name"),
         ({"pair_id": "a/b"}, "bad_name", "pair_id: 'a/b'"),
         ({"pair_id": ".hidden"}, "bad_name", "pair_id: '.hidden'"),
@@ -193,6 +193,11 @@ def test_faults_of_the_manifest_name_it(tmp_path, s3):
     (tmp_path / "text.parquet").write_text("content_uri,style_uri\n")
     with pytest.raises(ManifestError, match=r"text\.parquet: not Parquet, or cut off .*; write it"):
         open_manifest(str(tmp_path / "text.parquet"), {})
+    (tmp_path / "mixed").mkdir()
+    write_parquet(tmp_path / "mixed" / "a.parquet", [{**ROW, "seed": 1}])
+    write_parquet(tmp_path / "mixed" / "b.parquet", [{**ROW, "seed": ["1"]}])
+    with pytest.raises(ManifestError, match="mixed: a column has different types in its files"):
+        open_manifest(str(tmp_path / "mixed"), {})
     (tmp_path / "folder").mkdir()
     with pytest.raises(ManifestError, match="holds no Parquet file"):
         open_manifest(str(tmp_path / "folder"), {})
@@ -227,6 +232,12 @@ def test_limit_takes_the_first_rows(tmp_path):
     plan, planned = plan_of(tmp_path, rows, limit=4)
     assert plan.rows == 4
     assert [row["pair_id"] for row in planned] == ["p0", "p1", "p2", "p3"]
+
+
+def test_an_empty_list_of_styles_is_not_called_null(tmp_path):
+    _, rows = plan_of(tmp_path, [{**ROW, "style_uri": []}, {**ROW, "style_uri": None}])
+    assert "style_uri: is an empty list; give" in rows[0]["fault_message"]
+    assert "style_uri: is null; give" in rows[1]["fault_message"]
 
 
 def test_rows_without_a_uri_are_errors_each_of_its_own(tmp_path):
