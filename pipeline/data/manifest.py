@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.fs
 
-from pipeline.data import storage
+from pipeline.data import storage, web
 from pipeline.data.errors import RowError
 from pipeline.data.records import RECORD_SCHEMA, hash_ids
 from pipeline.data.rows import OWN_COLUMNS, PLAN_SCHEMA, RowChecker
@@ -84,12 +84,16 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
     """
     shown = storage.redact(uri)
     try:
+        if storage.scheme_of(uri) in web.SCHEMES:
+            storage.check_web(uri, options)
         fs, path = storage.arrow_filesystem(uri, options)
         info = fs.get_file_info(path)
+    except RowError as error:
+        raise ManifestError(f"manifest {error}") from error
     except Exception as error:
         raise ManifestError(
-            f"manifest {shown}: cannot be reached ({storage.reason(error)}); check the URI, the "
-            "endpoint and the credentials"
+            f"manifest {shown}: cannot be reached ({storage.reason_at(uri, error)}); check the "
+            "URI, the endpoint and the credentials"
         ) from error
     if info.type == pyarrow.fs.FileType.NotFound:
         raise ManifestError(f"manifest {shown}: does not exist")
@@ -113,8 +117,8 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
         ) from error
     except Exception as error:
         raise ManifestError(
-            f"manifest {shown}: not Parquet, or cut off ({storage.reason(error)}); write it with "
-            "pyarrow.parquet.write_table, pandas' to_parquet or jobs.make_manifest"
+            f"manifest {shown}: not Parquet, or cut off ({storage.reason_at(uri, error)}); write it "
+            "with pyarrow.parquet.write_table, pandas' to_parquet or jobs.make_manifest"
         ) from error
     if not schemas:
         raise ManifestError(f"manifest {shown}: the directory holds no Parquet file")
