@@ -117,8 +117,8 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
         ) from error
     except Exception as error:
         raise ManifestError(
-            f"manifest {shown}: not Parquet, or cut off ({storage.reason_at(uri, error)}); write it "
-            "with pyarrow.parquet.write_table, pandas' to_parquet or jobs.make_manifest"
+            f"manifest {shown}: not Parquet, or cut off ({storage.reason_at(uri, error)}); write "
+            "it with pyarrow.parquet.write_table, pandas' to_parquet or jobs.make_manifest"
         ) from error
     if not schemas:
         raise ManifestError(f"manifest {shown}: the directory holds no Parquet file")
