@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import sys
-import types
 import typing
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +13,18 @@ from typing import Any, Literal
 import yaml
 
 from pipeline.settings import (
+    OPTIONS_BY_SCHEME,
     JobSettings,
     SettingError,
     StyleSettings,
     choices_of,
     describe_range,
+    describe_type,
+    did_you_mean,
     grouped,
     in_short,
+    plain_type,
+    unknown_setting,
 )
 
 if sys.version_info >= (3, 11):
@@ -75,7 +79,7 @@ def _add_option(
         on_off = argparse.BooleanOptionalAction if spec.default else "store_true"
         group.add_argument(option, action=on_off, default=argparse.SUPPRESS, help=text)
         return
-    metavar = "|".join(choices) or METAVARS.get(_plain_type(spec), "LIST")
+    metavar = "|".join(choices) or METAVARS.get(plain_type(spec), "LIST")
     action = group.add_argument(option, default=argparse.SUPPRESS, help=text, metavar=metavar)
     if choices:
         action.completer = lambda **_: choices  # type: ignore[attr-defined]  # for argcomplete
@@ -113,7 +117,8 @@ def read_options(
         kinds: the classes of settings whose fields are its options.
 
     Raises:
-        SettingError: an unknown name in the file, or a value that cannot be read.
+        SettingError: an unknown option, an unknown name in the file, or a value that cannot be
+            read.
     """
     own = {action.dest for action in parser._actions}
     parser.add_argument(
@@ -125,7 +130,10 @@ def read_options(
         import argcomplete
 
         argcomplete.autocomplete(parser)
-    given = vars(parser.parse_args(argv))
+    parsed, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise _unknown_option(unknown[0], parser)
+    given = vars(parsed)
     rest = {name: given.pop(name) for name in own & given.keys()}
     config = given.pop("config")
     values = {**(_read_config(config) if config else {}), **given}
@@ -135,10 +143,17 @@ def read_options(
         mine = [name for name in values if name in specs]
         found.append({name: convert(specs[name], values.pop(name)) for name in mine})
     for name in values:
-        known = [spec.name for kind in kinds for spec in dataclasses.fields(kind)]
-        shown = in_short(name)[1:-1]
-        raise SettingError(f"{shown}: is no setting; choose from {', '.join(known)}")
+        raise unknown_setting(
+            name, [spec.name for kind in kinds for spec in dataclasses.fields(kind)]
+        )
     return found, rest
+
+
+def _unknown_option(given: str, parser: argparse.ArgumentParser) -> SettingError:
+    name = given.partition("=")[0]  # the value may be a secret
+    known = [option for option in parser._option_string_actions if option.startswith("--")]
+    meant = did_you_mean(name, known) or "--help lists all options"
+    return SettingError(f"{in_short(name)[1:-1]}: is no option; {meant}")
 
 
 def convert(spec: "dataclasses.Field[Any]", value: Any) -> Any:
@@ -147,14 +162,15 @@ def convert(spec: "dataclasses.Field[Any]", value: Any) -> Any:
     Raises:
         SettingError: it cannot be read so.
     """
-    hint = _plain_type(spec)
     try:
-        return _convert(hint, value)
+        return _convert(plain_type(spec), value)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        allowed = describe_range(spec) or getattr(hint, "__name__", str(hint))
-        # What storage options hold may be a secret: not even a mistyped one is shown.
-        given = "the value" if spec.name == "storage_options" else in_short(value)
-        raise SettingError(f"{spec.name}: {given} cannot be read; range: {allowed}") from error
+        if spec.name == "storage_options":  # it may be a secret: not even a mistyped one is shown
+            why = f"the value is no JSON; give {OPTIONS_BY_SCHEME}"
+        else:
+            allowed = describe_range(spec) or describe_type(spec)
+            why = f"{in_short(value)} cannot be read; range: {allowed}"
+        raise SettingError(f"{spec.name}: {why}") from error
 
 
 def _convert(hint: Any, value: Any) -> Any:
@@ -171,13 +187,6 @@ def _convert(hint: Any, value: Any) -> Any:
     if hint in (int, float) and isinstance(value, (str, int)) and not isinstance(value, bool):
         return hint(value)
     return value
-
-
-def _plain_type(spec: "dataclasses.Field[Any]") -> Any:
-    """The field's type without ``| None``."""
-    if typing.get_origin(spec.type) not in (typing.Union, types.UnionType):
-        return spec.type
-    return next(hint for hint in typing.get_args(spec.type) if hint is not types.NoneType)
 
 
 def printable(text: str) -> str:
@@ -202,12 +211,20 @@ def _read_config(path: str) -> dict[str, Any]:
         text = Path(path).read_text()
         values = tomllib.loads(text) if path.endswith(".toml") else _load_yaml(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
         shown = path if path.isprintable() else in_short(path)
-        raise SettingError(f"config {shown}: cannot be read: {first}") from error
+        raise SettingError(f"config {shown}: cannot be read: {_in_one_line(error)}") from error
     if not isinstance(values, dict):
         raise SettingError(f"config {path}: must hold settings by name, as 'image_size: 512'")
     return values
+
+
+def _in_one_line(error: Exception) -> str:
+    """What is wrong, and where as far as it is known: YAML says that in lines of their own."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return str(error).splitlines()[0]
+    problem = " ".join(str(getattr(error, "problem", "")).split())
+    return f"{problem} (at line {mark.line + 1}, column {mark.column + 1})"
 
 
 def _load_yaml(text: str) -> Any:

@@ -8,6 +8,7 @@ Each field carries its help text, unit and range, from which the command line an
 """
 
 import dataclasses
+import difflib
 import functools
 import hashlib
 import json
@@ -17,7 +18,7 @@ import re
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
@@ -43,6 +44,9 @@ ROW_OVERRIDES: Final = (
 
 SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 """RFC 3986, 3.1, in lower case. No underscore: names of options, as client_kwargs, are none."""
+
+
+OPTIONS_BY_SCHEME: Final = 'options by scheme, in lower case, as {"s3": {"endpoint_url": "..."}}'
 
 
 class SettingError(ValueError):
@@ -413,9 +417,21 @@ def replace(settings: Settings, /, **changes: Any) -> Settings:
     names = [spec.name for spec in dataclasses.fields(settings)]
     for name in changes:
         if name not in names:
-            shown = in_short(name)[1:-1]
-            raise SettingError(f"{shown}: is no setting; choose from {', '.join(names)}")
+            raise unknown_setting(name, names)
     return dataclasses.replace(settings, **changes)
+
+
+def unknown_setting(name: str, known: Iterable[str]) -> SettingError:
+    """The error that names the setting which may have been meant, or else all of them."""
+    names = list(known)
+    meant = did_you_mean(name, names) or f"choose from {', '.join(names)}"
+    return SettingError(f"{in_short(name)[1:-1]}: is no setting; {meant}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like it, in words; empty if none is like it."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def grouped(settings: type) -> dict[str, list["dataclasses.Field[Any]"]]:
@@ -471,15 +487,21 @@ def check_value(spec: "dataclasses.Field[Any]", value: Any) -> None:
     """
     hint: Any = spec.type
     if not _test_of(hint)(value):
-        # What storage options hold may be a secret.
-        shown = "the value" if spec.name == "storage_options" else in_short(value)
-        raise SettingError(
-            f"{spec.name}: {shown} is not {_type_name(spec)}; "
-            f"range: {describe_range(spec) or _type_name(spec)}"
-        )
+        raise SettingError(f"{spec.name}: {_misfit(spec, value)}")
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             _check_number(spec, number)
+
+
+def _misfit(spec: "dataclasses.Field[Any]", value: Any) -> str:
+    if spec.name == "storage_options":  # what they hold may be a secret
+        return f"the value must be {OPTIONS_BY_SCHEME}"
+    if choices_of(spec):
+        return f"{in_short(value)} is none of {', '.join(choices_of(spec))}"
+    allowed = describe_range(spec)
+    return f"{in_short(value)} is not {describe_type(spec)}" + (
+        f"; range: {allowed}" * bool(allowed)
+    )
 
 
 def _check_by_scheme(options: Mapping[str, Any] | None) -> None:
@@ -487,10 +509,7 @@ def _check_by_scheme(options: Mapping[str, Any] | None) -> None:
     for scheme, given in (options or {}).items():
         known = isinstance(scheme, str) and SCHEME.fullmatch(scheme)
         if not known or not isinstance(given, Mapping):  # shows neither: they may be secrets
-            raise SettingError(
-                "storage_options: must be options by scheme, in lower case, as "
-                '{"s3": {"endpoint_url": "..."}}'
-            )
+            raise SettingError(f"storage_options: must be {OPTIONS_BY_SCHEME}")
 
 
 _BOUNDS = operator.itemgetter("low", "high", "above")
@@ -535,6 +554,23 @@ def _test_of(hint: Any) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, plain) and not isinstance(value, bool)
 
 
-def _type_name(spec: "dataclasses.Field[Any]") -> str:
-    hint = spec.type
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+_KINDS: Final[Mapping[Any, str]] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    tuple[float, ...]: "a list of numbers",
+    tuple[str, ...]: "a list of texts",
+}
+
+
+def describe_type(spec: "dataclasses.Field[Any]") -> str:
+    """The kind of value that a field takes, in words; not for a ``Literal`` or a mapping."""
+    return _KINDS[plain_type(spec)]
+
+
+def plain_type(spec: "dataclasses.Field[Any]") -> Any:
+    """The field's type without ``| None``."""
+    if typing.get_origin(spec.type) not in (typing.Union, types.UnionType):
+        return spec.type
+    return next(hint for hint in typing.get_args(spec.type) if hint is not types.NoneType)

@@ -63,6 +63,7 @@ def test_plot_without_matplotlib_says_what_to_install(quick_ones, monkeypatch):
         (np.zeros((64, 64)), {}, ValueError, r"of shape \(64, 64\)"),
         (np.full((64, 64, 3), 2.0), {}, ValueError, "divide by 255"),
         ([], {}, ValueError, "no picture"),
+        (np.zeros((20, 4000, 3)), {}, ValueError, "a picture of 4000 x 20 px .* proportions"),
         (picture(0, 64, 64), {"image_size": 64}, SettingError, "tensors keep their size"),
         (picture(0, 16, 64), {"padding": "reflect"}, ValueError, "'reflect' at least 32 px"),
         (pixels(0), {"iteration": 3}, SettingError, "is no setting"),

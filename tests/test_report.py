@@ -123,6 +123,19 @@ def read(output: str) -> str:
     return storage.read_bytes(storage.join(output, records.REPORT), {}).decode()
 
 
+def test_a_pair_without_a_name_has_a_title_to_click(tmp_path):
+    rows = [
+        error_record(17, "bad_name", "pair_id: '' cannot be a file name", pair_id=""),
+        error_record(18, "bad_name", "pair_id: ' ' cannot be a file name", pair_id=" "),
+    ]
+    output = write_output(str(tmp_path / "out"), rows)
+    make_report(output, {}, thumbnails=0)
+    data = data_of(read(output))
+    titles = ["(no pair_id, manifest row 17)", "(no pair_id, manifest row 18)"]
+    assert data["pairs"]["columns"]["id"] == titles
+    assert [example["id"] for example in data["errors"][0]["examples"]] == titles
+
+
 def test_the_page_says_what_the_records_say(sample):
     made = make_report(sample, {}, thumbnails=1000)
     page = read(sample)

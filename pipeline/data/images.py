@@ -29,6 +29,12 @@ MOST_TEXT = 60_000
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
 """What is opened; MPO by way of JPEG. Pillow knows more, some of it by way of other programs."""
 
+LEAST_SIDE = 32
+"""px: of what is optimised."""
+
+MOST_DISTORTION = 5 / 3
+"""What rounding to ``MULTIPLE`` changes proportions by at most: 40 x 24 px become 32 x 32."""
+
 LONGEST = {"webp": 16_383, "jpg": 65_500}
 """px: of an edge that a file of the format can have, by its encoder."""
 
@@ -190,16 +196,26 @@ def fit_size(
 
     Raises:
         RowError: ``image_too_large``, when a narrow image would become one of more than
-            ``max_pixels``.
+            ``max_pixels``; ``image_too_small``, when its short edge would be so far below 32 px
+            that its proportions would be lost.
     """
     edge = max(width, height) if image_edge == "long" else min(width, height)
     scale = image_size / edge
-    rounded = [max(32, round(side * scale / MULTIPLE) * MULTIPLE) for side in (width, height)]
+    rounded = [
+        max(LEAST_SIDE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (width, height)
+    ]
     if rounded[0] * rounded[1] > max_pixels:
         raise RowError(
             "image_too_large",
             f"{width} x {height} px with {image_size:g} px on the {image_edge} edge would be "
             f"{rounded[0]} x {rounded[1]} px, more than max_pixels = {max_pixels}",
+        )
+    if max(width, height) * min(rounded) > MOST_DISTORTION * min(width, height) * max(rounded):
+        raise RowError(
+            "image_too_small",
+            f"{width} x {height} px with {image_size:g} px on the {image_edge} edge would be "
+            f"{rounded[0]} x {rounded[1]} px, as no edge may be less than {LEAST_SIDE}, and lose "
+            "its proportions; crop it, or take a larger image_size or image_edge short",
         )
     return rounded[0], rounded[1]
 

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.fs
 
-from pipeline.data import storage
+from pipeline.data import storage, web
 from pipeline.data.errors import RowError
 from pipeline.data.records import RECORD_SCHEMA, hash_ids
 from pipeline.data.rows import OWN_COLUMNS, PLAN_SCHEMA, RowChecker
@@ -84,12 +84,16 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
     """
     shown = storage.redact(uri)
     try:
+        if storage.scheme_of(uri) in web.SCHEMES:
+            storage.check_web(uri, options)
         fs, path = storage.arrow_filesystem(uri, options)
         info = fs.get_file_info(path)
+    except RowError as error:
+        raise ManifestError(f"manifest {error}") from error
     except Exception as error:
         raise ManifestError(
-            f"manifest {shown}: cannot be reached ({storage.reason(error)}); check the URI, the "
-            "endpoint and the credentials"
+            f"manifest {shown}: cannot be reached ({storage.reason_at(uri, error)}); check the "
+            "URI, the endpoint and the credentials"
         ) from error
     if info.type == pyarrow.fs.FileType.NotFound:
         raise ManifestError(f"manifest {shown}: does not exist")
@@ -106,8 +110,16 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
         if schemas:  # a column may be missing, or hold nulls alone, in some of the files
             unified = pa.unify_schemas(schemas, promote_options="permissive")
             dataset = dataset.replace_schema(unified)
+    except pa.ArrowTypeError as error:
+        raise ManifestError(
+            f"manifest {shown}: a column has different types in its files "
+            f"({storage.reason(error)}); give it one type"
+        ) from error
     except Exception as error:
-        raise ManifestError(f"manifest {shown}: not Parquet: {storage.reason(error)}") from error
+        raise ManifestError(
+            f"manifest {shown}: not Parquet, or cut off ({storage.reason_at(uri, error)}); write "
+            "it with pyarrow.parquet.write_table, pandas' to_parquet or jobs.make_manifest"
+        ) from error
     if not schemas:
         raise ManifestError(f"manifest {shown}: the directory holds no Parquet file")
     _check_columns(dataset.schema, shown)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,11 @@ from pipeline.data.signatures import unsigned
 from pipeline.settings import ROW_OVERRIDES, SettingError, StyleSettings, check_value, in_short
 
 NAME = re.compile(r"(?!__)\w[\w .,()+=@~-]*")
-"""What a pair_id, output_name, label or split may be: one part of a path on any storage."""
+"""What a pair_id, output_name, label or split may be, once the marks of its letters are left out:
+one part of a path on any storage."""
+
+UNSEEN = re.compile("[\u034f\u17b4\u17b5\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+"""Marks that Unicode calls ignorable: names that differ in them look the same."""
 
 LONGEST_NAME = 200
 """Bytes: file systems take 255, and temporary names add a few."""
@@ -103,7 +108,8 @@ class RowChecker:
             planned["content_uri"] = self._uri(row["content_uri"], "content_uri")
             planned["style_uri"] = [self._style_uri(uri, "style_uri") for uri in styles]
             if not styles:
-                raise RowError("bad_row", "style_uri: is null; give a path or a URI")
+                what = "is null" if style is None else "is an empty list"
+                raise RowError("bad_row", f"style_uri: {what}; give a path or a URI")
             _check_overrides(overrides)
             planned["file_stem"] = self._stem(planned, _text(row.get("output_name")))
         except RowError as error:
@@ -162,7 +168,18 @@ def _check_overrides(overrides: Mapping[str, Any]) -> None:
 def is_name(text: str) -> bool:
     """Whether it can be one part of an image's path on any storage."""
     too_long = len(text) * 4 > LONGEST_NAME < len(text.encode(errors="replace"))
-    return bool(NAME.fullmatch(text)) and not too_long and text.casefold() != "metadata.parquet"
+    bare = _without_marks(text)
+    return bool(NAME.fullmatch(bare)) and not too_long and text.casefold() != "metadata.parquet"
+
+
+def _without_marks(text: str) -> str:
+    """Without vowel signs, accents that stand by themselves and the like, of which Python's ``\\w``
+    knows nothing. One at the beginning stays, and so does one that is not seen."""
+    if text.isascii():
+        return text
+    marks = (unicodedata.category(letter)[0] == "M" for letter in text[1:])
+    rest = zip(text[1:], marks, strict=True)
+    return text[:1] + "".join(c for c, mark in rest if not mark or UNSEEN.match(c))
 
 
 def check_name(column: str, part: str) -> None:
@@ -174,9 +191,15 @@ def check_name(column: str, part: str) -> None:
     if not is_name(part):
         raise RowError(
             "bad_name",
-            f"{column}: {part[:80]!r} cannot be a file name; use letters, digits and "
+            f"{column}: {_shown(part)} cannot be a file name; use letters, digits and "
             "._ ,()+=@~- (a letter or digit first, at most 200 bytes)",
         )
+
+
+def _shown(part: str) -> str:
+    """For a message: a name cut short, what is not seen in it as its number."""
+    cut = f"{part[:80]}..." if len(part) > 80 else part
+    return UNSEEN.sub(lambda found: f"\\U{ord(found[0]):08x}", repr(cut))
 
 
 _check_folder = functools.lru_cache(4096)(check_name)  # many rows share a label

@@ -68,6 +68,11 @@ def scheme_of(uri: str) -> str:
     return head.lower() if separator else "file"
 
 
+_CUT_PASSWORD = re.compile(r"(?!\[|arn:)[^:]*:(?!\d*$)")
+"""``user:SEC`` of ``user:SEC/RET@host``: what follows a host's colon is a number. Not the address
+``[::1]``, and not Amazon's names, ``arn:aws:...``."""
+
+
 def redact(uri: str) -> str:
     """``uri`` without user, password and query: a signed URL is a credential."""
     scheme, separator, rest = uri.partition("://")
@@ -77,7 +82,10 @@ def redact(uri: str) -> str:
     if scheme.lower() in ("http", "https"):  # elsewhere ? and # are letters of a key
         path = re.split(r"[?#]", path, maxsplit=1)[0]
         host = re.split(r"[?#]", host, maxsplit=1)[0]
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    host = host.rpartition("@")[2]
+    if "@" in path and _CUT_PASSWORD.match(host):
+        host, slash, path = path.rpartition("@")[2].partition("/")
+    return f"{scheme}://{host}{slash}{path}"
 
 
 def resolve(uri: str, base: str) -> str:
@@ -107,13 +115,18 @@ def check_scheme(uri: str, allowed: frozenset[str]) -> None:
     Raises:
         RowError: ``scheme_not_allowed``; also for chained URIs, which hide a second scheme.
     """
-    scheme = scheme_of(uri)
-    if "::" in uri or scheme not in allowed:
-        shown = "a chained URI (::)" if "::" in uri else f"scheme {scheme!r}"
+    if "::" in uri:
         raise RowError(
             "scheme_not_allowed",
-            f"{redact(uri)}: {shown} is not allowed here; allowed: {', '.join(sorted(allowed))}. "
-            "Add to it with --allow-schemes",
+            f"{redact(uri)}: chained URIs (::) are never taken; unpack or copy the file, and give "
+            "its own address",
+        )
+    scheme = scheme_of(uri)
+    if scheme not in allowed:
+        raise RowError(
+            "scheme_not_allowed",
+            f"{redact(uri)}: scheme {scheme!r} is not allowed here; allowed: "
+            f"{', '.join(sorted(allowed))}. Add to it with --allow-schemes",
         )
 
 
@@ -201,8 +214,21 @@ def _read_error(uri: str, error: Exception) -> RowError:
     if isinstance(error, FileNotFoundError):
         return RowError("not_found", f"{redact(uri)}: does not exist")
     if isinstance(error, PermissionError):
-        return RowError("access_denied", f"{redact(uri)}: access denied: {reason(error)}")
-    return RowError("read_failed", f"{redact(uri)}: cannot be read: {reason(error)}")
+        return RowError("access_denied", f"{redact(uri)}: access denied: {reason_at(uri, error)}")
+    return RowError("read_failed", f"{redact(uri)}: cannot be read: {reason_at(uri, error)}")
+
+
+def check_web(uri: str, options: StorageOptions) -> None:
+    """Ask a web server whether it gives a file. To Arrow every refusal is a missing file.
+
+    Raises:
+        RowError: ``not_found``, ``access_denied`` or ``read_failed``.
+    """
+    try:
+        fs, path = filesystem(uri, options)
+        web.retried(lambda: fs.info(path))
+    except Exception as error:
+        raise _read_error(uri, error) from error
 
 
 def read_chunks(uri: str, options: StorageOptions) -> Iterator[bytes]:
@@ -248,8 +274,8 @@ def _content_type(uri: str) -> dict[str, str]:
 
 def _write_error(uri: str, error: Exception) -> RowError:
     if isinstance(error, PermissionError):
-        return RowError("access_denied", f"{redact(uri)}: access denied: {reason(error)}")
-    return RowError("write_failed", f"{redact(uri)}: cannot be written: {reason(error)}")
+        return RowError("access_denied", f"{redact(uri)}: access denied: {reason_at(uri, error)}")
+    return RowError("write_failed", f"{redact(uri)}: cannot be written: {reason_at(uri, error)}")
 
 
 def create_bytes(uri: str, data: bytes, options: StorageOptions) -> bool:
@@ -400,3 +426,9 @@ def reason(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     text = lines[0].partition("?")[0][:200] if lines else ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def reason_at(uri: str, error: Exception) -> str:
+    """``reason``; of a URI with a password the kind alone, as libraries repeat parts of the URI."""
+    safe = redact(uri) == uri or isinstance(error, ImportError)
+    return reason(error) if safe else type(error).__name__

@@ -258,8 +258,8 @@ def _earlier_job(output: str, options: storage.StorageOptions) -> dict[str, Any]
             return None
     except Exception as error:  # each file system raises its own kinds
         raise SettingError(
-            f"output {storage.redact(output)}: cannot be reached ({storage.reason(error)}); check "
-            "the URI, the endpoint and the credentials"
+            f"output {storage.redact(output)}: cannot be reached "
+            f"({storage.reason_at(output, error)}); check the URI, the endpoint and the credentials"
         ) from error
     try:
         earlier: dict[str, Any] = json.loads(storage.read_bytes(uri, options))

@@ -149,7 +149,10 @@ def _read_image(uri: str, size: float, edge: str, context: Context) -> Pixels:
     name = storage.redact(uri)
     data = storage.read_bytes(uri, context.storage_options, context.max_bytes)
     image = images.decode(data, name, context.max_pixels)
-    fitted = images.fit_size(image.width, image.height, size, edge, context.max_pixels)
+    try:
+        fitted = images.fit_size(image.width, image.height, size, edge, context.max_pixels)
+    except RowError as error:
+        raise RowError(error.error_class, f"{name}: {error}") from error
     return images.resize(image, fitted)
 
 

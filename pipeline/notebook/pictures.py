@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data import images
+from pipeline.data.errors import RowError
 from pipeline.settings import SettingError, StyleSettings
 from pipeline.style.targets import least_side
 
@@ -64,7 +65,7 @@ def to_content(picture: Picture, settings: StyleSettings) -> Tensor:
     """(3, H, W) in [0, 1], float32. A tensor keeps its size, other kinds get the settings'.
 
     Raises:
-        ValueError: a tensor is too small for the settings' padding.
+        ValueError: a tensor is too small for the settings' padding, another picture too narrow.
     """
     content = _to_tensor(picture, settings.image_size, settings.image_edge)
     least = least_side(settings)
@@ -104,8 +105,11 @@ def _to_tensor(picture: Picture, size: float, edge: str) -> Tensor:
         levels = picture if picture.dtype == np.uint8 else (picture * 255).round()
         picture = Image.fromarray(levels.astype(np.uint8))
     rgb = images.to_rgb(picture)
-    # What is in memory already is not a bomb: the result has at most eight times 8192 px.
-    fitted = images.fit_size(rgb.width, rgb.height, size, edge, 2**31)
+    try:
+        # What is in memory already is not a bomb: the result has at most eight times 8192 px.
+        fitted = images.fit_size(rgb.width, rgb.height, size, edge, 2**31)
+    except RowError as error:
+        raise ValueError(f"a picture of {error}") from error
     pixels = np.array(images.resize(rgb, fitted))
     return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255)
 

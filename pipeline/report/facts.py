@@ -4,7 +4,7 @@ import hashlib
 import heapq
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,7 @@ COLUMNS = [
         "device",
     ),
     "finished_at",
+    "manifest_row",
 ]
 
 _ADDRESS = re.compile(r"https?://[^\s'\"<>]+", re.IGNORECASE)
@@ -81,6 +82,14 @@ def key_of(pair_id: str) -> int:
 def clip(text: str) -> str:
     """The first ``MOST_LETTERS`` of what a refused row may hold any number of."""
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}..."
+
+
+def title_of(record: Mapping[str, Any]) -> str:
+    """A pair's name in the page: its id; of one that nobody could see or click, its row."""
+    pair_id: str = record["pair_id"]
+    if pair_id.strip():
+        return clip(pair_id)
+    return f"(no pair_id, manifest row {record['manifest_row']})"
 
 
 def without_credentials(text: str) -> str:
@@ -132,7 +141,7 @@ def _count_error(facts: Facts, row: dict[str, Any]) -> None:
     named = facts.examples.setdefault(name, [])
     if len(named) < EXAMPLES:
         message = without_credentials(row["error_message"] or "")
-        named.append({"id": clip(row["pair_id"]), "message": message})
+        named.append({"id": title_of(row), "message": message})
 
 
 def choose_pairs(facts: Facts) -> set[int]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.data import records, storage
-from pipeline.report.facts import clip, key_of, without_credentials
+from pipeline.report.facts import clip, key_of, title_of, without_credentials
 from pipeline.settings import ROW_OVERRIDES
 
 POINTS = 80
@@ -22,7 +22,7 @@ COLUMNS = [
     *("pair_id", "status", "error_class", "error_message", "file_name", "content_uri"),
     *("style_uri", "label", "split", "width", "height", "total_loss", "content_loss"),
     *("style_loss", "loss_history", "evaluations", "stop_reason", *records.SECONDS),
-    *("settings", "finished_at"),
+    *("settings", "finished_at", "manifest_row"),
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -75,7 +75,7 @@ class Pairs:
             content, *styles = map(_clip, (content, *styles))
         message = record["error_message"]
         row = {
-            "id": clip(record["pair_id"]),
+            "id": title_of(record),
             "ok": int(ok),
             "error": self.errors.add(None if ok else record["error_class"] or "unexpected"),
             "message": without_credentials(message) if message else None,

@@ -255,6 +255,11 @@ def test_a_label_that_cannot_be_a_folder_leaves_nothing(folders, tmp_path):
     assert list(listing.iterate_files(folders.output, {})) == []
 
 
+def test_a_class_folder_of_any_script_is_a_label(folders, tmp_path):
+    make(tmp_path / "photos", {"train/हिन्दी/0.jpg": ""})
+    assert build(replace(folders, label_from="parent")).labels["हिन्दी"] == 1
+
+
 def test_only_a_manifest_is_overwritten(folders, tmp_path):
     build(folders)
     with pytest.raises(BuildError, match="--overwrite replaces it"):

@@ -27,7 +27,8 @@ TRICKS = (
     "metadata.parquet", "Metadata.PARQUET", ".hidden", "x.png", "X.PNG", "x.png.png", "x", "X",
     "\u212a", "k", "K", "ß", "ss", "ẞ", "\u0130", "i\u0307", "가", "\u1100\u1161", "\u202egnp",
     "\uf900", "\u8c48", "ﬁ", "fi", "%2e%2e", "a%2fb", "$HOME", "`id`", "*", "?", "a:b", "a|b", "😀",
-    "nan", "None", "1", "1.0", "\ufeffx", "x\u200b", "\u2028",
+    "nan", "None", "1", "1.0", "\ufeffx", "x\u200b", "\u2028", "é", "e\u0301", "\u0301e", "x\ufe0f",
+    "हिन्दी", "/\u0338", "..\u0301", "_\u0301_x", "x\u0345", "x\u03b9", "e\u0301" * 67,
 )  # fmt: skip
 URIS = (
     "c.png", "d.png", "../../c.png", "s3://bucket/c.png", "http://10.0.0.1/x", "file:///etc/passwd",
@@ -175,6 +176,7 @@ def check_sound_row(row) -> None:
     assert path == f"{images}/{row['file_stem']}.png"
     for part in path.removeprefix(images + "/").split("/"):
         assert part.isprintable()
+        assert unicodedata.category(part[0])[0] != "M"
         assert 0 < len(os.fsencode(part)) <= 210
         assert not set(part) & set('\\/:*?"<>|')
         assert not part.startswith((".", "-", "~", " ", "__"))
@@ -220,6 +222,8 @@ def test_each_row_is_planned_or_the_manifest_is_refused(folder):
         ({"pair_id": ["가", "\u1100\u1161"]}, "have the same image file"),
         ({"pair_id": ["\uf900", "\u8c48"]}, "have the same image file"),
         ({"pair_id": ["ß", "SS"]}, "have the same image file"),
+        ({"pair_id": ["é", "E\u0301"]}, "have the same image file"),
+        ({"pair_id": ["e\u0323\u0301", "e\u0301\u0323"]}, "have the same image file"),
         ({"pair_id": ["", ""]}, "have the same pair_id ''"),
         ({"pair_id": [math.nan, 7.0]}, [0, 0]),
         ({"pair_id": ["a", "b"], "label": [math.nan, 7.0]}, [0, 0]),

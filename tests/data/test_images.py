@@ -148,7 +148,11 @@ def test_an_icc_profile_is_followed_also_where_there_is_alpha():
         ((500, 1000, 512, "long"), (256, 512)),
         ((1000, 500, 256, "short"), (512, 256)),
         ((100, 67, 256, "long"), (256, 176)),
-        ((4000, 20, 512, "long"), (512, 32)),
+        ((2100, 100, 512, "long"), (512, 32)),
+        ((3000, 2000, 32, "long"), (32, 32)),
+        ((40, 24, 40, "long"), (32, 32)),
+        ((3000, 3000, 6.4, "long"), (32, 32)),
+        ((4000, 20, 32, "short"), (6400, 32)),
     ],
 )
 def test_sizes_keep_the_aspect_in_multiples_of_16(arguments, expected):
@@ -159,6 +163,21 @@ def test_a_narrow_image_does_not_become_a_huge_one():
     with pytest.raises(RowError, match="would be 192000000 x 512 px") as caught:
         images.fit_size(6_000_000, 16, 512, "short", LIMIT)
     assert caught.value.error_class == "image_too_large"
+
+
+@pytest.mark.parametrize(
+    "arguments", [(4000, 20, 512, "long"), (20, 4000, 512, "long"), (400, 50, 6.4, "short")]
+)
+def test_an_image_that_would_lose_its_proportions_is_refused(arguments):
+    with pytest.raises(RowError, match="no edge may be less than 32") as caught:
+        images.fit_size(*arguments, LIMIT)
+    assert caught.value.error_class == "image_too_small"
+
+
+def test_rounding_alone_refuses_no_image():
+    for size in (32, 64, 256, 512):
+        for short in range(24, size + 1):
+            assert images.fit_size(size, short, size, "long", LIMIT)
 
 
 @pytest.mark.parametrize("file_format", ["png", "jpg", "webp"])

@@ -119,11 +119,14 @@ def test_what_is_no_signature_stays_in_a_derived_id():
             "scheme_not_allowed",
             "scheme 'http' is not allowed",
         ),
-        ({"style_uri": "a::b"}, "scheme_not_allowed", "chained"),
+        ({"style_uri": "a::b"}, "scheme_not_allowed", r"a::b: chained URIs \(::\) are never taken"),
         ({"pair_id": "../../etc/x"}, "bad_name", "pair_id: '../../etc/x' cannot be a file name"),
         ({"pair_id": "a/b"}, "bad_name", "pair_id: 'a/b'"),
         ({"pair_id": ".hidden"}, "bad_name", "pair_id: '.hidden'"),
-        ({"pair_id": "x" * 201}, "bad_name", "cannot be a file name"),
+        ({"pair_id": "x" * 201}, "bad_name", r"pair_id: 'x{80}\.\.\.' cannot be a file name"),
+        ({"pair_id": "e\u0301" * 67}, "bad_name", "cannot be a file name"),  # 201 bytes
+        ({"pair_id": "\u0301e"}, "bad_name", "cannot be a file name"),
+        ({"pair_id": "e\ufe0f"}, "bad_name", r"pair_id: 'e\\U0000fe0f' cannot be a file name"),
         ({"pair_id": "a\nb"}, "bad_name", "cannot be a file name"),
         ({"output_name": "../x"}, "bad_name", "output_name: '../x'"),
         ({"output_name": "x/y"}, "bad_name", "output_name: 'x/y'"),
@@ -131,7 +134,11 @@ def test_what_is_no_signature_stays_in_a_derived_id():
         ({"split": "a\\b"}, "bad_name", "split: "),
         ({"iterations": 0}, "bad_row", "iterations: 0 is out of range; range: 1 to 100000"),
         ({"image_size": 7}, "bad_row", "image_size: 7 is out of range"),
-        ({"preserve_color": "maybe"}, "bad_row", "preserve_color: 'maybe'"),
+        (
+            {"preserve_color": "maybe"},
+            "bad_row",
+            "preserve_color: 'maybe' is none of none, luminance, histogram$",
+        ),
         ({"content_weight": -1.0}, "bad_row", "content_weight: -1.0"),
         ({"style_blend": [1.0, 2.0]}, "bad_row", "style_blend: .* does not fit 1 styles"),
         ({"style_blend": [0.0]}, "bad_row", "style_blend"),
@@ -149,6 +156,13 @@ def test_a_bad_row_keeps_its_fault_and_the_others_go_on(tmp_path, change, error_
     assert second["fault_class"] == error_class
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(second["fault_message"])
+
+
+def test_letters_of_any_script_make_a_name(tmp_path):
+    names = ["हिन्दी", "e\u0301", "ไทย ที่", "שָׁלוֹם", "தமிழ்", "a.\u0301b"]
+    plan, rows = plan_of(tmp_path, [{**ROW, "pair_id": name, "label": name} for name in names])
+    assert plan.faulty == 0
+    assert {row["file_stem"] for row in rows} == {f"{name}/{name}" for name in names}
 
 
 @pytest.mark.parametrize(
@@ -177,8 +191,13 @@ def test_faults_of_the_manifest_name_it(tmp_path, s3):
     with pytest.raises(ManifestError, match=r"empty\.parquet: the file is empty"):
         open_manifest(str(tmp_path / "empty.parquet"), {})
     (tmp_path / "text.parquet").write_text("content_uri,style_uri\n")
-    with pytest.raises(ManifestError, match=r"text\.parquet: not Parquet"):
+    with pytest.raises(ManifestError, match=r"text\.parquet: not Parquet, or cut off .*; write it"):
         open_manifest(str(tmp_path / "text.parquet"), {})
+    (tmp_path / "mixed").mkdir()
+    write_parquet(tmp_path / "mixed" / "a.parquet", [{**ROW, "seed": 1}])
+    write_parquet(tmp_path / "mixed" / "b.parquet", [{**ROW, "seed": ["1"]}])
+    with pytest.raises(ManifestError, match="mixed: a column has different types in its files"):
+        open_manifest(str(tmp_path / "mixed"), {})
     (tmp_path / "folder").mkdir()
     with pytest.raises(ManifestError, match="holds no Parquet file"):
         open_manifest(str(tmp_path / "folder"), {})
@@ -215,6 +234,12 @@ def test_limit_takes_the_first_rows(tmp_path):
     assert [row["pair_id"] for row in planned] == ["p0", "p1", "p2", "p3"]
 
 
+def test_an_empty_list_of_styles_is_not_called_null(tmp_path):
+    _, rows = plan_of(tmp_path, [{**ROW, "style_uri": []}, {**ROW, "style_uri": None}])
+    assert "style_uri: is an empty list; give" in rows[0]["fault_message"]
+    assert "style_uri: is null; give" in rows[1]["fault_message"]
+
+
 def test_rows_without_a_uri_are_errors_each_of_its_own(tmp_path):
     rows = [ROW, {**ROW, "content_uri": None}, {**ROW, "content_uri": None}]
     plan, planned = plan_of(tmp_path, rows)
@@ -243,7 +268,7 @@ def test_cells_that_pandas_made_floats_are_taken_as_integers(tmp_path):
     rows = [{**ROW, "image_size": 256.0, "seed": 2.5}, {**ROW, "image_size": float("nan")}]
     rows = [{"seed": None, **row} for row in rows]
     _, (first, second) = plan_of(tmp_path, rows)
-    assert "seed: 2.5 is not int" in first["fault_message"]
+    assert "seed: 2.5 is not a whole number" in first["fault_message"]
     assert second["overrides"] == "{}"
     _, (first,) = plan_of(tmp_path, [{**ROW, "image_size": 256.0}])
     assert first["overrides"] == '{"image_size": 256}'

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.data import storage, web
 from pipeline.data.errors import RowError
+from pipeline.data.manifest import ManifestError, open_manifest
 
 
 def test_reads_and_writes_on_s3_and_locally(s3, tmp_path):
@@ -109,6 +110,21 @@ def test_what_a_web_server_answers_is_told_apart(website, status, error_class, t
     assert "SECRET" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (404, "does not exist"),
+        (403, "access denied: the server answers 403"),
+        (503, "cannot be read: the server answers 503"),
+    ],
+)
+def test_what_a_web_server_answers_to_a_manifest_is_told_apart(website, status, message):
+    shown = f"http://127.0.0.1:{website.server_port}/{status}"
+    with pytest.raises(ManifestError) as caught:
+        open_manifest(f"{website.url}/{status}?Sig=SECRET", {})
+    assert str(caught.value) == f"manifest {shown}: {message}"
+
+
 @pytest.mark.parametrize("most", [None, 10**6])
 def test_a_web_server_that_was_busy_is_asked_again_and_its_file_read_whole(website, most):
     uri = f"{website.url}/503/{web.TRIES - 1}"
@@ -175,9 +191,12 @@ def test_schemes_that_are_not_allowed_are_refused(uri, allowed):
     if allowed:
         storage.check_scheme(uri, frozenset({"file"}))
         return
-    with pytest.raises(RowError, match="not allowed here; allowed: file") as caught:
+    chained = "::" in uri
+    message = "never taken; unpack" if chained else "not allowed here; allowed: file. Add"
+    with pytest.raises(RowError, match=message) as caught:
         storage.check_scheme(uri, frozenset({"file"}))
     assert caught.value.error_class == "scheme_not_allowed"
+    assert ("--allow-schemes" in str(caught.value)) != chained  # which would not help
 
 
 def test_credentials_leave_a_uri_that_is_shown():
@@ -187,6 +206,34 @@ def test_credentials_leave_a_uri_that_is_shown():
     assert storage.redact("/local/what?.png") == "/local/what?.png"
     assert storage.redact("s3://b/in/a#b?c.png") == "s3://b/in/a#b?c.png"
     assert storage.redact("https://[x/y.png") == "https://[x/y.png"
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://user:SEC/RET@host/a.png", "https://host/a.png"),
+        ("https://me@mail:SEC/R@E/T@host:80/a.png?Sig=SECRET", "https://host:80/a.png"),
+        ("s3://key:SEC/RET@bucket/a.png", "s3://bucket/a.png"),
+        *[
+            (uri, uri)
+            for uri in (
+                "https://host:8080/@user/a.png", "https://[::1]:80/a@b.png", "s3://bucket/a:b@c.png",
+                "https://host/x:y/@z.png", "s3://arn:aws:s3:us-west-2:1:accesspoint/x/a@b.png",
+            )
+        ],
+    ],
+)  # fmt: skip
+def test_a_password_with_a_slash_is_not_taken_for_a_path(uri, shown):
+    assert storage.redact(uri) == shown
+
+
+def test_what_a_library_says_of_an_address_with_a_password_is_not_repeated(monkeypatch):
+    def refused(*_, **__):
+        raise ConnectionError("Max retries exceeded with url: /repos/org/repo:SECRET/git")
+
+    monkeypatch.setattr("requests.sessions.Session.request", refused)  # of fsspec's github
+    with pytest.raises(RowError, match=r"^github://x/y: cannot be read: ConnectionError$"):
+        storage.read_bytes("github://org:repo:SECRET@x/y", {})
 
 
 def test_relative_uris_are_relative_to_the_manifest():

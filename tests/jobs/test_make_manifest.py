@@ -81,7 +81,8 @@ def test_what_cannot_be_made_ends_with_2_and_one_clear_line(inputs, capsys):
     output = str(inputs / "pairs")
     for more, message in (
         (["--styles-per-content", "3"], "styles_per_content: 3, but the folder"),
-        (["--mode", "all"], "mode: 'all' is not"),
+        (["--mode", "all"], "mode: 'all' is none of cross, sample"),
+        (["--limt", "3"], "--limt: is no option; did you mean --limit?"),
         (["--labels", "x.csv"], "labels: is not used"),
         (["--style", f"{inputs}/none"], "none: there is no such file or folder"),
         (["--output", f"{inputs}/art"], "which is no part of a manifest made here"),
