@@ -264,14 +264,13 @@ def create_bytes(uri: str, data: bytes, options: StorageOptions) -> bool:
     try:
         if scheme_of(uri) == "file":
             path = Path(absolute(uri))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:
-                file.write(data)
-        else:
-            fs, path_in_fs = filesystem(uri, options)
+            path.parent.mkdir(parents=True, exist_ok=True)  # raises FileExistsError at a file
+            return _create_local(path, data)
+        fs, path_in_fs = filesystem(uri, options)
+        try:
             fs.pipe_file(path_in_fs, data, mode="create")
-    except FileExistsError:
-        return False
+        except FileExistsError:
+            return False
     except Exception as error:
         raise _write_error(uri, error) from error
     return True
@@ -338,6 +337,15 @@ def _write_local(path: Path, data: bytes) -> None:
         raise
 
 
+def _create_local(path: Path, data: bytes) -> bool:
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+    except FileExistsError:
+        return False
+    return True
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
@@ -348,6 +356,12 @@ def exists(uri: str, options: StorageOptions) -> bool:
     """Whether there is a file or a directory."""
     fs, path = filesystem(uri, options)
     return bool(fs.exists(path))
+
+
+def is_local_file(uri: str) -> bool:
+    """Whether a local path is there and no folder. (Object stores have no folders to be.)"""
+    path = absolute(uri)
+    return scheme_of(uri) == "file" and os.path.exists(path) and not os.path.isdir(path)
 
 
 def list_files(uri: str, options: StorageOptions, suffix: str = "") -> list[str]:

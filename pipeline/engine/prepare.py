@@ -59,10 +59,12 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
 
     Raises:
         ManifestError, WeightsError: what is wrong with them.
-        SettingError: the output lies in the manifest.
+        SettingError: the output is a file, or lies in the manifest.
     """
     options = job.storage_options or {}
     output, source = storage.absolute(job.output), storage.absolute(job.manifest)
+    if storage.is_local_file(output):
+        raise SettingError(f"output {output}: is a file; give a folder")
     if f"{output}/".startswith(f"{source}/"):  # the next run would read the records as pairs
         raise SettingError(
             f"output: {storage.redact(output)} is in the manifest's folder "

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data import lease, storage
+from pipeline.data.errors import RowError
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -74,6 +75,13 @@ def test_a_run_on_another_machine_is_watched(place, tmp_path, s3, monkeypatch, c
     monkeypatch.setattr(lease, "_read", renewed)
     with pytest.raises(lease.LeaseError, match="process 7 on elsewhere"):
         hold(output, options).__enter__()
+
+
+def test_a_file_in_the_place_of_the_output_is_no_lease(tmp_path):
+    (tmp_path / "out").write_bytes(b"a thesis")
+    with pytest.raises(RowError, match="out/__lease__.json: cannot be written: FileExistsError"):
+        hold(str(tmp_path / "out")).__enter__()
+    assert (tmp_path / "out").read_bytes() == b"a thesis"
 
 
 def test_a_run_whose_lease_was_taken_over_hears_of_it_and_leaves_it_alone(tmp_path, monkeypatch):

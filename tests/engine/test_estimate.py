@@ -10,7 +10,7 @@ import pytest
 from jobs import stylize
 from pipeline.data import records, storage
 from pipeline.engine import estimate
-from pipeline.engine.job import JobError
+from pipeline.engine.job import JobError, run_job
 from pipeline.engine.prepare import check, check_output
 from pipeline.engine.timing import Calibration
 from pipeline.settings import JobSettings, replace
@@ -105,6 +105,7 @@ def test_what_is_done_is_not_counted(job, quick, tmp_path):
         ({"manifest": "twice.parquet"}, "have the same pair_id"),
         ({"manifest": "."}, "out is in the manifest's folder .*choose one beside it"),
         ({"manifest": "out/"}, "out is in the manifest's folder"),
+        ({"output": "c.png"}, "^output .*c.png: is a file; give a folder$"),
     ],
 )
 def test_what_would_stop_the_job_stops_the_dry_run(job, quick, tmp_path, changes, message):
@@ -113,6 +114,8 @@ def test_what_would_stop_the_job_stops_the_dry_run(job, quick, tmp_path, changes
     changes = {name: str(tmp_path / value) for name, value in changes.items()}
     with pytest.raises(JobError, match=message):
         estimate.dry_run(quick, replace(job, **changes))
+    with pytest.raises(JobError, match=message):
+        run_job(quick, replace(job, **changes))
 
 
 @pytest.mark.parametrize(
