@@ -12,8 +12,8 @@ from typing import Any
 import ray
 import torch
 
+from pipeline.data import clearing, packing, records, resume, storage
 from pipeline.data import manifest as manifests
-from pipeline.data import packing, records, resume, storage
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
 from pipeline.engine.stages import Context
@@ -89,7 +89,7 @@ def prepare(checked: Checked) -> Prepared:
     described = check_output(checked)
     plan = make_plan(checked, storage.join(output, PLAN))
     if job.overwrite:
-        clear_output(output, checked.source, options)
+        _clear_output(output, checked.source, options)
     resume.repair(output, options)
     if job.retry_errors:
         count = resume.forget_errors(output, options, plan.id_hashes)
@@ -124,7 +124,7 @@ def check_output(checked: Checked) -> dict[str, Any]:
         _refuse_deleting_manifest(output, checked.source, checked.options)
     if job.overwrite and not earlier:
         for name in RESULTS:
-            if storage.exists(storage.join(output, name), checked.options):
+            if storage.has_files(storage.join(output, name), checked.options):
                 raise SettingError(
                     f"overwrite: {storage.redact(output)} holds {name}/ but no job.json of an "
                     "earlier job, so nothing there is deleted; choose another output"
@@ -189,27 +189,23 @@ def _check_deleting(output: str, options: storage.StorageOptions) -> None:
         )
 
 
-def clear_output(output: str, source: str, options: storage.StorageOptions) -> None:
-    """Delete what an earlier run wrote, and nothing else.
-
-    Raises:
-        SettingError: the manifest ``source`` lies in what would be deleted.
-    """
+def _clear_output(output: str, source: str, options: storage.StorageOptions) -> None:
     _refuse_deleting_manifest(output, source, options)
-    for folder in _own_folders(output, options):
-        storage.delete(folder, options)
-    for name in (records.JOB, records.SUMMARY, records.REPORT, resume.JOURNAL):
-        storage.delete(storage.join(output, name), options)
-
-
-def _own_folders(output: str, options: storage.StorageOptions) -> list[str]:
-    """What an earlier job wrote, shards of images among it."""
-    shards = [form for form in packing.FORMATS if packing.own_index(output, form, options)]
-    return [storage.join(output, name) for name in (*RESULTS, *shards)]
+    kept = clearing.clear(output, options)
+    if kept:
+        more = f" and {len(kept) - 5} more" if len(kept) > 5 else ""
+        shown = [name if name.isprintable() else ascii(name) for name in kept[:5]]
+        print(
+            f"note: --overwrite leaves what no earlier job is known to have written: "
+            f"{', '.join(shown)}{more}; move it away if it is to be in no training set",
+            file=sys.stderr,
+        )
 
 
 def _refuse_deleting_manifest(output: str, source: str, options: storage.StorageOptions) -> None:
-    for folder in _own_folders(output, options):
+    shards = [form for form in packing.FORMATS if packing.own_index(output, form, options)]
+    for name in (*RESULTS, *shards):
+        folder = storage.join(output, name)
         if f"{source}/".startswith(f"{folder}/"):
             raise SettingError(f"overwrite: the manifest lies in {storage.redact(folder)}")
 

@@ -79,7 +79,7 @@ def test_a_run_on_another_machine_is_watched(place, tmp_path, s3, monkeypatch, c
 
 def test_a_file_in_the_place_of_the_output_is_no_lease(tmp_path):
     (tmp_path / "out").write_bytes(b"a thesis")
-    with pytest.raises(RowError, match="out/__lease__.json: cannot be written: FileExistsError"):
+    with pytest.raises(RowError, match=r"out/__lease__\.json: cannot be written: FileExistsError"):
         hold(str(tmp_path / "out")).__enter__()
     assert (tmp_path / "out").read_bytes() == b"a thesis"
 
