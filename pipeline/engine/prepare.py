@@ -21,7 +21,10 @@ from pipeline.settings import JobSettings, SettingError, StyleSettings, fingerpr
 from pipeline.style.vgg import StateDict
 from pipeline.style.weights import load_weights
 
-PLAN, PROBE = "__plan__", "__probe__"
+PLAN = "__plan__"
+PROBE = f".probe{storage.LEFTOVER}"
+"""Written and deleted at the start. Its ending has the next run delete what a kill left of it."""
+
 RESULTS = (records.IMAGES, records.RECORDS, records.CHECKPOINT)
 
 
@@ -85,8 +88,10 @@ def prepare(checked: Checked) -> Prepared:
         SettingError, ManifestError, RowError: see ``run_job``.
     """
     job, options, output = checked.job, checked.options, checked.output
-    _check_deleting(output, options)
     described = check_output(checked)
+    shards = () if job.format == "files" else (job.format,)
+    for folder in (output, *(storage.join(output, name) for name in (*RESULTS, *shards))):
+        _check_writing(folder, options)
     plan = make_plan(checked, storage.join(output, PLAN))
     if job.overwrite:
         _clear_output(output, checked.source, options)
@@ -168,14 +173,16 @@ def make_context(checked: Checked, described: dict[str, Any]) -> Context:
     )
 
 
-def _check_deleting(output: str, options: storage.StorageOptions) -> None:
-    """Some storages refuse to delete and say so where nobody looks: S3 in the body of a 200.
+def _check_writing(folder: str, options: storage.StorageOptions) -> None:
+    """See that a job can write and delete in a folder, before hours of work are lost there.
+
+    Some storages refuse to delete and say so where nobody looks: S3 in the body of a 200.
 
     Raises:
-        SettingError: what is written in the output cannot be deleted.
-        RowError: the output cannot be written.
+        SettingError: what is written there cannot be deleted.
+        RowError: the folder cannot be written.
     """
-    probe = storage.join(output, PROBE)
+    probe = storage.join(folder, PROBE)
     storage.write_bytes(probe, b"may be deleted", options)
     try:
         storage.delete(probe, options)

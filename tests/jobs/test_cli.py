@@ -130,6 +130,19 @@ def test_what_cannot_start_ends_with_2_and_one_clear_line(
     assert message in line
 
 
+@pytest.mark.parametrize("folder", ["images", "records", "__checkpoint__"])
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(tmp_path, capsys, folder):
+    row = {"pair_id": "a", "content_uri": "c.png", "style_uri": "s.png"}
+    manifest, output = write_parquet(tmp_path / "m.parquet", [row]), tmp_path / "out"
+    output.mkdir()
+    (output / folder).write_bytes(b"in its place")
+    command = ["--manifest", manifest, "--output", str(output), "--weights", "compact"]
+    assert stylize.main(command) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert line.startswith(f"error: {output}/{folder}/.probe.writing: cannot be written: ")
+    assert not (output / "__plan__").exists()
+
+
 @pytest.fixture
 def done(tmp_path, monkeypatch):
     """The command of a job whose one pair is done, so that no Ray is started; and its output."""
