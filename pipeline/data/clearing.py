@@ -95,6 +95,7 @@ def _images_in(uri: str, options: storage.StorageOptions) -> set[str] | None:
     fs, path = storage.arrow_filesystem(uri, options)
     try:
         with fs.open_input_file(path) as file, pq.ParquetFile(file) as parquet:
+            storage.refuse_pickles(parquet.schema_arrow, uri)
             if not set(parquet.schema_arrow.names) >= COLUMNS:
                 return None
             names = parquet.read(["file_name"])["file_name"].to_pylist()

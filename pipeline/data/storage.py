@@ -356,12 +356,6 @@ def _umask() -> int:
     return current
 
 
-def has_files(uri: str, options: StorageOptions) -> bool:
-    """Whether there is a file anywhere below a directory."""
-    fs, path = filesystem(uri, options)
-    return any(files for _, _, files in fs.walk(path))
-
-
 def exists(uri: str, options: StorageOptions) -> bool:
     """Whether there is a file or a directory."""
     fs, path = filesystem(uri, options)

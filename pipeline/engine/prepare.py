@@ -127,13 +127,8 @@ def check_output(checked: Checked) -> dict[str, Any]:
         _refuse_other_settings(output, earlier, described)
     if job.overwrite:
         _refuse_deleting_manifest(output, checked.source, checked.options)
-    if job.overwrite and not earlier:
-        for name in RESULTS:
-            if storage.has_files(storage.join(output, name), checked.options):
-                raise SettingError(
-                    f"overwrite: {storage.redact(output)} holds {name}/ but no job.json of an "
-                    "earlier job, so nothing there is deleted; choose another output"
-                )
+    if not earlier:
+        _refuse_unknown_results(output, job.overwrite, checked.options)
     if job.format != "files":
         packing.refuse_foreign(output, job.format, checked.options)
     return described
@@ -293,6 +288,27 @@ def _refuse_other_settings(output: str, earlier: dict[str, Any], described: dict
         f"output {storage.redact(output)}: an earlier run had {name} = {before.get(name)!r}, this "
         f"one has {asked.get(name)!r}; choose another output, the earlier value, or --overwrite"
     )
+
+
+def _refuse_unknown_results(output: str, overwrite: bool, options: storage.StorageOptions) -> None:
+    """Without a ``job.json`` records are nobody's: a job writes it before its first record.
+
+    Raises:
+        SettingError: there are some; or images that would be deleted with them.
+    """
+    for name in RESULTS if overwrite else (records.RECORDS, records.CHECKPOINT):
+        if not storage.list_files(storage.join(output, name), options):
+            continue
+        shown = storage.redact(output)
+        if overwrite:
+            raise SettingError(
+                f"overwrite: {shown} holds {name}/ but no job.json of an earlier job, so nothing "
+                "there is deleted; choose another output"
+            )
+        raise SettingError(
+            f"output {shown}: holds {name}/ but no job.json of an earlier job, so they are not "
+            "taken for its results; choose another output, or put the job.json back"
+        )
 
 
 def now() -> str:

@@ -12,6 +12,7 @@ from jobs import _cli, stylize
 from pipeline.data import records
 from pipeline.settings import JobSettings, SettingError, StyleSettings, grouped
 from tests.conftest import write_parquet
+from tests.outputs import put_job_file
 
 ROOT = Path(__file__).parent.parent.parent
 BASE = ["--manifest", "m.parquet", "--output", "out"]
@@ -134,7 +135,7 @@ def test_what_cannot_start_ends_with_2_and_one_clear_line(
 def test_a_folder_that_cannot_be_written_is_found_before_the_work(tmp_path, capsys, folder):
     row = {"pair_id": "a", "content_uri": "c.png", "style_uri": "s.png"}
     manifest, output = write_parquet(tmp_path / "m.parquet", [row]), tmp_path / "out"
-    output.mkdir()
+    put_job_file(StyleSettings(weights="compact"), manifest, output)
     (output / folder).write_bytes(b"in its place")
     command = ["--manifest", manifest, "--output", str(output), "--weights", "compact"]
     assert stylize.main(command) == 2
@@ -149,6 +150,7 @@ def done(tmp_path, monkeypatch):
     monkeypatch.setattr("ray.init", no_ray)
     row = {"pair_id": "a", "content_uri": "c.png", "style_uri": "s.png"}
     manifest, output = write_parquet(tmp_path / "m.parquet", [row]), tmp_path / "out"
+    put_job_file(StyleSettings(weights="compact"), manifest, output)
     for folder in (records.RECORDS, records.CHECKPOINT):
         (output / folder).mkdir(parents=True)
     record = {"pair_id": "a", "status": "ok", "file_name": "images/a.png"}
@@ -157,6 +159,16 @@ def done(tmp_path, monkeypatch):
     write_parquet(output / records.CHECKPOINT / "0.parquet", [{"pair_id": "a"}])
     command = ["--manifest", manifest, "--output", str(output), "--weights", "compact"]
     return [*command, "--no-report"], output
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--overwrite"]])
+def test_records_without_a_job_file_are_nobodys(done, capsys, more):
+    command, output = done
+    (output / "job.json").unlink()
+    assert stylize.main([*command, *more]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert "out holds records/ but" in line.replace("out: holds", "out holds")
+    assert (output / records.RECORDS / "0.parquet").exists()
 
 
 def test_a_summary_that_cannot_be_written_is_no_job_that_could_not_start(done, capsys):

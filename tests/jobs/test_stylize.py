@@ -13,7 +13,9 @@ import pytest
 
 from jobs import stylize
 from pipeline.data import images, records
+from pipeline.settings import StyleSettings
 from tests.conftest import equal_pairs, wait_until, write_parquet
+from tests.outputs import put_job_file
 
 ROOT = Path(__file__).parent.parent.parent
 PAIRS = 10
@@ -91,6 +93,7 @@ def test_errors_of_another_manifest_do_not_make_a_job_fail(tmp_path, weights_fil
     rows = [{"pair_id": name, **done} for name in mine]
     rows += [{"pair_id": name, **failed} for name in others]
     output = tmp_path / "out"
+    put_job_file(StyleSettings(weights=str(weights_file)), manifest, output)
     for name, table in (
         (records.RECORDS, pa.Table.from_pylist(rows, schema=records.RECORD_SCHEMA)),
         (records.CHECKPOINT, pa.table({"pair_id": mine + others})),
