@@ -16,7 +16,7 @@ def print_estimate(found: "Estimate", style: StyleSettings, job: JobSettings) ->
     print(f"dry run: nothing was started, nothing was written in {job.output}")
     print(f"{found.rows} pairs in the manifest, {found.pending} to do")
     if found.in_use:
-        print("a run works in this output, or was killed there: the job may have to wait for it")
+        print("a run works in this output, or was killed on another machine: the job may wait")
     if found.work.faults:
         print(f"{found.work.faults.total()} pairs to do are bad rows and would be error records:")
         _print_faults(found.work.faults, found.work.bad)

@@ -174,14 +174,14 @@ def test_the_command_says_it_in_words(job, quick, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     (tmp_path / "c.png").write_bytes(b"no image")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "__lease__.json").write_text("{}")
+    (tmp_path / "out" / "__lease__.json").write_text('{"run": "x", "host": "elsewhere"}')
     assert stylize.main(command(job, quick)) == 1
     out = capsys.readouterr().out
     assert "of 12 pairs that were loaded, 12 cannot be:\n  not_an_image: 12\n    pair p" in out
     assert out.count("c.png: not an image that Pillow can read") == estimate.SHOWN
     assert "\n    ...\n" in out
     assert "no estimate of time and size" in out
-    assert "a run works in this output, or was killed there" in out
+    assert "a run works in this output, or was killed on another machine" in out
 
 
 def test_evaluations_are_counted_as_the_job_counts_them():
