@@ -1,4 +1,4 @@
-"""A dry run's findings in words."""
+"""A dry run's findings in words, and failed pairs, which a run names in the same way."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ def print_estimate(found: "Estimate", style: StyleSettings, job: JobSettings) ->
         print("a run works in this output, or was killed on another machine: the job may wait")
     if found.work.faults:
         print(f"{found.work.faults.total()} pairs to do are bad rows and would be error records:")
-        _print_faults(found.work.faults, found.work.bad)
+        print_faults(found.work.faults, found.work.bad)
     if found.unreadable:
         print(f"of {found.sampled} pairs that were loaded, {found.unreadable.total()} cannot be:")
-        _print_faults(found.unreadable, found.unread)
+        print_faults(found.unreadable, found.unread)
     if not found.pending:
         return
     resources = found.resources
@@ -33,7 +33,8 @@ def print_estimate(found: "Estimate", style: StyleSettings, job: JobSettings) ->
     _print_cost(found, style, job)
 
 
-def _print_faults(counts: Counter[str], named: Sequence[tuple[str, str]]) -> None:
+def print_faults(counts: Counter[str], named: Sequence[tuple[str, str]]) -> None:
+    """So many faults by class, and the pair_id and message of the first ones."""
     for error_class, count in counts.most_common():
         print(f"  {error_class}: {count}")
     for pair_id, message in named:

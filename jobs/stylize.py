@@ -13,11 +13,12 @@ its end, 2 nothing could be started, 130 stopped by Ctrl-C.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from jobs._cli import OF_A_JOB, new_parser, read_options
-from jobs._estimate import print_estimate
+from jobs._estimate import print_estimate, print_faults
 from jobs.report import write_report
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 
@@ -93,8 +94,8 @@ def run(style: StyleSettings, job: JobSettings) -> int:
 def print_summary(summary: dict[str, Any], output: str) -> None:
     """The job in a few lines, on standard output."""
     print(f"{summary['ok']} ok, {summary['error']} errors of {summary['manifest_rows']} pairs")
-    for error_class, count in summary["errors_by_class"].items():
-        print(f"  {error_class}: {count}")
+    named = [(row["pair_id"], row["error_message"]) for row in summary["first_errors"]]
+    print_faults(Counter(summary["errors_by_class"]), named)
     if summary["missing"]:
         print(f"  missing: {summary['missing']} records; run the same command again")
     if summary["duplicates"]:
@@ -113,7 +114,7 @@ def print_summary(summary: dict[str, Any], output: str) -> None:
     if packed:
         print(f"{packed['samples']} images in {packed['shards']} shards lie in {packed['folder']}")
     if summary["error"]:
-        print("records with status 'error' say why; --retry-errors does these pairs again")
+        print("all records with status 'error' say why; --retry-errors does these pairs again")
 
 
 if __name__ == "__main__":

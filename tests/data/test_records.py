@@ -33,8 +33,10 @@ def record(number):
     name = "/".join(part for part in ("images", split, label, f"p{number}.png") if part)
     return {
         "pair_id": f"p{number}",
+        "manifest_row": 100 - number,
         "status": "error" if failed else "ok",
         "error_class": "not_found" if failed else None,
+        "error_message": f"no {number}" if failed else None,
         "file_name": None if failed else name,
         "split": split,
         "label": "gone" if number == 10 else label,
@@ -53,6 +55,10 @@ def test_records_are_added_up_and_images_listed(output, monkeypatch, together):
     ok = [record(number) for number in range(24) if number % 5]
     assert (summary["pairs"], summary["ok"], summary["error"]) == (24, len(ok), 5)
     assert summary["errors_by_class"] == {"not_found": 5}
+    assert summary["first_errors"] == [
+        {"manifest_row": 100 - number, "pair_id": f"p{number}", "error_message": f"no {number}"}
+        for number in (20, 15, 10, 5, 0)
+    ]
     assert summary["lost_classes"] == ["gone"]
     assert summary["image_bytes"] == 100 * len(ok)
     assert summary["mean"]["total_loss"] == sum(row["total_loss"] for row in ok) / len(ok)
