@@ -190,10 +190,11 @@ def close(
     """One pass over all records: add them up, and list the ok images beside themselves.
 
     The lists are ``metadata.parquet`` files of each split, as Hugging Face's imagefolder wants
-    them; they and the ``lost_classes``, of which no image was made, are of all pairs that lie in
-    the output, as its folders are. Counts, mean losses, seconds by stage and errors by class are
-    of the manifest's pairs; ``other_pairs`` counts those of other manifests, and of rows that have
-    another id by now. ``first_errors`` are those of the manifest's first rows that failed.
+    them; they, the ``images_by_split`` (of pairs without one: by "") and the ``lost_classes``, of
+    which no image was made, are of all pairs that lie in the output, as its folders are. Counts,
+    mean losses, seconds by stage and errors by class are of the manifest's pairs; ``other_pairs``
+    counts those of other manifests, and of rows that have another id by now. ``first_errors`` are
+    those of the manifest's first rows that failed.
 
     Args:
         ids: hashes of the ids of the manifest's pairs.
@@ -203,6 +204,7 @@ def close(
     """
     known = np.sort(ids)
     counts, others, errors = Counter[str](), Counter[str](), Counter[str]()
+    splits = Counter[str]()
     classes: dict[str, bool] = {}  # SPLIT/LABEL: whether there is an image
     sums = dict.fromkeys((*MEANS, *SECONDS), 0.0)
     size = 0
@@ -227,7 +229,9 @@ def close(
                 if group["label"] is not None and all(map(is_name, parts)):
                     name = "/".join(parts)
                     classes[name] = classes.get(name, False) or group["status"] == "ok"
-            lists.add(table.filter(pc.field("status") == "ok"))
+            made = table.filter(pc.field("status") == "ok")
+            splits.update(_counts(pc.fill_null(made["split"], "")))
+            lists.add(made)
     for split, data in lists.files.items():
         parts = [part for part in (IMAGES, split, "metadata.parquet") if part]
         storage.write_bytes(storage.join(output, *parts), data.getvalue(), options)
@@ -240,6 +244,7 @@ def close(
         "first_errors": first_errors,
         "other_pairs": {"ok": others["ok"], "error": others["error"]},
         "lost_classes": sorted(name for name, kept in classes.items() if not kept),
+        "images_by_split": dict(sorted(splits.items())),
         "image_bytes": size,
         "mean": {name: sums[name] / done if done else None for name in MEANS},
         "seconds": {name.removesuffix("_seconds"): sums[name] for name in SECONDS},

@@ -59,6 +59,8 @@ def test_records_are_added_up_and_images_listed(output, monkeypatch, together):
         {"manifest_row": 100 - number, "pair_id": f"p{number}", "error_message": f"no {number}"}
         for number in (20, 15, 10, 5, 0)
     ]
+    counts = {name: sum(row["split"] == name for row in ok) for name in SPLITS}
+    assert summary["images_by_split"] == {"": counts.pop(None), **counts}
     assert summary["lost_classes"] == ["gone"]
     assert summary["image_bytes"] == 100 * len(ok)
     assert summary["mean"]["total_loss"] == sum(row["total_loss"] for row in ok) / len(ok)

@@ -171,6 +171,18 @@ def test_records_without_a_job_file_are_nobodys(done, capsys, more):
     assert (output / records.RECORDS / "0.parquet").exists()
 
 
+def test_of_images_with_and_without_a_split_a_job_warns(done, capsys):
+    command, output = done
+    assert stylize.main(command) == 0
+    assert "warning" not in capsys.readouterr().err
+    more = {"pair_id": "b", "status": "ok", "split": "val", "file_name": "images/val/b.png"}
+    table = pa.Table.from_pylist([more], schema=records.RECORD_SCHEMA)
+    pq.write_table(table, output / records.RECORDS / "1.parquet")
+    assert stylize.main(command) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert line.startswith("warning: 1 of 2 images have no split: ")
+
+
 def test_a_summary_that_cannot_be_written_is_no_job_that_could_not_start(done, capsys):
     command, output = done
     (output / "summary.json").mkdir()
