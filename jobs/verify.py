@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs._cli import new_parser, parse, printable
+from jobs._cli import counted, new_parser, parse, printable, reader_may_leave
 from pipeline.settings import SettingError
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; there is no verdict", file=sys.stderr)
         return 130
-    print_verdict(verdict)
+    with reader_may_leave():
+        print_verdict(verdict)
     if verdict.at_work:
         return 2
     return 1 if verdict.faults else 0
@@ -62,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def print_verdict(verdict: "Verdict") -> None:
     """The verdict in a few lines, on standard output."""
     print(
-        f"{verdict.pairs} pairs in the manifest: {verdict.ok} ok, {verdict.errors} errors; "
-        f"{verdict.images} images checked ({verdict.image_bytes / 1e6:.1f} MB)"
+        f"{counted(verdict.pairs, 'pair')} in the manifest: {verdict.ok} ok, "
+        f"{counted(verdict.errors, 'error')}; {counted(verdict.images, 'image')} checked "
+        f"({verdict.image_bytes / 1e6:.1f} MB)"
     )
     if verdict.at_work:
         print(
@@ -75,7 +77,7 @@ def print_verdict(verdict: "Verdict") -> None:
         print("sound: every row has its record and every image is as recorded")
         return
     if not verdict.at_work:
-        print(f"not sound: {verdict.faults.total()} faults")
+        print(f"not sound: {counted(verdict.faults.total(), 'fault')}")
     for fault, count in verdict.faults.most_common():
         named = [printable(what) for what in verdict.examples[fault]]
         more = ["..."] if count > len(named) else []

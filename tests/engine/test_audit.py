@@ -110,7 +110,7 @@ def test_while_a_run_is_at_work_there_is_no_verdict(copy, capsys):
     assert said[1].startswith(f"no verdict: a run (process {os.getpid()} on ")
     assert said[2].startswith("  missing_image: 1 ")
     assert verify.main(command) == 1
-    assert "not sound: 1 faults" in capsys.readouterr().out
+    assert "not sound: 1 fault\n" in capsys.readouterr().out
 
 
 def test_every_damage_to_an_image_is_found(copy):

@@ -192,7 +192,7 @@ def test_a_summary_that_cannot_be_written_is_no_job_that_could_not_start(done, c
     assert "the pairs are done and what is recorded stays" in line
     (output / "summary.json").rmdir()
     assert stylize.main(command) == 0
-    assert "1 ok, 0 errors of 1 pairs" in capsys.readouterr().out
+    assert "1 ok, 0 errors of 1 pair\n" in capsys.readouterr().out
 
 
 def test_of_two_records_of_one_pair_it_is_said_how_to_mend_them(done, capsys):

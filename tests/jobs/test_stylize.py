@@ -65,7 +65,7 @@ def test_a_stopped_job_goes_on_where_it_was(command, tmp_path, ray_address):
     second = start(command, RAY_ADDRESS=ray_address)
     out, errors = second.communicate(timeout=240)
     assert second.returncode == 1, errors
-    assert f"{PAIRS - 1} ok, 1 errors of {PAIRS} pairs\n  not_found: 1\n    pair p09: " in out
+    assert f"{PAIRS - 1} ok, 1 error of {PAIRS} pairs\n  not_found: 1\n    pair p09: " in out
     assert "missing.png: does not exist\n" in out
     assert f", {PAIRS - len(done_before)} to do" in errors
     found = list(records.iterate(str(output), {}, ["pair_id", "status", "sha256", "file_name"]))
