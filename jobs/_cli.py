@@ -1,12 +1,13 @@
 """The command line, made from the settings' dataclasses: one option for each field."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import sys
 import typing
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -192,6 +193,22 @@ def _convert(hint: Any, value: Any) -> Any:
 def printable(text: str) -> str:
     """As it is where that is safe: ids are the manifest's, and a terminal obeys some letters."""
     return text if text.isprintable() else ascii(text)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things in words: ``1 pair``, ``2 pairs``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """A block that prints: whoever reads it may end before it does, as ``| head -3`` does."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python writes what is left once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def shown_default(spec: "dataclasses.Field[Any]") -> str:

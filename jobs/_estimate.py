@@ -1,10 +1,10 @@
-"""A dry run's findings in words."""
+"""A dry run's findings in words, and failed pairs, which a run names in the same way."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs._cli import printable
+from jobs._cli import counted, printable
 from pipeline.settings import JobSettings, StyleSettings
 
 if TYPE_CHECKING:
@@ -14,26 +14,30 @@ if TYPE_CHECKING:
 def print_estimate(found: "Estimate", style: StyleSettings, job: JobSettings) -> None:
     """A few lines on standard output."""
     print(f"dry run: nothing was started, nothing was written in {job.output}")
-    print(f"{found.rows} pairs in the manifest, {found.pending} to do")
+    print(f"{counted(found.rows, 'pair')} in the manifest, {found.pending} to do")
     if found.in_use:
-        print("a run works in this output, or was killed there: the job may have to wait for it")
+        print("a run works in this output, or was killed on another machine: the job may wait")
     if found.work.faults:
-        print(f"{found.work.faults.total()} pairs to do are bad rows and would be error records:")
-        _print_faults(found.work.faults, found.work.bad)
+        bad = counted(found.work.faults.total(), "bad row")
+        print(f"{bad} among the pairs to do would be error records:")
+        print_faults(found.work.faults, found.work.bad)
     if found.unreadable:
-        print(f"of {found.sampled} pairs that were loaded, {found.unreadable.total()} cannot be:")
-        _print_faults(found.unreadable, found.unread)
+        loaded = counted(found.sampled, "pair")
+        print(f"of {loaded} that should be loaded, {found.unreadable.total()} cannot be:")
+        print_faults(found.unreadable, found.unread)
     if not found.pending:
         return
     resources = found.resources
     print(
-        f"{found.blocks} blocks of up to {resources.rows_per_block} pairs, a commit each; at least "
-        f"{found.batches} batches of up to {resources.batch_size}; actors: {resources.actors}"
+        f"{counted(found.blocks, 'block')} of up to {counted(resources.rows_per_block, 'pair')}, a "
+        f"commit each; batches of up to {resources.batch_size}: at least {found.batches}; actors: "
+        f"{resources.actors}"
     )
     _print_cost(found, style, job)
 
 
-def _print_faults(counts: Counter[str], named: Sequence[tuple[str, str]]) -> None:
+def print_faults(counts: Counter[str], named: Sequence[tuple[str, str]]) -> None:
+    """So many faults by class, and the pair_id and message of the first ones."""
     for error_class, count in counts.most_common():
         print(f"  {error_class}: {count}")
     for pair_id, message in named:
@@ -49,24 +53,32 @@ def _print_cost(found: "Estimate", style: StyleSettings, job: JobSettings) -> No
         return
     megapixels = found.work.area * calibration.shape / found.work.pairs
     print(
-        f"measured here on {calibration.device}, {calibration.timed} pairs in batches of "
-        f"{calibration.batch}: {calibration.seconds:.3g} s for an evaluation of a megapixel; "
+        f"measured here on {calibration.device}, {counted(calibration.timed, 'pair')} in batches "
+        f"of {calibration.batch}: {calibration.seconds:.3g} s for an evaluation of a megapixel; "
         f"{megapixels:.3g} megapixels a pair"
     )
     gpu = not calibration.device.startswith("cpu")
-    unit = "GPU hours" if gpu else f"hours of an actor with {found.resources.threads} CPU threads"
+    threads = counted(found.resources.threads, "CPU thread")
+    what = "GPU time" if gpu else f"time of an actor with {threads}"
     likely, most = found.hours(found.share), found.hours()
     print(
-        f"{unit}: about {likely:.3g} ({found.share * style.iterations:.0f} evaluations a pair), at "
-        f"most {most:.3g} ({style.iterations} evaluations)"
+        f"{what}: about {_duration(likely)} ({found.share * style.iterations:.0f} evaluations a "
+        f"pair), at most {_duration(most)} ({style.iterations} evaluations)"
     )
     if found.resources.actors > 1 and not gpu:
-        print(
-            f"with {found.resources.actors} actors: about {likely / found.resources.actors:.3g} h"
-        )
+        together = _duration(likely / found.resources.actors)
+        print(f"with {found.resources.actors} actors: about {together}")
     if found.resources.gpus_per_actor and not gpu:
-        print("the job asks for GPUs and there is none here: try it on a GPU node for GPU hours")
+        print("the job asks for GPUs and there is none here: try it on a GPU node for its time")
     print(f"images: about {_size(found.output_bytes)} of {job.image_format}")
+
+
+def _duration(hours: float) -> str:
+    seconds = 3600 * hours
+    for unit, length in (("s", 1.0), ("min", 60.0)):
+        if seconds < 120 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{hours:.3g} h"
 
 
 def _size(count: float) -> str:

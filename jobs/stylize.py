@@ -13,11 +13,12 @@ its end, 2 nothing could be started, 130 stopped by Ctrl-C.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from jobs._cli import OF_A_JOB, new_parser, read_options
-from jobs._estimate import print_estimate
+from jobs._cli import OF_A_JOB, counted, new_parser, read_options, reader_may_leave
+from jobs._estimate import print_estimate, print_faults
 from jobs.report import write_report
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 
@@ -52,7 +53,8 @@ def estimate(style: StyleSettings, job: JobSettings) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    print_estimate(found, style, job)
+    with reader_may_leave():
+        print_estimate(found, style, job)
     return 1 if found.work.faults or found.unreadable else 0
 
 
@@ -84,17 +86,19 @@ def run(style: StyleSettings, job: JobSettings) -> int:
             file=sys.stderr,
         )
         return 1
-    print_summary(summary, job.output)
-    if report:
-        print(f"open {report} to look at them")
+    with reader_may_leave():
+        print_summary(summary, job.output)
+        if report:
+            print(f"open {report} to look at them")
     return 1 if summary["error"] or summary["missing"] or summary["duplicates"] else 0
 
 
 def print_summary(summary: dict[str, Any], output: str) -> None:
     """The job in a few lines, on standard output."""
-    print(f"{summary['ok']} ok, {summary['error']} errors of {summary['manifest_rows']} pairs")
-    for error_class, count in summary["errors_by_class"].items():
-        print(f"  {error_class}: {count}")
+    errors, pairs = counted(summary["error"], "error"), counted(summary["manifest_rows"], "pair")
+    print(f"{summary['ok']} ok, {errors} of {pairs}")
+    named = [(row["pair_id"], row["error_message"]) for row in summary["first_errors"]]
+    print_faults(Counter(summary["errors_by_class"]), named)
     if summary["missing"]:
         print(f"  missing: {summary['missing']} records; run the same command again")
     if summary["duplicates"]:
@@ -111,9 +115,10 @@ def print_summary(summary: dict[str, Any], output: str) -> None:
     print(f"images, records and summary.json lie in {output}")
     packed = summary.get("packed")
     if packed:
-        print(f"{packed['samples']} images in {packed['shards']} shards lie in {packed['folder']}")
+        images, shards = counted(packed["samples"], "image"), counted(packed["shards"], "shard")
+        print(f"{images} in {shards}: {packed['folder']}")
     if summary["error"]:
-        print("records with status 'error' say why; --retry-errors does these pairs again")
+        print("all records with status 'error' say why; --retry-errors does these pairs again")
 
 
 if __name__ == "__main__":

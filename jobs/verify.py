@@ -8,14 +8,17 @@
 Every row of the manifest must have one record (an error record will do), every ok record an image
 that is there, has the recorded digest, opens and has the recorded size; and nothing else may lie
 in the output. Nothing is written. --limit is that of the job. The job's --config file will do here
-too. Exit code: 0 sound, 1 not sound, 2 nothing could be checked, 130 stopped by Ctrl-C.
+too. While a run is at work there, what is found is shown but is no verdict.
+
+Exit code: 0 sound, 1 not sound, 2 no verdict (nothing could be checked, or a run is at work), 130
+stopped by Ctrl-C.
 """
 
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs._cli import new_parser, parse, printable
+from jobs._cli import counted, new_parser, parse, printable, reader_may_leave
 from pipeline.settings import SettingError
 
 if TYPE_CHECKING:
@@ -50,20 +53,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; there is no verdict", file=sys.stderr)
         return 130
-    print_verdict(verdict)
+    with reader_may_leave():
+        print_verdict(verdict)
+    if verdict.at_work:
+        return 2
     return 1 if verdict.faults else 0
 
 
 def print_verdict(verdict: "Verdict") -> None:
     """The verdict in a few lines, on standard output."""
     print(
-        f"{verdict.pairs} pairs in the manifest: {verdict.ok} ok, {verdict.errors} errors; "
-        f"{verdict.images} images checked ({verdict.image_bytes / 1e6:.1f} MB)"
+        f"{counted(verdict.pairs, 'pair')} in the manifest: {verdict.ok} ok, "
+        f"{counted(verdict.errors, 'error')}; {counted(verdict.images, 'image')} checked "
+        f"({verdict.image_bytes / 1e6:.1f} MB)"
     )
-    if not verdict.faults:
+    if verdict.at_work:
+        print(
+            f"no verdict: a run ({verdict.at_work}) is at work in this output, or was killed on "
+            "another machine, and what it has not finished looks like faults; verify again after "
+            "its end, or run the same job again if it was killed"
+        )
+    if not verdict.faults and not verdict.at_work:
         print("sound: every row has its record and every image is as recorded")
         return
-    print(f"not sound: {verdict.faults.total()} faults")
+    if not verdict.at_work:
+        print(f"not sound: {counted(verdict.faults.total(), 'fault')}")
     for fault, count in verdict.faults.most_common():
         named = [printable(what) for what in verdict.examples[fault]]
         more = ["..."] if count > len(named) else []

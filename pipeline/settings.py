@@ -226,7 +226,7 @@ class JobSettings:
     limit: int | None = setting(None, "take only the first pairs of the manifest", low=1)
     retry_errors: bool = setting(False, "do the rows again that ended as errors in an earlier run")
     overwrite: bool = setting(
-        False, "delete an earlier run's results in this output and start afresh"
+        False, "delete what earlier runs wrote in this output, and nothing else, and start afresh"
     )
 
     actors: int | None = setting(

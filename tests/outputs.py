@@ -5,6 +5,14 @@ import io
 from PIL import Image
 
 from pipeline.data import images, records, storage
+from pipeline.engine.prepare import check, check_output
+from pipeline.settings import JobSettings
+
+
+def put_job_file(style, manifest, output):
+    """The ``job.json`` that a job with these settings would write, in an output that is empty."""
+    checked = check(style, JobSettings(manifest=str(manifest), output=str(output)))
+    records.write_json(storage.join(str(output), records.JOB), check_output(checked), {})
 
 
 def records_of(output, options=None) -> dict:

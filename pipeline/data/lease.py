@@ -76,17 +76,39 @@ def hold(
             storage.delete(uri, options)
 
 
+def holder(output: str, options: storage.StorageOptions) -> str | None:
+    """Who holds the lease of ``output``, in words; None if nobody does, or a process that is gone.
+
+    A run that was killed on another machine counts as well: nothing tells it from one at work.
+    """
+    found = _read(storage.join(output, LEASE), options)
+    return _who(found) if found and _is_alive(found) is not False else None
+
+
+def _who(found: dict[str, Any]) -> str:
+    shown = f"process {found.get('pid')} on {found.get('host')}"
+    return shown if shown.isprintable() else ascii(shown)
+
+
+def _is_alive(found: dict[str, Any]) -> bool | None:
+    """Whether a lease's process is; None if it is another machine's, so that this is not known."""
+    pid, process, here = found.get("pid"), found.get("process"), _process(os.getpid())
+    if isinstance(pid, int) and process and here and process[:2] == here[:2]:
+        return bool(_process(pid) == process)
+    return None
+
+
 def _wait_until_dead(uri: str, output: str, options: storage.StorageOptions) -> None:
     first = _read(uri, options)
-    who = f"process {first.get('pid')} on {first.get('host')}"
+    who = _who(first)
     refusal = LeaseError(
         f"output {storage.redact(output)}: another run ({who}) works in it; wait for its end, or "
         "choose another output"
     )
-    pid, process, here = first.get("pid"), first.get("process"), _process(os.getpid())
-    if isinstance(pid, int) and process and here and process[:2] == here[:2]:
-        if _process(pid) == process:
-            raise refusal
+    alive = _is_alive(first)
+    if alive:
+        raise refusal
+    if alive is False:
         return
     if first:
         print(

@@ -266,8 +266,14 @@ def classes_file(classes: Mapping[str, int]) -> bytes:
 
 def is_stale(name: str, index: Index) -> bool:
     """Whether a file of the folder is a shard, or list of classes, of an earlier packing."""
-    ours = name == CLASSES or SHARD_NAMES[index.format].fullmatch(name) is not None
+    ours = name != INDEX and is_own(name, index.format)
     return ours and name not in index.files()
+
+
+def is_own(name: str, form: str) -> bool:
+    """Whether a file of a format's folder has a name that packing gives, or is half-written."""
+    listed = name in (INDEX, CLASSES) or SHARD_NAMES[form].fullmatch(name) is not None
+    return listed or storage.is_leftover(name)
 
 
 def refuse_foreign(output: str, form: str, options: storage.StorageOptions) -> None:

@@ -176,7 +176,11 @@ and a Parquet file of thousands of small parts is slow to open."""
 
 METADATA = ("file_name", "pair_id", "label", "split", "content_uri", "style_uri",
             "total_loss", "content_loss", "style_loss")  # fmt: skip
+ERROR = ("error_class", "error_message", "manifest_row")
 MEANS = ("total_loss", "content_loss", "style_loss", "evaluations")
+NAMED_ERRORS = 5
+"""Failed pairs that the summary names."""
+
 SECONDS = ("load_seconds", "optimize_seconds", "store_seconds")
 
 
@@ -186,10 +190,11 @@ def close(
     """One pass over all records: add them up, and list the ok images beside themselves.
 
     The lists are ``metadata.parquet`` files of each split, as Hugging Face's imagefolder wants
-    them; they and the ``lost_classes``, of which no image was made, are of all pairs that lie in
-    the output, as its folders are. Counts, mean losses, seconds by stage and errors by class are
-    of the manifest's pairs; ``other_pairs`` counts those of other manifests, and of rows that have
-    another id by now.
+    them; they, the ``images_by_split`` (of pairs without one: by "") and the ``lost_classes``, of
+    which no image was made, are of all pairs that lie in the output, as its folders are. Counts,
+    mean losses, seconds by stage and errors by class are of the manifest's pairs; ``other_pairs``
+    counts those of other manifests, and of rows that have another id by now. ``first_errors`` are
+    those of the manifest's first rows that failed.
 
     Args:
         ids: hashes of the ids of the manifest's pairs.
@@ -199,19 +204,23 @@ def close(
     """
     known = np.sort(ids)
     counts, others, errors = Counter[str](), Counter[str](), Counter[str]()
+    splits = Counter[str]()
     classes: dict[str, bool] = {}  # SPLIT/LABEL: whether there is an image
     sums = dict.fromkeys((*MEANS, *SECONDS), 0.0)
     size = 0
+    first_errors: list[dict[str, Any]] = []
     hashes = [np.empty(0, dtype=np.int64)]
     with _ImageLists() as lists:
-        columns = ["status", "error_class", "bytes", *METADATA, *MEANS[3:], *SECONDS]
+        columns = ["status", *ERROR, "bytes", *METADATA, *MEANS[3:], *SECONDS]
         for table in _tables(batches(output, options, columns)):
             hashes.append(hash_ids(table["pair_id"].to_pylist()))
             is_own = among(hashes[-1], known)
             own = table.filter(pa.array(is_own))
             counts.update(_counts(own["status"]))
             others.update(_counts(table["status"].filter(pa.array(~is_own))))
-            errors.update(_counts(own.filter(pc.field("status") == "error")["error_class"]))
+            failed = own.filter(pc.field("status") == "error")
+            errors.update(_counts(failed["error_class"]))
+            first_errors = _first(first_errors, failed)
             size += pc.sum(own["bytes"]).as_py() or 0
             for name in sums:
                 sums[name] += pc.sum(own[name]).as_py() or 0.0
@@ -220,7 +229,9 @@ def close(
                 if group["label"] is not None and all(map(is_name, parts)):
                     name = "/".join(parts)
                     classes[name] = classes.get(name, False) or group["status"] == "ok"
-            lists.add(table.filter(pc.field("status") == "ok"))
+            made = table.filter(pc.field("status") == "ok")
+            splits.update(_counts(pc.fill_null(made["split"], "")))
+            lists.add(made)
     for split, data in lists.files.items():
         parts = [part for part in (IMAGES, split, "metadata.parquet") if part]
         storage.write_bytes(storage.join(output, *parts), data.getvalue(), options)
@@ -230,8 +241,10 @@ def close(
         "ok": done,
         "error": counts["error"],
         "errors_by_class": dict(errors.most_common()),
+        "first_errors": first_errors,
         "other_pairs": {"ok": others["ok"], "error": others["error"]},
         "lost_classes": sorted(name for name, kept in classes.items() if not kept),
+        "images_by_split": dict(sorted(splits.items())),
         "image_bytes": size,
         "mean": {name: sums[name] / done if done else None for name in MEANS},
         "seconds": {name.removesuffix("_seconds"): sums[name] for name in SECONDS},
@@ -249,6 +262,16 @@ def _tables(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
             waiting = []
     if waiting:
         yield pa.Table.from_batches(waiting)
+
+
+def _first(named: list[dict[str, Any]], failed: pa.Table) -> list[dict[str, Any]]:
+    """The first rows of the manifest among those named before and those of a table."""
+    columns = ["manifest_row", "pair_id", "error_message"]
+    some = failed.select(columns).sort_by("manifest_row").slice(0, NAMED_ERRORS).to_pylist()
+    order = sorted(
+        [*named, *some], key=lambda row: (row["manifest_row"] is None, row["manifest_row"] or 0)
+    )
+    return order[:NAMED_ERRORS]
 
 
 def _counts(values: pa.ChunkedArray) -> dict[str, int]:

@@ -5,13 +5,14 @@ backoff with jitter); nothing here retries on top of them. Web addresses, whose 
 none, are read in several tries (``web``).
 """
 
+import contextlib
 import io
 import os
 import posixpath
 import re
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ LEFTOVER = ".writing"
 
 CHUNK = 2**23
 """Bytes that ``read_chunks`` asks for at a time."""
+
+DELETED_TOGETHER = 10_000
+"""Files that ``delete_files`` gives to the file system at once; S3's takes 1000 to a request."""
 
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -290,14 +294,13 @@ def create_bytes(uri: str, data: bytes, options: StorageOptions) -> bool:
     try:
         if scheme_of(uri) == "file":
             path = Path(absolute(uri))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:
-                file.write(data)
-        else:
-            fs, path_in_fs = filesystem(uri, options)
+            path.parent.mkdir(parents=True, exist_ok=True)  # raises FileExistsError at a file
+            return _create_local(path, data)
+        fs, path_in_fs = filesystem(uri, options)
+        try:
             fs.pipe_file(path_in_fs, data, mode="create")
-    except FileExistsError:
-        return False
+        except FileExistsError:
+            return False
     except Exception as error:
         raise _write_error(uri, error) from error
     return True
@@ -364,6 +367,15 @@ def _write_local(path: Path, data: bytes) -> None:
         raise
 
 
+def _create_local(path: Path, data: bytes) -> bool:
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+    except FileExistsError:
+        return False
+    return True
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
@@ -374,6 +386,12 @@ def exists(uri: str, options: StorageOptions) -> bool:
     """Whether there is a file or a directory."""
     fs, path = filesystem(uri, options)
     return bool(fs.exists(path))
+
+
+def is_local_file(uri: str) -> bool:
+    """Whether a local path is there and no folder. (Object stores have no folders to be.)"""
+    path = absolute(uri)
+    return scheme_of(uri) == "file" and os.path.exists(path) and not os.path.isdir(path)
 
 
 def list_files(uri: str, options: StorageOptions, suffix: str = "") -> list[str]:
@@ -419,6 +437,33 @@ def delete(uri: str, options: StorageOptions) -> None:
     fs, path = filesystem(uri, options)
     if fs.exists(path):
         fs.rm(path, recursive=True)
+
+
+def delete_files(uris: Sequence[str], options: StorageOptions) -> None:
+    """Delete files of one storage, many in a request where it can do that.
+
+    Raises:
+        RowError: ``access_denied`` or ``write_failed``.
+    """
+    for start in range(0, len(uris), DELETED_TOGETHER):
+        some = uris[start : start + DELETED_TOGETHER]
+        try:
+            if scheme_of(some[0]) == "file":
+                for uri in some:
+                    Path(absolute(uri)).unlink(missing_ok=True)
+            else:
+                fs, _ = filesystem(some[0], options)
+                fs.rm([fs._strip_protocol(uri) for uri in some])
+        except Exception as error:
+            raise _write_error(some[0], error) from error
+
+
+def delete_empty_folders(uri: str) -> None:
+    """Delete each local folder below one, and itself, that holds nothing; others have none."""
+    if scheme_of(uri) == "file":
+        for folder, _, _ in os.walk(absolute(uri), topdown=False):
+            with contextlib.suppress(OSError):  # it holds something
+                os.rmdir(folder)
 
 
 def reason(error: BaseException) -> str:

@@ -66,7 +66,10 @@ class AuditError(ValueError):
 
 @dataclass
 class Verdict:
-    """What an audit found. ``ok`` and ``errors`` count the pairs that have such a record."""
+    """What an audit found. ``ok`` and ``errors`` count the pairs that have such a record.
+
+    ``at_work`` says who had the output's lease meanwhile, if a run did: then nothing is final.
+    """
 
     pairs: int
     ok: int = 0
@@ -75,6 +78,7 @@ class Verdict:
     image_bytes: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    at_work: str | None = None
 
     def add(self, fault: str, what: str) -> None:
         """Count a fault; the first few are kept by name."""
@@ -134,7 +138,7 @@ def run_audit(job: JobSettings) -> Verdict:
         checker = RowChecker(base, mark, allowed)
         planned = functools.partial(manifests.planned_slices, manifest, checker, job.limit)
         expected = _expect(planned(), style, base, manifest.shown)
-        verdict = Verdict(len(expected.ids))
+        verdict = Verdict(len(expected.ids), at_work=lease.holder(output, options))
 
         ours = {
             *(*prepare.RESULTS, prepare.PLAN, resume.JOURNAL),
@@ -163,6 +167,7 @@ def run_audit(job: JobSettings) -> Verdict:
         if _check_checkpoint(output, options, expected, seen.unknown, verdict):
             flags["record_without_checkpoint"] = expected.recorded & ~expected.checkpointed
         _name_flagged(planned, expected, flags, verdict)
+        verdict.at_work = verdict.at_work or lease.holder(output, options)  # begun meanwhile
     except (SettingError, manifests.ManifestError, RowError, cluster.ClusterError) as error:
         raise AuditError(str(error)) from error
     return verdict

@@ -46,6 +46,7 @@ def start_ray(verbose: bool) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     level = logging.INFO if verbose else logging.ERROR
     if not verbose:  # what Ray's core writes to standard error is not for those who run jobs
+        # Its one line that it took this level comes before the level counts: nothing keeps it away.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = os.environ.get("RAY_ADDRESS")
     try:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow.dataset
 import torch
 
-from pipeline.data import lease, records, resume, sampling, storage
+from pipeline.data import lease, records, resume, sampling
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError, Plan
 from pipeline.engine import flow, stages
@@ -68,7 +68,7 @@ class Estimate:
     pending: int
     work: Work
     resources: flow.Resources
-    in_use: bool  # a run is under way in the output, or was killed there
+    in_use: bool  # a run is under way in the output, or was killed on another machine
     unreadable: Counter[str] = field(default_factory=Counter)  # of the sample, by error class
     unread: list[tuple[str, str]] = field(default_factory=list)  # pair_id, message of some
     sampled: int = 0
@@ -171,7 +171,7 @@ def _estimate(checked: Checked, context: Context, plan: Plan, pending: int, work
         "memory": 0.7 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
     resources = flow.choose_resources(job, style, plan.shapes, [node], max(1, pending))
-    in_use = storage.exists(storage.join(checked.output, lease.LEASE), checked.options)
+    in_use = lease.holder(checked.output, checked.options) is not None
     unreadable: Counter[str] = Counter()
     unread: list[tuple[str, str]] = []
     loaded = []

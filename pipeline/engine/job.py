@@ -171,6 +171,7 @@ def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
     }
     records.write_json(storage.join(output, records.SUMMARY), summary, options)
     _warn_of_lost_classes(summary["lost_classes"])
+    _warn_of_mixed_splits(summary["images_by_split"])
     return summary
 
 
@@ -197,5 +198,16 @@ def _warn_of_lost_classes(lost: list[str]) -> None:
             f"warning: no image was made of class {', '.join(lost[:5])}{more}: torchvision's "
             "ImageFolder, which numbers the directories it finds, will number later classes "
             "otherwise than in a set that has them; see docs/formats.md",
+            file=sys.stderr,
+        )
+
+
+def _warn_of_mixed_splits(counts: dict[str, int]) -> None:
+    without = counts.get("", 0)
+    if without and len(counts) > 1:
+        print(
+            f"warning: {without} of {sum(counts.values())} images have no split: Hugging Face's "
+            "imagefolder passes over them where it finds the folders of splits beside them; give "
+            "each row of the manifest a split, or none; see docs/formats.md",
             file=sys.stderr,
         )

@@ -12,8 +12,8 @@ from typing import Any
 import ray
 import torch
 
+from pipeline.data import clearing, packing, records, resume, storage
 from pipeline.data import manifest as manifests
-from pipeline.data import packing, records, resume, storage
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
 from pipeline.engine.stages import Context
@@ -21,7 +21,10 @@ from pipeline.settings import JobSettings, SettingError, StyleSettings, fingerpr
 from pipeline.style.vgg import StateDict
 from pipeline.style.weights import load_weights
 
-PLAN, PROBE = "__plan__", "__probe__"
+PLAN = "__plan__"
+PROBE = f".probe{storage.LEFTOVER}"
+"""Written and deleted at the start. Its ending has the next run delete what a kill left of it."""
+
 RESULTS = (records.IMAGES, records.RECORDS, records.CHECKPOINT)
 
 
@@ -59,10 +62,12 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
 
     Raises:
         ManifestError, WeightsError: what is wrong with them.
-        SettingError: the output lies in the manifest.
+        SettingError: the output is a file, or lies in the manifest.
     """
     options = job.storage_options or {}
     output, source = storage.absolute(job.output), storage.absolute(job.manifest)
+    if storage.is_local_file(output):
+        raise SettingError(f"output {output}: is a file; give a folder")
     if f"{output}/".startswith(f"{source}/"):  # the next run would read the records as pairs
         raise SettingError(
             f"output: {storage.redact(output)} is in the manifest's folder "
@@ -83,11 +88,13 @@ def prepare(checked: Checked) -> Prepared:
         SettingError, ManifestError, RowError: see ``run_job``.
     """
     job, options, output = checked.job, checked.options, checked.output
-    _check_deleting(output, options)
     described = check_output(checked)
+    shards = () if job.format == "files" else (job.format,)
+    for folder in (output, *(storage.join(output, name) for name in (*RESULTS, *shards))):
+        _check_writing(folder, options)
     plan = make_plan(checked, storage.join(output, PLAN))
     if job.overwrite:
-        clear_output(output, checked.source, options)
+        _clear_output(output, checked.source, options)
     resume.repair(output, options)
     if job.retry_errors:
         count = resume.forget_errors(output, options, plan.id_hashes)
@@ -120,13 +127,8 @@ def check_output(checked: Checked) -> dict[str, Any]:
         _refuse_other_settings(output, earlier, described)
     if job.overwrite:
         _refuse_deleting_manifest(output, checked.source, checked.options)
-    if job.overwrite and not earlier:
-        for name in RESULTS:
-            if storage.exists(storage.join(output, name), checked.options):
-                raise SettingError(
-                    f"overwrite: {storage.redact(output)} holds {name}/ but no job.json of an "
-                    "earlier job, so nothing there is deleted; choose another output"
-                )
+    if not earlier:
+        _refuse_unknown_results(output, job.overwrite, checked.options)
     if job.format != "files":
         packing.refuse_foreign(output, job.format, checked.options)
     return described
@@ -166,14 +168,16 @@ def make_context(checked: Checked, described: dict[str, Any]) -> Context:
     )
 
 
-def _check_deleting(output: str, options: storage.StorageOptions) -> None:
-    """Some storages refuse to delete and say so where nobody looks: S3 in the body of a 200.
+def _check_writing(folder: str, options: storage.StorageOptions) -> None:
+    """See that a job can write and delete in a folder, before hours of work are lost there.
+
+    Some storages refuse to delete and say so where nobody looks: S3 in the body of a 200.
 
     Raises:
-        SettingError: what is written in the output cannot be deleted.
-        RowError: the output cannot be written.
+        SettingError: what is written there cannot be deleted.
+        RowError: the folder cannot be written.
     """
-    probe = storage.join(output, PROBE)
+    probe = storage.join(folder, PROBE)
     storage.write_bytes(probe, b"may be deleted", options)
     try:
         storage.delete(probe, options)
@@ -187,27 +191,23 @@ def _check_deleting(output: str, options: storage.StorageOptions) -> None:
         )
 
 
-def clear_output(output: str, source: str, options: storage.StorageOptions) -> None:
-    """Delete what an earlier run wrote, and nothing else.
-
-    Raises:
-        SettingError: the manifest ``source`` lies in what would be deleted.
-    """
+def _clear_output(output: str, source: str, options: storage.StorageOptions) -> None:
     _refuse_deleting_manifest(output, source, options)
-    for folder in _own_folders(output, options):
-        storage.delete(folder, options)
-    for name in (records.JOB, records.SUMMARY, records.REPORT, resume.JOURNAL):
-        storage.delete(storage.join(output, name), options)
-
-
-def _own_folders(output: str, options: storage.StorageOptions) -> list[str]:
-    """What an earlier job wrote, shards of images among it."""
-    shards = [form for form in packing.FORMATS if packing.own_index(output, form, options)]
-    return [storage.join(output, name) for name in (*RESULTS, *shards)]
+    kept = clearing.clear(output, options)
+    if kept:
+        more = f" and {len(kept) - 5} more" if len(kept) > 5 else ""
+        shown = [name if name.isprintable() else ascii(name) for name in kept[:5]]
+        print(
+            f"note: --overwrite leaves what no earlier job is known to have written: "
+            f"{', '.join(shown)}{more}; move it away if it is to be in no training set",
+            file=sys.stderr,
+        )
 
 
 def _refuse_deleting_manifest(output: str, source: str, options: storage.StorageOptions) -> None:
-    for folder in _own_folders(output, options):
+    shards = [form for form in packing.FORMATS if packing.own_index(output, form, options)]
+    for name in (*RESULTS, *shards):
+        folder = storage.join(output, name)
         if f"{source}/".startswith(f"{folder}/"):
             raise SettingError(f"overwrite: the manifest lies in {storage.redact(folder)}")
 
@@ -288,6 +288,27 @@ def _refuse_other_settings(output: str, earlier: dict[str, Any], described: dict
         f"output {storage.redact(output)}: an earlier run had {name} = {before.get(name)!r}, this "
         f"one has {asked.get(name)!r}; choose another output, the earlier value, or --overwrite"
     )
+
+
+def _refuse_unknown_results(output: str, overwrite: bool, options: storage.StorageOptions) -> None:
+    """Without a ``job.json`` records are nobody's: a job writes it before its first record.
+
+    Raises:
+        SettingError: there are some; or images that would be deleted with them.
+    """
+    for name in RESULTS if overwrite else (records.RECORDS, records.CHECKPOINT):
+        if not storage.list_files(storage.join(output, name), options):
+            continue
+        shown = storage.redact(output)
+        if overwrite:
+            raise SettingError(
+                f"overwrite: {shown} holds {name}/ but no job.json of an earlier job, so nothing "
+                "there is deleted; choose another output"
+            )
+        raise SettingError(
+            f"output {shown}: holds {name}/ but no job.json of an earlier job, so they are not "
+            "taken for its results; choose another output, or put the job.json back"
+        )
 
 
 def now() -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data import lease, storage
+from pipeline.data.errors import RowError
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -39,10 +41,12 @@ def test_a_second_run_is_refused_and_a_killed_ones_place_is_taken_at_once(tmp_pa
     try:
         with pytest.raises(lease.LeaseError, match=f"another run \\(process {holder.pid} on"):
             hold(output).__enter__()
+        assert lease.holder(output, {}) == f"process {holder.pid} on {socket.gethostname()}"
     finally:
         holder.kill()
         holder.wait()
     assert (tmp_path / lease.LEASE).exists()
+    assert lease.holder(output, {}) is None
     with hold(output):
         assert json.loads((tmp_path / lease.LEASE).read_text())["pid"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
@@ -56,6 +60,7 @@ def test_a_run_on_another_machine_is_watched(place, tmp_path, s3, monkeypatch, c
     uri = storage.join(output, lease.LEASE)
     other = {"run": "x", "host": "elsewhere", "pid": 7, "process": ["boot", "space", "1"]}
     storage.write_bytes(uri, json.dumps(other).encode(), options)
+    assert lease.holder(output, options) == "process 7 on elsewhere"
     with hold(output, options):  # it says nothing for three seconds: dead
         assert "process 7 on elsewhere" in capsys.readouterr().err
         assert json.loads(storage.read_bytes(uri, options))["run"] != "x"
@@ -74,6 +79,13 @@ def test_a_run_on_another_machine_is_watched(place, tmp_path, s3, monkeypatch, c
     monkeypatch.setattr(lease, "_read", renewed)
     with pytest.raises(lease.LeaseError, match="process 7 on elsewhere"):
         hold(output, options).__enter__()
+
+
+def test_a_file_in_the_place_of_the_output_is_no_lease(tmp_path):
+    (tmp_path / "out").write_bytes(b"a thesis")
+    with pytest.raises(RowError, match=r"out/__lease__\.json: cannot be written: FileExistsError"):
+        hold(str(tmp_path / "out")).__enter__()
+    assert (tmp_path / "out").read_bytes() == b"a thesis"
 
 
 def test_a_run_whose_lease_was_taken_over_hears_of_it_and_leaves_it_alone(tmp_path, monkeypatch):

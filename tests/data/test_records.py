@@ -4,8 +4,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.data import records, resume
+from pipeline.data import clearing, records, resume, storage
 from pipeline.data.records import DamagedError
+from pipeline.settings import SettingError
 
 SPLITS = ("train", None, "val")
 
@@ -32,8 +33,10 @@ def record(number):
     name = "/".join(part for part in ("images", split, label, f"p{number}.png") if part)
     return {
         "pair_id": f"p{number}",
+        "manifest_row": 100 - number,
         "status": "error" if failed else "ok",
         "error_class": "not_found" if failed else None,
+        "error_message": f"no {number}" if failed else None,
         "file_name": None if failed else name,
         "split": split,
         "label": "gone" if number == 10 else label,
@@ -52,6 +55,12 @@ def test_records_are_added_up_and_images_listed(output, monkeypatch, together):
     ok = [record(number) for number in range(24) if number % 5]
     assert (summary["pairs"], summary["ok"], summary["error"]) == (24, len(ok), 5)
     assert summary["errors_by_class"] == {"not_found": 5}
+    assert summary["first_errors"] == [
+        {"manifest_row": 100 - number, "pair_id": f"p{number}", "error_message": f"no {number}"}
+        for number in (20, 15, 10, 5, 0)
+    ]
+    counts = {name: sum(row["split"] == name for row in ok) for name in SPLITS}
+    assert summary["images_by_split"] == {"": counts.pop(None), **counts}
     assert summary["lost_classes"] == ["gone"]
     assert summary["image_bytes"] == 100 * len(ok)
     assert summary["mean"]["total_loss"] == sum(row["total_loss"] for row in ok) / len(ok)
@@ -144,3 +153,40 @@ def spoil(file, damage):
         file.write_bytes(data[:4] + b"\xff" * 200 + data[204:])
     else:
         file.write_bytes(b"PAR1xxxx" if damage == "no Parquet" else data[: len(data) // 2])
+
+
+RAYS = "0354U3bHjS9SjHst16EMfE_98165a6eeadb441e925d306634a17ce5_000002-0.parquet"
+FOREIGN = ("images/holiday/photo.jpg", "images/p1.png", "records/a[0]*.txt", "records/sub/.x")
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_clearing_deletes_what_a_job_wrote_and_leaves_all_else(output, s3, place):
+    """The records' images, those of derived ids, a damaged file by its name."""
+    options, bucket = ({}, None) if place == "local" else s3
+    base = str(output) if place == "local" else f"s3://{bucket}/out"
+    files = {path.relative_to(output): path.read_bytes() for path in output.rglob("*.parquet")}
+    files = {str(name): data for name, data in files.items()}
+    named = [record(number)["file_name"] for number in range(24) if number % 5]
+    derived = "images/train/cat/0123456789abcdef0123.webp"  # a killed run's, without a record
+    files |= dict.fromkeys([*named, derived, *FOREIGN], b"x")
+    files |= dict.fromkeys(["images/metadata.parquet", "images/val/metadata.parquet"], b"x")
+    files |= {f"records/{RAYS}": b"damaged", "summary.json": b"{}", "job.json": b"{}"}
+    for name, data in files.items():
+        storage.write_bytes(storage.join(base, name), data, options)
+    assert clearing.clear(base, options) == sorted(FOREIGN)
+    assert sorted(storage.sizes(base, options)) == sorted([*FOREIGN, "job.json"])
+    if place == "local":
+        folders = {path.relative_to(output).as_posix() for path in output.rglob("*/")}
+        assert folders - {""} >= {"images/holiday"}
+        assert not (output / "images" / "val").exists()  # ImageFolder would raise at it
+    assert clearing.clear(base, options) == sorted(FOREIGN)
+
+
+@pytest.mark.parametrize("data", [b"no parquet", None])
+def test_a_foreign_parquet_among_the_records_stops_clearing_before_it_begins(output, data):
+    mine = output / records.RECORDS / "mine.parquet"
+    mine.write_bytes(data) if data else pq.write_table(pa.table({"pair_id": ["a"]}), mine)
+    before = storage.sizes(str(output), {})
+    with pytest.raises(SettingError, match=r"records/mine\.parquet is no file of a job's records"):
+        clearing.clear(str(output), {})
+    assert storage.sizes(str(output), {}) == before

@@ -1,5 +1,6 @@
 """One real job's output, sound at first, then damaged in every way that the audit must find."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import verify
-from pipeline.data import images, storage
+from pipeline.data import images, lease, storage
 from pipeline.engine.audit import run_audit
 from pipeline.engine.job import run_job
 from pipeline.settings import JobSettings, StyleSettings, replace
@@ -98,6 +99,18 @@ def test_a_finished_job_is_sound(sound, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "8 pairs in the manifest: 4 ok, 4 errors; 4 images checked (0.0 MB)"
     assert out[1].startswith("sound: ")
+
+
+def test_while_a_run_is_at_work_there_is_no_verdict(copy, capsys):
+    next(Path(copy.output, "images").glob("plain.png")).unlink()
+    command = ["--manifest", copy.manifest, "--output", copy.output]
+    with lease.hold(copy.output, {}, lost=lambda: None):
+        assert verify.main(command) == 2
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].startswith(f"no verdict: a run (process {os.getpid()} on ")
+    assert said[2].startswith("  missing_image: 1 ")
+    assert verify.main(command) == 1
+    assert "not sound: 1 fault\n" in capsys.readouterr().out
 
 
 def test_every_damage_to_an_image_is_found(copy):

@@ -1,22 +1,27 @@
 """A dry run says what there is to do, and leaves no trace."""
 
 import os
+import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from jobs import stylize
+from jobs._estimate import print_estimate
 from pipeline.data import records, storage
 from pipeline.engine import estimate
-from pipeline.engine.job import JobError
+from pipeline.engine.flow import Resources
+from pipeline.engine.job import JobError, run_job
 from pipeline.engine.prepare import check, check_output
 from pipeline.engine.timing import Calibration
 from pipeline.settings import JobSettings, replace
 from tests.conftest import image_bytes, write_parquet
 
 PAIRS = 20
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +110,7 @@ def test_what_is_done_is_not_counted(job, quick, tmp_path):
         ({"manifest": "twice.parquet"}, "have the same pair_id"),
         ({"manifest": "."}, "out is in the manifest's folder .*choose one beside it"),
         ({"manifest": "out/"}, "out is in the manifest's folder"),
+        ({"output": "c.png"}, "^output .*c.png: is a file; give a folder$"),
     ],
 )
 def test_what_would_stop_the_job_stops_the_dry_run(job, quick, tmp_path, changes, message):
@@ -113,6 +119,8 @@ def test_what_would_stop_the_job_stops_the_dry_run(job, quick, tmp_path, changes
     changes = {name: str(tmp_path / value) for name, value in changes.items()}
     with pytest.raises(JobError, match=message):
         estimate.dry_run(quick, replace(job, **changes))
+    with pytest.raises(JobError, match=message):
+        run_job(quick, replace(job, **changes))
 
 
 @pytest.mark.parametrize(
@@ -165,20 +173,20 @@ def test_the_command_says_it_in_words(job, quick, tmp_path, capsys):
     assert f"{PAIRS} pairs in the manifest, {PAIRS} to do" in out
     assert "  bad_name: 1\n    pair ../p03: manifest row 3: pair_id: '../p03' cannot be" in out
     assert "..." not in out
-    assert "hours of an actor with" in out
+    assert "time of an actor with" in out
     assert "at most" in out
     assert "images: about" in out
     assert not (tmp_path / "out").exists()
     (tmp_path / "c.png").write_bytes(b"no image")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "__lease__.json").write_text("{}")
+    (tmp_path / "out" / "__lease__.json").write_text('{"run": "x", "host": "elsewhere"}')
     assert stylize.main(command(job, quick)) == 1
     out = capsys.readouterr().out
-    assert "of 12 pairs that were loaded, 12 cannot be:\n  not_an_image: 12\n    pair p" in out
+    assert "of 12 pairs that should be loaded, 12 cannot be:\n  not_an_image: 12\n    pair p" in out
     assert out.count("c.png: not an image that Pillow can read") == estimate.SHOWN
     assert "\n    ...\n" in out
     assert "no estimate of time and size" in out
-    assert "a run works in this output, or was killed there" in out
+    assert "a run works in this output, or was killed on another machine" in out
 
 
 def test_evaluations_are_counted_as_the_job_counts_them():
@@ -190,3 +198,32 @@ def test_evaluations_are_counted_as_the_job_counts_them():
     assert found.hours() == pytest.approx((3000 + 2 * 10) * 0.75 * 2 / 3600)
     assert found.hours(0.5) == pytest.approx((1500 + 2 * 10) * 0.75 * 2 / 3600)
     assert found.output_bytes == pytest.approx(7.5e6)
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"), [(0.000204, "0.734 s"), (0.05, "3 min"), (1.9, "114 min"), (2.5, "2.5 h")]
+)
+def test_times_are_given_in_a_unit_that_fits(quick, job, capsys, hours, said):
+    work = estimate.Work(pairs=1, area=1.0, bound=0.0, sample=[], faults=Counter(), bad=[])
+    seconds = hours * 3600 / estimate.AROUND
+    calibration = Calibration(device="cpu", timed=1, batch=1, shape=1.0, seconds=seconds, bytes=1e6)
+    resources = Resources(1, 0.0, 1.0, 1, 1, 1)
+    found = estimate.Estimate(
+        rows=1, pending=1, work=work, resources=resources, in_use=False, calibration=calibration
+    )
+    print_estimate(found, quick, job)
+    out = capsys.readouterr().out
+    assert f"with 1 CPU thread: about {said} (8 evaluations a pair), at most {said} (" in out
+    assert "\n1 pair in the manifest, 1 to do\n" in out
+    assert "\n1 block of up to 1 pair, a commit each" in out
+
+
+def test_a_reader_may_leave_before_the_end(job, quick):
+    """As ``| head`` does; what is found still decides the exit code."""
+    run = subprocess.Popen(
+        [sys.executable, "-m", "jobs.stylize", *command(job, quick)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    run.stdout.close()
+    assert run.stderr.read() == ""
+    assert run.wait(60) == 1

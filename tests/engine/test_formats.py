@@ -22,13 +22,12 @@ import webdataset
 from PIL import Image
 
 from jobs import stylize
-from pipeline.data import images, packing, records, storage
+from pipeline.data import clearing, images, packing, records, storage
 from pipeline.engine import pack as pack_module
 from pipeline.engine.audit import run_audit
 from pipeline.engine.audit_shards import compare_listings, wrong_shards
 from pipeline.engine.job import run_job
 from pipeline.engine.pack import PackError, pack
-from pipeline.engine.prepare import clear_output
 from pipeline.settings import JobSettings, StyleSettings, replace
 from tests.conftest import image_bytes, write_parquet
 from tests.data.test_shards import record, write_records
@@ -192,9 +191,12 @@ def test_a_job_whose_images_are_gone_ends_with_1_and_says_so(finished, tmp_path,
     (output / "parquet" / "mine.txt").write_text("precious")
     assert stylize.run(style, replace(job, output=str(output), format="parquet")) == 2
     assert "parquet holds files but no index.json" in capsys.readouterr().err
-    clear_output(str(output), job.manifest, {})
+    (output / "webdataset" / "mine.txt").write_text("precious")
+    assert clearing.clear(str(output), {}) == []
     left = {path.name for path in output.iterdir()}
-    assert left == {"parquet"}, "nobody says that this is ours"
+    assert left == {"parquet", "webdataset", "job.json"}
+    assert len(list((output / "parquet" / "data").iterdir())) > 0, "nobody says that it is ours"
+    assert [path.name for path in (output / "webdataset").iterdir()] == ["mine.txt"]
 
 
 # What follows is done to an output in which nothing but records and images is real.

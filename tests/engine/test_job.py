@@ -255,5 +255,6 @@ def test_an_output_in_which_nothing_can_be_deleted_is_refused(inputs, quick, tmp
     row = {"pair_id": "a", "content_uri": "c0.png", "style_uri": "s0.jpg"}
     job = JobSettings(manifest=manifest_of(inputs, [row]), output=str(tmp_path / "out"))
     monkeypatch.setattr(storage, "delete", lambda uri, options: None)  # as S3 may, with status 200
-    with pytest.raises(JobError, match=r"__probe__ could be written but not deleted.*DeleteObject"):
+    message = r"\.probe\.writing could be written but not deleted.*DeleteObject"
+    with pytest.raises(JobError, match=message):
         run_job(quick, job)

@@ -12,6 +12,7 @@ from jobs import _cli, stylize
 from pipeline.data import records
 from pipeline.settings import JobSettings, SettingError, StyleSettings, grouped
 from tests.conftest import write_parquet
+from tests.outputs import put_job_file
 
 ROOT = Path(__file__).parent.parent.parent
 BASE = ["--manifest", "m.parquet", "--output", "out"]
@@ -136,12 +137,26 @@ def test_what_cannot_start_ends_with_2_and_one_clear_line(
     assert message in line
 
 
+@pytest.mark.parametrize("folder", ["images", "records", "__checkpoint__"])
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(tmp_path, capsys, folder):
+    row = {"pair_id": "a", "content_uri": "c.png", "style_uri": "s.png"}
+    manifest, output = write_parquet(tmp_path / "m.parquet", [row]), tmp_path / "out"
+    put_job_file(StyleSettings(weights="compact"), manifest, output)
+    (output / folder).write_bytes(b"in its place")
+    command = ["--manifest", manifest, "--output", str(output), "--weights", "compact"]
+    assert stylize.main(command) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert line.startswith(f"error: {output}/{folder}/.probe.writing: cannot be written: ")
+    assert not (output / "__plan__").exists()
+
+
 @pytest.fixture
 def done(tmp_path, monkeypatch):
     """The command of a job whose one pair is done, so that no Ray is started; and its output."""
     monkeypatch.setattr("ray.init", no_ray)
     row = {"pair_id": "a", "content_uri": "c.png", "style_uri": "s.png"}
     manifest, output = write_parquet(tmp_path / "m.parquet", [row]), tmp_path / "out"
+    put_job_file(StyleSettings(weights="compact"), manifest, output)
     for folder in (records.RECORDS, records.CHECKPOINT):
         (output / folder).mkdir(parents=True)
     record = {"pair_id": "a", "status": "ok", "file_name": "images/a.png"}
@@ -150,6 +165,28 @@ def done(tmp_path, monkeypatch):
     write_parquet(output / records.CHECKPOINT / "0.parquet", [{"pair_id": "a"}])
     command = ["--manifest", manifest, "--output", str(output), "--weights", "compact"]
     return [*command, "--no-report"], output
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--overwrite"]])
+def test_records_without_a_job_file_are_nobodys(done, capsys, more):
+    command, output = done
+    (output / "job.json").unlink()
+    assert stylize.main([*command, *more]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert "out holds records/ but" in line.replace("out: holds", "out holds")
+    assert (output / records.RECORDS / "0.parquet").exists()
+
+
+def test_of_images_with_and_without_a_split_a_job_warns(done, capsys):
+    command, output = done
+    assert stylize.main(command) == 0
+    assert "warning" not in capsys.readouterr().err
+    more = {"pair_id": "b", "status": "ok", "split": "val", "file_name": "images/val/b.png"}
+    table = pa.Table.from_pylist([more], schema=records.RECORD_SCHEMA)
+    pq.write_table(table, output / records.RECORDS / "1.parquet")
+    assert stylize.main(command) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert line.startswith("warning: 1 of 2 images have no split: ")
 
 
 def test_a_summary_that_cannot_be_written_is_no_job_that_could_not_start(done, capsys):
@@ -161,7 +198,7 @@ def test_a_summary_that_cannot_be_written_is_no_job_that_could_not_start(done, c
     assert "the pairs are done and what is recorded stays" in line
     (output / "summary.json").rmdir()
     assert stylize.main(command) == 0
-    assert "1 ok, 0 errors of 1 pairs" in capsys.readouterr().out
+    assert "1 ok, 0 errors of 1 pair\n" in capsys.readouterr().out
 
 
 def test_of_two_records_of_one_pair_it_is_said_how_to_mend_them(done, capsys):

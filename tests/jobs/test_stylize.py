@@ -13,7 +13,9 @@ import pytest
 
 from jobs import stylize
 from pipeline.data import images, records
+from pipeline.settings import StyleSettings
 from tests.conftest import equal_pairs, wait_until, write_parquet
+from tests.outputs import put_job_file
 
 ROOT = Path(__file__).parent.parent.parent
 PAIRS = 10
@@ -63,7 +65,8 @@ def test_a_stopped_job_goes_on_where_it_was(command, tmp_path, ray_address):
     second = start(command, RAY_ADDRESS=ray_address)
     out, errors = second.communicate(timeout=240)
     assert second.returncode == 1, errors
-    assert f"{PAIRS - 1} ok, 1 errors of {PAIRS} pairs" in out
+    assert f"{PAIRS - 1} ok, 1 error of {PAIRS} pairs\n  not_found: 1\n    pair p09: " in out
+    assert "missing.png: does not exist\n" in out
     assert f", {PAIRS - len(done_before)} to do" in errors
     found = list(records.iterate(str(output), {}, ["pair_id", "status", "sha256", "file_name"]))
     counts = collections.Counter(row["pair_id"] for row in found)
@@ -91,6 +94,7 @@ def test_errors_of_another_manifest_do_not_make_a_job_fail(tmp_path, weights_fil
     rows = [{"pair_id": name, **done} for name in mine]
     rows += [{"pair_id": name, **failed} for name in others]
     output = tmp_path / "out"
+    put_job_file(StyleSettings(weights=str(weights_file)), manifest, output)
     for name, table in (
         (records.RECORDS, pa.Table.from_pylist(rows, schema=records.RECORD_SCHEMA)),
         (records.CHECKPOINT, pa.table({"pair_id": mine + others})),
