@@ -190,16 +190,6 @@ def _convert(hint: Any, value: Any) -> Any:
     return value
 
 
-def printable(text: str) -> str:
-    """As it is where that is safe: ids are the manifest's, and a terminal obeys some letters."""
-    return text if text.isprintable() else ascii(text)
-
-
-def counted(count: int, noun: str) -> str:
-    """A number of things in words: ``1 pair``, ``2 pairs``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 @contextlib.contextmanager
 def reader_may_leave() -> Iterator[None]:
     """A block that prints: whoever reads it may end before it does, as ``| head -3`` does."""

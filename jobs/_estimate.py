@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs._cli import counted, printable
+from pipeline.data.words import counted, printable
 from pipeline.settings import JobSettings, StyleSettings
 
 if TYPE_CHECKING:

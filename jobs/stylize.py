@@ -17,9 +17,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from jobs._cli import OF_A_JOB, counted, new_parser, read_options, reader_may_leave
+from jobs._cli import OF_A_JOB, new_parser, read_options, reader_may_leave
 from jobs._estimate import print_estimate, print_faults
 from jobs.report import write_report
+from pipeline.data.words import counted
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 
 

@@ -18,7 +18,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs._cli import counted, new_parser, parse, printable, reader_may_leave
+from jobs._cli import new_parser, parse, reader_may_leave
+from pipeline.data.words import counted, printable
 from pipeline.settings import SettingError
 
 if TYPE_CHECKING:

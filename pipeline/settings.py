@@ -499,9 +499,8 @@ def _misfit(spec: "dataclasses.Field[Any]", value: Any) -> str:
     if choices_of(spec):
         return f"{in_short(value)} is none of {', '.join(choices_of(spec))}"
     allowed = describe_range(spec)
-    return f"{in_short(value)} is not {describe_type(spec)}" + (
-        f"; range: {allowed}" * bool(allowed)
-    )
+    limits = f"; range: {allowed}" if allowed else ""
+    return f"{in_short(value)} is not {describe_type(spec)}{limits}"
 
 
 def _check_by_scheme(options: Mapping[str, Any] | None) -> None:

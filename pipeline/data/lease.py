@@ -19,6 +19,7 @@ from typing import Any
 
 from pipeline.data import storage
 from pipeline.data.errors import RowError
+from pipeline.data.words import printable
 
 LEASE = "__lease__.json"
 
@@ -86,8 +87,7 @@ def holder(output: str, options: storage.StorageOptions) -> str | None:
 
 
 def _who(found: dict[str, Any]) -> str:
-    shown = f"process {found.get('pid')} on {found.get('host')}"
-    return shown if shown.isprintable() else ascii(shown)
+    return printable(f"process {found.get('pid')} on {found.get('host')}")
 
 
 def _is_alive(found: dict[str, Any]) -> bool | None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.data import storage
 from pipeline.data.errors import RowError
 from pipeline.data.rows import is_name
+from pipeline.data.words import NAMED
 
 RECORD_SCHEMA = pa.schema(
     [
@@ -178,9 +179,6 @@ METADATA = ("file_name", "pair_id", "label", "split", "content_uri", "style_uri"
             "total_loss", "content_loss", "style_loss")  # fmt: skip
 ERROR = ("error_class", "error_message", "manifest_row")
 MEANS = ("total_loss", "content_loss", "style_loss", "evaluations")
-NAMED_ERRORS = 5
-"""Failed pairs that the summary names."""
-
 SECONDS = ("load_seconds", "optimize_seconds", "store_seconds")
 
 
@@ -267,11 +265,11 @@ def _tables(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 def _first(named: list[dict[str, Any]], failed: pa.Table) -> list[dict[str, Any]]:
     """The first rows of the manifest among those named before and those of a table."""
     columns = ["manifest_row", "pair_id", "error_message"]
-    some = failed.select(columns).sort_by("manifest_row").slice(0, NAMED_ERRORS).to_pylist()
+    some = failed.select(columns).sort_by("manifest_row").slice(0, NAMED).to_pylist()
     order = sorted(
         [*named, *some], key=lambda row: (row["manifest_row"] is None, row["manifest_row"] or 0)
     )
-    return order[:NAMED_ERRORS]
+    return order[:NAMED]
 
 
 def _counts(values: pa.ChunkedArray) -> dict[str, int]:

@@ -97,7 +97,7 @@ class _Board:
                 self.barren[actor] += 1
         return self.barren[actor] if self.barren[actor] >= self.most_starts else 0
 
-    def _work(self) -> "Work":
+    def _work(self) -> Work:
         return self.ok, self.failed, self.deaths.total()
 
     def _stillborn(self, actor: str, node: str) -> int:

@@ -23,6 +23,7 @@ import torch
 from pipeline.data import lease, records, resume, sampling
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError, Plan
+from pipeline.data.words import NAMED
 from pipeline.engine import flow, stages
 from pipeline.engine.job import JobError
 from pipeline.engine.prepare import Checked, check, check_output, make_context, make_plan
@@ -33,9 +34,6 @@ from pipeline.style.weights import WeightsError
 
 SAMPLE = 12
 """Pairs that are loaded, to see how large they are."""
-
-SHOWN = 5
-"""Bad rows that are named, of those in the plan and of those in the sample."""
 
 AROUND = 2
 """Evaluations that a pair's targets and its final losses cost."""
@@ -143,7 +141,7 @@ def _measure_work(plan: Path, style: StyleSettings, done: npt.NDArray[np.int64])
         if row["fault_class"] is not None:
             faults[row["fault_class"]] += 1
             bad.append((row["manifest_row"], row["pair_id"], row["fault_message"]))
-            bad = heapq.nsmallest(SHOWN, bad)  # the plan is in another order
+            bad = heapq.nsmallest(NAMED, bad)  # the plan is in another order
             continue
         iterations, size = asked(row["overrides"])
         pairs, area, bound = pairs + 1, area + size, bound + size * iterations
@@ -156,9 +154,10 @@ def _measure_work(plan: Path, style: StyleSettings, done: npt.NDArray[np.int64])
 
 
 def _rows(plan: Path, done: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+    known = np.sort(done)
     for batch in pyarrow.dataset.dataset(plan, format="parquet").to_batches():
         rows = batch.to_pylist()
-        finished = np.isin(records.hash_ids(row["pair_id"] for row in rows), done)
+        finished = records.among(records.hash_ids(row["pair_id"] for row in rows), known)
         yield from (row for row, over in zip(rows, finished, strict=True) if not over)
 
 
@@ -189,7 +188,7 @@ def _estimate(checked: Checked, context: Context, plan: Plan, pending: int, work
         resources=resources,
         in_use=in_use,
         unreadable=unreadable,
-        unread=unread[:SHOWN],
+        unread=unread[:NAMED],
         sampled=len(work.sample),
         calibration=calibration,
         share=_expected_share(checked),

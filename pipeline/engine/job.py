@@ -19,6 +19,7 @@ import ray
 from pipeline.data import lease, records, storage
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError
+from pipeline.data.words import some_of
 from pipeline.engine import cluster, flow, pack
 from pipeline.engine.board import Board
 from pipeline.engine.prepare import PLAN, Prepared, check, now, prepare
@@ -193,9 +194,8 @@ def _delete_plan(output: str, options: storage.StorageOptions) -> None:
 
 def _warn_of_lost_classes(lost: list[str]) -> None:
     if lost:
-        more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
         print(
-            f"warning: no image was made of class {', '.join(lost[:5])}{more}: torchvision's "
+            f"warning: no image was made of class {some_of(lost)}: torchvision's "
             "ImageFolder, which numbers the directories it finds, will number later classes "
             "otherwise than in a set that has them; see docs/formats.md",
             file=sys.stderr,

@@ -16,6 +16,7 @@ from pipeline.data import clearing, packing, records, resume, storage
 from pipeline.data import manifest as manifests
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
+from pipeline.data.words import some_of
 from pipeline.engine.stages import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, fingerprint
 from pipeline.style.vgg import StateDict
@@ -195,11 +196,9 @@ def _clear_output(output: str, source: str, options: storage.StorageOptions) -> 
     _refuse_deleting_manifest(output, source, options)
     kept = clearing.clear(output, options)
     if kept:
-        more = f" and {len(kept) - 5} more" if len(kept) > 5 else ""
-        shown = [name if name.isprintable() else ascii(name) for name in kept[:5]]
         print(
             f"note: --overwrite leaves what no earlier job is known to have written: "
-            f"{', '.join(shown)}{more}; move it away if it is to be in no training set",
+            f"{some_of(kept)}; move it away if it is to be in no training set",
             file=sys.stderr,
         )
 

@@ -89,18 +89,19 @@ def working(output) -> bool:
 
 
 @pytest.mark.soak
-def test_where_every_pair_ends_its_process_the_job_stops(start, job, quick, monkeypatch):
-    monkeypatch.setattr(board, "MOST_GIVEN_UP", 2)
-    start("sick")
-    with pytest.raises(ray.exceptions.RayError, match="none succeeded; the machine"):
-        run_job(quick, job())
-
-
-@pytest.mark.soak
-def test_where_style_actors_end_for_no_pair_the_job_stops(start, job, quick, monkeypatch):
-    monkeypatch.setattr(board, "STARTS", 2)
-    start("aimless")
-    with pytest.raises(ray.exceptions.RayError, match="ended 2 times in a row with no pair"):
+@pytest.mark.parametrize(
+    ("fault", "bound", "words"),
+    [
+        ("sick", "MOST_GIVEN_UP", "none succeeded; the machine"),
+        ("aimless", "STARTS", "ended 2 times in a row with no pair"),
+    ],
+)
+def test_where_all_work_ends_its_process_the_job_stops(
+    start, job, quick, monkeypatch, fault, bound, words
+):
+    monkeypatch.setattr(board, bound, 2)
+    start(fault)
+    with pytest.raises(ray.exceptions.RayError, match=words):
         run_job(quick, job())
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from jobs import stylize
 from jobs._estimate import print_estimate
-from pipeline.data import records, storage
+from pipeline.data import records, storage, words
 from pipeline.engine import estimate
 from pipeline.engine.flow import Resources
 from pipeline.engine.job import JobError, run_job
@@ -183,7 +183,7 @@ def test_the_command_says_it_in_words(job, quick, tmp_path, capsys):
     assert stylize.main(command(job, quick)) == 1
     out = capsys.readouterr().out
     assert "of 12 pairs that should be loaded, 12 cannot be:\n  not_an_image: 12\n    pair p" in out
-    assert out.count("c.png: not an image that Pillow can read") == estimate.SHOWN
+    assert out.count("c.png: not an image that Pillow can read") == words.NAMED
     assert "\n    ...\n" in out
     assert "no estimate of time and size" in out
     assert "a run works in this output, or was killed on another machine" in out

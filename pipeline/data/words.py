@@ -1,0 +1,22 @@
+"""What messages are made of."""
+
+from collections.abc import Sequence
+
+NAMED = 5
+"""Of many things of a kind, those that a message names."""
+
+
+def printable(text: str) -> str:
+    """As it is where that is safe: names are the users', and a terminal obeys some letters."""
+    return text if text.isprintable() else ascii(text)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things in words: ``1 pair``, ``2 pairs``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(map(printable, names[:NAMED])) + more
