@@ -17,9 +17,10 @@ from torch import Tensor
 from jobs._bench_style import Numbers, pictures, ready
 from pipeline.settings import StyleSettings
 from pipeline.style import losses
-from pipeline.style.batching import Batcher, Done, Pair, Request
+from pipeline.style.batching import Batcher
 from pipeline.style.host_memory import keep_freed_memory
 from pipeline.style.lanes import rounding_of
+from pipeline.style.pairs import Done, Pair, Request
 from pipeline.style.targets import style_targets
 from pipeline.style.vgg import VGG
 

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
-from pipeline.style.batching import Batcher, Done, Pair, Request
+from pipeline.style.batching import Batcher
 from pipeline.style.calibration import dead_leaves
 from pipeline.style.host_memory import keep_freed_memory
 from pipeline.style.lanes import Lane, Start
 from pipeline.style.optimize import stylize
+from pipeline.style.pairs import Done, Pair, Request
 from pipeline.style.targets import Size, style_target, style_targets
 from pipeline.style.vgg import VGG, half_precision
 from pipeline.style.weights import build_network, load_network, load_weights, random_weights

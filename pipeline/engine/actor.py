@@ -30,9 +30,10 @@ from pipeline.engine import metrics, stages
 from pipeline.engine.board import TRIES, Board, give_up
 from pipeline.engine.stages import Context
 from pipeline.settings import StyleSettings
-from pipeline.style.batching import Batcher, Done, History, NonFiniteError, Pair, Request
+from pipeline.style.batching import Batcher
 from pipeline.style.color import finish_colors, prepare_colors
 from pipeline.style.host_memory import keep_freed_memory
+from pipeline.style.pairs import Done, History, NonFiniteError, Pair, Request
 from pipeline.style.targets import Size, StyleTarget, blend_targets, style_targets
 from pipeline.style.vgg import VGG
 from pipeline.style.weights import build_network

@@ -13,8 +13,8 @@ from pipeline.data import images
 from pipeline.engine import flow, stages
 from pipeline.engine.prepare import Checked
 from pipeline.settings import SettingError, StyleSettings, replace
-from pipeline.style.batching import NonFiniteError
 from pipeline.style.optimize import stylize
+from pipeline.style.pairs import NonFiniteError
 from pipeline.style.vgg import VGG
 from pipeline.style.weights import build_network
 

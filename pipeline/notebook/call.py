@@ -11,8 +11,9 @@ from torch import Tensor
 from pipeline.notebook import pictures
 from pipeline.notebook.pictures import Picture
 from pipeline.settings import StyleSettings, replace
-from pipeline.style.batching import Batcher, Done, History, Pair, Request
+from pipeline.style.batching import Batcher
 from pipeline.style.color import finish_colors, prepare_colors
+from pipeline.style.pairs import Done, History, Pair, Request
 from pipeline.style.targets import style_targets
 from pipeline.style.vgg import VGG
 from pipeline.style.weights import load_network

@@ -12,7 +12,7 @@ from pipeline.notebook import pictures
 from pipeline.notebook.call import make_batcher, optimise, to_pair
 from pipeline.notebook.pictures import Picture
 from pipeline.settings import StyleSettings, replace
-from pipeline.style.batching import Done
+from pipeline.style.pairs import Done
 
 Batch = dict[str, npt.NDArray[Any]]
 

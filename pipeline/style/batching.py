@@ -8,15 +8,17 @@ the last part in float32.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
+from pipeline.style.device_faults import give_back, lost, out_of_memory, plain
 from pipeline.style.lanes import Finish, Known, Lane, Start
-from pipeline.style.targets import Size, StyleTarget, resize, scale_sizes
+from pipeline.style.pairs import Done, History, NonFiniteError, Pair, Request, Stage, stages_of
+from pipeline.style.targets import Size, resize
 from pipeline.style.vgg import VGG, half_precision
 
 logger = logging.getLogger(__name__)
@@ -33,86 +35,6 @@ PER_PAIR = (
 
 IDLE_LANES = 4
 """Empty lanes that are kept, since one of the same kind is often wanted again."""
-
-FLOAT32_SHARE = 10
-"""In mixed precision at least a tenth of the evaluations is done in float32, at the end."""
-
-TOO_SMALL = ("out of memory", "ALLOC_FAILED", "unable to find an engine")
-"""What CUDA, cuBLAS and cuDNN say where there is no memory for them."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One row's problem: content (3, H, W) in [0, 1], a target per scale, and its settings."""
-
-    content_image: Tensor
-    style_targets: tuple[StyleTarget, ...]
-    settings: StyleSettings
-
-
-@dataclass(frozen=True)
-class History:
-    """What happened to one pair.
-
-    total: the loss after each evaluation, over all scales. content, style, tv: at the end, each
-    with its weight, so that their sum is total_loss. layers: E_l or L_content of each layer at the
-    end, without weights. evaluations: of loss and gradient. iterations: steps taken. stop:
-    ``converged``, ``iterations``, ``stuck`` (no step lowers the loss) or ``non-finite`` (only steps
-    to values that are not finite were left; the picture is the last good one). stages: size (H, W)
-    and evaluations of each part of the way.
-    """
-
-    total: tuple[float, ...]
-    total_loss: float
-    content_loss: float
-    style_loss: float
-    tv_loss: float
-    layers: dict[str, float]
-    evaluations: int
-    iterations: int
-    stop: str
-    stages: tuple[tuple[Size, int], ...]
-
-
-class NonFiniteError(ArithmeticError):
-    """A pair's loss or gradient is NaN or infinite at its start."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """A pair that is to be optimised; ``build`` is called when a slot is free for it.
-
-    key: names the pair in ``Batcher.tick``'s answer. size: (H, W) of the content image.
-    """
-
-    key: Hashable
-    size: Size
-    settings: StyleSettings
-    build: Callable[[], Pair]
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished pair. image: (3, H, W) in [0, 1]. seconds: its share of the ticks it was part of.
-
-    slots: of the last lane it was in.
-    """
-
-    image: Tensor
-    history: History
-    seconds: float
-    slots: int
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of a pair's way: at most so many evaluations at one size; half: in bfloat16."""
-
-    size: Size
-    scale: int
-    half: bool
-    most: int
-
 
 Answer = tuple[Hashable, "Done | Exception"]
 
@@ -140,18 +62,6 @@ class _Run:
     @property
     def stage(self) -> Stage:
         return self.stages[self.at]
-
-
-def stages_of(size: Size, settings: StyleSettings) -> list[Stage]:
-    """The stages of a pair with a content image of ``size``, coarse to fine."""
-    sizes = scale_sizes(size, settings.scales)
-    each = settings.iterations // len(sizes)
-    most = [each] * (len(sizes) - 1) + [settings.iterations - each * (len(sizes) - 1)]
-    mixed = settings.precision == "mixed"
-    last = min(most[-1], -(-settings.iterations // FLOAT32_SHARE)) if mixed else 0
-    most[-1] -= last
-    stages = [Stage(sizes[k], k, mixed, most[k]) for k in range(len(sizes)) if most[k]]
-    return [*stages, Stage(size, len(sizes) - 1, False, last)] if last else stages
 
 
 class Batcher:
@@ -254,9 +164,9 @@ class Batcher:
                 try:
                     entered = self._enter(key, run)
                 except Exception as error:
-                    if _lost(error):
+                    if lost(error):
                         raise
-                    fault = _plain(error)
+                    fault = plain(error)
                 if fault is None:
                     if not entered:
                         break
@@ -306,7 +216,7 @@ class Batcher:
         for other in others:
             del self.lanes[other]
         if others:
-            _give_back()
+            give_back()
         return bool(others)
 
     def _idle(self) -> list[LaneKey]:
@@ -384,29 +294,29 @@ class Batcher:
         try:
             history = _history(lane, run, finish.image, finish.stop)
         except torch.OutOfMemoryError as error:
-            return run.request.key, _plain(error)
+            return run.request.key, plain(error)
         finally:
             lane.leave(run.slot)
         return run.request.key, Done(finish.image, history, run.seconds, lane.slots)
 
     def _split(self, key: LaneKey, error: Exception) -> list[Answer]:
         """A lane failed: halve it, until it fits or one pair is alone with its fault."""
-        if _lost(error):
+        if lost(error):
             raise error
         runs = self.running[key]
-        if _out_of_memory(error) and self._drop_idle(key):
+        if out_of_memory(error) and self._drop_idle(key):
             self._shrink(key)
             return []
         if len(runs) == 1:
             (run,) = runs.values()
             self._shrink(key)
-            if _out_of_memory(error) and self.busy:
+            if out_of_memory(error) and self.busy:
                 run.alone = True
                 return []
             self._forget(key, run)
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 self.fits.pop(key[0], None)  # the fault was the pair's, not the size's
-            return [(run.request.key, _plain(error))]
+            return [(run.request.key, plain(error))]
         self.fits[key[0]] = min(len(runs) // 2, self._slots(key[0]))
         # Only words: a handler that keeps the error would keep its frames, and the lane in them.
         words = "%s: batches of %s px are now %d pairs"
@@ -426,34 +336,10 @@ class Batcher:
         runs = self.running.pop(key, {})
         self.lanes.pop(key, None)
         self.waiting.setdefault(key, deque()).extendleft(reversed(runs.values()))
-        _give_back()
+        give_back()
 
 
 DEFAULTS = StyleSettings()
-
-
-def _give_back() -> None:
-    """Let other shapes have the device's memory that is free."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether the device's memory was too small; its libraries have words of their own for it."""
-    words = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(each in words for each in TOO_SMALL)
-
-
-def _lost(error: Exception) -> bool:
-    """The device is broken: every later pair would fail, sound or not."""
-    return "CUDA error" in str(error) and not _out_of_memory(error)
-
-
-def _plain(error: Exception) -> Exception:
-    """Only words go on: the error's frames hold the lane's tensors."""
-    if _out_of_memory(error) and not isinstance(error, torch.OutOfMemoryError):
-        return torch.OutOfMemoryError(str(error))
-    return error.with_traceback(None)
 
 
 def _known(lane: Lane, slot: int) -> Known | None:

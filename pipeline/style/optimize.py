@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
-from pipeline.style.batching import Batcher, Done, History, Pair, Request
+from pipeline.style.batching import Batcher
 from pipeline.style.color import finish_colors, prepare_colors
+from pipeline.style.pairs import Done, History, Pair, Request
 from pipeline.style.targets import blend_targets, style_targets
 from pipeline.style.vgg import VGG
 from pipeline.style.weights import load_network

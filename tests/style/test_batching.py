@@ -9,11 +9,12 @@ import torch
 
 from pipeline.settings import StyleSettings
 from pipeline.style import losses
-from pipeline.style.batching import Batcher, Done, Pair, Request, stages_of
+from pipeline.style.batching import Batcher
 from pipeline.style.lanes import Lane, Start
 from pipeline.style.lbfgs import LBFGS
 from pipeline.style.objective import Objective
 from pipeline.style.optimize import stylize
+from pipeline.style.pairs import Done, Pair, Request, stages_of
 from pipeline.style.targets import style_targets
 from pipeline.style.weights import load_network
 from tests.conftest import picture

@@ -11,9 +11,10 @@ import torch
 
 from jobs._bench_style import filled_lane, finish, pictures, ready
 from pipeline.settings import StyleSettings
-from pipeline.style.batching import Batcher, Done, Pair, Request
+from pipeline.style.batching import Batcher
 from pipeline.style.lanes import Lane, Start
 from pipeline.style.objective import Objective
+from pipeline.style.pairs import Done, Pair, Request
 from pipeline.style.precondition import Metric, Preconditioner
 from pipeline.style.targets import style_target, style_targets
 from pipeline.style.vgg import VGG, half_precision

@@ -6,9 +6,9 @@ import torch
 
 from pipeline.settings import StyleSettings
 from pipeline.style import losses
-from pipeline.style.batching import NonFiniteError, Pair
 from pipeline.style.objective import Objective
 from pipeline.style.optimize import stylize, stylize_pairs
+from pipeline.style.pairs import NonFiniteError, Pair
 from pipeline.style.precondition import color_covariance
 from pipeline.style.targets import blend_targets, scale_sizes, style_targets
 from pipeline.style.weights import load_network
