@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jobs._cli import new_parser, read_options
+from pipeline.data.words import counted
 from pipeline.settings import ManifestSettings, SettingError
 
 if TYPE_CHECKING:
@@ -54,17 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say_progress(built: "Built") -> None:
-    print(f"{built.pairs} pairs of {built.contents} contents", file=sys.stderr)
+    print(_counts(built), file=sys.stderr)
+
+
+def _counts(built: "Built") -> str:
+    return f"{counted(built.pairs, 'pair')} of {counted(built.contents, 'content')}"
 
 
 def print_summary(built: "Built", settings: ManifestSettings) -> None:
     """What the manifest holds in a few lines, on standard output."""
-    from pipeline.data import storage
+    from pipeline.data import uris
     from pipeline.data.building import describe
 
     print(
-        f"{built.pairs} pairs of {built.contents} contents and {built.styles} styles in "
-        f"{built.files} files"
+        f"{_counts(built)} and {counted(built.styles, 'style')} in {counted(built.files, 'file')}"
     )
     if built.passed_over:
         print(f"passed over beside the contents: {describe(built.passed_over)}")
@@ -75,9 +79,9 @@ def print_summary(built: "Built", settings: ManifestSettings) -> None:
         if getattr(settings, f"{name}_from") != "none":
             _print_places(name, plural, counts)
     print(f"the manifest lies in {settings.output}")
-    own = storage.scheme_of(settings.output)
-    schemes = {storage.scheme_of(settings.content), storage.scheme_of(settings.style)}
-    others = schemes - {own, *storage.OBJECT_STORES}
+    own = uris.scheme_of(settings.output)
+    schemes = {uris.scheme_of(settings.content), uris.scheme_of(settings.style)}
+    others = schemes - {own, *uris.OBJECT_STORES}
     if others:
         print(f"jobs.stylize will need --allow-schemes {','.join(sorted(others))} for it")
 

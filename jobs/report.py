@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs._cli import OF_A_JOB, new_parser, read_options
+from pipeline.data.words import counted
 from pipeline.settings import JobSettings, SettingError
 
 OPTIONS = ("thumbnails", "allow_schemes", "storage_options")
@@ -48,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped; no report was written", file=sys.stderr)
         return 130
     print(
-        f"{made.uri}: {made.pairs} pairs, {made.listed} listed, {made.pictured} with thumbnails "
-        f"({made.bytes / 1e6:.1f} MB)"
+        f"{made.uri}: {counted(made.pairs, 'pair')}, {made.listed} listed, "
+        f"{made.pictured} with thumbnails ({made.bytes / 1e6:.1f} MB)"
     )
     return 0
 
@@ -59,10 +60,10 @@ def write_report(job: JobSettings) -> str | None:
 
     Whatever is wrong with a report, the job is done.
     """
-    from pipeline.data import storage
+    from pipeline.data import storage, uris
     from pipeline.report.page import ReportError, make_report
 
-    schemes = frozenset({storage.scheme_of(job.manifest), *job.allow_schemes})
+    schemes = frozenset({uris.scheme_of(job.manifest), *job.allow_schemes})
     try:
         made = make_report(
             job.output, job.storage_options or {}, thumbnails=job.thumbnails, allowed=schemes

@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from pipeline.data import images, records, storage
+from pipeline.data import images, records, storage, uris
 from pipeline.engine.prepare import check, check_output
 from pipeline.settings import JobSettings
 
@@ -12,7 +12,7 @@ from pipeline.settings import JobSettings
 def put_job_file(style, manifest, output):
     """The ``job.json`` that a job with these settings would write, in an output that is empty."""
     checked = check(style, JobSettings(manifest=str(manifest), output=str(output)))
-    records.write_json(storage.join(str(output), records.JOB), check_output(checked), {})
+    records.write_json(uris.join(str(output), records.JOB), check_output(checked), {})
 
 
 def records_of(output, options=None) -> dict:
@@ -24,11 +24,11 @@ def records_of(output, options=None) -> dict:
 
 def check_images(output, found, options=None):
     """Every ok record's image is there as it says, and there are no others."""
-    stored = storage.list_files(storage.join(output, "images"), options or {}, ".png")
+    stored = storage.list_files(uris.join(output, "images"), options or {}, ".png")
     ok = [row for row in found.values() if row["status"] == "ok"]
     assert len(stored) == len(ok)
     for row in ok:
-        data = storage.read_bytes(storage.join(output, row["file_name"]), options or {})
+        data = storage.read_bytes(uris.join(output, row["file_name"]), options or {})
         assert images.sha256(data) == row["sha256"]
         assert len(data) == row["bytes"]
         assert Image.open(io.BytesIO(data)).size == (row["width"], row["height"])

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from jobs import report as job_report
-from pipeline.data import records, storage
+from pipeline.data import records, storage, tables, uris
 from pipeline.report import describe, facts, pairs
 from pipeline.report.page import ReportError, make_report, to_json
 from pipeline.report.thumbnails import Wanted, make_thumbnails
@@ -78,9 +78,9 @@ def error_record(index: int, error_class: str, message: str, **changes) -> dict:
 def write_output(output: str, recorded: list[dict], **job) -> str:
     """What a job leaves behind, without its images."""
     table = pa.Table.from_pylist(recorded, schema=records.RECORD_SCHEMA)
-    storage.write_table(storage.join(output, records.RECORDS, "a.parquet"), table, {})
+    tables.write_table(uris.join(output, records.RECORDS, "a.parquet"), table, {})
     described = {"settings": SETTINGS, "fingerprint": "f00", "rows": len(recorded)} | job
-    records.write_json(storage.join(output, records.JOB), described, {})
+    records.write_json(uris.join(output, records.JOB), described, {})
     return output
 
 
@@ -120,7 +120,7 @@ def data_of(page: str) -> dict:
 
 
 def read(output: str) -> str:
-    return storage.read_bytes(storage.join(output, records.REPORT), {}).decode()
+    return storage.read_bytes(uris.join(output, records.REPORT), {}).decode()
 
 
 def test_a_pair_without_a_name_has_a_title_to_click(tmp_path):
@@ -281,7 +281,7 @@ def test_long_curves_take_no_more_memory_than_what_is_drawn_of_them(tmp_path):
     for name, values in columns.items():
         table = table.set_column(table.schema.get_field_index(name), name, values)
     output = write_output(str(tmp_path), [])
-    storage.write_table(storage.join(output, records.RECORDS, "a.parquet"), table, {})
+    tables.write_table(uris.join(output, records.RECORDS, "a.parquet"), table, {})
     found = facts.gather(output, {})
     chosen = facts.choose_pairs(found)
     tracemalloc.start()

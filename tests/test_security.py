@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from ray.data._internal.object_extensions.arrow import ArrowPythonObjectType
 
-from pipeline.data import records, storage
+from pipeline.data import records, storage, tables
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError, open_manifest
 from tests.conftest import image_bytes
@@ -52,7 +52,7 @@ def test_nothing_from_storage_is_unpickled(tmp_path):
     with pytest.raises(RowError, match="nothing from storage is"):
         list(records.iterate(str(tmp_path / "out"), {}, ["pair_id"]))
     with pytest.raises(RowError, match="nothing from storage is"):
-        storage.read_table(str(tmp_path / "m.parquet"), {})
+        tables.read_table(str(tmp_path / "m.parquet"), {})
     assert not trap.exists()
     table["pair_id"].to_pylist()
     assert trap.exists(), "the trap itself works"
@@ -69,7 +69,7 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
         {"pair_id": "a", "content_uri": "c.png", "style_uri": "s.png"},
         {"pair_id": "b", "content_uri": signed, "style_uri": "s.png"},
     ]
-    storage.write_table(f"{base}/m.parquet", pa.Table.from_pylist(rows), options)
+    tables.write_table(f"{base}/m.parquet", pa.Table.from_pylist(rows), options)
     (tmp_path / "job.yaml").write_text(
         f"storage_options: {{s3: {{endpoint_url: {options['s3']['endpoint_url']}, "
         f"key: test, secret: {SECRET}}}}}\n"
@@ -99,7 +99,7 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
     for uri in storage.list_files(f"{base}/out", options):
         data = storage.read_bytes(uri, options)
         if uri.endswith(".parquet"):
-            data += str(storage.read_table(uri, options).to_pylist()).encode()
+            data += str(tables.read_table(uri, options).to_pylist()).encode()
         assert SECRET.encode() not in data, uri
     assert len(seen) >= 4, "Ray's ports were not found"
     assert [at for at in seen if not LOOPBACK.fullmatch(at.partition(":")[0])] == []

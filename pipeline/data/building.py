@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.data import parts, sampling, storage
+from pipeline.data import parts, sampling, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.labels import Labels, LabelsError, Place
 from pipeline.data.listing import File, ListingError, iterate_files
@@ -60,7 +60,7 @@ def build(settings: ManifestSettings, said: Callable[[Built], None] = lambda bui
         RowError: the output cannot be written.
     """
     options = settings.storage_options or {}
-    output = storage.absolute(settings.output)
+    output = uris.absolute(settings.output)
     try:
         parts.check_folder(output, settings.overwrite, options)
         built = Built()
@@ -114,7 +114,7 @@ def _styles(settings: ManifestSettings, built: Built) -> list[File]:
     if (settings.styles_per_content or 1) > len(styles):
         raise BuildError(
             f"styles_per_content: {settings.styles_per_content}, but the folder "
-            f"{storage.redact(settings.style)} holds {len(styles)} styles; ask for fewer, or take "
+            f"{uris.redact(settings.style)} holds {len(styles)} styles; ask for fewer, or take "
             "--mode cross"
         )
     return styles
@@ -143,7 +143,7 @@ def _at_least_one(
 def _nothing(name: str, uri: str, passed_over: Counter[str]) -> BuildError:
     others = f" ({describe(passed_over)} passed over)" if passed_over else ""
     return BuildError(
-        f"{name} {storage.redact(uri)}: holds no image{others}; taken are files that end in "
+        f"{name} {uris.redact(uri)}: holds no image{others}; taken are files that end in "
         ".jpg, .jpeg, .png, .webp, .tif, .gif, .bmp, .ppm, .jp2, .avif"
     )
 
@@ -204,7 +204,7 @@ def _checked(place: Place, content: File, built: Built) -> Place:
             try:
                 check_name(name, part)
             except RowError as error:
-                raise BuildError(f"{storage.redact(content.uri)}: {error}") from error
+                raise BuildError(f"{uris.redact(content.uri)}: {error}") from error
         counts[part] += 1
     return place
 
@@ -218,7 +218,7 @@ def _columns(settings: ManifestSettings) -> list[str]:
 def _recipe(settings: ManifestSettings, built: Built) -> dict[str, Any]:
     """How the manifest was made, for whoever finds it."""
     asked = {
-        name: storage.redact(value) if isinstance(value, str) else value
+        name: uris.redact(value) if isinstance(value, str) else value
         for name, value in vars(settings).items()
         if name not in ("storage_options", "overwrite")
     }

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.parquet as pq
 
-from pipeline.data import packing, records, resume, storage
+from pipeline.data import packing, records, resume, storage, tables, uris
 from pipeline.settings import SettingError
 
 DERIVED_IMAGE = re.compile(r"[0-9a-f]{20}\.(png|jpg|webp)")
@@ -46,16 +46,16 @@ def clear(output: str, options: storage.StorageOptions) -> list[str]:
     ]
     # The records after the images that they name, in case that this run is killed.
     own = [*own_images, *shards, *own_records]
-    storage.delete_files([storage.join(output, name) for name in own], options)
+    storage.delete_files([uris.join(output, name) for name in own], options)
     for name in (records.CHECKPOINT, records.SUMMARY, records.REPORT, resume.JOURNAL):
-        storage.delete(storage.join(output, name), options)
+        storage.delete(uris.join(output, name), options)
     for folder in (records.IMAGES, records.RECORDS, *packing.FORMATS):
-        storage.delete_empty_folders(storage.join(output, folder))
+        storage.delete_empty_folders(uris.join(output, folder))
     return sorted({*images, *files} - set(own))
 
 
 def _names_below(output: str, folder: str, options: storage.StorageOptions) -> list[str]:
-    return [f"{folder}/{name}" for name in storage.sizes(storage.join(output, folder), options)]
+    return [f"{folder}/{name}" for name in storage.sizes(uris.join(output, folder), options)]
 
 
 def _own_records(
@@ -71,13 +71,13 @@ def _own_records(
     named: set[str] = set()
 
     def look(name: str) -> set[str] | None:
-        return _images_in(storage.join(output, name), options)
+        return _images_in(uris.join(output, name), options)
 
     with ThreadPoolExecutor(resume.THREADS) as pool:
         for name, found in zip(parquet, pool.map(look, parquet), strict=True):
             if found is None and not RAYS_NAME.fullmatch(name.rpartition("/")[2]):
                 raise SettingError(
-                    f"overwrite: {storage.redact(storage.join(output, name))} is no file of a "
+                    f"overwrite: {uris.redact(uris.join(output, name))} is no file of a "
                     "job's records, so nothing is deleted; move it away, or choose another output"
                 )
             own.append(name)
@@ -95,7 +95,7 @@ def _images_in(uri: str, options: storage.StorageOptions) -> set[str] | None:
     fs, path = storage.arrow_filesystem(uri, options)
     try:
         with fs.open_input_file(path) as file, pq.ParquetFile(file) as parquet:
-            storage.refuse_pickles(parquet.schema_arrow, uri)
+            tables.refuse_pickles(parquet.schema_arrow, uri)
             if not set(parquet.schema_arrow.names) >= COLUMNS:
                 return None
             names = parquet.read(["file_name"])["file_name"].to_pylist()

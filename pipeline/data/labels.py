@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data import storage
+from pipeline.data import storage, uris
 
 Place = tuple[str | None, str | None]
 """A label and a split."""
@@ -31,7 +31,7 @@ class Labels:
     """
 
     def __init__(self, uri: str, columns: tuple[str, ...], options: storage.StorageOptions) -> None:
-        shown = f"labels {storage.redact(uri)}"
+        shown = f"labels {uris.redact(uri)}"
         places: dict[Place, int] = {}
         hashes, codes = array("Q"), array("q")
         try:
@@ -70,7 +70,7 @@ class Labels:
 def _rows(
     uri: str, columns: tuple[str, ...], options: storage.StorageOptions, shown: str
 ) -> Iterator[tuple[str, Place]]:
-    fs, path = storage.filesystem(storage.absolute(uri), options)
+    fs, path = storage.filesystem(uris.absolute(uri), options)
     with fs.open(path, "rb") as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         reader = csv.DictReader(text)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.data import storage
+from pipeline.data import storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.words import printable
 
@@ -48,7 +48,7 @@ def hold(
         LeaseError: another run holds it and is alive.
         RowError: the output cannot be written.
     """
-    uri = storage.join(output, LEASE)
+    uri = uris.join(output, LEASE)
     mine = {
         "run": uuid.uuid4().hex,
         "host": socket.gethostname(),
@@ -82,7 +82,7 @@ def holder(output: str, options: storage.StorageOptions) -> str | None:
 
     A run that was killed on another machine counts as well: nothing tells it from one at work.
     """
-    found = _read(storage.join(output, LEASE), options)
+    found = _read(uris.join(output, LEASE), options)
     return _who(found) if found and _is_alive(found) is not False else None
 
 
@@ -102,7 +102,7 @@ def _wait_until_dead(uri: str, output: str, options: storage.StorageOptions) -> 
     first = _read(uri, options)
     who = _who(first)
     refusal = LeaseError(
-        f"output {storage.redact(output)}: another run ({who}) works in it; wait for its end, or "
+        f"output {uris.redact(output)}: another run ({who}) works in it; wait for its end, or "
         "choose another output"
     )
     alive = _is_alive(first)

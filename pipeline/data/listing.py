@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import botocore.utils
 from fsspec.utils import glob_translate
 
-from pipeline.data import storage
+from pipeline.data import storage, uris
 
 
 class ListingError(ValueError):
@@ -42,9 +42,9 @@ def iterate_files(uri: str, options: storage.StorageOptions) -> Iterator[File]:
     Raises:
         ListingError: there is nothing of that name, or a folder cannot be read.
     """
-    shown = storage.redact(uri)
-    uri = storage.absolute(uri)
-    if "::" in uri or storage.redact(uri) != uri:
+    shown = uris.redact(uri)
+    uri = uris.absolute(uri)
+    if "::" in uri or uris.redact(uri) != uri:
         raise ListingError(
             f"{shown}: chained URIs, passwords and signed queries cannot go into a manifest; "
             "credentials belong into the environment or the storage options"
@@ -73,7 +73,7 @@ def _files(uri: str, options: storage.StorageOptions) -> Iterator[File]:
     matches = re.compile(glob_translate(pattern) if pattern else "").match
     depth = sys.maxsize if not pattern or "**" in pattern else pattern.count("/") + 1
     start = path.rstrip("/") + "/"
-    for name in _names(fs, path, depth, re.split(r"[*?[]", pattern)[0], storage.scheme_of(uri)):
+    for name in _names(fs, path, depth, re.split(r"[*?[]", pattern)[0], uris.scheme_of(uri)):
         key = name[len(start) :]
         if matches(key):
             yield File(f"{root}/{key}", key)

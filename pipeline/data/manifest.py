@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.fs
 
-from pipeline.data import storage, web
+from pipeline.data import storage, tables, uris, web
 from pipeline.data.errors import RowError
 from pipeline.data.records import RECORD_SCHEMA, hash_ids
 from pipeline.data.rows import OWN_COLUMNS, PLAN_SCHEMA, RowChecker
@@ -82,9 +82,9 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
     Raises:
         ManifestError: missing, empty, not Parquet, or a column is missing or of a wrong type.
     """
-    shown = storage.redact(uri)
+    shown = uris.redact(uri)
     try:
-        if storage.scheme_of(uri) in web.SCHEMES:
+        if uris.scheme_of(uri) in web.SCHEMES:
             storage.check_web(uri, options)
         fs, path = storage.arrow_filesystem(uri, options)
         info = fs.get_file_info(path)
@@ -99,7 +99,7 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
         raise ManifestError(f"manifest {shown}: does not exist")
     if info.type == pyarrow.fs.FileType.File and not info.size:
         raise ManifestError(f"manifest {shown}: the file is empty")
-    if storage.exists(storage.join(uri, INCOMPLETE), options):
+    if storage.exists(uris.join(uri, INCOMPLETE), options):
         raise ManifestError(
             f"manifest {shown}: is not complete: make_manifest is still writing it, or was broken "
             "off; wait, or make it again with --overwrite"
@@ -124,7 +124,7 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
         raise ManifestError(f"manifest {shown}: the directory holds no Parquet file")
     _check_columns(dataset.schema, shown)
     try:
-        storage.refuse_pickles(dataset.schema, f"manifest {shown}")
+        tables.refuse_pickles(dataset.schema, f"manifest {shown}")
     except RowError as error:
         raise ManifestError(str(error)) from error
     return Manifest(dataset, shown, _carried_columns(dataset.schema))
@@ -210,14 +210,14 @@ def write_plan(
     schema = pa.schema([*PLAN_SCHEMA, *manifest.extra])
     tally = _Tally()
     try:
-        tables = (
+        parts = (
             pa.Table.from_pylist(tally.add(planned), schema=schema)
             for planned in planned_slices(manifest, checker, limit)
         )
-        for index, chunk in enumerate(_chunks(tables)):
+        for index, chunk in enumerate(_chunks(parts)):
             by_style = pc.sort_indices(pc.binary_join(chunk["style_uri"], "\n"))
-            part = storage.join(target, f"part-{index:05d}.parquet")
-            storage.write_table(part, chunk.take(by_style), options)
+            part = uris.join(target, f"part-{index:05d}.parquet")
+            tables.write_table(part, chunk.take(by_style), options)
     except ManifestError:
         raise
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:

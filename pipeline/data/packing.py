@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data import records, shards, storage
+from pipeline.data import records, shards, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.rows import is_name
 from pipeline.settings import SettingError
@@ -218,7 +218,7 @@ def read_index(folder: str, options: storage.StorageOptions) -> Index | None:
         ForeignIndexError: it is none of ours.
         RowError: it cannot be read.
     """
-    uri = storage.join(folder, INDEX)
+    uri = uris.join(folder, INDEX)
     try:
         found = json.loads(storage.read_bytes(uri, options))
         found["shards"] = tuple(Shard(**shard) for shard in found["shards"])
@@ -228,7 +228,7 @@ def read_index(folder: str, options: storage.StorageOptions) -> Index | None:
             return None
         raise
     except (ValueError, KeyError, TypeError) as error:
-        shown = storage.redact(uri)
+        shown = uris.redact(uri)
         raise ForeignIndexError(
             "read_failed",
             f"{shown}: was not written by this program; delete its folder, or choose another "
@@ -243,7 +243,7 @@ def own_index(output: str, form: str, options: storage.StorageOptions) -> Index 
         RowError: that is not known, since the index cannot be read.
     """
     try:
-        return read_index(storage.join(output, form), options)
+        return read_index(uris.join(output, form), options)
     except ForeignIndexError:
         return None
 
@@ -255,8 +255,8 @@ def write_index(folder: str, index: Index, options: storage.StorageOptions) -> N
         RowError: as ``storage.write_bytes``.
     """
     if CLASSES in index.files():
-        storage.write_bytes(storage.join(folder, CLASSES), classes_file(index.classes), options)
-    records.write_json(storage.join(folder, INDEX), dataclasses.asdict(index), options)
+        storage.write_bytes(uris.join(folder, CLASSES), classes_file(index.classes), options)
+    records.write_json(uris.join(folder, INDEX), dataclasses.asdict(index), options)
 
 
 def classes_file(classes: Mapping[str, int]) -> bytes:
@@ -283,9 +283,9 @@ def refuse_foreign(output: str, form: str, options: storage.StorageOptions) -> N
         SettingError: it holds files but no index.
         RowError: it cannot be read.
     """
-    folder = storage.join(output, form)
+    folder = uris.join(output, form)
     if storage.sizes(folder, options) and own_index(output, form, options) is None:
         raise SettingError(
-            f"format: {storage.redact(folder)} holds files but no {INDEX} of an earlier job, so "
+            f"format: {uris.redact(folder)} holds files but no {INDEX} of an earlier job, so "
             "nothing there is replaced; choose another output"
         )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.data import records, storage
+from pipeline.data import records, storage, tables, uris
 from pipeline.data.listing import iterate_files
 from pipeline.data.manifest import INCOMPLETE
 
@@ -36,7 +36,7 @@ def check_folder(output: str, overwrite: bool, options: storage.StorageOptions) 
     Raises:
         FolderError: there is more.
     """
-    shown = storage.redact(output)
+    shown = uris.redact(output)
     if not storage.exists(output, options):
         return
     for file in iterate_files(output, options):
@@ -81,20 +81,20 @@ class Parts:
         self.overwrite = overwrite
         self.files = 0
         self.recipe: dict[str, Any] = {}
-        self.mark = storage.join(output, INCOMPLETE)
+        self.mark = uris.join(output, INCOMPLETE)
 
     def __enter__(self) -> "Parts":
         text = b"make_manifest is still writing this folder, or was broken off\n"
         if not storage.create_bytes(self.mark, text, self.options) and not self.overwrite:
             raise FolderError(
-                f"output {storage.redact(self.output)}: another make_manifest is writing there"
+                f"output {uris.redact(self.output)}: another make_manifest is writing there"
             )
         self._clear()
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            recipe = storage.join(self.output, RECIPE)
+            recipe = uris.join(self.output, RECIPE)
             records.write_json(recipe, self.recipe, self.options)
         else:
             self._clear()
@@ -105,7 +105,7 @@ class Parts:
         fields = dict(zip(Row._fields, zip(*rows, strict=True), strict=True))
         arrays = {name: pa.array(fields[name], pa.string()) for name in self.columns}
         name = f"part-{self.files:05d}.parquet"
-        storage.write_table(storage.join(self.output, name), pa.table(arrays), self.options)
+        tables.write_table(uris.join(self.output, name), pa.table(arrays), self.options)
         self.files += 1
 
     def _clear(self) -> None:

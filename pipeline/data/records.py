@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from pipeline.data import storage
+from pipeline.data import storage, tables, uris
 from pipeline.data.errors import RowError
 from pipeline.data.rows import is_name
 from pipeline.data.words import NAMED
@@ -77,9 +77,9 @@ class DamagedError(RowError):
 
 def committed_files(output: str, options: storage.StorageOptions) -> list[str]:
     """The record files that are complete; Ray Data deletes the others at the next run's start."""
-    marks = storage.list_files(storage.join(output, CHECKPOINT), options, PENDING)
+    marks = storage.list_files(uris.join(output, CHECKPOINT), options, PENDING)
     unfinished = tuple(mark.rpartition("/")[2].removesuffix(PENDING) for mark in marks)
-    files = storage.list_files(storage.join(output, RECORDS), options, ".parquet")
+    files = storage.list_files(uris.join(output, RECORDS), options, ".parquet")
     return [file for file in files if not file.rpartition("/")[2].startswith(unfinished)]
 
 
@@ -97,7 +97,7 @@ def records_dataset(output: str, options: storage.StorageOptions) -> pyarrow.dat
     fs, _ = storage.arrow_filesystem(output, options)
     paths = [storage.arrow_filesystem(file, options)[1] for file in files]
     dataset = pyarrow.dataset.dataset(paths, filesystem=fs, format="parquet")
-    storage.refuse_pickles(dataset.schema, storage.redact(storage.join(output, RECORDS)))
+    tables.refuse_pickles(dataset.schema, uris.redact(uris.join(output, RECORDS)))
     return dataset
 
 
@@ -128,7 +128,7 @@ def batches(
     except (pa.ArrowException, OSError) as error:
         for file in committed_files(output, options):  # Arrow does not always name it
             read_file(file, options)
-        shown = storage.redact(storage.join(output, RECORDS))
+        shown = uris.redact(uris.join(output, RECORDS))
         text = f"{shown}: cannot be read: {storage.reason(error)}"
         raise RowError("read_failed", text) from error
 
@@ -141,7 +141,7 @@ def read_file(file: str, options: storage.StorageOptions) -> pa.Table:
         RowError: as ``storage.read_bytes``.
     """
     try:
-        table = storage.read_table(file, options)
+        table = tables.read_table(file, options)
         table["pair_id"]
     except RowError:
         raise
@@ -151,7 +151,7 @@ def read_file(file: str, options: storage.StorageOptions) -> pa.Table:
         more = f" and {RECORDS}/{name.removesuffix('.parquet')}*"
         both = more if folder.endswith(CHECKPOINT) else ""
         raise DamagedError(
-            f"{storage.redact(file)}: is damaged ({storage.reason(error)}); delete it{both}, and "
+            f"{uris.redact(file)}: is damaged ({storage.reason(error)}); delete it{both}, and "
             "run the job again: it does their pairs anew",
         ) from error
     return table
@@ -232,7 +232,7 @@ def close(
             lists.add(made)
     for split, data in lists.files.items():
         parts = [part for part in (IMAGES, split, "metadata.parquet") if part]
-        storage.write_bytes(storage.join(output, *parts), data.getvalue(), options)
+        storage.write_bytes(uris.join(output, *parts), data.getvalue(), options)
     done = counts["ok"]
     summary = {
         "pairs": counts.total(),

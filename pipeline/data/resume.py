@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data import packing, records, storage
+from pipeline.data import packing, records, storage, tables, uris
 
 JOURNAL = "__retry__.parquet"
 THREADS = 32
@@ -34,7 +34,7 @@ def repair(output: str, options: storage.StorageOptions) -> None:
         RowError: a file of the records or of the checkpoint cannot be read, or not be replaced.
     """
     for name in (records.IMAGES, records.RECORDS, *packing.FORMATS):
-        storage.delete_leftovers(storage.join(output, name), options)
+        storage.delete_leftovers(uris.join(output, name), options)
     _drop_stale_marks(output, options)
     _finish_forgetting(output, options)
     known = records.record_ids(output, options)
@@ -61,7 +61,7 @@ def forget_errors(output: str, options: storage.StorageOptions, ids: npt.NDArray
     named = [row["pair_id"] for row in rows]
     failed = list(itertools.compress(named, records.among(records.hash_ids(named), known)))
     if failed:
-        storage.write_table(storage.join(output, JOURNAL), pa.table({"pair_id": failed}), options)
+        tables.write_table(uris.join(output, JOURNAL), pa.table({"pair_id": failed}), options)
         _finish_forgetting(output, options)
     return len(failed)
 
@@ -92,7 +92,7 @@ def _drop_stale_marks(output: str, options: storage.StorageOptions) -> None:
     Then the records are complete, and the pending mark, which would have Ray Data delete them, is
     what is wrong.
     """
-    files = storage.list_files(storage.join(output, records.CHECKPOINT), options, ".parquet")
+    files = storage.list_files(uris.join(output, records.CHECKPOINT), options, ".parquet")
     names = set(files)
     for file in files:
         if file.endswith(records.PENDING):
@@ -102,7 +102,7 @@ def _drop_stale_marks(output: str, options: storage.StorageOptions) -> None:
 
 
 def _finish_forgetting(output: str, options: storage.StorageOptions) -> None:
-    journal = storage.join(output, JOURNAL)
+    journal = uris.join(output, JOURNAL)
     if not storage.exists(journal, options):
         return
     ids = records.read_file(journal, options)["pair_id"]
@@ -122,7 +122,7 @@ def _finish_forgetting(output: str, options: storage.StorageOptions) -> None:
 
 
 def _committed(output: str, options: storage.StorageOptions) -> list[str]:
-    folder = storage.join(output, records.CHECKPOINT)
+    folder = uris.join(output, records.CHECKPOINT)
     files = storage.list_files(folder, options, ".parquet")
     return [file for file in files if not file.endswith(records.PENDING)]
 
@@ -149,7 +149,7 @@ def _keep(
     if not len(kept):
         storage.delete(file, options)
     elif len(kept) < len(table):
-        storage.write_table(file, kept, options)
+        tables.write_table(file, kept, options)
 
 
 def _tables(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.data import storage
+from pipeline.data import uris
 from pipeline.data.errors import RowError
 from pipeline.data.signatures import unsigned
 from pipeline.settings import ROW_OVERRIDES, SettingError, StyleSettings, check_value, in_short
@@ -125,8 +125,8 @@ class RowChecker:
     def _uri(self, uri: Any, column: str) -> str:
         if not uri:
             raise RowError("bad_row", f"{column}: is null or empty; give a path or a URI")
-        full = storage.resolve(uri, self.base)
-        storage.check_scheme(full, self.allowed)
+        full = uris.resolve(uri, self.base)
+        uris.check_scheme(full, self.allowed)
         return full
 
     def _blend(self, blend: Any, styles: int) -> list[float]:

@@ -6,10 +6,7 @@ none, are read in several tries (``web``).
 """
 
 import contextlib
-import io
 import os
-import posixpath
-import re
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,19 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow as pa
 import pyarrow.fs
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.data import web
 from pipeline.data.errors import RowError
+from pipeline.data.uris import absolute, redact, scheme_of
 
 StorageOptions = Mapping[str, Mapping[str, Any]]
 """fsspec options by scheme: ``{"s3": {"endpoint_url": "http://127.0.0.1:9000"}}``."""
-
-OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs")
-"""Schemes that rows may always use: they reach nothing without the job's own credentials."""
 
 LEFTOVER = ".writing"
 """The ending of a local file that is not complete; a killed process leaves it behind."""
@@ -64,74 +57,6 @@ S3_DEFAULTS: Mapping[str, Any] = {
         "read_timeout": 60,
     },
 }
-
-
-def scheme_of(uri: str) -> str:
-    """``file`` for a path without a scheme, else what stands before ``://``, in lower case."""
-    head, separator, _ = uri.partition("://")
-    return head.lower() if separator else "file"
-
-
-_CUT_PASSWORD = re.compile(r"(?!\[|arn:)[^:]*:(?!\d*$)")
-"""``user:SEC`` of ``user:SEC/RET@host``: what follows a host's colon is a number. Not the address
-``[::1]``, and not Amazon's names, ``arn:aws:...``."""
-
-
-def redact(uri: str) -> str:
-    """``uri`` without user, password and query: a signed URL is a credential."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        return uri
-    host, slash, path = rest.partition("/")
-    if scheme.lower() in ("http", "https"):  # elsewhere ? and # are letters of a key
-        path = re.split(r"[?#]", path, maxsplit=1)[0]
-        host = re.split(r"[?#]", host, maxsplit=1)[0]
-    host = host.rpartition("@")[2]
-    if "@" in path and _CUT_PASSWORD.match(host):
-        host, slash, path = path.rpartition("@")[2].partition("/")
-    return f"{scheme}://{host}{slash}{path}"
-
-
-def resolve(uri: str, base: str) -> str:
-    """``uri`` itself when absolute, else relative to the directory ``base``."""
-    if "://" in uri or os.path.isabs(uri):
-        return uri
-    scheme, separator, path = base.rpartition("://")
-    # Object stores know no "..": a/../b would be a key of its own.
-    return f"{scheme}{separator}{posixpath.normpath(join(path, uri))}"
-
-
-def join(base: str, *parts: str) -> str:
-    """Path or URI below a directory."""
-    return "/".join([base.rstrip("/"), *parts])
-
-
-def absolute(uri: str) -> str:
-    """A local path made absolute, since workers have other working directories; else as it is."""
-    if scheme_of(uri) != "file":
-        return uri.rstrip("/")
-    return os.path.abspath(uri.removeprefix("file://"))
-
-
-def check_scheme(uri: str, allowed: frozenset[str]) -> None:
-    """Refuse a row's URI whose scheme the job does not allow.
-
-    Raises:
-        RowError: ``scheme_not_allowed``; also for chained URIs, which hide a second scheme.
-    """
-    if "::" in uri:
-        raise RowError(
-            "scheme_not_allowed",
-            f"{redact(uri)}: chained URIs (::) are never taken; unpack or copy the file, and give "
-            "its own address",
-        )
-    scheme = scheme_of(uri)
-    if scheme not in allowed:
-        raise RowError(
-            "scheme_not_allowed",
-            f"{redact(uri)}: scheme {scheme!r} is not allowed here; allowed: "
-            f"{', '.join(sorted(allowed))}. Add to it with --allow-schemes",
-        )
 
 
 def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
@@ -304,51 +229,6 @@ def create_bytes(uri: str, data: bytes, options: StorageOptions) -> bool:
     except Exception as error:
         raise _write_error(uri, error) from error
     return True
-
-
-def read_table(uri: str, options: StorageOptions) -> pa.Table:
-    """A whole Parquet file.
-
-    Raises:
-        RowError: as ``read_bytes``.
-    """
-    table = pq.read_table(io.BytesIO(read_bytes(uri, options)))
-    refuse_pickles(table.schema, redact(uri))
-    return table
-
-
-def refuse_pickles(schema: pa.Schema, shown: str) -> None:
-    """Refuse columns of types that run Python code to read a value, as Ray Data's objects do.
-
-    Raises:
-        RowError: ``read_failed``.
-    """
-
-    def check(kind: pa.DataType, name: str) -> None:
-        if isinstance(kind, pa.ExtensionType):  # defined in Python; Arrow's own are C++
-            raise RowError(
-                "read_failed",
-                f"{shown}: column {name!r} has the Python type {kind.extension_name}; such values "
-                "are unpickled when read, and nothing from storage is: leave the column out",
-            )
-        for index in range(kind.num_fields):
-            check(kind.field(index).type, name)
-        if pa.types.is_dictionary(kind):
-            check(kind.value_type, name)
-
-    for field in schema:
-        check(field.type, field.name)
-
-
-def write_table(uri: str, table: pa.Table, options: StorageOptions) -> None:
-    """A whole Parquet file at once.
-
-    Raises:
-        RowError: as ``write_bytes``.
-    """
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    write_bytes(uri, buffer.getvalue(), options)
 
 
 def _write_local(path: Path, data: bytes) -> None:

@@ -45,10 +45,11 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from pipeline.data import lease, packing, records, resume, storage
+from pipeline.data import lease, packing, records, resume, storage, uris
 from pipeline.data import manifest as manifests
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
+from pipeline.data.words import counted
 from pipeline.engine import audit_shards, cluster, flow, prepare
 from pipeline.engine.audit_tasks import check_images, read_records, row_key
 from pipeline.engine.stages import row_settings
@@ -128,13 +129,13 @@ def run_audit(job: JobSettings) -> Verdict:
             cannot be listed.
     """
     options = job.storage_options or {}
-    output, source = storage.absolute(job.output), storage.absolute(job.manifest)
+    output, source = uris.absolute(job.output), uris.absolute(job.manifest)
     try:
-        style, mark = _read_job(storage.join(output, records.JOB), options)
+        style, mark = _read_job(uris.join(output, records.JOB), options)
         manifest = manifests.open_manifest(source, options)
         base = manifests.base_of(source, options)
         # Schemes change no id, so those that the job allowed need not be known.
-        allowed = frozenset({storage.scheme_of(source), *storage.OBJECT_STORES})
+        allowed = frozenset({uris.scheme_of(source), *uris.OBJECT_STORES})
         checker = RowChecker(base, mark, allowed)
         planned = functools.partial(manifests.planned_slices, manifest, checker, job.limit)
         expected = _expect(planned(), style, base, manifest.shown)
@@ -149,7 +150,10 @@ def run_audit(job: JobSettings) -> Verdict:
             files = records.committed_files(output, options)
             _check_top(output, ours, options, verdict)
             _check_records_folder(output, files, options, verdict)
-        print(f"{verdict.pairs} pairs, {len(files)} files of records to check", file=sys.stderr)
+        print(
+            f"{counted(verdict.pairs, 'pair')}, {counted(len(files), 'file')} of records to check",
+            file=sys.stderr,
+        )
         seen = Seen(set(), set())
         if files:
             started_here = cluster.start_ray(job.verbose)
@@ -183,7 +187,7 @@ def _listing(output: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each file system raises its own kinds
-        shown = storage.redact(output)
+        shown = uris.redact(output)
         raise AuditError(f"output {shown}: cannot be listed: {storage.reason(error)}") from error
 
 
@@ -194,7 +198,7 @@ def _read_job(uri: str, options: storage.StorageOptions) -> tuple[StyleSettings,
         SettingError: there is none, or it is none of ours.
         RowError: it cannot be read.
     """
-    shown = storage.redact(uri)
+    shown = uris.redact(uri)
     try:
         described = json.loads(storage.read_bytes(uri, options))
         values, mark = described["settings"], str(described["fingerprint"])
@@ -343,7 +347,7 @@ def _check_images_folder(
 
 def _names_below(output: str, folder: str, options: storage.StorageOptions) -> Iterator[str]:
     """Every file below a folder of the output, hidden ones too, relative to the output."""
-    fs, path = storage.filesystem(storage.join(output, folder), options)
+    fs, path = storage.filesystem(uris.join(output, folder), options)
     for name in fs.find(path):
         yield folder + name.removeprefix(path.rstrip("/"))
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pyarrow as pa
 import ray.data
 
-from pipeline.data import packing, storage
+from pipeline.data import packing, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.engine import flow
 from pipeline.engine.audit_tasks import check_shards
@@ -28,7 +28,7 @@ def compare_listings(
     """
     there: list[dict[str, Any]] = []
     for form in packing.FORMATS:
-        folder = storage.join(output, form)
+        folder = uris.join(output, form)
         try:
             index = packing.read_index(folder, options)
         except RowError as error:

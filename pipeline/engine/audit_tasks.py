@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.data import images, records, storage
+from pipeline.data import images, records, storage, tables, uris
 from pipeline.data.errors import RowError
 from pipeline.settings import ROW_OVERRIDES
 
@@ -41,8 +41,8 @@ def row_key(row: dict[str, Any], overridden: tuple[Any, ...], base: str) -> int:
     Both may hold URIs as the manifest has them (of rows that were refused) or in full; records
     hold no credentials.
     """
-    uris = [row["content_uri"], *(row["style_uri"] or [])]
-    full = [storage.redact(storage.resolve(uri, base)) if uri else uri for uri in uris]
+    given = [row["content_uri"], *(row["style_uri"] or [])]
+    full = [uris.redact(uris.resolve(uri, base)) if uri else uri for uri in given]
     text = json.dumps([full, row["style_blend"], row["label"], row["split"], overridden])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
@@ -64,14 +64,14 @@ def read_records(files: pa.Table, options: storage.StorageOptions, base: str) ->
         except RowError as error:
             rows.append({"fault": "read_failed", "what": str(error)})
         except Exception as error:  # a flipped byte shows in many ways
-            what = f"{storage.redact(file)}: {storage.reason(error)}"
+            what = f"{uris.redact(file)}: {storage.reason(error)}"
             rows.append({"fault": "unreadable_records", "what": what})
     return pa.Table.from_pylist(rows, schema=FOUND)
 
 
 def _read_file(file: str, options: storage.StorageOptions, base: str) -> list[dict[str, Any]]:
     schema = pa.schema([records.RECORD_SCHEMA.field(name) for name in READ])
-    table = storage.read_table(file, options).select(READ).cast(schema)
+    table = tables.read_table(file, options).select(READ).cast(schema)
     found: list[dict[str, Any]] = table.to_pylist()
     for record in found:
         if record["pair_id"] is None or record["status"] not in ("ok", "error"):
@@ -100,7 +100,7 @@ def check_shards(files: pa.Table, output: str, options: storage.StorageOptions) 
     for file in files.to_pylist():
         digest, size = hashlib.sha256(), 0
         try:
-            for chunk in storage.read_chunks(storage.join(output, file["name"]), options):
+            for chunk in storage.read_chunks(uris.join(output, file["name"]), options):
                 digest.update(chunk)
                 size += len(chunk)
         except RowError as error:
@@ -124,7 +124,7 @@ def _image_fault(
     if not name.startswith(f"{records.IMAGES}/") or ".." in name.split("/"):
         return "missing_image"  # no name that a job gives
     try:
-        data = storage.read_bytes(storage.join(output, name), options, record["bytes"] or 0)
+        data = storage.read_bytes(uris.join(output, name), options, record["bytes"] or 0)
     except RowError as error:
         other = {"not_found": "missing_image", "file_too_large": "wrong_bytes"}
         if error.error_class in other:

@@ -17,6 +17,7 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental.internal_kv import _internal_kv_get
 
 from pipeline.data import storage
+from pipeline.data.words import counted
 from pipeline.engine.flow import RAY_DATA_CPUS, Resources
 from pipeline.settings import JobSettings, SettingError
 
@@ -141,18 +142,18 @@ def wait_for_room(resources: Resources) -> None:
             elif now - since > PATIENCE:
                 setting = "gpus_per_actor" if need["GPU"] else "cpus_per_actor"
                 raise SettingError(
-                    f"{setting}: an actor asks for {shown}, but the cluster's {_nodes(len(nodes))} "
-                    "do not offer that and no autoscaler is starting one that does; ask for less, "
-                    "or add such a node type to the cluster"
+                    f"{setting}: an actor asks for {shown}, but the cluster's "
+                    f"{counted(len(nodes), 'node')} do not offer that and no autoscaler is "
+                    "starting one that does; ask for less, or add such a node type to the cluster"
                 )
             if now - said >= SAY_EVERY:
                 said = now
                 have = "those that offer it are in use" if fits else "no node offers it yet"
-                coming = f", {_nodes(starting)} on the way" if starting else ""
+                coming = f", {counted(starting, 'node')} on the way" if starting else ""
                 trouble = f", the last launch failed: {failed}" if failed else ""
                 print(
-                    f"waiting for a place for a style actor ({shown}): {_nodes(len(nodes))}, "
-                    f"{have}{coming}{trouble}",
+                    f"waiting for a place for a style actor ({shown}): "
+                    f"{counted(len(nodes), 'node')}, {have}{coming}{trouble}",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -164,10 +165,6 @@ def wait_for_room(resources: Resources) -> None:
 def _offer(need: dict[str, float], nodes: list[dict[str, float]]) -> bool:
     """Whether one of the nodes is large enough, used or not."""
     return any(all(node.get(name, 0) >= need[name] for name in need) for node in nodes)
-
-
-def _nodes(count: int) -> str:
-    return "1 node" if count == 1 else f"{count} nodes"
 
 
 def _nothing() -> None:

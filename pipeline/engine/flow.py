@@ -3,7 +3,7 @@
 import functools
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import ray
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
 
-from pipeline.data import records, storage
+from pipeline.data import records, storage, uris
 from pipeline.engine.board import Board
 from pipeline.engine.stages import Context, load, store
 from pipeline.engine.starting import StyleActor
@@ -56,7 +56,7 @@ class Resources:
 def choose_resources(
     job: JobSettings,
     style: StyleSettings,
-    shapes: Iterable[tuple[int | None, int]],
+    shapes: Collection[tuple[int | None, int]],
     nodes: Sequence[Mapping[str, float]],
     rows: int,
 ) -> Resources:
@@ -74,7 +74,8 @@ def choose_resources(
     if on_gpu:
         actors = math.floor(gpus / on_gpu)
     else:
-        need = ACTOR_BYTES + batch * PIXEL_BYTES * style.image_size**2
+        largest_px = max([style.image_size, *(size for size, _ in shapes if size)])
+        need = ACTOR_BYTES + batch * PIXEL_BYTES * largest_px**2
         room = [node.get("memory", 0.0) / need for node in nodes]
         actors = sum(math.floor(min(each)) for each in zip(cpus, room, strict=True))
     actors = job.actors or max(1, actors)
@@ -136,11 +137,9 @@ def run(
     """
     options = context.storage_options
     fs, plan_path = storage.arrow_filesystem(plan, options)
-    _, records_path = storage.arrow_filesystem(
-        storage.join(context.output, records.RECORDS), options
-    )
+    _, records_path = storage.arrow_filesystem(uris.join(context.output, records.RECORDS), options)
     _, checkpoint_path = storage.arrow_filesystem(
-        storage.join(context.output, records.CHECKPOINT), options
+        uris.join(context.output, records.CHECKPOINT), options
     )
     settings = ray_data_settings(job.verbose)
     checkpoint = CheckpointConfig(

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import ray
 
-from pipeline.data import lease, records, storage
+from pipeline.data import lease, records, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError
-from pipeline.data.words import some_of
+from pipeline.data.words import counted, some_of
 from pipeline.engine import cluster, flow, pack
 from pipeline.engine.board import Board
 from pipeline.engine.prepare import PLAN, Prepared, check, now, prepare
@@ -96,7 +96,7 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
         raise SettingError(
             "actors: the cluster has no GPU yet, so how many cannot be chosen; give --actors"
         )
-    if joined and storage.scheme_of(prepared.context.output) == "file":
+    if joined and uris.scheme_of(prepared.context.output) == "file":
         print(
             f"note: {prepared.context.output} is a path of this machine; every node of the "
             "cluster must see the same directory there",
@@ -120,7 +120,7 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
     arrays: dict[str, np.ndarray[Any, Any]] = {
         name: tensor.numpy() for name, tensor in prepared.weights.items()
     }
-    plan = storage.join(prepared.context.output, PLAN)
+    plan = uris.join(prepared.context.output, PLAN)
     board = Board.create()
     with progress(board, prepared.pending):
         flow.run(plan, job, resources, prepared.context, ray.put(arrays), board)
@@ -132,11 +132,11 @@ def _say_resources(resources: flow.Resources) -> None:
     where = (
         f"{resources.gpus_per_actor:g} GPU"
         if resources.gpus_per_actor
-        else f"{resources.threads} CPU thread{'s' if resources.threads > 1 else ''}"
+        else counted(resources.threads, "CPU thread")
     )
     print(
-        f"up to {resources.actors} style actors with {where} each, batches of "
-        f"{resources.batch_size}, a commit every {resources.rows_per_block} pairs",
+        f"up to {counted(resources.actors, 'style actor')} with {where} each, batches of "
+        f"{resources.batch_size}, a commit every {counted(resources.rows_per_block, 'pair')}",
         file=sys.stderr,
     )
 
@@ -170,7 +170,7 @@ def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
             "finished_at": now(),
         },
     }
-    records.write_json(storage.join(output, records.SUMMARY), summary, options)
+    records.write_json(uris.join(output, records.SUMMARY), summary, options)
     _warn_of_lost_classes(summary["lost_classes"])
     _warn_of_mixed_splits(summary["images_by_split"])
     return summary
@@ -181,12 +181,12 @@ def _delete_plan(output: str, options: storage.StorageOptions) -> None:
 
     If that fails it says so and raises nothing, which would hide why the run ends.
     """
-    plan = storage.join(output, PLAN)
+    plan = uris.join(output, PLAN)
     try:
         storage.delete(plan, options)
     except Exception as error:  # each file system raises its own kinds
         print(
-            f"warning: {storage.redact(plan)} could not be deleted ({storage.reason(error)}); it "
+            f"warning: {uris.redact(plan)} could not be deleted ({storage.reason(error)}); it "
             "holds the manifest's URIs as they are, signatures with them: delete it",
             file=sys.stderr,
         )

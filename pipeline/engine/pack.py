@@ -14,8 +14,9 @@ import ray
 import ray.data
 from tqdm import tqdm
 
-from pipeline.data import packing, storage
+from pipeline.data import packing, storage, uris
 from pipeline.data.errors import RowError
+from pipeline.data.words import counted
 from pipeline.engine import cluster, flow
 from pipeline.engine.pack_tasks import write_shards
 from pipeline.settings import JobSettings
@@ -37,7 +38,7 @@ def pack(job: JobSettings) -> dict[str, Any] | None:
     Raises:
         PackError: an image is missing or changed, or the storage failed.
     """
-    options, output = job.storage_options or {}, storage.absolute(job.output)
+    options, output = job.storage_options or {}, uris.absolute(job.output)
     try:
         for form in packing.FORMATS:
             if form != job.format:
@@ -51,7 +52,7 @@ def pack(job: JobSettings) -> dict[str, Any] | None:
             "(python -m jobs.verify names every image that is not as recorded)"
         ) from error
     return {
-        "folder": storage.redact(storage.join(output, job.format)),
+        "folder": uris.redact(uris.join(output, job.format)),
         "shards": len(index.shards),
         "samples": sum(shard.samples for shard in index.shards),
     }
@@ -60,14 +61,14 @@ def pack(job: JobSettings) -> dict[str, Any] | None:
 def _bring_up_to_date(
     output: str, job: JobSettings, options: storage.StorageOptions
 ) -> packing.Index:
-    folder = storage.join(output, job.format)
+    folder = uris.join(output, job.format)
     packed = packing.plan(output, job.format, round(job.shard_size * 1e6), options)
     index = packing.read_index(folder, options)
     if index is None or not _is_current(index, packed, storage.sizes(folder, options)):
         index = _write(packed, output, job.verbose, options)
     for name in storage.sizes(folder, options):
         if packing.is_stale(name, index):
-            storage.delete(storage.join(folder, name), options)
+            storage.delete(uris.join(folder, name), options)
     return index
 
 
@@ -79,11 +80,12 @@ def _is_current(index: packing.Index, packed: packing.Packing, found: dict[str, 
 def _write(
     packed: packing.Packing, output: str, verbose: bool, options: storage.StorageOptions
 ) -> packing.Index:
-    folder = storage.join(output, packed.format)
+    folder = uris.join(output, packed.format)
     packing.write_index(folder, packing.Index(packed.format, packed.shard_bytes), options)
     print(
-        f"packing {packed.samples} images into {len(packed.parts)} shards below "
-        f"{storage.redact(folder)}",
+        f"packing {counted(packed.samples, 'image')} into "
+        f"{counted(len(packed.parts), 'shard')} below "
+        f"{uris.redact(folder)}",
         file=sys.stderr,
     )
     lines = tqdm(
@@ -132,14 +134,14 @@ def _write_shards(
 
 
 def _say_if_stale(output: str, form: str, options: storage.StorageOptions) -> None:
-    folder = storage.join(output, form)
+    folder = uris.join(output, form)
     index = packing.own_index(output, form, options)
     if index is None:
         return
     packed = packing.plan(output, form, index.shard_bytes, options)
     if not _is_current(index, packed, storage.sizes(folder, options)):
         print(
-            f"note: the shards below {storage.redact(folder)} are not those of the images that "
+            f"note: the shards below {uris.redact(folder)} are not those of the images that "
             f"there are now; run again with --format {form}, or delete that folder",
             file=sys.stderr,
         )

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from pipeline.data import images, packing, shards, storage
+from pipeline.data import images, packing, shards, storage, uris
 from pipeline.data.errors import RowError
 
 THREADS = 16
@@ -63,7 +63,7 @@ def _write_shard(
     write = shards.write_tar if packed.format == "webdataset" else shards.write_parquet
     try:
         data = write(_samples(rows, output, options), packed.classes)
-        storage.write_bytes(storage.join(output, packed.format, part.name), data, options)
+        storage.write_bytes(uris.join(output, packed.format, part.name), data, options)
     except RowError as error:
         return line | {"fault": str(error)}
     return line | {"bytes": len(data), "sha256": images.sha256(data)}
@@ -79,12 +79,10 @@ def _samples(
     """
 
     def fetch(row: dict[str, Any]) -> shards.Sample:
-        uri = storage.join(output, row["file_name"])
+        uri = uris.join(output, row["file_name"])
         data = storage.read_bytes(uri, options)
         if images.sha256(data) != row["sha256"]:
-            raise RowError(
-                "read_failed", f"{storage.redact(uri)}: is not the image that was recorded"
-            )
+            raise RowError("read_failed", f"{uris.redact(uri)}: is not the image that was recorded")
         return row, data
 
     left = iter(rows)

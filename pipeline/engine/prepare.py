@@ -12,11 +12,11 @@ from typing import Any
 import ray
 import torch
 
-from pipeline.data import clearing, packing, records, resume, storage
+from pipeline.data import clearing, packing, records, resume, storage, uris
 from pipeline.data import manifest as manifests
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
-from pipeline.data.words import some_of
+from pipeline.data.words import counted, some_of
 from pipeline.engine.stages import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, fingerprint
 from pipeline.style.vgg import StateDict
@@ -66,17 +66,17 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
         SettingError: the output is a file, or lies in the manifest.
     """
     options = job.storage_options or {}
-    output, source = storage.absolute(job.output), storage.absolute(job.manifest)
+    output, source = uris.absolute(job.output), uris.absolute(job.manifest)
     if storage.is_local_file(output):
         raise SettingError(f"output {output}: is a file; give a folder")
     if f"{output}/".startswith(f"{source}/"):  # the next run would read the records as pairs
         raise SettingError(
-            f"output: {storage.redact(output)} is in the manifest's folder "
-            f"{storage.redact(source)}, whose files are all read as pairs; choose one beside it"
+            f"output: {uris.redact(output)} is in the manifest's folder "
+            f"{uris.redact(source)}, whose files are all read as pairs; choose one beside it"
         )
     manifest = manifests.open_manifest(source, options)
     weights, digest = load_weights(
-        style, lambda uri: _read_weights(uri, options), storage.redact(style.weights)
+        style, lambda uri: _read_weights(uri, options), uris.redact(style.weights)
     )
     mark = fingerprint(style, digest, job.image_format, job.quality, job.embed_metadata)
     return Checked(style, job, output, source, manifest, weights, digest, mark)
@@ -91,24 +91,24 @@ def prepare(checked: Checked) -> Prepared:
     job, options, output = checked.job, checked.options, checked.output
     described = check_output(checked)
     shards = () if job.format == "files" else (job.format,)
-    for folder in (output, *(storage.join(output, name) for name in (*RESULTS, *shards))):
+    for folder in (output, *(uris.join(output, name) for name in (*RESULTS, *shards))):
         _check_writing(folder, options)
-    plan = make_plan(checked, storage.join(output, PLAN))
+    plan = make_plan(checked, uris.join(output, PLAN))
     if job.overwrite:
         _clear_output(output, checked.source, options)
     resume.repair(output, options)
     if job.retry_errors:
         count = resume.forget_errors(output, options, plan.id_hashes)
         print(f"{count} failed pairs will be done again", file=sys.stderr)
-    described |= {"manifest": storage.redact(checked.source), "manifest_digest": plan.digest}
+    described |= {"manifest": uris.redact(checked.source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": now()}
-    records.write_json(storage.join(output, records.JOB), described, options)
+    records.write_json(uris.join(output, records.JOB), described, options)
     context = make_context(checked, described)
     pending = plan.rows - plan.count_done(
         records.hash_ids(resume.checkpointed_ids(output, options))
     )
     print(
-        f"{plan.rows} pairs in the manifest, {pending} to do, "
+        f"{counted(plan.rows, 'pair')} in the manifest, {pending} to do, "
         f"weights {context.weights_name} ({checked.digest[:12]})",
         file=sys.stderr,
     )
@@ -145,7 +145,7 @@ def make_plan(checked: Checked, target: str) -> manifests.Plan:
     checker = RowChecker(
         manifests.base_of(source, options),
         checked.mark,
-        frozenset({storage.scheme_of(source), *storage.OBJECT_STORES, *job.allow_schemes}),
+        frozenset({uris.scheme_of(source), *uris.OBJECT_STORES, *job.allow_schemes}),
     )
     return manifests.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
 
@@ -163,7 +163,7 @@ def make_context(checked: Checked, described: dict[str, Any]) -> Context:
         quality=job.quality,
         embed_metadata=job.embed_metadata,
         extra=checked.manifest.extra,
-        weights_name=storage.redact(checked.style.weights),
+        weights_name=uris.redact(checked.style.weights),
         weights_digest=checked.digest,
         versions=json.dumps(described["versions"]),
     )
@@ -178,7 +178,7 @@ def _check_writing(folder: str, options: storage.StorageOptions) -> None:
         SettingError: what is written there cannot be deleted.
         RowError: the folder cannot be written.
     """
-    probe = storage.join(folder, PROBE)
+    probe = uris.join(folder, PROBE)
     storage.write_bytes(probe, b"may be deleted", options)
     try:
         storage.delete(probe, options)
@@ -187,7 +187,7 @@ def _check_writing(folder: str, options: storage.StorageOptions) -> None:
         left = True
     if left:
         raise SettingError(
-            f"output: {storage.redact(probe)} could be written but not deleted, and a job deletes "
+            f"output: {uris.redact(probe)} could be written but not deleted, and a job deletes "
             "its own marks as it goes; grant s3:DeleteObject (or the like) there"
         )
 
@@ -206,9 +206,9 @@ def _clear_output(output: str, source: str, options: storage.StorageOptions) -> 
 def _refuse_deleting_manifest(output: str, source: str, options: storage.StorageOptions) -> None:
     shards = [form for form in packing.FORMATS if packing.own_index(output, form, options)]
     for name in (*RESULTS, *shards):
-        folder = storage.join(output, name)
+        folder = uris.join(output, name)
         if f"{source}/".startswith(f"{folder}/"):
-            raise SettingError(f"overwrite: the manifest lies in {storage.redact(folder)}")
+            raise SettingError(f"overwrite: the manifest lies in {uris.redact(folder)}")
 
 
 def _read_weights(uri: str, options: storage.StorageOptions) -> bytes:
@@ -219,7 +219,7 @@ def _read_weights(uri: str, options: storage.StorageOptions) -> bytes:
 
 
 def _describe(style: StyleSettings, job: JobSettings, digest: str, mark: str) -> dict[str, Any]:
-    settings = dataclasses.asdict(style) | {"weights": storage.redact(style.weights)}
+    settings = dataclasses.asdict(style) | {"weights": uris.redact(style.weights)}
     for name in ("image_format", "quality", "embed_metadata"):
         settings[name] = getattr(job, name)
     versions = {
@@ -251,13 +251,13 @@ def _earlier_job(output: str, options: storage.StorageOptions) -> dict[str, Any]
     Raises:
         SettingError: there is one, but it is none of ours; or the output cannot be reached.
     """
-    uri = storage.join(output, records.JOB)
+    uri = uris.join(output, records.JOB)
     try:
         if not storage.exists(uri, options):
             return None
     except Exception as error:  # each file system raises its own kinds
         raise SettingError(
-            f"output {storage.redact(output)}: cannot be reached "
+            f"output {uris.redact(output)}: cannot be reached "
             f"({storage.reason_at(output, error)}); check the URI, the endpoint and the credentials"
         ) from error
     try:
@@ -265,7 +265,7 @@ def _earlier_job(output: str, options: storage.StorageOptions) -> dict[str, Any]
         earlier["settings"]["image_size"], earlier["fingerprint"], earlier["weights_digest"]
     except (ValueError, KeyError, TypeError) as error:
         raise SettingError(
-            f"output: {storage.redact(uri)} was not written by this program; choose another output"
+            f"output: {uris.redact(uri)} was not written by this program; choose another output"
         ) from error
     return earlier
 
@@ -284,7 +284,7 @@ def _refuse_other_settings(output: str, earlier: dict[str, Any], described: dict
     changed = [name for name in asked if before.get(name) != asked[name]]
     name = next((name for name in changed if name != "weights"), "settings")
     raise SettingError(
-        f"output {storage.redact(output)}: an earlier run had {name} = {before.get(name)!r}, this "
+        f"output {uris.redact(output)}: an earlier run had {name} = {before.get(name)!r}, this "
         f"one has {asked.get(name)!r}; choose another output, the earlier value, or --overwrite"
     )
 
@@ -296,9 +296,9 @@ def _refuse_unknown_results(output: str, overwrite: bool, options: storage.Stora
         SettingError: there are some; or images that would be deleted with them.
     """
     for name in RESULTS if overwrite else (records.RECORDS, records.CHECKPOINT):
-        if not storage.list_files(storage.join(output, name), options):
+        if not storage.list_files(uris.join(output, name), options):
             continue
-        shown = storage.redact(output)
+        shown = uris.redact(output)
         if overwrite:
             raise SettingError(
                 f"overwrite: {shown} holds {name}/ but no job.json of an earlier job, so nothing "

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data import images, records, storage
+from pipeline.data import images, records, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.images import Pixels
 from pipeline.data.rows import PLAN_SCHEMA
@@ -146,7 +146,7 @@ def load_images(row: dict[str, Any], context: Context) -> dict[str, Any]:
 
 
 def _read_image(uri: str, size: float, edge: str, context: Context) -> Pixels:
-    name = storage.redact(uri)
+    name = uris.redact(uri)
     data = storage.read_bytes(uri, context.storage_options, context.max_bytes)
     image = images.decode(data, name, context.max_pixels)
     try:
@@ -190,7 +190,7 @@ def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
     origin = _origin(row, facts, context) if context.embed_metadata else None
     data = images.encode(pixels, context.file_format, context.quality, origin)
     file_name = f"{records.IMAGES}/{row['file_stem']}.{context.file_format}"
-    storage.write_bytes(storage.join(context.output, file_name), data, context.storage_options)
+    storage.write_bytes(uris.join(context.output, file_name), data, context.storage_options)
     facts["layer_losses"] = list(facts["layer_losses"].items())
     return {
         "file_name": file_name,
@@ -223,13 +223,13 @@ def _origin(row: dict[str, Any], facts: dict[str, Any], context: Context) -> dic
 def _sources(row: dict[str, Any]) -> dict[str, Any]:
     uri, styles = row["content_uri"], row["style_uri"] or []
     return {
-        "content_uri": storage.redact(uri) if uri else uri,
-        "style_uri": [storage.redact(style) if style else style for style in styles],
+        "content_uri": uris.redact(uri) if uri else uri,
+        "style_uri": [uris.redact(style) if style else style for style in styles],
     }
 
 
 def _shown(settings: StyleSettings) -> dict[str, Any]:
-    return vars(settings) | {"weights": storage.redact(settings.weights)}
+    return vars(settings) | {"weights": uris.redact(settings.weights)}
 
 
 def _record(row: dict[str, Any], context: Context) -> dict[str, Any]:

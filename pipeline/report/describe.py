@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.data import records, storage
+from pipeline.data import records, uris
 from pipeline.report.facts import Facts, throughput
 from pipeline.settings import JobSettings, StyleSettings
 
@@ -20,7 +20,7 @@ def describe(
     output: str, job: Mapping[str, Any], summary: Mapping[str, Any] | None, facts: Facts
 ) -> dict[str, Any]:
     """Everything on the page but pairs and pictures."""
-    shown = storage.redact(output)
+    shown = uris.redact(output)
     return {
         "output": {"uri": shown, "name": shown.rstrip("/").rpartition("/")[2] or shown},
         "madeAt": int(datetime.datetime.now(datetime.timezone.utc).timestamp()),

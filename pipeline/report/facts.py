@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data import records, storage
+from pipeline.data import records, storage, uris
 
 MOST_PAIRS = 20_000
 """Pairs in the page: some 8 MB. Of more it shows a sample; the counts are over all."""
@@ -94,7 +94,7 @@ def title_of(record: Mapping[str, Any]) -> str:
 
 def without_credentials(text: str) -> str:
     """A message, clipped, with web addresses cut as in records: a signed one is a credential."""
-    return clip(_ADDRESS.sub(lambda found: storage.redact(found[0]), text))
+    return clip(_ADDRESS.sub(lambda found: uris.redact(found[0]), text))
 
 
 def gather(output: str, options: storage.StorageOptions) -> Facts:

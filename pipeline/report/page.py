@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.data import records, storage
+from pipeline.data import records, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.report.describe import describe
 from pipeline.report.facts import Facts, choose_pairs, extreme_keys, gather
@@ -66,17 +66,17 @@ def make_report(
     Raises:
         ReportError: it is no job's output, or storage refused or failed.
     """
-    output = storage.absolute(output)
+    output = uris.absolute(output)
     try:
-        job = _read_json(storage.join(output, records.JOB), options)
+        job = _read_json(uris.join(output, records.JOB), options)
         if job is None:
-            shown = storage.redact(storage.join(output, records.JOB))
+            shown = uris.redact(uris.join(output, records.JOB))
             raise ReportError(f"output: {shown} does not exist; is this a job's output?")
-        summary = _read_json(storage.join(output, records.SUMMARY), options)
+        summary = _read_json(uris.join(output, records.SUMMARY), options)
         facts = gather(output, options)
         settings = job.get("settings") or {}
         pairs = read_pairs(output, options, choose_pairs(facts), settings, facts.longest)
-        schemes = frozenset({storage.scheme_of(output), *storage.OBJECT_STORES, *allowed})
+        schemes = frozenset({uris.scheme_of(output), *uris.OBJECT_STORES, *allowed})
         wanted = _in_order(pairs, facts, output)[:thumbnails]
         made = make_thumbnails(list(wanted), options, schemes)
         pictures = _numbered(pairs, output, made)
@@ -87,11 +87,11 @@ def make_report(
             "unreadable": dict(made.failed.most_common()),
         }
         text = render(data, list(made.pictures.values()))
-        uri = storage.join(output, records.REPORT)
+        uri = uris.join(output, records.REPORT)
         storage.write_bytes(uri, text.encode(), options)
     except (RowError, OSError, pa.ArrowException) as error:
         reason = str(error) if isinstance(error, RowError) else storage.reason(error)
-        raise ReportError(f"report of {storage.redact(output)}: {reason}") from error
+        raise ReportError(f"report of {uris.redact(output)}: {reason}") from error
     pictured = sum(number >= 0 for number in pictures["resultPictures"])
     return Made(uri, len(text), facts.pairs, len(pairs.rows), pictured)
 
@@ -148,7 +148,7 @@ def _read_json(uri: str, options: storage.StorageOptions) -> dict[str, Any] | No
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise ReportError(f"output: {storage.redact(uri)} was not written by this program")
+        raise ReportError(f"output: {uris.redact(uri)} was not written by this program")
     return value
 
 
@@ -160,7 +160,7 @@ def _in_order(pairs: Pairs, facts: Facts, output: str) -> list[Wanted]:
     contents, styles = pairs.contents.listed(), pairs.styles.listed()
     return [
         Wanted(
-            storage.join(output, row["file"]),
+            uris.join(output, row["file"]),
             tuple(
                 [contents[row["content"]]] * (row["content"] >= 0)
                 + [styles[number] for number in row["styles"]]
@@ -181,8 +181,7 @@ def _numbered(pairs: Pairs, output: str, made: Thumbnails) -> dict[str, list[int
     """Which picture each pair's result is, and each content and style; -1: none."""
     numbers = {uri: number for number, uri in enumerate(made.pictures)}
     results = [
-        numbers.get(storage.join(output, row["file"]), -1) if row["file"] else -1
-        for row in pairs.rows
+        numbers.get(uris.join(output, row["file"]), -1) if row["file"] else -1 for row in pairs.rows
     ]
     return {
         "resultPictures": results,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.data import records, storage
+from pipeline.data import records, storage, uris
 from pipeline.report.facts import clip, key_of, title_of, without_credentials
 from pipeline.settings import ROW_OVERRIDES
 
@@ -69,8 +69,8 @@ class Pairs:
         """One record with the columns of ``COLUMNS``, its ``loss_history`` apart."""
         ok = record["status"] == "ok"
         history = _history(losses) if ok else np.empty(0)
-        uris = [record["content_uri"], *(record["style_uri"] or [])]
-        content, *styles = (storage.redact(uri) if uri else None for uri in uris)
+        given = [record["content_uri"], *(record["style_uri"] or [])]
+        content, *styles = (uris.redact(uri) if uri else None for uri in given)
         if not ok:  # of an ok pair they are read
             content, *styles = map(_clip, (content, *styles))
         message = record["error_message"]

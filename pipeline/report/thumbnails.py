@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from pipeline.data import images, storage
+from pipeline.data import images, storage, uris
 from pipeline.data.errors import RowError
 
 BUDGET = 15_000_000
@@ -109,9 +109,9 @@ def _shrink(
     """A WebP file of at most ``edge`` px; or the class of the error. Never raises."""
     try:
         if allowed is not None:
-            storage.check_scheme(uri, allowed)
+            uris.check_scheme(uri, allowed)
         data = storage.read_bytes(uri, options, MOST_BYTES)
-        image = images.decode(data, storage.redact(uri), MOST_PIXELS, enough=edge)
+        image = images.decode(data, uris.redact(uri), MOST_PIXELS, enough=edge)
         scale = min(1.0, edge / max(image.size))
         width, height = (max(1, round(side * scale)) for side in image.size)
         return images.encode(images.resize(image, (width, height)), "webp", QUALITY)

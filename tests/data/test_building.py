@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.data import building, images, listing, parts, sampling, storage
+from pipeline.data import building, images, listing, parts, sampling, storage, uris
 from pipeline.data.building import BuildError, build
 from pipeline.data.labels import Labels, LabelsError
 from pipeline.data.manifest import INCOMPLETE, ManifestError, open_manifest
@@ -148,7 +148,7 @@ def test_a_manifest_is_cut_into_files_and_counted(folders):
         split, label, name = row["content_uri"].split("/")[-3:]
         assert (row["split"], row["label"]) == (split, label)
         assert row["pair_id"].startswith(f"{name.partition('.')[0]}-")
-    recipe = json.loads(storage.read_bytes(storage.join(settings.output, parts.RECIPE), {}))
+    recipe = json.loads(storage.read_bytes(uris.join(settings.output, parts.RECIPE), {}))
     assert (recipe["styles_per_content"], recipe["pairs"]) == (2, 40)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import lease, storage
+from pipeline.data import lease, storage, uris
 from pipeline.data.errors import RowError
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def test_a_run_on_another_machine_is_watched(place, tmp_path, s3, monkeypatch, c
     options, bucket = ({}, None) if place == "local" else s3
     output = str(tmp_path) if place == "local" else f"s3://{bucket}/out"
     monkeypatch.setattr(lease, "EXPIRY", 3.0)
-    uri = storage.join(output, lease.LEASE)
+    uri = uris.join(output, lease.LEASE)
     other = {"run": "x", "host": "elsewhere", "pid": 7, "process": ["boot", "space", "1"]}
     storage.write_bytes(uri, json.dumps(other).encode(), options)
     assert lease.holder(output, options) == "process 7 on elsewhere"

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.data import clearing, records, resume, storage
+from pipeline.data import clearing, records, resume, storage, uris
 from pipeline.data.records import DamagedError
 from pipeline.settings import SettingError
 
@@ -172,7 +172,7 @@ def test_clearing_deletes_what_a_job_wrote_and_leaves_all_else(output, s3, place
     files |= dict.fromkeys(["images/metadata.parquet", "images/val/metadata.parquet"], b"x")
     files |= {f"records/{RAYS}": b"damaged", "summary.json": b"{}", "job.json": b"{}"}
     for name, data in files.items():
-        storage.write_bytes(storage.join(base, name), data, options)
+        storage.write_bytes(uris.join(base, name), data, options)
     assert clearing.clear(base, options) == sorted(FOREIGN)
     assert sorted(storage.sizes(base, options)) == sorted([*FOREIGN, "job.json"])
     if place == "local":

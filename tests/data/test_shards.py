@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.data import packing, records, shards, storage
+from pipeline.data import packing, records, shards, tables
 from pipeline.data.errors import RowError
 from pipeline.settings import SettingError
 
@@ -28,7 +28,7 @@ def record(pair_id, **changes):
 
 def write_records(output, rows, name="a"):
     table = pa.Table.from_pylist(rows, schema=records.RECORD_SCHEMA)
-    storage.write_table(f"{output}/records/{name}.parquet", table, {})
+    tables.write_table(f"{output}/records/{name}.parquet", table, {})
 
 
 SAMPLES = [

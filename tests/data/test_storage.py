@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from pipeline.data import storage, web
+from pipeline.data import storage, uris, web
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError, open_manifest
 
@@ -15,7 +15,7 @@ from pipeline.data.manifest import ManifestError, open_manifest
 def test_reads_and_writes_on_s3_and_locally(s3, tmp_path):
     options, bucket = s3
     for base in (f"s3://{bucket}/a", str(tmp_path / "a"), f"file://{tmp_path}/b"):
-        uri = storage.join(base, "deep", "file.bin")
+        uri = uris.join(base, "deep", "file.bin")
         assert not storage.exists(uri, options)
         storage.write_bytes(uri, b"one", options)
         storage.write_bytes(uri, b"two", options)
@@ -46,7 +46,7 @@ def test_missing_objects_are_row_errors(s3, tmp_path, missing):
     options, bucket = s3
     for base in (f"s3://{bucket}", str(tmp_path)):
         with pytest.raises(RowError, match="does not exist") as caught:
-            storage.read_bytes(storage.join(base, missing), options)
+            storage.read_bytes(uris.join(base, missing), options)
         assert caught.value.error_class == "not_found"
 
 
@@ -189,23 +189,23 @@ def test_a_local_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path, monk
 )
 def test_schemes_that_are_not_allowed_are_refused(uri, allowed):
     if allowed:
-        storage.check_scheme(uri, frozenset({"file"}))
+        uris.check_scheme(uri, frozenset({"file"}))
         return
     chained = "::" in uri
     message = "never taken; unpack" if chained else "not allowed here; allowed: file. Add"
     with pytest.raises(RowError, match=message) as caught:
-        storage.check_scheme(uri, frozenset({"file"}))
+        uris.check_scheme(uri, frozenset({"file"}))
     assert caught.value.error_class == "scheme_not_allowed"
     assert ("--allow-schemes" in str(caught.value)) != chained  # which would not help
 
 
 def test_credentials_leave_a_uri_that_is_shown():
-    shown = storage.redact("https://user:secret@host/a.png?X-Amz-Signature=secret#secret")
+    shown = uris.redact("https://user:secret@host/a.png?X-Amz-Signature=secret#secret")
     assert shown == "https://host/a.png"
-    assert storage.redact("s3://key:secret@bucket/a b.png") == "s3://bucket/a b.png"
-    assert storage.redact("/local/what?.png") == "/local/what?.png"
-    assert storage.redact("s3://b/in/a#b?c.png") == "s3://b/in/a#b?c.png"
-    assert storage.redact("https://[x/y.png") == "https://[x/y.png"
+    assert uris.redact("s3://key:secret@bucket/a b.png") == "s3://bucket/a b.png"
+    assert uris.redact("/local/what?.png") == "/local/what?.png"
+    assert uris.redact("s3://b/in/a#b?c.png") == "s3://b/in/a#b?c.png"
+    assert uris.redact("https://[x/y.png") == "https://[x/y.png"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_credentials_leave_a_uri_that_is_shown():
     ],
 )  # fmt: skip
 def test_a_password_with_a_slash_is_not_taken_for_a_path(uri, shown):
-    assert storage.redact(uri) == shown
+    assert uris.redact(uri) == shown
 
 
 def test_what_a_library_says_of_an_address_with_a_password_is_not_repeated(monkeypatch):
@@ -237,7 +237,7 @@ def test_what_a_library_says_of_an_address_with_a_password_is_not_repeated(monke
 
 
 def test_relative_uris_are_relative_to_the_manifest():
-    assert storage.resolve("a/b.png", "s3://bucket/m") == "s3://bucket/m/a/b.png"
-    assert storage.resolve("../c/./d.png", "s3://bucket/m/") == "s3://bucket/c/d.png"
-    assert storage.resolve("/abs.png", "/m") == "/abs.png"
-    assert storage.resolve("s3://other/b.png", "/m") == "s3://other/b.png"
+    assert uris.resolve("a/b.png", "s3://bucket/m") == "s3://bucket/m/a/b.png"
+    assert uris.resolve("../c/./d.png", "s3://bucket/m/") == "s3://bucket/c/d.png"
+    assert uris.resolve("/abs.png", "/m") == "/abs.png"
+    assert uris.resolve("s3://other/b.png", "/m") == "s3://other/b.png"

@@ -251,14 +251,16 @@ def test_cpu_actors_leave_room_for_what_runs_beside_them(cpus):
 def test_each_cpu_has_an_actor_of_one_thread_if_memory_and_rows_allow():
     job = JobSettings(manifest="m", output="o")
 
-    def actors_and_threads(cpus, gigabytes, size, rows):
-        chosen = choose(job, size, [machine(cpus, 0, gigabytes)] * 2, rows)
+    def actors_and_threads(cpus, gigabytes, size, rows, shapes=((None, 1),)):
+        chosen = choose(job, size, [machine(cpus, 0, gigabytes)] * 2, rows, shapes)
         return chosen.actors, chosen.threads
 
     assert actors_and_threads(8, 100, 512, 1000) == (16, 1)
     assert actors_and_threads(8, 10, 512, 1000) == (8, 2)  # of some 2.1 GB each
     assert actors_and_threads(8, 10, 2048, 1000) == (1, 8)  # not even one: Ray may know too little
     assert actors_and_threads(8, 100, 512, 4) == (4, 4)
+    large = ((None, 1), (2048, 1))  # some rows have an image_size of their own
+    assert actors_and_threads(8, 24, 512, 1000, large) == (4, 4)
 
 
 def test_gpu_actors_take_what_there_is_and_what_is_asked():

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import verify
-from pipeline.data import images, lease, storage
+from pipeline.data import images, lease, storage, uris
 from pipeline.engine.audit import run_audit
 from pipeline.engine.job import run_job
 from pipeline.settings import JobSettings, StyleSettings, replace
@@ -289,7 +289,7 @@ def test_an_output_in_s3(sound, s3):
     for file in Path(sound.output).rglob("*"):
         if file.is_file():
             name = str(file.relative_to(sound.output))
-            storage.write_bytes(storage.join(job.output, name), file.read_bytes(), options)
+            storage.write_bytes(uris.join(job.output, name), file.read_bytes(), options)
     verdict = run_audit(job)
     assert not verdict.faults, verdict.examples
     assert (verdict.pairs, verdict.images) == (8, 4)

@@ -7,7 +7,7 @@ import threading
 import pytest
 import ray
 
-from pipeline.data import records, storage
+from pipeline.data import records, storage, uris
 from pipeline.engine import board
 from pipeline.engine.job import run_job
 from pipeline.settings import JobSettings
@@ -85,7 +85,7 @@ def test_an_actor_killed_mid_batch_loses_nothing(start, job, quick):
 
 def working(output) -> bool:
     """Some block is done and the next one under way."""
-    return bool(storage.list_files(storage.join(output, records.RECORDS), {}))
+    return bool(storage.list_files(uris.join(output, records.RECORDS), {}))
 
 
 @pytest.mark.soak

@@ -11,7 +11,7 @@ import pytest
 
 from jobs import stylize
 from jobs._estimate import print_estimate
-from pipeline.data import records, storage, words
+from pipeline.data import records, tables, uris, words
 from pipeline.engine import estimate
 from pipeline.engine.flow import Resources
 from pipeline.engine.job import JobError, run_job
@@ -80,15 +80,15 @@ def test_numbers_add_up_and_nothing_is_left(job, quick, tmp_path, monkeypatch):
 def test_what_is_done_is_not_counted(job, quick, tmp_path):
     checked = check(quick, job)
     output = job.output
-    records.write_json(storage.join(output, "job.json"), check_output(checked), {})
+    records.write_json(uris.join(output, "job.json"), check_output(checked), {})
     done = [
         {"pair_id": f"p{index:02d}", "status": "ok", "evaluations": 2} for index in range(10, 18)
     ]
     done += [{"pair_id": "p18", "status": "error", "evaluations": None}]
     table = pa.Table.from_pylist(done, schema=records.RECORD_SCHEMA)
-    storage.write_table(storage.join(output, records.RECORDS, "a.parquet"), table, {})
+    tables.write_table(uris.join(output, records.RECORDS, "a.parquet"), table, {})
     marks = pa.table({"pair_id": [*(row["pair_id"] for row in done), "p19"]})  # p19: no record
-    storage.write_table(storage.join(output, records.CHECKPOINT, "a.parquet"), marks, {})
+    tables.write_table(uris.join(output, records.CHECKPOINT, "a.parquet"), marks, {})
     before = files_below(tmp_path)
 
     found = estimate.dry_run(quick, job)

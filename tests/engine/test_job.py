@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.data import lease, records, resume, storage
+from pipeline.data import lease, records, resume, storage, tables, uris
 from pipeline.engine.job import JobError, _delete_plan, run_job
 from pipeline.settings import JobSettings, replace
 from tests.conftest import image_bytes, write_parquet
@@ -48,7 +48,7 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
         row["style_uri"] = f"../{row['style_uri']}"
     for part, some in enumerate((rows[:4], rows[4:])):
         table = pa.Table.from_pylist(some)
-        storage.write_table(f"{base}/manifest/part-{part}.parquet", table, options)
+        tables.write_table(f"{base}/manifest/part-{part}.parquet", table, options)
 
     job = JobSettings(
         manifest=f"{base}/manifest/", output=output, storage_options=options,
@@ -77,7 +77,7 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
     assert f"{base}/c1.png" in found["p10"]["error_message"]
     assert "letters, digits" in found["../up"]["error_message"]
 
-    metadata = storage.read_table(f"{output}/images/val/metadata.parquet", options).to_pylist()
+    metadata = tables.read_table(f"{output}/images/val/metadata.parquet", options).to_pylist()
     assert {row["file_name"] for row in metadata} == {f"class{c}/p{c}0.png" for c in (0, 2, 3)}
 
     # Again: nothing to do, nothing changed.
@@ -235,7 +235,7 @@ def test_whatever_a_kill_left_apart_is_mended_by_the_next_run(inputs, quick, tmp
     real = resume._keep
 
     def die(*arguments):
-        if storage.exists(storage.join(job.output, resume.JOURNAL), {}):
+        if storage.exists(uris.join(job.output, resume.JOURNAL), {}):
             raise KeyboardInterrupt
         real(*arguments)
 

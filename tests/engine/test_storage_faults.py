@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.data import storage
+from pipeline.data import storage, tables
 from pipeline.engine.job import JobError, run_job
 from pipeline.settings import JobSettings, replace
 from tests.conftest import image_bytes, write_parquet
@@ -38,7 +38,7 @@ def test_one_request_in_ten_fails_and_the_records_are_the_same(
         {"pair_id": f"p{i:02d}", "content_uri": f"c{i % 5}.png", "style_uri": "s.png"}
         for i in range(pairs)  # c4.png does not exist
     ]
-    storage.write_table(f"{base}/m.parquet", pa.Table.from_pylist(rows), options)
+    tables.write_table(f"{base}/m.parquet", pa.Table.from_pylist(rows), options)
     job = JobSettings(
         manifest=f"{base}/m.parquet", output=f"s3://{bucket}/out", rows_per_block=2, batch_size=2,
     )  # fmt: skip
@@ -87,7 +87,7 @@ def test_a_write_that_does_not_fit_leaves_the_old_file_and_nothing_else(tmp_path
     """The kernel's own limit on a file's size stands for a full disk."""
     code = f"""
 import resource, signal
-from pipeline.data import storage
+from pipeline.data import storage, tables
 from pipeline.data.errors import RowError
 path = {str(tmp_path / "x.png")!r}
 storage.write_bytes(path, b"old", {{}})

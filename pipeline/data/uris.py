@@ -1,0 +1,78 @@
+"""URIs as text: their scheme, what is below what, and what of them may be shown."""
+
+import os
+import posixpath
+import re
+
+from pipeline.data.errors import RowError
+
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs")
+"""Schemes that rows may always use: they reach nothing without the job's own credentials."""
+
+
+def scheme_of(uri: str) -> str:
+    """``file`` for a path without a scheme, else what stands before ``://``, in lower case."""
+    head, separator, _ = uri.partition("://")
+    return head.lower() if separator else "file"
+
+
+_CUT_PASSWORD = re.compile(r"(?!\[|arn:)[^:]*:(?!\d*$)")
+"""``user:SEC`` of ``user:SEC/RET@host``: what follows a host's colon is a number. Not the address
+``[::1]``, and not Amazon's names, ``arn:aws:...``."""
+
+
+def redact(uri: str) -> str:
+    """``uri`` without user, password and query: a signed URL is a credential."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return uri
+    host, slash, path = rest.partition("/")
+    if scheme.lower() in ("http", "https"):  # elsewhere ? and # are letters of a key
+        path = re.split(r"[?#]", path, maxsplit=1)[0]
+        host = re.split(r"[?#]", host, maxsplit=1)[0]
+    host = host.rpartition("@")[2]
+    if "@" in path and _CUT_PASSWORD.match(host):
+        host, slash, path = path.rpartition("@")[2].partition("/")
+    return f"{scheme}://{host}{slash}{path}"
+
+
+def resolve(uri: str, base: str) -> str:
+    """``uri`` itself when absolute, else relative to the directory ``base``."""
+    if "://" in uri or os.path.isabs(uri):
+        return uri
+    scheme, separator, path = base.rpartition("://")
+    # Object stores know no "..": a/../b would be a key of its own.
+    return f"{scheme}{separator}{posixpath.normpath(join(path, uri))}"
+
+
+def join(base: str, *parts: str) -> str:
+    """Path or URI below a directory."""
+    return "/".join([base.rstrip("/"), *parts])
+
+
+def absolute(uri: str) -> str:
+    """A local path made absolute, since workers have other working directories; else as it is."""
+    if scheme_of(uri) != "file":
+        return uri.rstrip("/")
+    return os.path.abspath(uri.removeprefix("file://"))
+
+
+def check_scheme(uri: str, allowed: frozenset[str]) -> None:
+    """Refuse a row's URI whose scheme the job does not allow.
+
+    Raises:
+        RowError: ``scheme_not_allowed``; also for chained URIs, which hide a second scheme.
+    """
+    if "::" in uri:
+        raise RowError(
+            "scheme_not_allowed",
+            f"{redact(uri)}: chained URIs (::) are never taken; unpack or copy the file, and give "
+            "its own address",
+        )
+    scheme = scheme_of(uri)
+    if scheme not in allowed:
+        raise RowError(
+            "scheme_not_allowed",
+            f"{redact(uri)}: scheme {scheme!r} is not allowed here; allowed: "
+            f"{', '.join(sorted(allowed))}. Add to it with --allow-schemes",
+        )
