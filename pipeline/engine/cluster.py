@@ -1,9 +1,11 @@
 """The Ray that a job runs on: join or start it, and see that it can hold a style actor."""
 
+import contextlib
 import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -16,8 +18,9 @@ from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental.internal_kv import _internal_kv_get
 
-from pipeline.data import storage
+from pipeline.data import storage, uris
 from pipeline.data.words import counted
+from pipeline.engine.core_words import Words, kept_back
 from pipeline.engine.flow import RAY_DATA_CPUS, Resources
 from pipeline.settings import JobSettings, SettingError
 
@@ -26,6 +29,10 @@ PATIENCE = 60.0
 
 SAY_EVERY = 30.0
 """Seconds between two lines that say what is waited for."""
+
+
+KNOCK_TIMEOUT = 10.0
+"""Seconds in which a cluster must take a connection."""
 
 
 class ClusterError(RuntimeError):
@@ -46,29 +53,46 @@ def start_ray(verbose: bool) -> bool:
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     level = logging.INFO if verbose else logging.ERROR
-    if not verbose:  # what Ray's core writes to standard error is not for those who run jobs
-        # Its one line that it took this level comes before the level counts: nothing keeps it away.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = os.environ.get("RAY_ADDRESS")
+    here: dict[str, Any] = {
+        "address": "local",
+        "num_cpus": max(RAY_DATA_CPUS, os.cpu_count() or 1),
+        "include_dashboard": False,
+    }
+    words = Words()
     try:
         if address:
-            ray.init(log_to_driver=verbose, logging_level=level)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=max(RAY_DATA_CPUS, os.cpu_count() or 1),
-                include_dashboard=False,
-                log_to_driver=verbose,
-                logging_level=level,
-            )
+            _knock(address)
+        with contextlib.ExitStack() as stack:
+            if not verbose:  # what Ray's core writes is not for those who run jobs
+                os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+                words = stack.enter_context(kept_back())
+            ray.init(log_to_driver=verbose, logging_level=level, **({} if address else here))
     except Exception as error:  # of many kinds: a slow start ends in a bare Exception
-        raise _not_there(address, error) from error
+        raise _not_there(address, error, words) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has set its own
     return True
 
 
-def _not_there(address: str | None, error: Exception) -> ClusterError:
+def _knock(address: str) -> None:
+    """See that somebody listens at host:port: Ray itself would try for ten minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():  # else it is a word of Ray's, or nonsense, which Ray refuses
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_TIMEOUT).close()
+
+
+def _not_there(address: str | None, error: Exception, words: Words) -> ClusterError:
+    if address and any("AuthToken" in line for line in words.lines):
+        return ClusterError(
+            f"Ray at {address} asks for a token, and got none or another one; set "
+            "RAY_AUTH_MODE=token and see that ~/.ray/auth_token is the cluster's; see "
+            "docs/clusters.md"
+        )
     if address:
         return ClusterError(
             f"Ray at {address} cannot be reached ({storage.reason(error)}); RAY_ADDRESS is for ray "
@@ -114,6 +138,32 @@ def check_cpu_actors(
             "to have them wait for GPUs",
             file=sys.stderr,
         )
+
+
+def check_sight(plan: str, options: storage.StorageOptions) -> None:
+    """See from one of the cluster's nodes that the plan, which this process wrote, can be read.
+
+    Raises:
+        SettingError: it cannot. Ray Data would only miss a file.
+    """
+    fault: str = ray.get(ray.remote(_fault_of).options(num_cpus=0).remote(plan, options))
+    if fault:
+        raise SettingError(
+            f"storage: a node of the cluster cannot read {uris.redact(plan)} ({fault}), this "
+            "process can: credentials and endpoints of its environment do not reach the nodes; "
+            "give them a role, or the same environment, or --config with storage_options"
+        )
+
+
+def _fault_of(folder: str, options: storage.StorageOptions) -> str:
+    """Why a folder's files cannot be read here; nothing if they can."""
+    try:
+        found = storage.list_files(folder, options)
+        if found:
+            next(storage.read_chunks(found[0], options))
+    except Exception as error:
+        return storage.reason_at(folder, error)
+    return "" if found else "it is not there"
 
 
 def wait_for_room(resources: Resources) -> None:

@@ -87,6 +87,9 @@ def _stop_without_lease() -> None:
 def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
     joined = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
     cluster.start_ray(job.verbose)
+    plan = uris.join(prepared.context.output, PLAN)
+    if joined:
+        cluster.check_sight(plan, prepared.context.storage_options)
     nodes = cluster.node_resources()
     gpus = sum(node.get("GPU", 0.0) for node in nodes)
     asked = job.gpus_per_actor or 0.0
@@ -120,7 +123,6 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
     arrays: dict[str, np.ndarray[Any, Any]] = {
         name: tensor.numpy() for name, tensor in prepared.weights.items()
     }
-    plan = uris.join(prepared.context.output, PLAN)
     board = Board.create()
     with progress(board, prepared.pending):
         flow.run(plan, job, resources, prepared.context, ray.put(arrays), board)
