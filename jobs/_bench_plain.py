@@ -192,7 +192,7 @@ def actors(weights: str, size: int, device: str, pairs: int) -> Iterator[Until]:
 
 
 _own: dict[str, Any] = {}
-"""An actor's network, its batchers, and the pictures: the style's, then the contents'."""
+"""An actor's network, its batchers, the contents' pictures and the style's targets."""
 
 
 def _begin(
@@ -202,9 +202,11 @@ def _begin(
     keep_freed_memory()
     if device == "cpu":
         torch.set_num_threads(1)
-    network, settings = ready(weights, device, iterations=20, scales=1)
-    images = pictures(pairs + 1, (size, size)).to(device)
-    _own.update(network=network, pictures=images, batchers={})
+    # The tolerance is that of what is measured: else lanes and graphs would be made within it.
+    network, settings = ready(weights, device, tolerance=0, iterations=20, scales=1)
+    style, *contents = pictures(pairs + 1, (size, size)).to(device)
+    targets = style_targets(network, style, (size, size), settings)
+    _own.update(network=network, contents=contents, targets=targets, batchers={})
     for kind in ("float32", "mixed"):
         _until(replace(settings, precision=kind), [(n, 0.0) for n in range(slots)], slots)
     if begun is not None:
@@ -215,13 +217,12 @@ def _until(
     settings: StyleSettings, goals: Sequence[tuple[int, float]], slots: int
 ) -> list[Reached]:
     """Optimise pairs, by number and goal, each until its loss is at its goal."""
-    network, (style, *contents) = _own["network"], _own["pictures"]
-    size = (style.shape[1], style.shape[2])
+    network, contents, targets = _own["network"], _own["contents"], _own["targets"]
+    size = (contents[0].shape[1], contents[0].shape[2])
     batcher = _own["batchers"].setdefault(slots, Batcher(network, slots))
 
     def pair(number: int) -> Pair:
-        content = contents[number % len(contents)]
-        return Pair(content, style_targets(network, style, size, settings), settings)
+        return Pair(contents[number % len(contents)], targets, settings)
 
     for number, _ in goals:
         build = functools.partial(pair, number)
@@ -233,7 +234,7 @@ def _until(
             if isinstance(answer, Exception):
                 raise answer
             done[who] = answer
-        for key, lane in batcher.lanes.items():
+        for key, lane in batcher.pool.lanes.items():
             for slot, run in batcher.running.get(key, {}).items():
                 trace = lane.traces[slot]
                 if trace and trace[-1] <= goal_of[run.request.key]:

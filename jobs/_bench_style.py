@@ -21,6 +21,7 @@ from torch import Tensor
 from pipeline.settings import StyleSettings
 from pipeline.style.batching import Batcher
 from pipeline.style.calibration import dead_leaves
+from pipeline.style.graphs import recorder_of
 from pipeline.style.host_memory import keep_freed_memory
 from pipeline.style.lanes import Lane, Start
 from pipeline.style.optimize import stylize
@@ -76,7 +77,7 @@ def filled_lane(network: VGG, settings: StyleSettings, size: int, batch: int) ->
     """A lane whose slots all hold a pair, for ever."""
     images = pictures(batch + 1, (size, size)).to(network.device)
     target = style_target(network, images[batch], settings)
-    lane = Lane(network, (size, size), batch, settings, low_memory=False)
+    lane = Lane(network, (size, size), batch, settings, recorder=recorder_of(network.device))
     for slot in range(batch):
         start = Start(images[slot], images[slot], target, settings.content_weight, 1.0, 10**9)
         lane.enter(slot, start)
@@ -312,7 +313,8 @@ def peak(weights: str, size: int, batch: int, low: bool, device: str) -> None:
     before = restart_peak(device)
     images = torch.rand(3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     target = style_target(network, images[:, :256, :256], settings)
-    lane = Lane(network, (size, size), batch, settings, low)
+    recorder = recorder_of(network.device)
+    lane = Lane(network, (size, size), batch, settings, low_memory=low, recorder=recorder)
     for slot in range(batch):
         lane.enter(slot, Start(images, images, target, settings.content_weight, 1.0, 10**9))
     for _ in range(3):

@@ -75,7 +75,7 @@ def style_part(weights: str, size: int, device: str) -> Iterator[Measurement]:
             measure = partial(style.floor, weights, size, batch, rounds, device, dtype)
             yield "floor", measure
     precisions = ("float32", "mixed") if half else ("float32",)
-    pairs = 3 if on_gpu else 6 if weights == "compact" else 1
+    pairs = 6 if on_gpu or weights == "compact" else 1
     against = plain.against_the_plain_loop(weights, size, device, pairs, precisions)
     with contextlib.closing(against) as comparisons:  # its actors end before others are measured
         for _ in range(2 * len(precisions)):

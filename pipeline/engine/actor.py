@@ -33,6 +33,7 @@ from pipeline.settings import StyleSettings
 from pipeline.style.batching import Batcher
 from pipeline.style.color import finish_colors, prepare_colors
 from pipeline.style.host_memory import keep_freed_memory
+from pipeline.style.lane_pool import check_precision
 from pipeline.style.pairs import Done, History, NonFiniteError, Pair, Request
 from pipeline.style.targets import Size, StyleTarget, blend_targets, style_targets
 from pipeline.style.vgg import VGG
@@ -111,6 +112,7 @@ class Stylizer:
             )
         keep_freed_memory()
         self.device = torch.device("cuda" if on_gpu else "cpu")
+        check_precision(context.style, self.device)
         self.threads = torch.get_num_threads() if on_gpu else threads
         self.device_name = torch.cuda.get_device_name() if on_gpu else f"cpu x {threads}"
         self.node = ray.get_runtime_context().get_node_id()
@@ -218,7 +220,7 @@ class Stylizer:
         pixels = torch.from_numpy(np.array(stages.unpack(image)))
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
-        return pixels.to(self.device, non_blocking=True).permute(2, 0, 1).float().div(255)
+        return _unit(pixels.to(self.device, non_blocking=True))
 
     def _answer(self, answers: Iterable[tuple[Any, Done | Exception]]) -> None:
         """Give finished rows back to the blocks that wait for them."""
@@ -235,9 +237,10 @@ class Stylizer:
             job.outcome.set_result(fields)
 
     def _fields(self, job: _Job, done: Done) -> Row:
-        content = self._tensor(job.row["__content_image"])
-        image = finish_colors(done.image, content, job.settings.preserve_color)
-        pixels = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        # On the CPU: a finished picture must not end for lack of the GPU's memory.
+        content = _unit(torch.from_numpy(np.array(stages.unpack(job.row["__content_image"]))))
+        image = finish_colors(done.image.cpu(), content, job.settings.preserve_color)
+        pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
         facts = _facts(done.history) | {
             "optimize_seconds": done.seconds,
             "batch_size": done.slots,
@@ -245,6 +248,11 @@ class Stylizer:
             "node": self.node,
         }
         return {"__stylized_image": stages.pack(pixels), "__result": json.dumps(facts)}
+
+
+def _unit(pixels: Tensor) -> Tensor:
+    """Bytes (H, W, 3) as (3, H, W) in [0, 1]."""
+    return pixels.permute(2, 0, 1).float().div(255)
 
 
 def _facts(history: History) -> Row:

@@ -13,6 +13,7 @@ from pipeline.notebook.pictures import Picture
 from pipeline.settings import StyleSettings, replace
 from pipeline.style.batching import Batcher
 from pipeline.style.color import finish_colors, prepare_colors
+from pipeline.style.lane_pool import check_precision
 from pipeline.style.pairs import Done, History, Pair, Request
 from pipeline.style.targets import style_targets
 from pipeline.style.vgg import VGG
@@ -88,6 +89,7 @@ def stylize(
         SettingError: a setting is unknown, out of range, or a size was given with tensors.
         TypeError, ValueError: what was given are no pictures, or their numbers do not match.
         WeightsError: the weights cannot be had.
+        RuntimeError: ``precision`` is nothing for the GPU.
         NonFiniteError: a loss is not finite at its start.
         torch.OutOfMemoryError: a pair does not fit into the device's memory, even alone.
     """
@@ -130,8 +132,10 @@ def make_batcher(
 
     Raises:
         WeightsError: the weights cannot be had.
+        RuntimeError: ``precision`` is nothing for this GPU.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_precision(settings, torch.device(device))
     slots = batch_size or (8 if device.startswith("cuda") else 1)
     return Batcher((network or load_network(settings)).to(device), slots)
 

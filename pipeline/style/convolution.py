@@ -1,6 +1,9 @@
 """A layer: its convolution with the ReLU, the adjoint; directly, by cuDNN in one kernel, or by
 Winograd's algorithm."""
 
+import functools
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,12 +39,38 @@ def in_tf32() -> bool:
     try:
         return bool(torch.backends.cudnn.allow_tf32)
     except RuntimeError:  # set by PyTorch's newer switches, for parts in different ways
-        return True
+        convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+        return bool(convolutions.fp32_precision == "tf32")
 
 
 def _in_one_kernel(conv: nn.Conv2d, x: Tensor) -> bool:
     on_cudnn = x.is_cuda and torch.version.cuda is not None and torch.backends.cudnn.enabled
-    return on_cudnn and conv.bias is not None and x.dtype != torch.float64
+    if not on_cudnn or conv.bias is None or x.dtype == torch.float64:
+        return False
+    return _has_kernel(x.device, x.dtype, conv.in_channels, conv.out_channels)
+
+
+@functools.cache
+def _has_kernel(device: torch.device, dtype: torch.dtype, below: int, filters: int) -> bool:
+    """Whether cuDNN has a kernel for such a layer on this GPU; on older ones it may have none.
+
+    Raises:
+        RuntimeError: that cannot be known for lack of memory.
+    """
+    x, weight = (
+        torch.zeros(count, below, side, side, device=device, dtype=dtype).contiguous(
+            memory_format=torch.channels_last
+        )
+        for count, side in ((1, 16), (filters, 3))
+    )
+    once = [1, 1]
+    try:
+        aten.cudnn_convolution_relu(x, weight, weight.new_zeros(filters), once, once, once, 1)
+    except RuntimeError as error:
+        if "out of memory" in str(error):
+            raise
+        return False
+    return True
 
 
 def convolve(conv: nn.Conv2d, x: Tensor, fast: Transformed | None = None) -> Tensor:
@@ -72,12 +101,14 @@ def convolve_back(
     B, C, H, W = x.shape
     larger = x.new_empty(B, C, H + 2, W + 2).contiguous(memory_format=torch.channels_last)
     padded = _correlate_back(conv, larger, gradient, 0, fast)
-    if conv.padding_mode == "reflect":
-        back = aten.reflection_pad2d_backward(padded, x, [1, 1, 1, 1])
-    else:
-        back = aten.replication_pad2d_backward(padded, x, [1, 1, 1, 1])
-    found: Tensor = back
-    return found
+    # By hand, as PyTorch's own adds up on a GPU in any order: other bits each time.
+    source = 1 if conv.padding_mode == "reflect" else 0  # what a border's pixel is a copy of
+    for dim in (2, 3):
+        inner = padded.narrow(dim, 1, padded.shape[dim] - 2).clone()
+        inner.select(dim, source).add_(padded.select(dim, 0))
+        inner.select(dim, -1 - source).add_(padded.select(dim, -1))
+        padded = inner
+    return padded
 
 
 def _correlate_back(

@@ -6,8 +6,6 @@ through a lane per scale. The slots of a lane are always evaluated together, emp
 then a pair's result does not depend, to the bit, on when its neighbours come and go.
 """
 
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,13 +13,12 @@ from torch import Tensor
 
 from pipeline.settings import StyleSettings
 from pipeline.style.convolution import in_tf32
+from pipeline.style.graphs import Recorder
 from pipeline.style.lbfgs import LBFGS, Adam, Curvature
 from pipeline.style.objective import Objective
 from pipeline.style.precondition import Metric, Preconditioner
 from pipeline.style.targets import Size, StyleTarget
 from pipeline.style.vgg import VGG
-
-logger = logging.getLogger(__name__)
 
 WINDOW = 20
 """Evaluations over which the loss must fall by ``tolerance`` for a pair to go on."""
@@ -94,10 +91,18 @@ class Lane:
         network: on the device and of the floating-point type that the lane works in.
         settings: those that a batch shares.
         low_memory: see ``Objective``.
+        recorder: of the GPU; without one each kernel is launched singly.
     """
 
     def __init__(
-        self, network: VGG, size: Size, slots: int, settings: StyleSettings, low_memory: bool
+        self,
+        network: VGG,
+        size: Size,
+        slots: int,
+        settings: StyleSettings,
+        *,
+        low_memory: bool = False,
+        recorder: Recorder | None = None,
     ) -> None:
         self.size, self.slots, self.settings = size, slots, settings
         half = network.dtype == torch.bfloat16
@@ -116,6 +121,7 @@ class Lane:
         self.traces: dict[int, list[float]] = {}  # of the filled slots
         self.earlier: dict[int, int] = {}  # evaluations in another lane of this size
         self.ticks = 0
+        self.recorder = recorder
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def free(self) -> int | None:
@@ -196,8 +202,8 @@ class Lane:
             return
         self._advance()
         self.ticks += 1
-        if self.ticks == WARM_UP and self.active.is_cuda:
-            self.graph = _recorded(self._advance)
+        if self.ticks == WARM_UP and self.recorder is not None:
+            self.graph = self.recorder.record(self._advance)
 
     @torch.no_grad()
     def _advance(self) -> None:
@@ -221,18 +227,6 @@ class Lane:
         self.active &= ~self.converged & ~optimizer.stopped & (self.evaluations < self.most)
         flags = (self.active, optimizer.failed, optimizer.stopped, self.converged, optimizer.steps)
         self.status.copy_(torch.stack([optimizer.loss, *(flag.to(loss) for flag in flags)]))
-
-
-def _recorded(work: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
-    """The work as a graph; None where it cannot be recorded, for then launches serve as well."""
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            work()
-    except RuntimeError as error:
-        logger.warning("ticks are not recorded as a CUDA graph: %s", error)
-        return None
-    return graph
 
 
 def _preconditioner(size: Size, like: Tensor, settings: StyleSettings) -> Preconditioner | None:

@@ -33,6 +33,26 @@ def content_loss(features: Tensor, content_features: Tensor) -> Tensor:
     return 0.5 * (_wide(features) - _wide(content_features)).square().flatten(1).sum(dim=1)
 
 
+def add_content_gradient(
+    features: Tensor, content_features: Tensor, weight: Tensor, gradient: Tensor
+) -> Tensor:
+    """L_content, (B,); ``weight`` times its gradient is added to ``gradient`` in place.
+
+    Equation 2: dL_content/dF = F - P where F > 0; the ReLU's own way back gives the else.
+
+    Args:
+        features, content_features: F and P (B, N, H, W) in channels_last format.
+        weight: alpha of each sample (B,).
+        gradient: (B, N, H, W) in channels_last format.
+    """
+    difference = features - content_features
+    gradient.addcmul_(difference, weight.to(features).view(-1, 1, 1, 1))
+    rows = difference.permute(0, 2, 3, 1).reshape(len(difference), -1)
+    wide = torch.promote_types(features.dtype, torch.float32)
+    distance: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=wide)
+    return 0.5 * distance.square()
+
+
 def style_loss(features: Tensor, style_gram: Tensor) -> Tensor:
     """Equation 4: E_l = 1/(4 N_l^2 M_l^2) sum_ij (G_ij - A_ij)^2. -> (B,).
 
@@ -108,10 +128,10 @@ def _gram_in_parts(F_t: Tensor, parts: int) -> Tensor:
     B, M, N = F_t.shape
     rows = F_t.reshape(B * parts, M // parts, N)
     columns = rows.transpose(1, 2)
-    if F_t.itemsize < 4:
+    if F_t.itemsize < 4 and torch.version.hip is None:  # ROCm's products are as wide as factors
         products = torch.bmm(columns, rows, out_dtype=torch.float32)
     else:
-        products = torch.bmm(columns, rows)
+        products = torch.bmm(_wide(columns), _wide(rows))
     return products.view(B, parts, N, N).sum(dim=1)
 
 

@@ -152,8 +152,8 @@ class Objective:
             weight = self.beta * self.w[layer]
             loss += weight * losses.add_style_gradient(F_l, self.A[layer], weight, gradient)
         if layer in self.P:
-            loss += self.alpha * losses.content_loss(F_l, self.P[layer])
-            gradient.addcmul_(F_l - self.P[layer], self.alpha.to(F_l).view(-1, 1, 1, 1))
+            P = self.P[layer]
+            loss += self.alpha * losses.add_content_gradient(F_l, P, self.alpha, gradient)
 
 
 def pool(block: Block, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from pipeline.engine import cluster, flow, stages
 from pipeline.engine.actor import Stylizer, TargetCache
 from pipeline.engine.board import Vitals
 from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
+from pipeline.style.lane_pool import Fit
 from pipeline.style.lanes import Lane
 from pipeline.style.weights import load_network, load_weights
 from tests.conftest import picture, wait_until
@@ -135,7 +136,7 @@ def test_a_lane_out_of_memory_is_made_smaller_and_the_size_remembered(
     seen = limit_slots(monkeypatch, 2, torch.OutOfMemoryError("no memory"))
     (rows,) = run(stylizer, loaded(context, [{}] * 8))
     assert {slots for slots, _ in seen} == {2}
-    assert stylizer.batcher.fits == {(64, 64): 2}
+    assert stylizer.batcher.pool.fits == {(64, 64): Fit(2, beside=0)}
     assert all(row["fault_class"] is None for row in rows)
     assert [row["pair_id"] for row in rows] == [str(index) for index in range(8)]
     assert '"batch_size": 2' in rows[0]["__result"]
@@ -160,7 +161,7 @@ def test_a_fault_that_nobody_thought_of_is_its_pairs_own(stylizer, context, monk
     culprit = {"overrides": '{"iterations": 13}'}
     (rows,) = run(stylizer, loaded(context, [{}, culprit, {}, {}]))
     assert [row["fault_class"] for row in rows] == [None, "unexpected", None, None]
-    assert stylizer.batcher.fits == {}, "the fault was not the size's"
+    assert stylizer.batcher.pool.fits == {}, "the fault was not the size's"
 
 
 def test_pairs_under_way_when_a_process_died_come_alone(stylizer, context, monkeypatch):

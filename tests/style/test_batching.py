@@ -1,5 +1,6 @@
 """Lanes and the batcher: the fast path against the plain one, and pairs that come and go."""
 
+import contextlib
 import dataclasses
 import statistics
 import weakref
@@ -9,7 +10,8 @@ import torch
 
 from pipeline.settings import StyleSettings
 from pipeline.style import losses
-from pipeline.style.batching import Batcher
+from pipeline.style.batching import OPEN_LANES, Batcher
+from pipeline.style.lane_pool import check_precision
 from pipeline.style.lanes import Lane, Start
 from pipeline.style.lbfgs import LBFGS
 from pipeline.style.objective import Objective
@@ -166,12 +168,12 @@ def test_what_a_pair_has_taught_is_kept_in_its_next_lane():
     settings = dataclasses.replace(REAL, tolerance=0.0)
     pair = request(network, 0, settings).build()
     start = Start(pair.content_image, pair.content_image, pair.style_targets[0], 1e-4, 1.0, 100)
-    first = Lane(network, (64, 64), 1, settings, low_memory=False)
+    first = Lane(network, (64, 64), 1, settings)
     first.enter(0, start)
     for _ in range(30):
         first.tick()
     known = first.known(0)
-    second = Lane(network, (64, 64), 1, settings, low_memory=False)
+    second = Lane(network, (64, 64), 1, settings)
     second.enter(0, dataclasses.replace(start, known=known))
     metrics = []
     for _ in range(11):
@@ -219,9 +221,9 @@ class Room:
         if slots + sum(lane.slots for lane in self.lanes) > self.slots:
             raise self.error.with_traceback(None)
 
-    def lane(self, network, size, slots, *rest):
+    def lane(self, network, size, slots, *rest, **more):
         self.check(slots)
-        lane = Lane(network, size, slots, *rest)
+        lane = Lane(network, size, slots, *rest, **more)
         self.lanes.add(lane)
         return lane
 
@@ -238,7 +240,7 @@ def answers_of(batcher, network, settings, pairs=6):
 @pytest.mark.parametrize("room", [0, 1, 2, 3, 9])
 @pytest.mark.parametrize("words", [None, "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"])
 def test_where_a_lane_finds_no_memory_it_has_fewer_slots(quick, network, monkeypatch, room, words):
-    monkeypatch.setattr("pipeline.style.batching.Lane", Room(room, words).lane)
+    monkeypatch.setattr("pipeline.style.lane_pool.Lane", Room(room, words).lane)
     settings = dataclasses.replace(quick, iterations=5)
     for answer in answers_of(Batcher(network, 8), network, settings):
         assert isinstance(answer, Done if room else torch.OutOfMemoryError)
@@ -255,12 +257,12 @@ def test_a_pair_that_finds_no_memory_in_a_lane_leaves_the_others_theirs(
             raise torch.OutOfMemoryError("no memory")
         enter(lane, slot, start)
 
-    monkeypatch.setattr("pipeline.style.batching.Lane", room.lane)
+    monkeypatch.setattr("pipeline.style.lane_pool.Lane", room.lane)
     monkeypatch.setattr(Lane, "enter", narrow)
     batcher = Batcher(network, 8)
     settings = dataclasses.replace(quick, iterations=5)
     assert all(isinstance(answer, Done) for answer in answers_of(batcher, network, settings))
-    assert set(batcher.fits.values()) == {2}
+    assert {fit.slots for fit in batcher.pool.fits.values()} == {2}
 
 
 def test_a_tick_that_finds_no_memory_has_that_of_empty_lanes(quick, network, monkeypatch):
@@ -271,7 +273,7 @@ def test_a_tick_that_finds_no_memory_has_that_of_empty_lanes(quick, network, mon
             raise torch.OutOfMemoryError("no memory")
         advance(lane)
 
-    monkeypatch.setattr("pipeline.style.batching.Lane", room.lane)
+    monkeypatch.setattr("pipeline.style.lane_pool.Lane", room.lane)
     monkeypatch.setattr(Lane, "_advance", narrow)
     batcher = Batcher(network, 1)
     settings = dataclasses.replace(quick, iterations=5)
@@ -294,6 +296,120 @@ def test_a_pair_that_no_tick_has_room_for_leaves_those_of_other_sizes(quick, net
     assert isinstance(answers_of(batcher, network, settings, 1)[0], torch.OutOfMemoryError)
     batcher.submit(request(network, "next", settings, size=(64, 64)))
     assert list(finish(batcher)) == ["next"]
+
+
+def limit_evaluations(monkeypatch, slots):
+    """Memory for an evaluation of so many slots, however many of them are filled."""
+    evaluate = Objective.__call__
+
+    def narrow(objective, images):
+        if len(images) > slots:
+            raise torch.OutOfMemoryError("no memory")
+        return evaluate(objective, images)
+
+    monkeypatch.setattr(Objective, "__call__", narrow)
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 3, 9])
+def test_few_pairs_in_a_lane_that_is_too_large_have_a_smaller_one(
+    quick, network, monkeypatch, pairs
+):
+    limit_evaluations(monkeypatch, 2)
+    settings = dataclasses.replace(quick, iterations=5)
+    answers = answers_of(Batcher(network, 8), network, settings, pairs)
+    assert all(isinstance(answer, Done) for answer in answers)
+    assert {answer.slots for answer in answers} == {2}
+
+
+def test_when_memory_is_free_again_lanes_have_all_their_slots(quick, network, monkeypatch):
+    """It was too small beside another lane."""
+    room = Room(9)
+    monkeypatch.setattr("pipeline.style.lane_pool.Lane", room.lane)
+    settings = dataclasses.replace(quick, iterations=5)
+    batcher = Batcher(network, 8)
+    for pairs in (2, 1):
+        slots = [answer.slots for answer in answers_of(batcher, network, settings, pairs)]
+    assert slots == [8]
+
+
+def test_a_finished_picture_is_worth_the_memory_of_empty_lanes(quick, network, monkeypatch):
+    room, terms = Room(99), Objective.terms
+
+    def narrow(objective, slot, image):
+        if len(room.lanes) > 1:
+            raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
+        return terms(objective, slot, image)
+
+    monkeypatch.setattr("pipeline.style.lane_pool.Lane", room.lane)
+    monkeypatch.setattr(Objective, "terms", narrow)
+    batcher = Batcher(network, 1)
+    settings = dataclasses.replace(quick, iterations=5)
+    for size in ((64, 64), (64, 80)):
+        batcher.submit(request(network, size, settings, size=size))
+        assert isinstance(finish(batcher)[size], Done)
+    monkeypatch.setattr("pipeline.style.batching.history_of", no_memory)
+    batcher.submit(request(network, "last", settings))
+    assert isinstance(dict(batcher.drain())["last"], torch.OutOfMemoryError)
+
+
+def no_memory(*_):
+    raise torch.OutOfMemoryError("no memory")
+
+
+def test_a_gpu_that_has_no_bfloat16_is_told_before_any_pair(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    mixed = StyleSettings(precision="mixed")
+    for capability, settings, fine in (
+        ((7, 5), mixed, False),
+        ((7, 5), StyleSettings(), True),
+        ((8, 0), mixed, True),
+        ((12, 0), mixed, True),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
+        expected = pytest.raises(RuntimeError, match=r"Tesla T4 has 7\.5; give --precision float32")
+        with contextlib.nullcontext() if fine else expected:
+            check_precision(settings, torch.device("cuda", 0))
+
+
+def test_only_so_many_lanes_are_open_at_a_time(quick, network):
+    batcher = Batcher(network, 2)
+    settings = dataclasses.replace(quick, iterations=3)
+    sizes = [(64, 64 + 16 * index) for index in range(OPEN_LANES + 3)]
+    for key, size in enumerate(sizes * 2):
+        batcher.submit(request(network, key, settings, size=size))
+    most, done = 0, []
+    while len(batcher):
+        done += batcher.tick()
+        most = max(most, len(batcher.running))
+    assert most == OPEN_LANES
+    assert len(done) == 2 * len(sizes)
+
+
+def test_a_rare_pair_is_not_kept_waiting_by_those_that_come_later(quick, network, monkeypatch):
+    """Neither in its lane, beside full ones, nor for a lane where all are in use."""
+    monkeypatch.setattr("pipeline.style.batching.OPEN_LANES", 1)
+    monkeypatch.setattr("pipeline.style.batching.PATIENCE", 20)
+    settings = dataclasses.replace(quick, iterations=5)
+
+    def ticks_until_the_rare_one_is_done(rare_first):
+        batcher, key = Batcher(network, 2), 0
+        if rare_first:
+            batcher.submit(request(network, "rare", settings, size=(64, 80)))
+            batcher.tick()
+            monkeypatch.setattr("pipeline.style.batching.OPEN_LANES", 2)
+        for tick in range(1000):
+            while len(batcher) < 5:
+                batcher.submit(request(network, key, settings))
+                key += 1
+            if tick == 1 and not rare_first:
+                batcher.submit(request(network, "rare", settings, size=(64, 80)))
+            if "rare" in dict(batcher.tick()):
+                return tick
+        raise AssertionError("it was never done")
+
+    assert ticks_until_the_rare_one_is_done(rare_first=False) < 60
+    assert ticks_until_the_rare_one_is_done(rare_first=True) < 100
 
 
 def test_pairs_between_two_stages_have_begun(quick, network):

@@ -1,5 +1,8 @@
 """Winograd's convolution and its adjoint against PyTorch's own."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -35,6 +38,19 @@ def test_it_is_the_direct_convolution_and_its_adjoint(padding, shape):
     (expected,) = torch.autograd.grad(conv(leaf), leaf, g)
     for back in (convolve_back(conv, x, g), convolve_back(conv, x, g, fast)):
         torch.testing.assert_close(back, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_pytorchs_newer_switch_says_whether_convolutions_are_in_tf32():
+    """The older one can no longer be read then."""
+    code = (
+        "import torch; from pipeline.style.convolution import in_tf32; said = [in_tf32()]\n"
+        "for kind in ('ieee', 'tf32'):\n"
+        "    torch.backends.cudnn.conv.fp32_precision = kind\n"
+        "    said.append(in_tf32())\n"
+        "print(said)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[True, False, True]\n"
 
 
 def test_bands_are_seamless(monkeypatch):

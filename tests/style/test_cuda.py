@@ -12,6 +12,7 @@ import torch
 from jobs._bench_style import filled_lane, finish, pictures, ready
 from pipeline.settings import StyleSettings
 from pipeline.style.batching import Batcher
+from pipeline.style.graphs import recorder_of
 from pipeline.style.lanes import Lane, Start
 from pipeline.style.objective import Objective
 from pipeline.style.pairs import Done, Pair, Request
@@ -175,13 +176,13 @@ def test_where_memory_is_too_small_slots_are_fewer_and_no_pair_is_lost():
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert len(found) == 5
     assert all(isinstance(answer, Done) for answer in found.values())
-    assert 1 <= batcher.fits[512, 512] < 16
+    assert 1 <= batcher.pool.fits[512, 512].slots < 16
 
 
 def test_a_lane_of_adam_is_recorded_too():
     network, settings = ready("compact", "cuda", tolerance=0, scales=1, optimizer="adam")
     image = pictures(2, (64, 64)).cuda()
-    lane = Lane(network, (64, 64), 1, settings, low_memory=False)
+    lane = Lane(network, (64, 64), 1, settings, recorder=recorder_of(network.device))
     target = style_target(network, image[1], settings)
     lane.enter(0, Start(image[0], image[0], target, settings.content_weight, 1.0, 30))
     while not lane.tick():

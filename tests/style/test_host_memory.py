@@ -25,7 +25,7 @@ image = torch.rand(3, 512, 512, generator=torch.Generator().manual_seed(0))
 target = style_target(network, image, settings)
 
 def ticks():
-    lane = Lane(network, (512, 512), 1, settings, False)
+    lane = Lane(network, (512, 512), 1, settings)
     lane.enter(0, Start(image, image, target, settings.content_weight, 1.0, 10**9))
     for _ in range(6):
         lane.tick()

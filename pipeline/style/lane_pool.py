@@ -1,0 +1,118 @@
+"""The lanes of a batcher: made when they are wanted, kept for a while when they are empty, and with
+fewer slots where the device's memory was too small for them."""
+
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.settings import StyleSettings
+from pipeline.style.device_faults import give_back
+from pipeline.style.graphs import recorder_of
+from pipeline.style.lanes import Lane
+from pipeline.style.targets import Size
+from pipeline.style.vgg import VGG, half_precision
+
+IDLE_LANES = 4
+"""Empty lanes that are kept, since one of the same kind is often wanted again."""
+
+BFLOAT16_SINCE = 8
+"""The compute capability with which cuDNN began to convolve in bfloat16."""
+
+LaneKey = tuple[Size, bool, StyleSettings]
+"""Image size (H, W), whether in bfloat16, and the settings that a lane's pairs share."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """slots: that memory had room for, beside so many other lanes."""
+
+    slots: int
+    beside: int
+
+
+def check_precision(settings: StyleSettings, device: torch.device) -> None:
+    """See that a device convolves in the types that ``settings`` ask for.
+
+    Raises:
+        RuntimeError: it is a GPU that does not.
+    """
+    if settings.precision != "mixed" or device.type != "cuda" or torch.version.cuda is None:
+        return
+    major, minor = torch.cuda.get_device_capability(device)
+    if major < BFLOAT16_SINCE:
+        raise RuntimeError(
+            f"precision: mixed wants a GPU of compute capability {BFLOAT16_SINCE}.0 or newer, and "
+            f"{torch.cuda.get_device_name(device)} has {major}.{minor}; give --precision float32"
+        )
+
+
+class LanePool:
+    """Lanes by key.
+
+    Args:
+        network: in float32, on the device to be used.
+        slots: of a lane that memory has room for.
+        low_memory: see ``Objective``.
+    """
+
+    def __init__(self, network: VGG, slots: int, *, low_memory: bool = False) -> None:
+        self.network, self.slots, self.low_memory = network, slots, low_memory
+        self.half: VGG | None = None  # the same network in bfloat16
+        self.recorder = recorder_of(network.device)
+        self.lanes: dict[LaneKey, Lane] = {}
+        self.fits: dict[Size, Fit] = {}
+
+    def lane(self, key: LaneKey) -> Lane:
+        """The lane of this key, made if there is none."""
+        if key not in self.lanes:
+            idle = self._idle()
+            for other in idle[: max(0, len(idle) + 1 - IDLE_LANES)]:
+                del self.lanes[other]
+            size, half, settings = key
+            self.lanes[key] = Lane(
+                self._network(half),
+                size,
+                self.slots_of(key),
+                settings,
+                low_memory=self.low_memory,
+                recorder=self.recorder,
+            )
+        return self.lanes[key]
+
+    def slots_of(self, key: LaneKey) -> int:
+        """How many slots this key's lane has, or would have if it were made now."""
+        if key in self.lanes:
+            return self.lanes[key].slots
+        fit = self.fits.get(key[0])
+        return self.slots if fit is None or len(self.lanes) < fit.beside else fit.slots
+
+    def drop(self, key: LaneKey) -> None:
+        """Give up a lane, if there is one of this key."""
+        self.lanes.pop(key, None)
+        give_back()
+
+    def drop_idle(self, but: LaneKey) -> bool:
+        """Give up the empty lanes other than this one. Returns whether there were any."""
+        others = [key for key in self._idle() if key != but]
+        for key in others:
+            del self.lanes[key]
+        if others:
+            give_back()
+        return bool(others)
+
+    def narrow(self, key: LaneKey, slots: int) -> None:
+        """Give up a lane; the next one of its size has so many slots, as long as so many others are
+        beside it."""
+        self.lanes.pop(key, None)
+        self.fits[key[0]] = Fit(slots, len(self.lanes))
+        give_back()
+
+    def _idle(self) -> list[LaneKey]:
+        return [key for key, lane in self.lanes.items() if not lane.traces]
+
+    def _network(self, half: bool) -> VGG:
+        if not half:
+            return self.network
+        if self.half is None:
+            self.half = half_precision(self.network)
+        return self.half

@@ -1,0 +1,102 @@
+"""A pair between ``Batcher.submit`` and its end: where it is, what it brings and what it tells."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pipeline.settings import StyleSettings
+from pipeline.style.device_faults import out_of_memory
+from pipeline.style.lanes import Finish, Known, Lane, Start
+from pipeline.style.pairs import History, Pair, Request, Stage
+from pipeline.style.targets import Size, resize
+
+
+@dataclass(eq=False)
+class Run:
+    """A pair on its way."""
+
+    request: Request
+    stages: list[Stage]
+    at: int = 0
+    slot: int = -1
+    pair: Pair | None = None
+    image: Tensor | None = None  # (3, H, W) where the last stage ended
+    known: Known | None = None  # from the last stage, if it was of this one's size
+    spare: int = 0  # evaluations that it left to this one
+    losses: list[float] = field(default_factory=list)
+    passed: list[tuple[Size, int]] = field(default_factory=list)
+    steps: int = 0
+    seconds: float = 0.0
+    alone: bool = False  # memory has no room for it beside pairs of other sizes
+    since: int = 0  # the tick at which it was submitted
+
+    @property
+    def stage(self) -> Stage:
+        return self.stages[self.at]
+
+
+def start_of(run: Run) -> Start:
+    """What the pair brings into its next stage."""
+    if run.pair is None:
+        run.pair = run.request.build()
+    pair, stage = run.pair, run.stage
+    full = pair.content_image[None]
+    content = resize(full, stage.size).clamp(0, 1)
+    if run.image is None:
+        image = _initial(content[0], pair.settings)
+    elif run.image.shape[1:] == content.shape[2:]:
+        image = run.image
+    elif pair.settings.init_image == "content":
+        # The change is carried up, not the image: the content keeps its detail.
+        coarse = resize(full, (run.image.shape[1], run.image.shape[2])).clamp(0, 1)
+        image = (content + resize(run.image[None] - coarse, stage.size))[0].clamp(0, 1)
+    else:
+        image = resize(run.image[None], stage.size)[0].clamp(0, 1)
+    # M_l shrinks with the scale and L_content with it, E_l does not: keep the final balance.
+    share = (full.shape[2] * full.shape[3]) / (stage.size[0] * stage.size[1])
+    return Start(
+        content=content[0],
+        image=image,
+        target=pair.style_targets[stage.scale],
+        alpha=pair.settings.content_weight * share,
+        beta=pair.settings.style_weight,
+        most=stage.most + run.spare,
+        known=run.known,
+    )
+
+
+def known_of(lane: Lane, slot: int) -> Known | None:
+    """What the next lane may begin with; where memory is short it learns anew."""
+    try:
+        return lane.known(slot)
+    except Exception as error:
+        if out_of_memory(error):
+            return None
+        raise
+
+
+def _initial(content: Tensor, settings: StyleSettings) -> Tensor:
+    if settings.init_image == "content":
+        return content
+    # Drawn on the CPU: the same picture whatever the device and the neighbours.
+    generator = torch.Generator().manual_seed(settings.seed)
+    noise = torch.randn(content.shape, generator=generator)
+    return (0.5 + 0.25 * noise).clamp(0, 1).to(content)
+
+
+def history_of(lane: Lane, run: Run, finish: Finish) -> History:
+    """The losses of the last image, and the way there."""
+    terms = lane.objective.terms(run.slot, finish.image)
+    return History(
+        total=tuple(run.losses),
+        total_loss=terms.content + terms.style + terms.tv,
+        content_loss=terms.content,
+        style_loss=terms.style,
+        tv_loss=terms.tv,
+        layers=terms.layers,
+        evaluations=len(run.losses),
+        iterations=run.steps,
+        stop=finish.stop,
+        stages=tuple(run.passed),
+    )
