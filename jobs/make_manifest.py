@@ -72,12 +72,17 @@ def print_summary(built: "Built", settings: ManifestSettings) -> None:
     )
     if built.passed_over:
         print(f"passed over beside the contents: {describe(built.passed_over)}")
-    for name, plural, counts in (
-        ("label", "labels", built.labels),
-        ("split", "splits", built.splits),
-    ):
+    for name, counts in (("label", built.labels), ("split", built.splits)):
         if getattr(settings, f"{name}_from") != "none":
-            _print_places(name, plural, counts)
+            _print_places(name, counts)
+    if built.unmet_labels:
+        unmet = counted(built.unmet_labels, "file")
+        print(f"warning: {settings.labels} names {unmet} that are not among the contents")
+    if built.splits[None] and len(built.splits) > 1:
+        print(
+            "warning: results without a split will lie beside the folders of splits, and Hugging "
+            "Face's imagefolder passes over them there; see docs/formats.md"
+        )
     print(f"the manifest lies in {settings.output}")
     own = uris.scheme_of(settings.output)
     schemes = {uris.scheme_of(settings.content), uris.scheme_of(settings.style)}
@@ -86,13 +91,14 @@ def print_summary(built: "Built", settings: ManifestSettings) -> None:
         print(f"jobs.stylize will need --allow-schemes {','.join(sorted(others))} for it")
 
 
-def _print_places(name: str, plural: str, counts: Counter[str | None]) -> None:
+def _print_places(name: str, counts: Counter[str | None]) -> None:
     found = [(place, count) for place, count in counts.most_common() if place is not None]
     named = ", ".join(f"{place} {count}" for place, count in found[:5])
     more = ", ..." if len(found) > 5 else ""
-    print(f"{len(found)} {plural} (contents of each: {named}{more})" if found else f"no {name}")
+    some = f"{counted(len(found), name)} (contents of each: {named}{more})"
+    print(some if found else f"no {name}")
     if counts[None]:
-        print(f"{counts[None]} contents have no {name}")
+        print(f"{counted(counts[None], 'content')} without a {name}")
 
 
 if __name__ == "__main__":

@@ -428,9 +428,13 @@ def unknown_setting(name: str, known: Iterable[str]) -> SettingError:
     return SettingError(f"{in_short(name)[1:-1]}: is no setting; {meant}")
 
 
+LIKE = 0.7
+"""Of 1, how like a known name another one is at least, for it to have been meant."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The known name that is most like it, in words; empty if none is like it."""
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=LIKE)
     return f"did you mean {near[0]}?" if near else ""
 
 
@@ -497,7 +501,7 @@ def _misfit(spec: "dataclasses.Field[Any]", value: Any) -> str:
     if spec.name == "storage_options":  # what they hold may be a secret
         return f"the value must be {OPTIONS_BY_SCHEME}"
     if choices_of(spec):
-        return f"{in_short(value)} is none of {', '.join(choices_of(spec))}"
+        return f"{in_short(value)} is not one of: {', '.join(choices_of(spec))}"
     allowed = describe_range(spec)
     limits = f"; range: {allowed}" if allowed else ""
     return f"{in_short(value)} is not {describe_type(spec)}{limits}"

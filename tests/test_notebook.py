@@ -45,6 +45,7 @@ def test_one_style_serves_many_contents_and_history_has_the_scales(quick_ones):
     assert len(results) == 2
     history = results[0].history
     assert sum(count for _, count in history.stages) == len(history.total)
+    assert str(history.total[0]) not in repr(results[0]), "hundreds of losses, in a notebook's cell"
     axes = history.plot()
     assert axes.get_yscale() == "log"
 
@@ -63,6 +64,7 @@ def test_plot_without_matplotlib_says_what_to_install(quick_ones, monkeypatch):
         (np.zeros((64, 64)), {}, ValueError, r"of shape \(64, 64\)"),
         (np.full((64, 64, 3), 2.0), {}, ValueError, "divide by 255"),
         ([], {}, ValueError, "no picture"),
+        (Image.new("RGB", (8, 64)), {}, ValueError, "content: 8 x 64 px; the least edge is 16"),
         (np.zeros((20, 4000, 3)), {}, ValueError, "a picture of 4000 x 20 px .* proportions"),
         (picture(0, 64, 64), {"image_size": 64}, SettingError, "tensors keep their size"),
         (picture(0, 16, 64), {"padding": "reflect"}, ValueError, "'reflect' at least 32 px"),

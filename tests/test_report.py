@@ -395,6 +395,20 @@ def said(page) -> str:
     return find(page, "#found")[0].text
 
 
+def test_without_scripts_the_page_says_so_and_shows_no_empty_controls(browser, sample):
+    make_report(sample, {}, thumbnails=0)
+    browser.get("about:blank")
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(f"file://{sample}/report.html")
+        shown = {e.tag_name for e in find(browser, "main > *, nav, fieldset") if e.is_displayed()}
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        browser.get("about:blank")
+        browser.get_log("browser")
+    assert shown == {"section"}
+
+
 def test_the_page_shows_pairs_curves_and_settings(page):
     assert page.title == "out: style transfer"
     assert said(page) == "30 pairs"

@@ -44,6 +44,7 @@ class Built:
     contents: int = 0
     labels: Counter[str | None] = field(default_factory=Counter)  # contents of each
     splits: Counter[str | None] = field(default_factory=Counter)
+    unmet_labels: int = 0  # files that the CSV of labels names and that are no content
     passed_over: Counter[str] = field(default_factory=Counter)
 
 
@@ -66,13 +67,15 @@ def build(settings: ManifestSettings, said: Callable[[Built], None] = lambda bui
         built = Built()
         styles = _styles(settings, built)
         contents = _at_least_one(_contents(settings, built), settings, built)
-        place = _places(settings)
+        labels = _labels(settings)
+        place = _places(settings, labels)
         with parts.Parts(output, _columns(settings), settings.overwrite, options) as folder:
             rows = _rows(settings, contents, styles, place, built)
             while some := list(itertools.islice(rows, settings.rows_per_file)):
                 folder.write(some)
                 built.pairs, built.files = built.pairs + len(some), built.files + 1
                 said(built)
+            built.unmet_labels = labels.count_unmet() if labels else 0
             folder.recipe = _recipe(settings, built)
         return built
     except (ListingError, LabelsError, parts.FolderError) as error:
@@ -154,11 +157,15 @@ def describe(counts: Counter[str], most: int = 5) -> str:
     return ", ".join([*named, *(["..."] if len(counts) > most else [])])
 
 
-def _places(settings: ManifestSettings) -> Callable[[str], Place]:
-    """The function from a content's key to its label and split."""
+def _labels(settings: ManifestSettings) -> Labels | None:
+    """What a CSV file says, if there is one."""
     columns = {"label": settings.label_from, "split": settings.split_from}
     from_csv = tuple(name for name, source in columns.items() if source == "csv")
-    table = Labels(settings.labels, from_csv, settings.storage_options or {}) if from_csv else None
+    return Labels(settings.labels, from_csv, settings.storage_options or {}) if from_csv else None
+
+
+def _places(settings: ManifestSettings, table: Labels | None) -> Callable[[str], Place]:
+    """The function from a content's key to its label and split."""
 
     def place(key: str) -> Place:
         label, split = (table and table.find(key)) or (None, None)

@@ -51,6 +51,7 @@ class Labels:
         order = np.argsort(names, kind="stable")
         self._names: npt.NDArray[np.uint64] = names[order]
         self._codes: npt.NDArray[np.int64] = np.frombuffer(codes, dtype=np.int64)[order]
+        self._met = np.zeros(len(order), dtype=bool)
         same = self._names[1:] == self._names[:-1]
         twice = np.flatnonzero(same & (self._codes[1:] != self._codes[:-1]))
         if len(twice):
@@ -63,8 +64,14 @@ class Labels:
             wanted = np.uint64(_hash(name))
             place = int(np.searchsorted(self._names, wanted))
             if place < len(self._names) and self._names[place] == wanted:
+                self._met[place] = True
                 return self._places[int(self._codes[place])]
         return None
+
+    def count_unmet(self) -> int:
+        """How many of the files that it names nobody has asked for."""
+        first = np.append(True, self._names[1:] != self._names[:-1])
+        return int((first & ~self._met).sum())
 
 
 def _rows(

@@ -1,6 +1,7 @@
 """How far a job is, shown as a bar or as lines."""
 
 import contextlib
+import shutil
 import sys
 import threading
 import time
@@ -16,6 +17,9 @@ LINE_INTERVAL = 30.0
 
 POLL_INTERVAL = 0.5
 """Seconds between two looks at the counts."""
+
+WIDE = 100
+"""Columns of a terminal that has room for a bar and all that there is to say."""
 
 
 @contextlib.contextmanager
@@ -46,7 +50,8 @@ def _show_bar(board: Board, total: int, stream: TextIO, stop: threading.Event) -
             last = stop.wait(POLL_INTERVAL)
             counts = _counts(board, counts)
             bar.n = min(counts.ok + counts.failed, total)
-            bar.set_postfix_str(_state(counts, time.monotonic() - started))
+            room = shutil.get_terminal_size().columns >= WIDE
+            bar.set_postfix_str(_state(counts, time.monotonic() - started, all_of_it=room))
             if last:
                 return
 
@@ -62,13 +67,13 @@ def _show_lines(board: Board, total: int, stream: TextIO, stop: threading.Event)
         print(f"{done}/{total} pairs, {_state(counts, seconds)}{left}", file=stream, flush=True)
 
 
-def _state(counts: Counts, seconds: float) -> str:
+def _state(counts: Counts, seconds: float, *, all_of_it: bool = True) -> str:
     """What there is to say of a job that has run for so long, and no more."""
     if not counts.actors:
         return "waiting for the first style actor"
     rate = 60 * (counts.ok + counts.failed) / max(seconds, 1e-9)
     parts = [f"{counts.failed} failed", f"{rate:.1f} pairs/min"]
-    if counts.cache_lookups:
+    if counts.cache_lookups and all_of_it:
         parts.append(f"style cache {counts.cache_hits / counts.cache_lookups:.0%}")
     if counts.gpu_percent is not None:
         parts.append(f"GPU {counts.gpu_percent:.0f}%")

@@ -42,6 +42,9 @@ def check(picture: Any, name: str) -> None:
         ValueError: its shape or its values do not fit.
     """
     if isinstance(picture, Image.Image):
+        if min(picture.size) < images.SMALLEST:
+            width, height = picture.size
+            raise ValueError(f"{name}: {width} x {height} px; the least edge is {images.SMALLEST}")
         return
     if not isinstance(picture, (np.ndarray, Tensor)):
         raise TypeError(f"{name}: a {type(picture).__name__} is no picture; {FORMS}")

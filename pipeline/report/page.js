@@ -1,5 +1,7 @@
 "use strict";
 
+document.documentElement.classList.add("scripted");
+
 // Elements are made here, and text enters them as text only: records may hold anything.
 
 const SVG = "http://www.w3.org/2000/svg";

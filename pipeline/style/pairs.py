@@ -1,7 +1,7 @@
 """Pairs on their way through a ``Batcher``: what is asked, their stages, what becomes of them."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -33,7 +33,7 @@ class History:
     and evaluations of each part of the way.
     """
 
-    total: tuple[float, ...]
+    total: tuple[float, ...] = field(repr=False)  # too long for a notebook's line
     total_loss: float
     content_loss: float
     style_loss: float

@@ -217,14 +217,13 @@ def test_contents_are_never_held(folders, monkeypatch):
 
 
 def test_labels_from_a_csv_file(folders, tmp_path):
-    make(
-        tmp_path,
-        {"l.csv": "\ufefffile_name,label,split,x\n0.jpg,zero,val,\n./train/a/1.jpg,one,,\n"},
-    )
+    rows = ("0.jpg,zero,val,", "./train/a/1.jpg,one,,", "no.jpg,,,")
+    make(tmp_path, {"l.csv": "\n".join(["\ufefffile_name,label,split,x", *rows])})
     settings = replace(folders, label_from="csv", split_from="csv", labels=str(tmp_path / "l.csv"))
     built = build(settings)
     assert built.labels == {"zero": 4, "one": 1, None: 15}
     assert built.splits == {"val": 4, None: 16}
+    assert built.unmet_labels == 1
     places = {row["content_uri"].split("photos/")[1]: row for row in rows_of(settings)}
     assert (places["val/b/0.jpg"]["label"], places["val/b/0.jpg"]["split"]) == ("zero", "val")
     assert (places["train/a/1.jpg"]["label"], places["train/a/1.jpg"]["split"]) == ("one", None)

@@ -137,7 +137,7 @@ def test_what_is_no_signature_stays_in_a_derived_id():
         (
             {"preserve_color": "maybe"},
             "bad_row",
-            "preserve_color: 'maybe' is none of none, luminance, histogram$",
+            "preserve_color: 'maybe' is not one of: none, luminance, histogram$",
         ),
         ({"content_weight": -1.0}, "bad_row", "content_weight: -1.0"),
         ({"style_blend": [1.0, 2.0]}, "bad_row", "style_blend: .* does not fit 1 styles"),

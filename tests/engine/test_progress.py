@@ -46,6 +46,7 @@ def test_lines_say_done_failed_rate_and_time_left(monkeypatch):
 
 
 def test_the_bar_ends_at_the_last_counts(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     done = Counts(ok=9, failed=1, actors=1, cache_hits=19, cache_lookups=20, gpu_percent=86.6)
     gone = ConnectionError("Ray is going down")
     text = shown(monkeypatch, progress._show_bar, [BEGUN, done, gone])
@@ -54,6 +55,13 @@ def test_the_bar_ends_at_the_last_counts(monkeypatch):
     assert "10/10" in last
     assert "1 failed" in last
     assert last.rstrip().endswith(" pairs/min, style cache 95%, GPU 87%]")
+
+
+def test_in_a_narrow_terminal_the_bar_has_room(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    some = Counts(ok=1, actors=1, cache_hits=19, cache_lookups=20)
+    text = shown(monkeypatch, progress._show_bar, [some])
+    assert text.split("\r")[-1].rstrip().endswith(" pairs/min]")
 
 
 def test_what_is_known_in_part_is_shown_in_part(monkeypatch):

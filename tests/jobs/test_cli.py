@@ -77,7 +77,7 @@ def test_storage_options_in_a_file_keep_their_types(tmp_path):
     [
         (["--image-size", "big"], "image_size: 'big' cannot be read; range: 32 to 8192 px"),
         (["--image-size", "9"], "image_size: 9 is out of range; range: 32 to 8192 px"),
-        (["--pooling", "sum"], "pooling: 'sum' is none of avg, max$"),
+        (["--pooling", "sum"], "pooling: 'sum' is not one of: avg, max$"),
         (["--actors", "1:2:3"], "actors: "),
         (["--actors", "x"], "actors: 'x' cannot be read"),
         (["--storage-options", "{"], r'the value is no JSON; give options .* as \{"s3": \{'),

@@ -56,7 +56,7 @@ def test_the_same_manifest_from_a_disk_and_from_s3(inputs, s3, tmp_path, capsys,
     assert "8 pairs of 8 contents and 2 styles in 3 files" in remote
     assert "passed over beside the contents: 2 .txt" in local
     assert "2 labels (contents of each: " in local
-    assert "1 splits (contents of each: train 8)" in local
+    assert "1 split (contents of each: train 8)" in local
     ids = [
         sorted(pq.read_table(path, filesystem=on)["pair_id"].to_pylist())
         for path, on in ((str(tmp_path / "pairs"), None), (f"{bucket}/pairs", fs))
@@ -81,7 +81,7 @@ def test_what_cannot_be_made_ends_with_2_and_one_clear_line(inputs, capsys):
     output = str(inputs / "pairs")
     for more, message in (
         (["--styles-per-content", "3"], "styles_per_content: 3, but the folder"),
-        (["--mode", "all"], "mode: 'all' is none of cross, sample"),
+        (["--mode", "all"], "mode: 'all' is not one of: cross, sample"),
         (["--limt", "3"], "--limt: is no option; did you mean --limit?"),
         (["--labels", "x.csv"], "labels: is not used"),
         (["--style", f"{inputs}/none"], "none: there is no such file or folder"),
