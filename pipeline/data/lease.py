@@ -1,7 +1,7 @@
 """One run at a time in an output: two would record pairs twice.
 
 A run that was killed cannot give its lease back. On the same machine the next one sees that the
-process is gone and goes on at once; from elsewhere it watches for EXPIRY seconds whether the lease
+process is gone and goes on; from elsewhere it watches for EXPIRY seconds whether the lease
 is still being renewed. No clocks are compared.
 
 Several may find one dead at the same time. Not every storage can replace a file only if nobody else
@@ -33,7 +33,6 @@ RENEWAL = 15.0
 EXPIRY = 60.0
 """Seconds without a renewal, after which a lease is taken over."""
 
-
 SETTLE = 2.0
 """Seconds after which a run that took a dead one's place sees whether another did so as well. One
 that took longer from its look at the dead lease to its own waits for two renewals, in which whoever
@@ -59,7 +58,7 @@ def hold(
 
     Raises:
         LeaseError: another run holds it and is alive.
-        RowError: the output cannot be written.
+        RowError: the output cannot be written, or the lease not be read.
     """
     uri = uris.join(output, LEASE)
     mine = {
@@ -95,6 +94,11 @@ def hold(
 
 
 def _take(uri: str, output: str, mine: dict[str, Any], options: storage.StorageOptions) -> None:
+    """Make the lease, or write one's own over a dead run's.
+
+    Raises:
+        LeaseError, RowError: see ``hold``.
+    """
     for _ in range(TRIES):
         if storage.create_bytes(uri, _bytes(mine), options):
             return
@@ -106,7 +110,7 @@ def _take(uri: str, output: str, mine: dict[str, Any], options: storage.StorageO
         _wait_until_dead(uri, found, output, options)
         looked = time.monotonic()
         if _read(uri, options) != found:
-            continue
+            continue  # another one was quicker
         storage.write_bytes(uri, _bytes(mine), options)
         quick = time.monotonic() - looked < SETTLE
         time.sleep(SETTLE if quick else 2 * RENEWAL)

@@ -89,7 +89,18 @@ def arrow_filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
     if scheme_of(uri) == "file":
         return pyarrow.fs.LocalFileSystem(), absolute(uri)
     fs, path = filesystem(uri, options)
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
+    return pyarrow.fs.PyFileSystem(_Handler(fs)), path
+
+
+class _Handler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
+    """Arrow's view of an fsspec file system, without what consoles make for folders: see ``sizes``.
+
+    Arrow would take them for files of a data set.
+    """
+
+    def get_file_info_selector(self, selector: Any) -> list[Any]:
+        found = super().get_file_info_selector(selector)
+        return [info for info in found if not info.path.endswith("/")]
 
 
 def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> bytes:

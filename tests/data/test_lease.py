@@ -58,6 +58,8 @@ def test_a_run_on_another_machine_is_watched(place, tmp_path, s3, monkeypatch, c
     options, bucket = ({}, None) if place == "local" else s3
     output = str(tmp_path) if place == "local" else f"s3://{bucket}/out"
     monkeypatch.setattr(lease, "EXPIRY", 3.0)
+    monkeypatch.setattr(lease, "SETTLE", 0.5)
+    monkeypatch.setattr(lease, "RENEWAL", 1.0)
     uri = uris.join(output, lease.LEASE)
     other = {"run": "x", "host": "elsewhere", "pid": 7, "process": ["boot", "space", "1"]}
     storage.write_bytes(uri, json.dumps(other).encode(), options)

@@ -5,6 +5,7 @@ import os
 import stat
 import threading
 
+import pyarrow.fs
 import pytest
 
 from pipeline.data import storage, uris, web
@@ -67,6 +68,9 @@ def test_what_a_console_makes_for_a_folder_is_no_file(s3):
     storage.write_bytes(f"{out}/images/cat/a.png", b"x", options)
     assert storage.sizes(f"{out}/images", options) == {"cat/a.png": 1}
     assert storage.names_in(out, options) == ["images"]
+    arrow, path = storage.arrow_filesystem(out, options)
+    found = arrow.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
+    assert [info.base_name for info in found if info.is_file] == ["a.png"]
     storage.delete(out, options)
     assert fs.find(bucket) == []
 
