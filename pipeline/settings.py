@@ -322,6 +322,8 @@ class JobSettings:
         for name in ("manifest", "output"):
             if not getattr(self, name):
                 raise SettingError(f"{name}: is missing; give a path or a URI")
+            _refuse_chain(name, getattr(self, name))
+        _refuse_patterns(self.output)
         _check_by_scheme(self.storage_options)
         if self.retry_errors and self.overwrite:
             raise SettingError("retry_errors and overwrite exclude each other: choose one")
@@ -386,6 +388,7 @@ class ManifestSettings:
         for name in ("content", "style", "output"):
             if not getattr(self, name):
                 raise SettingError(f"{name}: is missing; give a path or a URI")
+        _refuse_chain("output", self.output)
         _check_by_scheme(self.storage_options)
         if self.mode == "cross" and self.styles_per_content is not None:
             raise SettingError("styles_per_content: is for mode sample; cross takes all styles")
@@ -513,6 +516,31 @@ def _check_by_scheme(options: Mapping[str, Any] | None) -> None:
         known = isinstance(scheme, str) and SCHEME.fullmatch(scheme)
         if not known or not isinstance(given, Mapping):  # shows neither: they may be secrets
             raise SettingError(f"storage_options: must be {OPTIONS_BY_SCHEME}")
+
+
+def _refuse_chain(name: str, uri: str) -> None:
+    """To fsspec ``a::b`` is a file in another one, also where it is the path of a local file."""
+    if "::" in uri:  # not shown: it may hold a password
+        raise SettingError(
+            f"{name}: has '::' in it, which stands between chained URIs, and these are never "
+            "taken; choose or make a path without it"
+        )
+
+
+def _refuse_patterns(output: str) -> None:
+    """Ray and fsspec read, move and delete by name, and take these names for something else.
+
+    Ray cuts a path off at ``?`` when it looks for files that end in .parquet, so that all seems to
+    be done, and leaves tabs and line ends out of it; fsspec moves and deletes whatever a pattern
+    fits, other outputs as well.
+    """
+    local = "://" not in output or output.lower().startswith("file:")
+    found = re.search(r"[?\t\r\n]" if local else r"[?\t\r\n*[]", output)
+    if found:
+        raise SettingError(
+            f"output: has {found[0]!r} in its name, which Ray and fsspec take for a pattern or the "
+            "end of a path, or leave out; choose an output without it"
+        )
 
 
 _BOUNDS = operator.itemgetter("low", "high", "above")

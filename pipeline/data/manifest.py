@@ -11,6 +11,7 @@ row: the plan carries it in ``fault_class`` and ``fault_message``, and it become
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -131,9 +132,14 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
 
 
 def base_of(uri: str, options: storage.StorageOptions) -> str:
-    """The directory that a manifest's relative URIs are relative to: its own."""
-    fs, path = storage.filesystem(uri, options)
-    return uri if fs.isdir(path) else uri.rpartition("/")[0]
+    """The directory that a manifest's relative URIs are relative to: its own.
+
+    Raises:
+        RowError: it cannot be seen whether the manifest is a file.
+    """
+    if uris.scheme_of(uri) in web.SCHEMES:  # always a file; a signature may hold slashes
+        return re.split(r"[?#]", uri, maxsplit=1)[0].rpartition("/")[0]
+    return uri if storage.is_folder(uri, options) else uri.rpartition("/")[0]
 
 
 def _check_columns(schema: pa.Schema, shown: str) -> None:

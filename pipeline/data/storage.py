@@ -7,8 +7,9 @@ none, are read in several tries (``web``).
 
 import contextlib
 import os
+import re
 import stat
-import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.data import web
 from pipeline.data.errors import RowError
-from pipeline.data.uris import absolute, redact, scheme_of
+from pipeline.data.uris import absolute, join, local_path, redact, respelt, scheme_of
 
 StorageOptions = Mapping[str, Mapping[str, Any]]
 """fsspec options by scheme: ``{"s3": {"endpoint_url": "http://127.0.0.1:9000"}}``."""
@@ -32,6 +33,9 @@ CHUNK = 2**23
 
 DELETED_TOGETHER = 10_000
 """Files that ``delete_files`` gives to the file system at once; S3's takes 1000 to a request."""
+
+PATTERN = re.compile(r"[*?[]")
+"""Letters that make fsspec's ``rm`` take a name for a pattern, and delete all that fits it."""
 
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -70,10 +74,14 @@ def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
     given = dict(options.get(scheme, {}))
     if scheme in ("s3", "s3a"):
         given = {**S3_DEFAULTS, **given}
-    if scheme != "file":
+    if scheme in web.SCHEMES:
+        given = {"get_client": web.get_client, **given}
+    if scheme == "file":
+        uri = local_path(uri)
+    else:
         # Ray's tasks change directories that this process has listed before.
         given = {"use_listings_cache": False, **given}
-    return fsspec.core.url_to_fs(uri, **given)  # type: ignore[no-any-return]
+    return fsspec.core.url_to_fs(respelt(uri), **given)  # type: ignore[no-any-return]
 
 
 def arrow_filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
@@ -81,7 +89,18 @@ def arrow_filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
     if scheme_of(uri) == "file":
         return pyarrow.fs.LocalFileSystem(), absolute(uri)
     fs, path = filesystem(uri, options)
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
+    return pyarrow.fs.PyFileSystem(_Handler(fs)), path
+
+
+class _Handler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
+    """Arrow's view of an fsspec file system, without what consoles make for folders: see ``sizes``.
+
+    Arrow would take them for files of a data set.
+    """
+
+    def get_file_info_selector(self, selector: Any) -> list[Any]:
+        found = super().get_file_info_selector(selector)
+        return [info for info in found if not info.path.endswith("/")]
 
 
 def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> bytes:
@@ -143,8 +162,12 @@ def _read_error(uri: str, error: Exception) -> RowError:
     if isinstance(error, FileNotFoundError):
         return RowError("not_found", f"{redact(uri)}: does not exist")
     if isinstance(error, PermissionError):
-        return RowError("access_denied", f"{redact(uri)}: access denied: {reason_at(uri, error)}")
+        return _denied(uri, error)
     return RowError("read_failed", f"{redact(uri)}: cannot be read: {reason_at(uri, error)}")
+
+
+def _denied(uri: str, error: Exception) -> RowError:
+    return RowError("access_denied", f"{redact(uri)}: access denied: {reason_at(uri, error)}")
 
 
 def check_web(uri: str, options: StorageOptions) -> None:
@@ -203,8 +226,14 @@ def _content_type(uri: str) -> dict[str, str]:
 
 def _write_error(uri: str, error: Exception) -> RowError:
     if isinstance(error, PermissionError):
-        return RowError("access_denied", f"{redact(uri)}: access denied: {reason_at(uri, error)}")
+        return _denied(uri, error)
     return RowError("write_failed", f"{redact(uri)}: cannot be written: {reason_at(uri, error)}")
+
+
+def _delete_error(uri: str, error: Exception) -> RowError:
+    if isinstance(error, PermissionError):
+        return _denied(uri, error)
+    return RowError("write_failed", f"{redact(uri)}: cannot be deleted: {reason_at(uri, error)}")
 
 
 def create_bytes(uri: str, data: bytes, options: StorageOptions) -> bool:
@@ -234,16 +263,15 @@ def create_bytes(uri: str, data: bytes, options: StorageOptions) -> bool:
 def _write_local(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A leading dot: image loaders and this package's own listing pass it over.
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=LEFTOVER, dir=path.parent)
+    temporary = path.with_name(f".{uuid.uuid4().hex}{LEFTOVER}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -256,16 +284,30 @@ def _create_local(path: Path, data: bytes) -> bool:
     return True
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
 def exists(uri: str, options: StorageOptions) -> bool:
-    """Whether there is a file or a directory."""
-    fs, path = filesystem(uri, options)
-    return bool(fs.exists(path))
+    """Whether there is a file or a directory.
+
+    Raises:
+        RowError: ``access_denied`` or ``read_failed``: nobody knows.
+    """
+    try:
+        fs, path = filesystem(uri, options)
+        return bool(fs.exists(path))
+    except Exception as error:
+        raise _read_error(uri, error) from error
+
+
+def is_folder(uri: str, options: StorageOptions) -> bool:
+    """Whether there is a directory, or on an object store anything below that name.
+
+    Raises:
+        RowError: ``access_denied`` or ``read_failed``.
+    """
+    try:
+        fs, path = filesystem(uri, options)
+        return bool(fs.isdir(path))
+    except Exception as error:
+        raise _read_error(uri, error) from error
 
 
 def is_local_file(uri: str) -> bool:
@@ -275,17 +317,22 @@ def is_local_file(uri: str) -> bool:
 
 
 def list_files(uri: str, options: StorageOptions, suffix: str = "") -> list[str]:
-    """The URIs of all files below a directory, sorted; hidden ones left out; empty if missing."""
-    fs, path = filesystem(uri, options)
-    found = [name for name in fs.find(path) if name.endswith(suffix)]
-    visible = [name for name in sorted(found) if not name.rpartition("/")[2].startswith(".")]
-    return [fs.unstrip_protocol(name) if scheme_of(uri) != "file" else name for name in visible]
+    """The URIs of all files below a directory, sorted; hidden ones left out; empty if missing.
+
+    Raises:
+        RowError: as ``sizes``.
+    """
+    folder = absolute(uri)
+    found = [name for name in sizes(uri, options) if name.endswith(suffix)]
+    # Built from the URI as it is: options are found by the scheme that the user gave.
+    return [join(folder, name) for name in found if not name.rpartition("/")[2].startswith(".")]
 
 
 def sizes(uri: str, options: StorageOptions) -> dict[str, int]:
     """Bytes of every file below a directory, hidden ones too, by name relative to the directory.
 
-    Empty if there is no such directory.
+    Empty if there is no such directory. Consoles of object stores make a folder by an object of 0
+    bytes whose name ends in a slash: these are no files.
 
     Raises:
         RowError: ``access_denied`` or ``read_failed``.
@@ -296,7 +343,26 @@ def sizes(uri: str, options: StorageOptions) -> dict[str, int]:
     except Exception as error:
         raise _read_error(uri, error) from error
     folder = f"{path.rstrip('/')}/"
-    return {name.removeprefix(folder): info["size"] for name, info in sorted(found.items())}
+    return {
+        name.removeprefix(folder): info["size"]
+        for name, info in sorted(found.items())
+        if name.startswith(folder) and not name.endswith("/")
+    }
+
+
+def names_in(uri: str, options: StorageOptions) -> list[str]:
+    """The names of the files and directories in a directory, sorted.
+
+    Raises:
+        RowError: ``not_found``, ``access_denied`` or ``read_failed``.
+    """
+    try:
+        fs, path = filesystem(uri, options)
+        found = [name.rstrip("/") for name in fs.ls(path, detail=False)]
+    except Exception as error:
+        raise _read_error(uri, error) from error
+    # A console's mark of the directory itself is listed in it.
+    return sorted(name.rpartition("/")[2] for name in found if name != path.rstrip("/"))
 
 
 def is_leftover(name: str) -> bool:
@@ -313,10 +379,31 @@ def delete_leftovers(uri: str, options: StorageOptions) -> None:
 
 
 def delete(uri: str, options: StorageOptions) -> None:
-    """Delete a file or a directory with all that is in it; nothing if there is none."""
-    fs, path = filesystem(uri, options)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    """Delete a file or a directory with all that is in it; nothing if there is none.
+
+    Raises:
+        RowError: ``access_denied`` or ``write_failed``.
+    """
+    try:
+        fs, path = filesystem(uri, options)
+        if not fs.exists(path):
+            return
+        if isinstance(fs, LocalFileSystem) or not PATTERN.search(path):
+            fs.rm(path, recursive=True)
+        else:
+            _delete_names(fs, fs.find(path))
+    except Exception as error:
+        raise _delete_error(uri, error) from error
+
+
+def _delete_names(fs: Any, names: Sequence[str]) -> None:
+    """Files of a storage that is not local by their very names, which ``rm`` takes for patterns."""
+    plain = [name for name in names if not PATTERN.search(name)]
+    if plain:
+        fs.rm(plain)
+    for name in names:
+        if PATTERN.search(name):
+            fs.rm_file(name)
 
 
 def delete_files(uris: Sequence[str], options: StorageOptions) -> None:
@@ -333,9 +420,9 @@ def delete_files(uris: Sequence[str], options: StorageOptions) -> None:
                     Path(absolute(uri)).unlink(missing_ok=True)
             else:
                 fs, _ = filesystem(some[0], options)
-                fs.rm([fs._strip_protocol(uri) for uri in some])
+                _delete_names(fs, [fs._strip_protocol(uri) for uri in some])
         except Exception as error:
-            raise _write_error(some[0], error) from error
+            raise _delete_error(some[0], error) from error
 
 
 def delete_empty_folders(uri: str) -> None:
@@ -353,7 +440,7 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def reason_at(uri: str, error: Exception) -> str:
+def reason_at(uri: str, error: BaseException) -> str:
     """``reason``; of a URI with a password the kind alone, as libraries repeat parts of the URI."""
     safe = redact(uri) == uri or isinstance(error, ImportError)
     return reason(error) if safe else type(error).__name__

@@ -3,6 +3,7 @@
 import os
 import posixpath
 import re
+from urllib.parse import unquote
 
 from pipeline.data.errors import RowError
 
@@ -14,6 +15,33 @@ def scheme_of(uri: str) -> str:
     """``file`` for a path without a scheme, else what stands before ``://``, in lower case."""
     head, separator, _ = uri.partition("://")
     return head.lower() if separator else "file"
+
+
+_FILE = re.compile(r"file:(?://(?:localhost(?=/))?|(?=/))", re.IGNORECASE)
+"""What stands before the path in ``file:///a``, ``file:/a`` and ``file://localhost/a``."""
+
+
+def respelt(uri: str) -> str:
+    """The same URI in the one form that all else takes: ``S3://b/a`` as ``s3://b/a``, ``FILE:/a``
+    as ``file:///a``."""
+    found = _FILE.match(uri)
+    if found:
+        return f"file://{uri[found.end() :]}"
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme.lower()}://{rest}" if separator else uri
+
+
+def local_path(uri: str) -> str:
+    """The path in a local URI, without its ``%20``; a path as it is.
+
+    Programs that know no better write a path behind ``file://`` as it is: where a file of the very
+    name exists, that is meant.
+    """
+    found = _FILE.match(uri)
+    if not found:
+        return uri
+    path = uri[found.end() :]
+    return path if "%" not in path or os.path.exists(path) else unquote(path)
 
 
 _CUT_PASSWORD = re.compile(r"(?!\[|arn:)[^:]*:(?!\d*$)")
@@ -37,7 +65,8 @@ def redact(uri: str) -> str:
 
 
 def resolve(uri: str, base: str) -> str:
-    """``uri`` itself when absolute, else relative to the directory ``base``."""
+    """``uri`` itself, respelt, when absolute, else relative to the directory ``base``."""
+    uri = respelt(uri)
     if "://" in uri or os.path.isabs(uri):
         return uri
     scheme, separator, path = base.rpartition("://")
@@ -51,10 +80,10 @@ def join(base: str, *parts: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """A local path made absolute, since workers have other working directories; else as it is."""
+    """A local path made absolute, since workers have other working directories; else respelt."""
     if scheme_of(uri) != "file":
-        return uri.rstrip("/")
-    return os.path.abspath(uri.removeprefix("file://"))
+        return respelt(uri).rstrip("/")
+    return os.path.abspath(local_path(uri))
 
 
 def check_scheme(uri: str, allowed: frozenset[str]) -> None:

@@ -1,14 +1,15 @@
 """Requests of fsspec's HTTP: why one failed, which fsspec hides, and further tries.
 
 Whatever goes wrong when fsspec opens a web address it calls "not found", with what it was as the
-error's cause. Unlike botocore it asks nothing twice.
+error's cause. Unlike botocore it asks nothing twice. And it follows every redirect: from https to
+http none is followed here, as a job that allows https alone has not allowed the other.
 """
 
 import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipeline.data.errors import ErrorClass
 
@@ -21,6 +22,30 @@ PAUSE = 1.0
 """Seconds at most before the second try; twice as many before each further one."""
 
 Found = TypeVar("Found")
+
+
+class DowngradeError(Exception):
+    """A server of https sends its client on to an address that is none."""
+
+
+async def get_client(**options: Any) -> Any:
+    """The session of fsspec's file system for the web."""
+    import aiohttp  # late: 0.1 s in each process, and most read no web address
+
+    hops = aiohttp.TraceConfig()
+    hops.on_request_redirect.append(_check_hop)
+    return aiohttp.ClientSession(trace_configs=[hops], **options)
+
+
+async def _check_hop(_session: object, _context: object, params: Any) -> None:
+    import yarl
+
+    here = params.response.url
+    headers = params.response.headers
+    target = headers.get("Location") or headers.get("URI") or ""  # as aiohttp looks for it
+    if here.scheme == "https" and here.join(yarl.URL(target)).scheme != "https":
+        params.response.close()
+        raise DowngradeError
 
 
 def retried(read: Callable[[], Found]) -> Found:
@@ -43,6 +68,12 @@ def retried(read: Callable[[], Found]) -> Found:
 def explain(error: Exception) -> tuple[ErrorClass, str]:
     """The class of a read's error, and what is to be said of it: never the address."""
     cause, status = _cause(error), _status(error)
+    if isinstance(cause, DowngradeError):
+        return (
+            "scheme_not_allowed",
+            "redirects from https to another scheme, which is not followed; give the address that "
+            "it leads to",
+        )
     if status in (404, 410) or isinstance(cause, FileNotFoundError):
         return "not_found", "does not exist"
     if status in (401, 403):
@@ -61,7 +92,7 @@ def _cause(error: BaseException) -> BaseException:
 
 def _status(error: BaseException) -> int | None:
     """Of the server's answer; None if there was none."""
-    import aiohttp  # late: 0.1 s in each process, and most read no web address
+    import aiohttp
 
     cause = _cause(error)
     return cause.status if isinstance(cause, aiohttp.ClientResponseError) else None

@@ -29,7 +29,6 @@ manifest and adds up. Nothing is written. A fault has one of these names:
 ==========================  ======================================================================
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -146,10 +145,9 @@ def run_audit(job: JobSettings) -> Verdict:
             *(records.JOB, records.SUMMARY, records.REPORT),
         }
         shards = audit_shards.compare_listings(output, options, verdict.add)
-        with _listing(output):
-            files = records.committed_files(output, options)
-            _check_top(output, ours, options, verdict)
-            _check_records_folder(output, files, options, verdict)
+        files = records.committed_files(output, options)
+        _check_top(output, ours, options, verdict)
+        _check_records_folder(output, files, options, verdict)
         print(
             f"{counted(verdict.pairs, 'pair')}, {counted(len(files), 'file')} of records to check",
             file=sys.stderr,
@@ -165,8 +163,7 @@ def run_audit(job: JobSettings) -> Verdict:
             finally:
                 if started_here:
                     ray.shutdown()
-        with _listing(output):
-            _check_images_folder(output, seen.names, options, verdict)
+        _check_images_folder(output, seen.names, options, verdict)
         flags = {"missing_record": ~expected.recorded}
         if _check_checkpoint(output, options, expected, seen.unknown, verdict):
             flags["record_without_checkpoint"] = expected.recorded & ~expected.checkpointed
@@ -175,20 +172,6 @@ def run_audit(job: JobSettings) -> Verdict:
     except (SettingError, manifests.ManifestError, RowError, cluster.ClusterError) as error:
         raise AuditError(str(error)) from error
     return verdict
-
-
-@contextlib.contextmanager
-def _listing(output: str) -> Iterator[None]:
-    """A block that lists files of the output.
-
-    Raises:
-        AuditError: they cannot be listed.
-    """
-    try:
-        yield
-    except Exception as error:  # each file system raises its own kinds
-        shown = uris.redact(output)
-        raise AuditError(f"output {shown}: cannot be listed: {storage.reason(error)}") from error
 
 
 def _read_job(uri: str, options: storage.StorageOptions) -> tuple[StyleSettings, str]:
@@ -313,11 +296,9 @@ def _compare(row: dict[str, Any], expected: Expected, seen: Seen, verdict: Verdi
 def _check_top(
     output: str, ours: set[str], options: storage.StorageOptions, verdict: Verdict
 ) -> None:
-    fs, path = storage.filesystem(output, options)
     shards = {form for form in packing.FORMATS if packing.own_index(output, form, options)}
     known = {*ours, *shards, lease.LEASE}
-    for entry in sorted(fs.ls(path, detail=False)):
-        name = entry.rstrip("/").rpartition("/")[2]
+    for name in storage.names_in(output, options):
         if name not in known and not storage.is_leftover(name):
             verdict.add("foreign_file", name)
 
@@ -347,9 +328,8 @@ def _check_images_folder(
 
 def _names_below(output: str, folder: str, options: storage.StorageOptions) -> Iterator[str]:
     """Every file below a folder of the output, hidden ones too, relative to the output."""
-    fs, path = storage.filesystem(uris.join(output, folder), options)
-    for name in fs.find(path):
-        yield folder + name.removeprefix(path.rstrip("/"))
+    for name in storage.sizes(uris.join(output, folder), options):
+        yield uris.join(folder, name)
 
 
 def _check_checkpoint(

@@ -186,10 +186,10 @@ def _delete_plan(output: str, options: storage.StorageOptions) -> None:
     plan = uris.join(output, PLAN)
     try:
         storage.delete(plan, options)
-    except Exception as error:  # each file system raises its own kinds
+    except RowError as error:
         print(
-            f"warning: {uris.redact(plan)} could not be deleted ({storage.reason(error)}); it "
-            "holds the manifest's URIs as they are, signatures with them: delete it",
+            f"warning: {error}; it holds the manifest's URIs as they are, signatures with them: "
+            "delete it",
             file=sys.stderr,
         )
 

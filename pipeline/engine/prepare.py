@@ -183,7 +183,7 @@ def _check_writing(folder: str, options: storage.StorageOptions) -> None:
     try:
         storage.delete(probe, options)
         left = storage.exists(probe, options)
-    except Exception:  # each file system raises its own kinds
+    except RowError:
         left = True
     if left:
         raise SettingError(
@@ -255,10 +255,11 @@ def _earlier_job(output: str, options: storage.StorageOptions) -> dict[str, Any]
     try:
         if not storage.exists(uri, options):
             return None
-    except Exception as error:  # each file system raises its own kinds
+    except RowError as error:
+        reason = storage.reason_at(output, error.__cause__ or error)
         raise SettingError(
-            f"output {uris.redact(output)}: cannot be reached "
-            f"({storage.reason_at(output, error)}); check the URI, the endpoint and the credentials"
+            f"output {uris.redact(output)}: cannot be reached ({reason}); check the URI, the "
+            "endpoint and the credentials"
         ) from error
     try:
         earlier: dict[str, Any] = json.loads(storage.read_bytes(uri, options))

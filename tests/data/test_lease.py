@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -57,6 +58,8 @@ def test_a_run_on_another_machine_is_watched(place, tmp_path, s3, monkeypatch, c
     options, bucket = ({}, None) if place == "local" else s3
     output = str(tmp_path) if place == "local" else f"s3://{bucket}/out"
     monkeypatch.setattr(lease, "EXPIRY", 3.0)
+    monkeypatch.setattr(lease, "SETTLE", 0.5)
+    monkeypatch.setattr(lease, "RENEWAL", 1.0)
     uri = uris.join(output, lease.LEASE)
     other = {"run": "x", "host": "elsewhere", "pid": 7, "process": ["boot", "space", "1"]}
     storage.write_bytes(uri, json.dumps(other).encode(), options)
@@ -101,3 +104,105 @@ def test_a_run_whose_lease_was_taken_over_hears_of_it_and_leaves_it_alone(tmp_pa
         assert not held()
     assert heard == [True]
     assert json.loads((tmp_path / lease.LEASE).read_text()) == {"run": "other"}
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.2])
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_of_several_that_find_one_dead_one_takes_its_place(place, apart, tmp_path, s3, monkeypatch):
+    monkeypatch.setattr(lease, "SETTLE", 1.0)
+    monkeypatch.setattr(lease, "RENEWAL", 1.0)
+    options, bucket = ({}, None) if place == "local" else s3
+    output = str(tmp_path) if place == "local" else f"s3://{bucket}/out"
+    dead = {"run": "dead", "host": "h", "pid": os.getpid(), "renewals": 3}
+    dead["process"] = [*lease._process(os.getpid())[:2], "1"]
+    storage.write_bytes(uris.join(output, lease.LEASE), json.dumps(dead).encode(), options)
+    seen, looked, over = threading.Barrier(3), threading.Barrier(3), threading.Barrier(3)
+    inside, refused = [], []
+    is_alive, write_bytes = lease._is_alive, storage.write_bytes
+
+    def all_see_it(found):
+        if found["run"] == "dead":
+            time.sleep(apart * seen.wait(30))  # each has read it before anyone replaces it
+        return is_alive(found)
+
+    def all_replace_it(uri, data, options):
+        if not apart and json.loads(data)["renewals"] == 0:
+            looked.wait(30)
+        write_bytes(uri, data, options)
+
+    def run():
+        try:
+            with hold(output, options) as held:
+                inside.append(held)
+                over.wait(30)
+        except lease.LeaseError as error:
+            refused.append(str(error))
+            over.wait(30)
+
+    monkeypatch.setattr(lease, "_is_alive", all_see_it)
+    monkeypatch.setattr(storage, "write_bytes", all_replace_it)
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(inside), len(refused)) == (1, 2)
+    assert all(f"another run (process {os.getpid()} on" in text for text in refused)
+    assert not storage.exists(uris.join(output, lease.LEASE), options)
+
+
+def test_one_that_was_slow_to_replace_a_dead_lease_gives_the_quicker_time(tmp_path, monkeypatch):
+    """Had it looked before the quicker one wrote, that one hears of it at its next renewal."""
+    dead = {"run": "dead", "process": [*lease._process(os.getpid())[:2], "1"], "pid": os.getpid()}
+    (tmp_path / lease.LEASE).write_text(json.dumps(dead))
+    monkeypatch.setattr(lease, "SETTLE", 0.05)
+    monkeypatch.setattr(lease, "RENEWAL", 0.2)
+    real = storage.write_bytes
+
+    def slow(*arguments):
+        time.sleep(0.1)
+        real(*arguments)
+
+    monkeypatch.setattr(storage, "write_bytes", slow)
+    started = time.monotonic()
+    with hold(str(tmp_path)):
+        assert time.monotonic() - started > 2 * lease.RENEWAL
+
+
+def test_a_storage_that_fails_makes_a_lease_nobody_elses(tmp_path, monkeypatch):
+    with hold(str(tmp_path)) as held:
+        with monkeypatch.context() as patch:
+
+            def away(*_):
+                raise RowError("read_failed", "503")
+
+            patch.setattr(storage, "read_bytes", away)
+            assert held()
+        (tmp_path / lease.LEASE).unlink()
+        assert not held()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lease_that_cannot_be_given_back_ends_no_run(tmp_path, monkeypatch, capsys):
+    def refused(uri, _):
+        raise RowError("access_denied", f"{uri}: access denied")
+
+    with hold(str(tmp_path)):
+        monkeypatch.setattr(storage, "delete", refused)
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: {tmp_path}/__lease__.json: access denied; the next run")
+
+
+def test_a_lease_that_is_there_for_writers_and_not_for_readers_is_not_tried_for_ever(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(storage, "create_bytes", lambda *_: False)
+    with pytest.raises(lease.LeaseError, match="is there for those who would make it and not"):
+        hold(str(tmp_path)).__enter__()
+
+
+@pytest.mark.parametrize("process", [5, "text", [], {"a": 1}, None])
+def test_a_lease_that_no_run_wrote_is_watched_as_another_machines(tmp_path, process):
+    found = {"run": "x", "host": "h", "pid": 1, "process": process}
+    (tmp_path / lease.LEASE).write_text(json.dumps(found))
+    assert lease.holder(str(tmp_path), {}) == "process 1 on h"

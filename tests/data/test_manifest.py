@@ -288,6 +288,12 @@ def test_columns_with_the_stages_own_names_are_renamed(tmp_path):
     assert planned["fault_class"] is None
 
 
+def test_a_signed_manifest_lies_where_its_address_without_the_signature_does():
+    signed = "https://host/sets/m.parquet?X-Amz-Signature=a/b&X-Amz-Credential=k/20250101/s3#c/d"
+    assert manifests.base_of(signed, {}) == "https://host/sets"
+    assert manifests.base_of("http://host/m.parquet", {}) == "http://host"
+
+
 def test_a_malformed_uri_is_one_rows_fault(tmp_path):
     plan, _ = plan_of(tmp_path, [{**ROW, "content_uri": "https://[x/y.png"}, ROW])
     assert (plan.rows, plan.faulty) == (2, 1)

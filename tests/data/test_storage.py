@@ -5,6 +5,7 @@ import os
 import stat
 import threading
 
+import pyarrow.fs
 import pytest
 
 from pipeline.data import storage, uris, web
@@ -26,6 +27,87 @@ def test_reads_and_writes_on_s3_and_locally(s3, tmp_path):
         storage.delete(base, options)
         storage.delete(base, options)
         assert storage.list_files(base, options) == []
+
+
+@pytest.mark.parametrize("name", ["out[1]", "out?", "out*"])
+def test_a_name_with_a_patterns_letters_stands_for_itself_alone(s3, name):
+    options, bucket = s3
+    base = f"s3://{bucket}"
+    others = [f"{base}/out1/lease", f"{base}/out1/plan/a", f"{base}/out2/lease"]
+    mine = [f"{base}/{name}/lease", f"{base}/{name}/plan/a", f"{base}/{name}/plan/b[1].png"]
+    for uri in (*others, *mine):
+        storage.write_bytes(uri, b"x", options)
+    assert storage.is_folder(f"{base}/{name}/plan", options)
+    assert storage.list_files(f"{base}/{name}", options) == mine
+    storage.delete(f"{base}/{name}/lease", options)
+    assert not storage.exists(mine[0], options)
+    assert not storage.exists(f"{base}/{name}/leas[e]", options)
+    storage.delete_files(mine[1:2], options)
+    storage.delete(f"{base}/{name}/plan", options)
+    storage.delete(f"{base}/{name}", options)
+    assert storage.list_files(base, options) == others
+
+
+def test_files_have_the_scheme_that_their_folder_was_given_by(s3):
+    options, bucket = s3
+    options = {"s3a": options["s3"]}
+    storage.write_bytes(f"s3a://{bucket}/out/a b.bin", b"x", options)
+    (found,) = storage.list_files(f"S3A://{bucket}/out/", options)
+    assert found == f"s3a://{bucket}/out/a b.bin"
+    assert storage.read_bytes(found, options) == b"x"
+
+
+def test_what_a_console_makes_for_a_folder_is_no_file(s3):
+    options, bucket = s3
+    fs, _ = storage.filesystem("s3://x", options)
+    out = f"s3://{bucket}/out"
+    for key in ("out/", "out/images/", "out/images/cat/"):
+        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"")
+    assert storage.list_files(f"{out}/images", options) == []
+    assert storage.sizes(f"{out}/images", options) == {}
+    storage.write_bytes(f"{out}/images/cat/a.png", b"x", options)
+    assert storage.sizes(f"{out}/images", options) == {"cat/a.png": 1}
+    assert storage.names_in(out, options) == ["images"]
+    arrow, path = storage.arrow_filesystem(out, options)
+    found = arrow.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
+    assert [info.base_name for info in found if info.is_file] == ["a.png"]
+    storage.delete(out, options)
+    assert fs.find(bucket) == []
+
+
+def test_a_storage_that_is_not_there_is_a_row_error_without_its_password():
+    uri = "nosuch://user:SECRET@host/out"
+    for call in (
+        storage.exists, storage.is_folder, storage.list_files, storage.names_in, storage.delete,
+    ):  # fmt: skip
+        with pytest.raises(RowError, match=r"^nosuch://host/out: cannot be (read|deleted): Val"):
+            call(uri, {})
+
+
+@pytest.mark.parametrize("folder", ["my photos", "my%20photos"])
+@pytest.mark.parametrize("before", ["", "file://", "FILE://", "file:", "file://localhost"])
+def test_a_local_file_is_found_by_any_spelling_of_its_path(tmp_path, folder, before):
+    path = tmp_path / folder / "a.png"
+    storage.write_bytes(str(path), b"x", {})
+    for uri in (f"{before}{path}", path.as_uri()):
+        full = uris.resolve(uri, "s3://bucket/m")
+        uris.check_scheme(full, frozenset({"file"}))
+        assert storage.read_bytes(full, {}) == b"x"
+        assert uris.absolute(uri) == str(path)
+    fresh = uris.absolute((tmp_path / "my out").as_uri())
+    assert fresh == str(tmp_path / "my out")
+
+
+def test_a_file_is_written_without_a_look_at_the_process_umask(tmp_path, monkeypatch):
+    """To read it is to set it, for all threads; the system minds it by itself."""
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.delattr(os, "umask")
+            storage.write_bytes(str(tmp_path / "a"), b"x", {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
 
 
 def test_a_browser_is_told_what_an_object_on_s3_is(s3):
@@ -241,3 +323,4 @@ def test_relative_uris_are_relative_to_the_manifest():
     assert uris.resolve("../c/./d.png", "s3://bucket/m/") == "s3://bucket/c/d.png"
     assert uris.resolve("/abs.png", "/m") == "/abs.png"
     assert uris.resolve("s3://other/b.png", "/m") == "s3://other/b.png"
+    assert uris.resolve("S3://Other/b.png", "/m") == "s3://Other/b.png"

@@ -101,6 +101,18 @@ def test_a_finished_job_is_sound(sound, capsys):
     assert out[1].startswith("sound: ")
 
 
+def test_an_output_on_s3_stays_sound_with_a_consoles_marks_of_its_folders(sound, s3):
+    options, bucket = s3
+    output = f"s3://{bucket}/out"
+    for file in storage.list_files(sound.output, {}):
+        name = file.removeprefix(f"{sound.output}/")
+        storage.write_bytes(f"{output}/{name}", Path(file).read_bytes(), options)
+    fs, _ = storage.filesystem("s3://x", options)
+    for key in ("out/", "out/images/", "out/images/val/", "out/records/", "out/__checkpoint__/"):
+        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"")
+    assert faults_of(replace(sound, output=output, storage_options=options)) == {}
+
+
 def test_while_a_run_is_at_work_there_is_no_verdict(copy, capsys):
     next(Path(copy.output, "images").glob("plain.png")).unlink()
     command = ["--manifest", copy.manifest, "--output", copy.output]

@@ -198,7 +198,7 @@ def test_a_run_that_was_taken_over_leaves_the_others_plan(inputs, quick, tmp_pat
 def test_a_plan_that_cannot_be_deleted_is_named(capsys):
     _delete_plan("nosuch://u:SECRET@bucket/out", {})
     said = capsys.readouterr().err
-    assert said.startswith("warning: nosuch://bucket/out/__plan__ could not be deleted (ValueError")
+    assert said.startswith("warning: nosuch://bucket/out/__plan__: cannot be deleted: ValueError;")
     assert "SECRET" not in said
     assert said.count("\n") == 1
 

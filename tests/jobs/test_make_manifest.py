@@ -5,6 +5,7 @@ import pytest
 
 from jobs import make_manifest, stylize
 from pipeline.data import storage
+from pipeline.data.manifest import open_manifest
 from tests.conftest import image_bytes
 
 
@@ -100,3 +101,16 @@ def test_schemes_that_the_job_must_allow_are_named(inputs, s3, capsys, tmp_path)
     more = ("--config", str(tmp_path / "c.yaml"))
     assert make_manifest.main(arguments(inputs, f"s3://{bucket}/pairs", *more)) == 0
     assert "jobs.stylize will need --allow-schemes file" in capsys.readouterr().out
+
+
+def test_a_manifest_called_as_a_pattern_is_replaced_alone(inputs, s3, tmp_path):
+    options, bucket = s3
+    (tmp_path / "c.yaml").write_text(f"storage_options: {options}")
+    more = ("--config", str(tmp_path / "c.yaml"))
+    for name in ("pairs1", "pairs[1]"):
+        assert make_manifest.main(arguments(inputs, f"s3://{bucket}/{name}", *more)) == 0
+    before = storage.list_files(f"s3://{bucket}", options)
+    again = (*more, "--overwrite")
+    assert make_manifest.main(arguments(inputs, f"s3://{bucket}/pairs[1]", *again)) == 0
+    assert storage.list_files(f"s3://{bucket}", options) == before
+    assert open_manifest(f"s3://{bucket}/pairs[1]", options).dataset.count_rows() > 0
