@@ -12,7 +12,6 @@ row: the plan carries it in ``fault_class`` and ``fault_message``, and it become
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +26,7 @@ import pyarrow.fs
 from pipeline.data import storage, tables, uris, web
 from pipeline.data.errors import RowError
 from pipeline.data.records import RECORD_SCHEMA, hash_ids
-from pipeline.data.rows import OWN_COLUMNS, PLAN_SCHEMA, RowChecker
+from pipeline.data.rows import OWN_COLUMNS, PLAN_SCHEMA, RowChecker, file_key
 
 CHUNK = 65_536
 """Rows of one file of the plan; equal styles are brought together within it."""
@@ -260,7 +259,7 @@ class _Tally:
         self.faulty += sum(row["fault_class"] is not None for row in planned)
         self.digest.update("".join(f"{name}\n" for name in names).encode())
         self.ids.append(hash_ids(names))
-        self.stems.append(hash_ids(_file_key(stem) for stem in stems if stem))
+        self.stems.append(hash_ids(file_key(stem) for stem in stems if stem))
         self.shapes.update(_shape(row) for row in planned if row["fault_class"] is None)
         return planned
 
@@ -316,11 +315,6 @@ def _chunks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _file_key(stem: str) -> str:
-    """Equal for names of one file where letters' case or composition does not count: on macOS."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", stem).casefold())
-
-
 def _refuse_duplicates(
     shown: str,
     target: str,
@@ -338,7 +332,7 @@ def _refuse_duplicates(
     for batch in plan.to_batches(columns=[column, "manifest_row"]):
         for row in batch.to_pylist():
             value, number = row[column], row["manifest_row"]
-            key = _file_key(value) if value and column == "file_stem" else value
+            key = file_key(value) if value and column == "file_stem" else value
             if key is None or hash(key) not in suspects:
                 continue
             if key in first:

@@ -83,12 +83,6 @@ def committed_files(output: str, options: storage.StorageOptions) -> list[str]:
     return [file for file in files if not file.rpartition("/")[2].startswith(unfinished)]
 
 
-def record_ids(output: str, options: storage.StorageOptions) -> pa.ChunkedArray:
-    """The pair_id of every record."""
-    found = [batch["pair_id"] for batch in batches(output, options, ["pair_id"])]
-    return pa.chunked_array(found, pa.string())
-
-
 def records_dataset(output: str, options: storage.StorageOptions) -> pyarrow.dataset.Dataset | None:
     """All records of an output; None when there are none yet."""
     files = committed_files(output, options)

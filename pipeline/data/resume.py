@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.data import packing, records, storage, tables, uris
+from pipeline.data.clashes import COLUMNS, Clashes
 
 JOURNAL = "__retry__.parquet"
 THREADS = 32
@@ -25,10 +26,13 @@ TOGETHER = 100
 takes longer than to read a file."""
 
 
-def repair(output: str, options: storage.StorageOptions) -> None:
+def repair(output: str, options: storage.StorageOptions, clashes: Clashes | None = None) -> None:
     """Finish what a killed run began, and make undone whatever has no record.
 
     Doing it twice does no harm: a kill in between is mended by the next run's call.
+
+    Args:
+        clashes: is shown the records on the way. They may lie in thousands of files.
 
     Raises:
         RowError: a file of the records or of the checkpoint cannot be read, or not be replaced.
@@ -37,7 +41,7 @@ def repair(output: str, options: storage.StorageOptions) -> None:
         storage.delete_leftovers(uris.join(output, name), options)
     _drop_stale_marks(output, options)
     _finish_forgetting(output, options)
-    known = records.record_ids(output, options)
+    known = _record_ids(output, options, None, clashes)
     _prune(
         _committed(output, options),
         ["pair_id"],
@@ -67,17 +71,33 @@ def forget_errors(output: str, options: storage.StorageOptions, ids: npt.NDArray
 
 
 def done_hashes(
-    output: str, options: storage.StorageOptions, *, retry_errors: bool
+    output: str,
+    options: storage.StorageOptions,
+    *,
+    retry_errors: bool,
+    clashes: Clashes | None = None,
 ) -> npt.NDArray[np.int64]:
     """The hashes of the ids that a run would leave alone. Nothing is mended, nor written.
 
     Args:
         retry_errors: the failed ones are to be done again.
+        clashes: as for ``repair``.
     """
-    kept = "ok" if retry_errors else None
-    recorded = (row["pair_id"] for row in records.iterate(output, options, ["pair_id"], kept))
+    recorded = _record_ids(output, options, "ok" if retry_errors else None, clashes)
     checkpointed = records.hash_ids(checkpointed_ids(output, options))
-    return np.intersect1d(checkpointed, records.hash_ids(recorded))
+    return np.intersect1d(checkpointed, records.hash_ids(recorded.to_pylist()))
+
+
+def _record_ids(
+    output: str, options: storage.StorageOptions, status: str | None, clashes: Clashes | None
+) -> pa.ChunkedArray:
+    columns = ["pair_id"] if clashes is None else [*COLUMNS]
+    found = []
+    for batch in records.batches(output, options, columns, status):
+        found.append(batch["pair_id"])
+        if clashes is not None:
+            clashes.look(batch)
+    return pa.chunked_array(found, pa.string())
 
 
 def checkpointed_ids(output: str, options: storage.StorageOptions) -> Iterator[str]:

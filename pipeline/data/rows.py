@@ -182,6 +182,11 @@ def _without_marks(text: str) -> str:
     return text[:1] + "".join(c for c, mark in rest if not mark or UNSEEN.match(c))
 
 
+def file_key(stem: str) -> str:
+    """Equal for names of one file where letters' case or composition does not count: on macOS."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", stem).casefold())
+
+
 def check_name(column: str, part: str) -> None:
     """Refuse what cannot be one part of a path on any storage.
 

@@ -44,15 +44,14 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from pipeline.data import lease, packing, records, resume, storage, uris
+from pipeline.data import lease, packing, records, resume, row_keys, storage, uris
 from pipeline.data import manifest as manifests
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
 from pipeline.data.words import counted
 from pipeline.engine import audit_shards, cluster, flow, prepare
-from pipeline.engine.audit_tasks import check_images, read_records, row_key
-from pipeline.engine.stages import row_settings
-from pipeline.settings import ROW_OVERRIDES, JobSettings, SettingError, StyleSettings
+from pipeline.engine.audit_tasks import check_images, read_records
+from pipeline.settings import JobSettings, SettingError, StyleSettings
 
 EXAMPLES = 5
 """Named cases of each fault; the others are counted."""
@@ -212,7 +211,7 @@ def _expect(
     keys: list[npt.NDArray[np.int64]] = []
     for chunk in chunks:
         ids.append(records.hash_ids(row["pair_id"] for row in chunk))
-        found = [row_key(row, _asked(row["overrides"], style), base) for row in chunk]
+        found = [row_keys.key_of_plan(row, style, base) for row in chunk]
         keys.append(np.array(found, np.int64))
     if not ids:
         raise manifests.ManifestError(f"manifest {shown}: it has no rows")
@@ -223,16 +222,6 @@ def _expect(
         raise manifests.ManifestError(f"manifest {shown}: two rows have the same pair_id")
     unseen = np.zeros(len(every), np.bool_)
     return Expected(every, np.concatenate(keys)[order], unseen, unseen.copy())
-
-
-@functools.lru_cache(4096)
-def _asked(overrides: str, style: StyleSettings) -> tuple[Any, ...]:
-    """The settings that a row may override, as its record should have them."""
-    try:
-        settings = row_settings({"overrides": overrides}, style)
-    except ValueError:  # the row's fault: its record has the job's
-        settings = style
-    return tuple(getattr(settings, name) for name in ROW_OVERRIDES)
 
 
 def _checked(

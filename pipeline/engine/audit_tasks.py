@@ -4,20 +4,17 @@ Apart from ``audit``, which brings in torch: that would cost each task's process
 hundreds of MB.
 """
 
-import functools
 import hashlib
-import json
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.data import images, records, storage, tables, uris
+from pipeline.data import images, records, row_keys, storage, tables, uris
 from pipeline.data.errors import RowError
-from pipeline.settings import ROW_OVERRIDES
 
 READ = [
     *("pair_id", "status", "file_name", "width", "height", "bytes", "sha256"),
-    *("content_uri", "style_uri", "style_blend", "label", "split", "settings"),
+    *row_keys.COLUMNS,
 ]
 """Columns of the records that are compared with something."""
 
@@ -33,26 +30,6 @@ FOUND = pa.schema(
 
 
 SHARD_FAULTS = pa.schema([("fault", pa.string()), ("what", pa.string())])
-
-
-def row_key(row: dict[str, Any], overridden: tuple[Any, ...], base: str) -> int:
-    """8 bytes over what a pair is made from: equal for a row of the plan and its record.
-
-    Both may hold URIs as the manifest has them (of rows that were refused) or in full; records
-    hold no credentials.
-    """
-    given = [row["content_uri"], *(row["style_uri"] or [])]
-    full = [uris.redact(uris.resolve(uri, base)) if uri else uri for uri in given]
-    text = json.dumps([full, row["style_blend"], row["label"], row["split"], overridden])
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
-
-
-@functools.lru_cache(4096)
-def _recorded(settings: str) -> tuple[Any, ...]:
-    """The settings that a row may override, from its record."""
-    values = json.loads(settings)
-    return tuple(values[name] for name in ROW_OVERRIDES)
 
 
 def read_records(files: pa.Table, options: storage.StorageOptions, base: str) -> pa.Table:
@@ -76,7 +53,7 @@ def _read_file(file: str, options: storage.StorageOptions, base: str) -> list[di
     for record in found:
         if record["pair_id"] is None or record["status"] not in ("ok", "error"):
             raise ValueError("a record has no pair_id or no status")
-        record["row_key"] = row_key(record, _recorded(record["settings"]), base)
+        record["row_key"] = row_keys.key_of_record(record, base)
     return found
 
 

@@ -26,7 +26,14 @@ from pipeline.data.manifest import ManifestError, Plan
 from pipeline.data.words import NAMED
 from pipeline.engine import flow, stages
 from pipeline.engine.job import JobError
-from pipeline.engine.prepare import Checked, check, check_output, make_context, make_plan
+from pipeline.engine.prepare import (
+    Checked,
+    check,
+    check_output,
+    find_clashes,
+    make_context,
+    make_plan,
+)
 from pipeline.engine.stages import Context
 from pipeline.engine.timing import Calibration, calibrate
 from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
@@ -111,18 +118,21 @@ def dry_run(style: StyleSettings, job: JobSettings) -> Estimate:
         context = make_context(checked, check_output(checked))
         with tempfile.TemporaryDirectory() as folder:
             plan = make_plan(checked, folder)
-            done = _done(checked)
+            done = _done(checked, folder)
             work = _measure_work(Path(folder), style, done)
         return _estimate(checked, context, plan, plan.rows - plan.count_done(done), work)
     except (SettingError, ManifestError, WeightsError, RowError) as error:
         raise JobError(str(error)) from error
 
 
-def _done(checked: Checked) -> npt.NDArray[np.int64]:
+def _done(checked: Checked, plan: str) -> npt.NDArray[np.int64]:
+    """Raises SettingError if the job would be refused for what is recorded."""
     if checked.job.overwrite:
         return np.empty(0, dtype=np.int64)
-    again = checked.job.retry_errors
-    return resume.done_hashes(checked.output, checked.options, retry_errors=again)
+    clashes, again = find_clashes(checked, plan), checked.job.retry_errors
+    done = resume.done_hashes(checked.output, checked.options, retry_errors=again, clashes=clashes)
+    clashes.refuse(checked.output)
+    return done
 
 
 def _measure_work(plan: Path, style: StyleSettings, done: npt.NDArray[np.int64]) -> Work:

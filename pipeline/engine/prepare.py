@@ -14,6 +14,7 @@ import torch
 
 from pipeline.data import clearing, packing, records, resume, storage, uris
 from pipeline.data import manifest as manifests
+from pipeline.data.clashes import Clashes
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
 from pipeline.data.words import counted, some_of
@@ -85,6 +86,9 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
 def prepare(checked: Checked) -> Prepared:
     """Check the output, mend it, write the plan and ``job.json``. The lease must be held.
 
+    What is recorded is compared with the plan before failed pairs are made undone, so that a job
+    that is refused has taken nothing away.
+
     Raises:
         SettingError, ManifestError, RowError: see ``run_job``.
     """
@@ -96,7 +100,9 @@ def prepare(checked: Checked) -> Prepared:
     plan = make_plan(checked, uris.join(output, PLAN))
     if job.overwrite:
         _clear_output(output, checked.source, options)
-    resume.repair(output, options)
+    clashes = find_clashes(checked, uris.join(output, PLAN))
+    resume.repair(output, options, clashes)
+    clashes.refuse(output)
     if job.retry_errors:
         count = resume.forget_errors(output, options, plan.id_hashes)
         print(f"{count} failed pairs will be done again", file=sys.stderr)
@@ -148,6 +154,12 @@ def make_plan(checked: Checked, target: str) -> manifests.Plan:
         frozenset({uris.scheme_of(source), *uris.OBJECT_STORES, *job.allow_schemes}),
     )
     return manifests.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
+
+
+def find_clashes(checked: Checked, plan: str) -> Clashes:
+    """What is to be shown the output's records; ``plan`` is where ``make_plan`` put it."""
+    base = manifests.base_of(checked.source, checked.options)
+    return Clashes(plan, checked.options, checked.style, base)
 
 
 def make_context(checked: Checked, described: dict[str, Any]) -> Context:

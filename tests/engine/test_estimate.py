@@ -1,5 +1,7 @@
 """A dry run says what there is to do, and leaves no trace."""
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -81,10 +83,14 @@ def test_what_is_done_is_not_counted(job, quick, tmp_path):
     checked = check(quick, job)
     output = job.output
     records.write_json(uris.join(output, "job.json"), check_output(checked), {})
+    row = {"content_uri": f"{tmp_path}/c.png", "style_uri": [f"{tmp_path}/s.png"]}
+    row |= {"style_blend": [1.0], "settings": json.dumps(dataclasses.asdict(quick))}
     done = [
-        {"pair_id": f"p{index:02d}", "status": "ok", "evaluations": 2} for index in range(10, 18)
+        {**row, "pair_id": name, "file_name": f"images/{name}.png"}
+        | {"status": "ok", "evaluations": 2}
+        for name in (f"p{index}" for index in range(10, 18))
     ]
-    done += [{"pair_id": "p18", "status": "error", "evaluations": None}]
+    done += [{**row, "pair_id": "p18", "status": "error", "evaluations": None}]
     table = pa.Table.from_pylist(done, schema=records.RECORD_SCHEMA)
     tables.write_table(uris.join(output, records.RECORDS, "a.parquet"), table, {})
     marks = pa.table({"pair_id": [*(row["pair_id"] for row in done), "p19"]})  # p19: no record

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data import lease, records, resume, storage, tables, uris
+from pipeline.engine.estimate import dry_run
 from pipeline.engine.job import JobError, _delete_plan, run_job
 from pipeline.settings import JobSettings, replace
 from tests.conftest import image_bytes, write_parquet
@@ -181,11 +182,48 @@ def test_an_output_grows_with_its_manifest_but_keeps_its_settings(inputs, quick,
     assert records_of(job.output)["a"]["evaluations"] == 9
 
 
+def test_a_row_that_means_something_else_by_now_is_refused(inputs, quick, tmp_path, monkeypatch):
+    """Two folders whose manifests say the same of different pictures; a row that was changed."""
+    base = tmp_path / "more"
+    put_inputs(str(base), {})
+    rows = [
+        {"content_uri": "c0.png", "style_uri": "s0.jpg", "output_name": "cat"},
+        {"content_uri": "c1.png", "style_uri": "s0.jpg", "output_name": "late"},
+    ]
+    first = JobSettings(manifest=manifest_of(inputs, rows), output=str(tmp_path / "out"))
+    second = replace(first, manifest=manifest_of(base, rows))
+    assert run_job(quick, first)["ok"] == 1  # c1.png is not there
+    made = records_of(first.output)
+
+    def refuse(*_):
+        raise AssertionError("Ray was asked for actors")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.engine.job._run_on_ray", refuse)
+        message = r"manifest row 0 has pair_id '\w{20}', whose image was made with content_uri = "
+        for job in (second, replace(second, retry_errors=True)):
+            with pytest.raises(JobError, match=message):
+                run_job(quick, job)
+            with pytest.raises(JobError, match=message):
+                dry_run(quick, job)
+        manifest_of(inputs, [rows[0] | {"style_uri": "s1.jpg"}, rows[1]])
+        message = r"manifest row 0 \(pair_id '\w{20}'\) would write over images/cat\.png, which"
+        with pytest.raises(JobError, match=message):
+            run_job(quick, first)
+        with pytest.raises(JobError, match=message):
+            dry_run(quick, first)
+    assert records_of(first.output) == made
+    summary = run_job(quick, replace(second, overwrite=True))
+    assert (summary["ok"], summary["error"]) == (1, 1)
+    (ok,) = (row for row in records_of(first.output).values() if row["status"] == "ok")
+    assert ok["content_uri"] == f"{base}/c0.png"
+
+
 def test_a_run_that_was_taken_over_leaves_the_others_plan(inputs, quick, tmp_path, monkeypatch):
     row = {"pair_id": "a", "content_uri": "c0.png", "style_uri": "s0.jpg"}
     job = JobSettings(manifest=manifest_of(inputs, [row]), output=str(tmp_path / "out"))
 
-    def other_comes(output, options):
+    def other_comes(*_):
         (tmp_path / "out" / lease.LEASE).write_text('{"run": "other"}')
         raise KeyboardInterrupt
 
