@@ -30,8 +30,8 @@ def print_estimate(found: "Estimate", style: StyleSettings, job: JobSettings) ->
     resources = found.resources
     print(
         f"{counted(found.blocks, 'block')} of up to {counted(resources.rows_per_block, 'pair')}, a "
-        f"commit each; batches of up to {resources.batch_size}: at least {found.batches}; actors: "
-        f"{resources.actors}"
+        f"commit every {counted(resources.rows_per_file, 'pair')}; batches of up to "
+        f"{resources.batch_size}: at least {found.batches}; actors: {resources.actors}"
     )
     _print_cost(found, style, job)
 

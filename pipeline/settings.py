@@ -255,8 +255,9 @@ class JobSettings:
     )
     rows_per_block: int | None = setting(
         None,
-        "pairs of a block, which are recorded together; a killed job may redo three blocks of each "
-        "actor, and what waited to be recorded; 4 batches if not given",
+        "pairs of a block, an actor's unit of work, which are recorded together; a killed job may "
+        "redo three blocks of each actor, and what waited to be recorded; if not given 4 batches, "
+        "more in a long job, less in a short one; of large images several small blocks together",
         low=1,
         high=100_000,
         unit="pairs",

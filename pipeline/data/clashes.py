@@ -76,10 +76,16 @@ class Clashes:
         same_pair, same_file = _places(ids, plan.ids), _places(stems, plan.stems)
         for index, record in enumerate(made):
             pair, file = int(same_pair[index]), int(same_file[index])
-            if pair >= 0 and plan.keys[pair] != row_keys.key_of_record(record, self._base):
+            if pair >= 0 and plan.keys[pair] != self._key(record, int(plan.keys[pair])):
                 self._add(int(plan.rows[pair]), record)
             elif file >= 0 and plan.stem_ids[file] != ids[index]:
                 self._add(int(plan.stem_rows[file]), record)
+
+    def _key(self, record: dict[str, Any], otherwise: int) -> int:
+        try:
+            return row_keys.key_of_record(record, self._base)
+        except (ValueError, KeyError, TypeError):  # damaged: that is for an audit to say
+            return otherwise
 
     def _add(self, row: int, record: dict[str, Any]) -> None:
         self._found.add(row)

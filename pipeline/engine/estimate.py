@@ -82,7 +82,7 @@ class Estimate:
 
     @property
     def blocks(self) -> int:
-        """Units of work, each a commit of the records."""
+        """Units of an actor's work."""
         return math.ceil(self.pending / self.resources.rows_per_block)
 
     @property

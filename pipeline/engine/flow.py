@@ -20,6 +20,10 @@ from pipeline.settings import JobSettings, StyleSettings
 IO_CPUS = 0.25
 """CPUs that Ray reserves for a load or store task: they wait for storage most of the time."""
 
+WRITE_CPUS = 0.1
+"""Of a task that writes the records of several blocks. Another demand than a store task's, or Ray
+Data would make one of the two and keep the pixels of all of them until the last is there."""
+
 MOST_FILES = 5_000
 """Record files of a long job: a resumed one reads them all."""
 
@@ -51,6 +55,8 @@ class Resources:
     threads: int
     batch_size: int
     rows_per_block: int
+    rows_per_file: int
+    """Pairs that are recorded together, at least: blocks, of whichever actors."""
 
 
 def choose_resources(
@@ -68,11 +74,11 @@ def choose_resources(
         rows: pairs to do.
     """
     cpus = [node.get("CPU", 0.0) for node in nodes]
-    gpus = sum(node.get("GPU", 0.0) for node in nodes)
+    gpus = sum(math.floor(node.get("GPU", 0.0)) for node in nodes)
     on_gpu = job.gpus_per_actor if job.gpus_per_actor is not None else float(gpus > 0)
     batch = job.batch_size or (8 if on_gpu else 1)
     if on_gpu:
-        actors = math.floor(gpus / on_gpu)
+        actors = gpus * math.floor(1 / on_gpu)  # none has its share of two GPUs
     else:
         largest_px = max([style.image_size, *(size for size, _ in shapes if size)])
         need = ACTOR_BYTES + batch * PIXEL_BYTES * largest_px**2
@@ -84,8 +90,9 @@ def choose_resources(
     grain = max(4 * batch, math.ceil(rows / MOST_FILES))
     # However large the images are, the blocks that an actor has at hand fill its slots.
     most = BLOCK_BYTES // _row_bytes(style, shapes)
-    grain = min(grain, max(math.ceil(batch / BLOCKS_IN_ACTOR), most))
-    block = job.rows_per_block or max(1, min(grain, math.ceil(rows / (4 * actors))))
+    loaded = min(grain, max(math.ceil(batch / BLOCKS_IN_ACTOR), most))
+    block = job.rows_per_block or max(1, min(loaded, math.ceil(rows / (4 * actors))))
+    file = job.rows_per_block or max(block, math.ceil(rows / MOST_FILES))
     actors = min(actors, math.ceil(rows / block))
     threads, share = 1, 0.0
     if not on_gpu:
@@ -96,7 +103,7 @@ def choose_resources(
     reserved = job.cpus_per_actor if job.cpus_per_actor is not None else share
     if reserved == IO_CPUS:
         reserved += 0.01  # equal demands would let Ray Data load images inside the actor
-    return Resources(actors, on_gpu, reserved, threads, batch, block)
+    return Resources(actors, on_gpu, reserved, threads, batch, block, file)
 
 
 def _row_bytes(style: StyleSettings, shapes: Iterable[tuple[int | None, int]]) -> int:
@@ -160,7 +167,7 @@ def run(
         num_cpus=IO_CPUS,
         override_num_blocks=1,  # one task reads it all: split up, a small plan makes small batches
     )
-    # Small blocks: each is a unit of work for an actor and a commit of the records.
+    # Small blocks: each is a unit of work for an actor.
     dataset = dataset.repartition(target_num_rows_per_block=resources.rows_per_block)
     dataset = dataset.map_batches(
         functools.partial(load, context=context, board=board),
@@ -197,7 +204,13 @@ def run(
         batch_format="pyarrow",
         num_cpus=IO_CPUS,
     )
+    several = resources.rows_per_file > resources.rows_per_block
     try:
-        dataset.write_parquet(records_path, filesystem=fs, ray_remote_args={"num_cpus": IO_CPUS})
+        dataset.write_parquet(
+            records_path,
+            filesystem=fs,
+            min_rows_per_file=resources.rows_per_file if several else None,
+            ray_remote_args={"num_cpus": WRITE_CPUS if several else IO_CPUS},
+        )
     finally:
         settings.checkpoint_config = None  # it is the whole process's, and this job's alone

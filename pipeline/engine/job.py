@@ -138,7 +138,7 @@ def _say_resources(resources: flow.Resources) -> None:
     )
     print(
         f"up to {counted(resources.actors, 'style actor')} with {where} each, batches of "
-        f"{resources.batch_size}, a commit every {counted(resources.rows_per_block, 'pair')}",
+        f"{resources.batch_size}, a commit every {counted(resources.rows_per_file, 'pair')}",
         file=sys.stderr,
     )
 

@@ -272,6 +272,10 @@ def test_gpu_actors_take_what_there_is_and_what_is_asked():
     half = JobSettings(manifest="m", output="o", gpus_per_actor=0.5, batch_size=3)
     chosen = choose(half, 256, [machine(16, 4)], rows=1000)
     assert (chosen.actors, chosen.batch_size) == (8, 3)
+    # An actor's share is of one GPU.
+    for share, nodes, actors in ((0.4, [2], 4), (0.6, [1] * 50, 50), (0.1, [1, 2], 30)):
+        part = JobSettings(manifest="m", output="o", gpus_per_actor=share)
+        assert choose(part, 256, [machine(8, gpus) for gpus in nodes], 10**5).actors == actors
     # A cluster that still has no GPU node: the actors ask for GPUs all the same.
     asked = JobSettings(manifest="m", output="o", gpus_per_actor=1.0, actors=8)
     chosen = choose(asked, 256, [machine(4)], rows=1000)
@@ -303,14 +307,24 @@ def test_a_cluster_is_not_filled_with_actors_that_reserve_nothing(capsys):
         assert "note: the cluster has no GPU now" in check(rows, actors=actors)
 
 
+def per_block_and_file(job, size, rows, **loaded):
+    chosen = choose(job, size, [machine(4)], rows, **loaded)
+    return chosen.rows_per_block, chosen.rows_per_file
+
+
 def rows_per_block(job, size, rows, **loaded):
-    return choose(job, size, [machine(4)], rows, **loaded).rows_per_block
+    return per_block_and_file(job, size, rows, **loaded)[0]
 
 
 def test_a_long_job_has_a_bounded_number_of_files():
     job = JobSettings(manifest="m", output="o")
-    assert rows_per_block(job, 256, 100) == 4
-    assert rows_per_block(job, 256, 1_000_000) == 200
+    assert per_block_and_file(job, 256, 100) == (4, 4)
+    assert per_block_and_file(job, 256, 1_000_000) == (200, 200)
+    one_is_large = [(None, 1), (8192, 1)]
+    assert per_block_and_file(job, 256, 1_000_000, shapes=one_is_large) == (1, 200)
+    # What is given is meant.
+    given = JobSettings(manifest="m", output="o", rows_per_block=3)
+    assert per_block_and_file(given, 256, 1_000_000) == (3, 3)
 
 
 def test_blocks_of_large_images_are_small():

@@ -213,7 +213,7 @@ def test_times_are_given_in_a_unit_that_fits(quick, job, capsys, hours, said):
     work = estimate.Work(pairs=1, area=1.0, bound=0.0, sample=[], faults=Counter(), bad=[])
     seconds = hours * 3600 / estimate.AROUND
     calibration = Calibration(device="cpu", timed=1, batch=1, shape=1.0, seconds=seconds, bytes=1e6)
-    resources = Resources(1, 0.0, 1.0, 1, 1, 1)
+    resources = Resources(1, 0.0, 1.0, 1, 1, 1, 1)
     found = estimate.Estimate(
         rows=1, pending=1, work=work, resources=resources, in_use=False, calibration=calibration
     )
@@ -221,7 +221,7 @@ def test_times_are_given_in_a_unit_that_fits(quick, job, capsys, hours, said):
     out = capsys.readouterr().out
     assert f"with 1 CPU thread: about {said} (8 evaluations a pair), at most {said} (" in out
     assert "\n1 pair in the manifest, 1 to do\n" in out
-    assert "\n1 block of up to 1 pair, a commit each" in out
+    assert "\n1 block of up to 1 pair, a commit every 1 pair" in out
 
 
 def test_a_reader_may_leave_before_the_end(job, quick):

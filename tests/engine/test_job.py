@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from pipeline.data import lease, records, resume, storage, tables, uris
+from pipeline.engine import flow
 from pipeline.engine.estimate import dry_run
 from pipeline.engine.job import JobError, _delete_plan, run_job
 from pipeline.settings import JobSettings, replace
-from tests.conftest import image_bytes, write_parquet
+from tests.conftest import equal_pairs, image_bytes, write_parquet
 from tests.outputs import check_images, records_of
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -296,3 +297,18 @@ def test_an_output_in_which_nothing_can_be_deleted_is_refused(inputs, quick, tmp
     message = r"\.probe\.writing could be written but not deleted.*DeleteObject"
     with pytest.raises(JobError, match=message):
         run_job(quick, job)
+
+
+def test_small_blocks_of_large_images_are_recorded_together(
+    quick, weights_file, tmp_path, monkeypatch
+):
+    """One large row makes blocks small; it must not make as many files as there are blocks."""
+    monkeypatch.setattr(flow, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(flow, "MOST_FILES", 3)
+    manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, 8))
+    job = JobSettings(manifest=manifest, output=str(tmp_path / "out"))
+    summary = run_job(quick, job)
+    assert (summary["ok"], summary["missing"], summary["duplicates"]) == (8, 0, 0)
+    check_images(job.output, records_of(job.output))
+    assert len(list((tmp_path / "out/records").glob("*.parquet"))) <= 3
+    assert len(list(resume.checkpointed_ids(job.output, {}))) == 8
