@@ -105,11 +105,7 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
             "off; wait, or make it again with --overwrite"
         )
     try:
-        dataset = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet")
-        schemas = [fragment.physical_schema for fragment in dataset.get_fragments()]
-        if schemas:  # a column may be missing, or hold nulls alone, in some of the files
-            unified = pa.unify_schemas(schemas, promote_options="permissive")
-            dataset = dataset.replace_schema(unified)
+        dataset, schemas = _open(path, fs, info.type == pyarrow.fs.FileType.Directory)
     except pa.ArrowTypeError as error:
         raise ManifestError(
             f"manifest {shown}: a column has different types in its files "
@@ -128,6 +124,41 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
     except RowError as error:
         raise ManifestError(str(error)) from error
     return Manifest(dataset, shown, _carried_columns(dataset.schema))
+
+
+def _open(path: str, fs: Any, folder: bool) -> tuple[pyarrow.dataset.Dataset, list[pa.Schema]]:
+    """A Parquet file, or those of a folder, and the schema of each.
+
+    Folders called ``label=cat`` are columns of strings. A column may be missing in some of the
+    files, or hold nulls alone.
+    """
+    flavor = "hive" if folder else None
+    first = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet", partitioning=flavor)
+    parts = list(first.get_fragments())
+    schemas = [_plain_texts(part.physical_schema) for part in parts]
+    if not schemas:
+        return first, schemas
+    found = [pyarrow.dataset.get_partition_keys(part.partition_expression) for part in parts]
+    unified = pa.unify_schemas(schemas, promote_options="permissive")
+    names = sorted({name for keys in found for name in keys} - set(unified.names))
+    folders = pa.schema([(name, pa.string()) for name in names])
+    whole = pyarrow.dataset.dataset(
+        path,
+        schema=pa.schema([*unified, *folders]),
+        filesystem=fs,
+        format="parquet",
+        partitioning=pyarrow.dataset.partitioning(folders, flavor="hive") if names else None,
+    )
+    return whole, schemas
+
+
+def _plain_texts(schema: pa.Schema) -> pa.Schema:
+    """The same with one type for texts; libraries write three."""
+    kinds = (pa.types.is_large_string, pa.types.is_string_view)
+    return pa.schema(
+        field.with_type(pa.string()) if any(of(field.type) for of in kinds) else field
+        for field in schema
+    )
 
 
 def base_of(uri: str, options: storage.StorageOptions) -> str:
@@ -305,13 +336,16 @@ def _slices(manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
 def _chunks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The same rows, ``CHUNK`` of them in each table but the last."""
     waiting: list[pa.Table] = []
+    rows = 0
     for table in tables:
         waiting.append(table)
-        while sum(map(len, waiting)) >= CHUNK:
+        rows += len(table)
+        while rows >= CHUNK:
             merged = pa.concat_tables(waiting)
             yield merged.slice(0, CHUNK)
             waiting = [merged.slice(CHUNK)]
-    if sum(map(len, waiting)):
+            rows -= CHUNK
+    if rows:
         yield pa.concat_tables(waiting)
 
 
@@ -341,6 +375,6 @@ def _refuse_duplicates(
                 raise ManifestError(
                     f"manifest {shown}: rows {rows} have the same {what} {value!r}; each row needs "
                     "its own (rows without a pair_id get one from their URIs and settings: equal "
-                    "rows need a pair_id each, or different seeds)"
+                    "rows need a pair_id each)"
                 )
             first[key] = number

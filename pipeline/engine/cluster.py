@@ -68,11 +68,22 @@ def start_ray(verbose: bool) -> bool:
                 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
                 words = stack.enter_context(kept_back())
             ray.init(log_to_driver=verbose, logging_level=level, **({} if address else here))
+    except SystemExit as error:  # how ray.init takes SIGTERM
+        raise KeyboardInterrupt from error
     except Exception as error:  # of many kinds: a slow start ends in a bare Exception
         raise _not_there(address, error, words) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has set its own
+    stop_by_signals()  # ray.init has set its own
     return True
+
+
+def stop_by_signals() -> None:
+    """Have SIGTERM (``ray job stop``) and SIGHUP (a closed terminal) stop this process as Ctrl-C
+    does, so that nothing of its plan stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not where nohup has it ignored
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 def _knock(address: str) -> None:

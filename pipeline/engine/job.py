@@ -51,6 +51,7 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
     """
     started = time.monotonic()
     ray_was_running = ray.is_initialized()
+    cluster.stop_by_signals()
     try:
         checked = check(style, job)
         with lease.hold(checked.output, checked.options, lost=_stop_without_lease) as held:

@@ -79,6 +79,12 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
     weights, digest = load_weights(
         style, lambda uri: _read_weights(uri, options), uris.redact(style.weights)
     )
+    if style.init_image == "content" and "seed" in manifest.dataset.schema.names:
+        print(
+            f"note: the seeds of {manifest.shown} change nothing, as no picture begins with noise: "
+            "rows that differ in them alone give equal pictures; --init-image noise uses them",
+            file=sys.stderr,
+        )
     mark = fingerprint(style, digest, job.image_format, job.quality, job.embed_metadata)
     return Checked(style, job, output, source, manifest, weights, digest, mark)
 
@@ -294,11 +300,19 @@ def _refuse_other_settings(output: str, earlier: dict[str, Any], described: dict
     before = earlier["settings"] | {"weights_digest": earlier["weights_digest"]}
     asked = json.loads(json.dumps(described["settings"]))
     asked |= {"weights_digest": described["weights_digest"]}
-    changed = [name for name in asked if before.get(name) != asked[name]]
-    name = next((name for name in changed if name != "weights"), "settings")
+    where = f"output {uris.redact(output)}: an earlier run"
+    # A digest tells more than the weights' name.
+    both = [name for name in asked if name in before and name != "weights"]
+    for name in (name for name in both if before[name] != asked[name]):
+        raise SettingError(
+            f"{where} had {name} = {before[name]!r}, this one has {asked[name]!r}; choose another "
+            "output, the earlier value, or --overwrite"
+        )
+    others = sorted(before.keys() ^ asked.keys())
     raise SettingError(
-        f"output {uris.redact(output)}: an earlier run had {name} = {before.get(name)!r}, this "
-        f"one has {asked.get(name)!r}; choose another output, the earlier value, or --overwrite"
+        f"{where} was of another version of this program, whose pictures are others"
+        + (f" (it had not the same settings: {', '.join(others)})" if others else "")
+        + "; choose another output, that version, or --overwrite"
     )
 
 

@@ -56,6 +56,36 @@ def test_rows_are_brought_into_one_form(tmp_path):
     assert second["file_stem"] == second["pair_id"]
 
 
+def test_folders_named_as_hive_does_are_columns_of_strings(tmp_path):
+    for split, label in (("train", "0"), ("train", "cat"), ("val", "1")):
+        folder = tmp_path / "x=1" / "m" / f"split={split}" / f"label={label}"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({k: [v] for k, v in ROW.items()}), folder / "p.parquet")
+    manifest = open_manifest(str(tmp_path / "x=1" / "m"), {})
+    slices = manifests.planned_slices(manifest, checker(), None)
+    found = [(row["split"], row["label"]) for rows in slices for row in rows]
+    assert found == [("train", "0"), ("train", "cat"), ("val", "1")]
+    alone = open_manifest(str(folder / "p.parquet"), {})
+    (rows,) = manifests.planned_slices(alone, checker(), None)
+    assert rows[0]["split"] is None, "a file is what it says itself"
+
+
+def test_texts_may_be_of_any_of_arrows_types(tmp_path):
+    kinds = (pa.large_string(), pa.string(), pa.string_view())
+    (tmp_path / "m").mkdir()
+    for number, kind in enumerate(kinds):
+        texts = {**ROW, "content_uri": f"c{number}.png", "note": f"n{number}"}
+        table = pa.table({name: pa.array([text], kind) for name, text in texts.items()})
+        pq.write_table(table, tmp_path / "m" / f"{number}.parquet")
+    plan = write_plan(
+        open_manifest(str(tmp_path / "m"), {}), str(tmp_path / "plan"), {},
+        checker=checker(), limit=None,
+    )  # fmt: skip
+    assert (plan.rows, plan.faulty) == (3, 0)
+    planned = pq.read_table(tmp_path / "plan").to_pylist()
+    assert sorted(row["note"] for row in planned) == ["n0", "n1", "n2"]
+
+
 def test_derived_ids_depend_on_what_changes_pixels(tmp_path):
     rows = [ROW, {**ROW, "seed": 1}, {**ROW, "style_uri": "t.png"}]
     rows = [{"seed": None, **row} for row in rows]

@@ -13,14 +13,14 @@ import pytest
 
 from jobs import stylize
 from jobs._estimate import print_estimate
-from pipeline.data import records, tables, uris, words
+from pipeline.data import records, storage, tables, uris, words
 from pipeline.engine import estimate
 from pipeline.engine.flow import Resources
 from pipeline.engine.job import JobError, run_job
 from pipeline.engine.prepare import check, check_output
 from pipeline.engine.timing import Calibration
 from pipeline.settings import JobSettings, replace
-from tests.conftest import image_bytes, write_parquet
+from tests.conftest import equal_pairs, image_bytes, write_parquet
 
 PAIRS = 20
 ROOT = Path(__file__).parents[2]
@@ -107,6 +107,12 @@ def test_what_is_done_is_not_counted(job, quick, tmp_path):
     with pytest.raises(JobError, match="an earlier run had image_size = 64"):
         estimate.dry_run(replace(quick, image_size=96), job)
     assert files_below(tmp_path) == before
+    described = json.loads(storage.read_bytes(uris.join(output, records.JOB), {}))
+    del described["settings"]["learn_preconditioner"]
+    older = described | {"fingerprint": "of an older version"}
+    records.write_json(uris.join(output, records.JOB), older, {})
+    with pytest.raises(JobError, match=r"another version .* not the same settings: learn_pre"):
+        estimate.dry_run(quick, job)
 
 
 @pytest.mark.parametrize(
@@ -233,3 +239,12 @@ def test_a_reader_may_leave_before_the_end(job, quick):
     run.stdout.close()
     assert run.stderr.read() == ""
     assert run.wait(60) == 1
+
+
+def test_seeds_that_change_nothing_are_told(quick, tmp_path, capsys):
+    rows = [{**row, "seed": index} for index, row in enumerate(equal_pairs(tmp_path, 2))]
+    manifest = write_parquet(tmp_path / "seeds.parquet", rows)
+    job = JobSettings(manifest=manifest, output=str(tmp_path / "out"))
+    for init_image, told in (("content", True), ("noise", False)):
+        check(replace(quick, init_image=init_image), job)
+        assert ("--init-image noise uses them" in capsys.readouterr().err) is told
