@@ -300,17 +300,18 @@ def _refuse_other_settings(output: str, earlier: dict[str, Any], described: dict
     before = earlier["settings"] | {"weights_digest": earlier["weights_digest"]}
     asked = json.loads(json.dumps(described["settings"]))
     asked |= {"weights_digest": described["weights_digest"]}
-    where = f"output {uris.redact(output)}: an earlier run"
+    shown = uris.redact(output)
     # A digest tells more than the weights' name.
     both = [name for name in asked if name in before and name != "weights"]
     for name in (name for name in both if before[name] != asked[name]):
         raise SettingError(
-            f"{where} had {name} = {before[name]!r}, this one has {asked[name]!r}; choose another "
-            "output, the earlier value, or --overwrite"
+            f"output {shown}: an earlier run had {name} = {before[name]!r}, this one has "
+            f"{asked[name]!r}; choose another output, the earlier value, or --overwrite"
         )
     others = sorted(before.keys() ^ asked.keys())
     raise SettingError(
-        f"{where} was of another version of this program, whose pictures are others"
+        f"output {shown}: an earlier run was of another version of this program, whose pictures "
+        "are others"
         + (f" (it had not the same settings: {', '.join(others)})" if others else "")
         + "; choose another output, that version, or --overwrite"
     )
