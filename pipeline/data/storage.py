@@ -135,7 +135,9 @@ def _refuse_pipes(uri: str, fs: Any, path: str) -> None:
         RowError: a local path is no file.
     """
     if isinstance(fs, LocalFileSystem) and not stat.S_ISREG(os.stat(path).st_mode):
-        raise RowError("not_found", f"{redact(uri)}: is a folder, a pipe or a device; give a file")
+        raise RowError(
+            "read_failed", f"{redact(uri)}: is a folder, a pipe or a device; give a file"
+        )
 
 
 def _read(fs: Any, path: str, most: int | None) -> bytes:

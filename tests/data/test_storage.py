@@ -238,7 +238,7 @@ def test_a_local_path_that_is_no_file_is_not_waited_for(tmp_path, base):
         ):
             with pytest.raises(RowError, match="is a folder, a pipe or a device") as caught:
                 read()
-            assert caught.value.error_class == "not_found"
+            assert caught.value.error_class == "read_failed"
             assert str(caught.value).startswith(uri)
 
 
