@@ -1,6 +1,8 @@
 """Whole jobs: a real Ray, a real S3 endpoint on loopback, real Parquet and image files."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ from pipeline.data import lease, records, resume, storage, tables, uris
 from pipeline.engine import flow
 from pipeline.engine.estimate import dry_run
 from pipeline.engine.job import JobError, _delete_plan, run_job
+from pipeline.engine.prepare import prepare
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, write_parquet
 from tests.outputs import check_images, records_of
@@ -312,3 +315,22 @@ def test_small_blocks_of_large_images_are_recorded_together(
     check_images(job.output, records_of(job.output))
     assert len(list((tmp_path / "out/records").glob("*.parquet"))) <= 3
     assert len(list(resume.checkpointed_ids(job.output, {}))) == 8
+
+
+def test_a_job_that_is_stopped_before_ray_is_there_leaves_no_plan(quick, tmp_path, monkeypatch):
+    def stopped(checked):
+        prepared = prepare(checked)
+        assert (tmp_path / "out/__plan__").exists()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return prepared
+
+    monkeypatch.setattr("pipeline.engine.job.prepare", stopped)
+    manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, 1))
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_job(quick, JobSettings(manifest=manifest, output=str(tmp_path / "out")))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not (tmp_path / "out/__plan__").exists()
+    assert not (tmp_path / "out/__lease__.json").exists()

@@ -46,17 +46,6 @@ def start(command, **more) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def test_a_job_that_is_stopped_before_ray_is_there_leaves_no_plan(command, tmp_path):
-    job = start(command)
-    wait_until((tmp_path / "out/__lease__.json").exists)
-    job.send_signal(signal.SIGTERM)
-    _, errors = job.communicate(timeout=60)
-    assert job.returncode == 130, errors
-    assert "Traceback" not in errors
-    assert not (tmp_path / "out/__plan__").exists()
-    assert not (tmp_path / "out/__lease__.json").exists()
-
-
 def test_a_stopped_job_goes_on_where_it_was(command, tmp_path, ray_address):
     output = tmp_path / "out"
     first = start(command)
