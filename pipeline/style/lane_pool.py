@@ -101,11 +101,9 @@ class LanePool:
         return bool(others)
 
     def narrow(self, key: LaneKey, slots: int) -> None:
-        """Give up a lane; the next one of its size has so many slots, as long as so many others are
+        """A lane was given up: the next of its size has so many slots, as long as so many others are
         beside it."""
-        self.lanes.pop(key, None)
         self.fits[key[0]] = Fit(slots, len(self.lanes))
-        give_back()
 
     def _idle(self) -> list[LaneKey]:
         return [key for key, lane in self.lanes.items() if not lane.traces]
