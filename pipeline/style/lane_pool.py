@@ -101,8 +101,7 @@ class LanePool:
         return bool(others)
 
     def narrow(self, key: LaneKey, slots: int) -> None:
-        """A lane was given up: the next of its size has so many slots, as long as so many others are
-        beside it."""
+        """A lane was given up: the next of its size has so many slots, beside as many lanes."""
         self.fits[key[0]] = Fit(slots, len(self.lanes))
 
     def _idle(self) -> list[LaneKey]:
