@@ -94,7 +94,7 @@ def floor(
     """
     network, settings = ready(weights, device, tolerance=0, scales=1)
     flops = 2 * network_macs(network, (size, size)) * 2 * batch
-    if dtype == torch.bfloat16:
+    if dtype != torch.float32:
         network = half_precision(network)
     lane = filled_lane(network, settings, size, batch)
     images = pictures(batch, (size, size)).to(device)

@@ -24,6 +24,7 @@ import torch
 from jobs import _bench_plain as plain
 from jobs import _bench_style as style
 from pipeline.style.host_memory import keep_freed_memory
+from pipeline.style.vgg import half_type
 
 Measurement = tuple[str, Callable[[], dict[str, Any]]]
 
@@ -70,7 +71,8 @@ def style_part(weights: str, size: int, device: str) -> Iterator[Measurement]:
     rounds = 60 if weights == "compact" else 20 if on_gpu else 8
     # Processors without bfloat16 emulate it, at a twentieth of the speed.
     half = on_gpu or has_bfloat16()
-    for dtype in (torch.float32, torch.bfloat16) if half else (torch.float32,):
+    narrow = half_type(torch.device(device))
+    for dtype in (torch.float32, narrow) if half else (torch.float32,):
         for batch in (1, 8) if on_gpu else (1, 4):
             measure = partial(style.floor, weights, size, batch, rounds, device, dtype)
             yield "floor", measure

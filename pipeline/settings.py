@@ -127,7 +127,8 @@ class StyleSettings:
 
     precision: Literal["float32", "mixed"] = setting(
         "float32",
-        "mixed: the network in bfloat16; sums and the last tenth or more in float32",
+        "mixed: the network in float16 on GPUs; in bfloat16 on CPUs, the last tenth or more in "
+        "float32. Sums are in float32",
         group="optimisation (changes pixels)",
     )
     scales: int = setting(

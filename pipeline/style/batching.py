@@ -20,7 +20,7 @@ from pipeline.style.lane_pool import LaneKey, LanePool
 from pipeline.style.lanes import Finish
 from pipeline.style.pairs import Done, History, NonFiniteError, Request, stages_of
 from pipeline.style.runs import Run, history_of, known_of, start_of
-from pipeline.style.vgg import VGG
+from pipeline.style.vgg import VGG, half_type
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ class Batcher:
 
     def submit(self, request: Request) -> None:
         """Take a pair; it waits for a slot."""
-        run = Run(request, stages_of(request.size, request.settings), since=self.ticks)
+        half = half_type(self.network.device)
+        run = Run(request, stages_of(request.size, request.settings, half), since=self.ticks)
         self.waiting.setdefault(self._key(run), deque()).append(run)
 
     @property
@@ -221,6 +222,9 @@ class Batcher:
         run.image = finish.image
         if not finish.steps:
             lane.leave(run.slot)
+            if run.widen():
+                self.waiting.setdefault(self._key(run), deque()).appendleft(run)
+                return None
             return run.request.key, NonFiniteError("the loss is not finite at the start")
         if run.at + 1 < len(run.stages):
             if run.stages[run.at + 1].size == run.stage.size:
@@ -249,11 +253,11 @@ class Batcher:
     def _history(self, key: LaneKey, run: Run, finish: Finish) -> History:
         """What happened to a pair; a finished picture is worth the memory of empty lanes."""
         try:
-            return history_of(self.pool.lane(key), run, finish)
+            return history_of(self.pool.lane(key), run, finish, self.network)
         except Exception as error:
             if not (out_of_memory(error) and self.pool.drop_idle(key)):
                 raise
-        return history_of(self.pool.lane(key), run, finish)
+        return history_of(self.pool.lane(key), run, finish, self.network)
 
     def _split(self, key: LaneKey, error: Exception) -> list[Answer]:
         """A lane failed: fewer slots, until it fits or one pair is alone with its fault.

@@ -15,11 +15,11 @@ from pipeline.style.vgg import VGG, half_precision
 IDLE_LANES = 4
 """Empty lanes that are kept, since one of the same kind is often wanted again."""
 
-BFLOAT16_SINCE = 8
-"""The compute capability with which cuDNN began to convolve in bfloat16."""
+HALF_SINCE = 7
+"""The compute capability with which units came that convolve in 16 bits."""
 
 LaneKey = tuple[Size, bool, StyleSettings]
-"""Image size (H, W), whether in bfloat16, and the settings that a lane's pairs share."""
+"""Image size (H, W), whether in 16 bits, and the settings that a lane's pairs share."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ def check_precision(settings: StyleSettings, device: torch.device) -> None:
     if settings.precision != "mixed" or device.type != "cuda" or torch.version.cuda is None:
         return
     major, minor = torch.cuda.get_device_capability(device)
-    if major < BFLOAT16_SINCE:
+    if major < HALF_SINCE:
         raise RuntimeError(
-            f"precision: mixed wants a GPU of compute capability {BFLOAT16_SINCE}.0 or newer, and "
+            f"precision: mixed wants a GPU of compute capability {HALF_SINCE}.0 or newer, and "
             f"{torch.cuda.get_device_name(device)} has {major}.{minor}; give --precision float32"
         )
 
@@ -57,7 +57,7 @@ class LanePool:
 
     def __init__(self, network: VGG, slots: int, *, low_memory: bool = False) -> None:
         self.network, self.slots, self.low_memory = network, slots, low_memory
-        self.half: VGG | None = None  # the same network in bfloat16
+        self.half: VGG | None = None  # the same network in 16 bits
         self.recorder = recorder_of(network.device)
         self.lanes: dict[LaneKey, Lane] = {}
         self.fits: dict[Size, Fit] = {}

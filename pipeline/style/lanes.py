@@ -241,9 +241,12 @@ def rounding_of(network: VGG) -> float:
     """Of a loss, relative, by the type that the network computes in; 0 where it does not matter."""
     if network.dtype == torch.bfloat16:
         return 1e-3
+    if network.dtype == torch.float16:
+        return 1e-4
     if network.device.type != "cuda" or network.dtype != torch.float32:
         return 0.0
-    # TF32 came with compute capability 8; PyTorch convolves in it unless told otherwise.
+    # TF32, which rounds as float16 does, came with compute capability 8; PyTorch convolves in it
+    # unless told otherwise.
     able = torch.cuda.get_device_capability(network.device)[0] >= 8
     return 1e-4 if able and in_tf32() else 0.0
 

@@ -19,6 +19,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pipeline.style import gpu_passes
+from pipeline.style.gpu_passes import Remembered
+
 ARMIJO = 1e-4
 """c_1 of the sufficient decrease condition (Nocedal and Wright 2006, equation 3.4)."""
 
@@ -173,10 +176,9 @@ class LBFGS:
         reject = active & ~accept
 
         trial_t = self._shorter(loss, finite)
-        products = self._remember(
+        products, largest = self._remember(
             gradient, gradient if preconditioned is None else preconditioned, accept, first
         )
-        torch.where(accept[:, None], self.x, self.accepted, out=self.accepted)
         self.loss.copy_(torch.where(accept, loss, self.loss))
         self.lowest.copy_(torch.minimum(self.lowest, self.loss))
         self.steps += accept
@@ -189,14 +191,37 @@ class LBFGS:
         for count in (self.pairs, self.tries, self.descents):
             count.masked_fill_(restart, 0)
 
-        direction = self._direction(products, renew=accept | restart, first=accept & first)
+        coefficients = self._direction(
+            products, largest, renew=accept | restart, first=accept & first
+        )
         self.t.copy_(torch.where(reject & ~restart, trial_t, self.t))
-        self._move(direction, active & ~self.stopped)
+        self._move(coefficients, active & ~self.stopped)
 
-    def _remember(self, gradient: Tensor, Pg: Tensor, accept: Tensor, first: Tensor) -> Tensor:
-        """Take g, P g and the pair (s, y), if its curvature is good. Returns basis . g, (B, K)."""
+    def _remember(
+        self, gradient: Tensor, Pg: Tensor, accept: Tensor, first: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Take the point, g, P g and the pair (s, y), if its curvature is good.
+
+        Returns basis . g (B, K), and the largest magnitude of P g (B,).
+        """
+        rows, slot = self.rows, self.pairs % self.rows
+        found = gpu_passes.remember(
+            self.basis, self.differences, self.accepted, self.x, gradient, Pg, accept, slot
+        ) or self._remembered(gradient, Pg, accept, slot)
+        sy, yy = found.y[self.sample, slot], found.y[self.sample, rows + slot]
+        cosine = self.curvature_test == "cosine"
+        least = (found.ss * found.yy).sqrt() * 1e-6 if cosine else 1e-10
+        good = accept & ~first & (sy > least)
+        self.SY[self.sample, :, slot] = found.y[:, :rows]
+        self.YY[self.sample, :, slot] = found.y[:, rows : 2 * rows]
+        self.YY[self.sample, slot, :] = found.y[:, rows : 2 * rows]
+        self.gamma.copy_(torch.where(good, sy / torch.where(good, yy, 1), self.gamma))
+        self.pairs += good
+        return found.g, found.largest
+
+    def _remembered(self, gradient: Tensor, Pg: Tensor, accept: Tensor, slot: Tensor) -> Remembered:
+        """Take the point, g and P g where ``accept``, and the pair as the one in ``slot``."""
         rows, row = self.rows, accept[:, None]
-        slot = self.pairs % rows
         y = self.differences[:, 0]
         y.copy_(torch.where(row, gradient - self.gradient, 0))
         s = torch.where(row, self.x - self.accepted, 0)
@@ -204,16 +229,15 @@ class LBFGS:
         self.basis[self.sample, rows + slot] = torch.where(row, Pg - self.basis[:, -1], 0)
         for kept, new in ((self.basis[:, -1], Pg), (self.gradient, gradient)):
             torch.where(row, new, kept, out=kept)
+        torch.where(row, self.x, self.accepted, out=self.accepted)
         with_y, with_g = self._products().unbind(dim=2)
-        sy, yy = with_y[self.sample, slot], with_y[self.sample, rows + slot]
-        least = s.norm(dim=1) * y.norm(dim=1) * 1e-6 if self.curvature_test == "cosine" else 1e-10
-        good = accept & ~first & (sy > least)
-        self.SY[self.sample, :, slot] = with_y[:, :rows]
-        self.YY[self.sample, :, slot] = with_y[:, rows : 2 * rows]
-        self.YY[self.sample, slot, :] = with_y[:, rows : 2 * rows]
-        self.gamma.copy_(torch.where(good, sy / torch.where(good, yy, 1), self.gamma))
-        self.pairs += good
-        return with_g
+        return Remembered(
+            y=with_y,
+            g=with_g,
+            ss=s.norm(dim=1).double().square(),
+            yy=y.norm(dim=1).double().square(),
+            largest=self.basis[:, -1].abs().amax(dim=1),
+        )
 
     def _products(self) -> Tensor:
         """basis . y and basis . g, (B, K, 2), in float64."""
@@ -225,8 +249,9 @@ class LBFGS:
         products = torch.bmm(of_basis.transpose(0, 1), of_differences.permute(1, 2, 0))
         return products.view(B, parts, K, 2).double().sum(dim=1)
 
-    def _direction(self, products: Tensor, renew: Tensor, first: Tensor) -> Tensor:
-        """-H g (B, D), or -P g where that is no descent; a new step length where ``renew``."""
+    def _direction(self, products: Tensor, largest: Tensor, renew: Tensor, first: Tensor) -> Tensor:
+        """Coefficients (B, K) in the basis of -H g, or of -P g where that is no descent; a new step
+        length where ``renew``. largest: magnitude of P g (B,)."""
         coefficients = self._quasi_newton(products)
         uphill = ~((coefficients * products).sum(dim=1) < 0)
         fresh = (self.pairs == 0) & (first | bool(self.first_step))
@@ -237,13 +262,13 @@ class LBFGS:
         coefficients = torch.where(self.by_gradient[:, None], steepest, coefficients)
         slope = (coefficients * products).sum(dim=1)
         self.stopped |= renew & ~(slope < 0)  # the gradient is zero
-        t = torch.where(self.by_gradient, self._gradient_step(), self.learning_rate)
+        t = torch.where(self.by_gradient, self._gradient_step(largest), self.learning_rate)
         self.descents.copy_(
             torch.where(renew, torch.where(self.by_gradient, self.descents + 1, 0), self.descents)
         )
         self.slope.copy_(torch.where(renew, slope.to(self.slope), self.slope))
         self.t.copy_(torch.where(renew, t.to(self.t), self.t))
-        return torch.bmm(coefficients.to(self.x)[:, None, :], self.basis).squeeze(1)
+        return coefficients
 
     def _quasi_newton(self, products: Tensor) -> Tensor:
         """Coefficients (B, K) of -H g in the basis, by the compact form. products: basis . g."""
@@ -273,21 +298,26 @@ class LBFGS:
         coefficients[:, -1] = -scale
         return coefficients
 
-    def _gradient_step(self) -> Tensor:
+    def _gradient_step(self, largest: Tensor) -> Tensor:
         if self.first_step:
-            largest = self.basis[:, -1].abs().amax(dim=1)
             step = self.first_step * 2.0 ** self.descents.clamp(max=10)
             return step / largest.clamp_min(torch.finfo(largest.dtype).tiny)
         return (1 / self.gradient.abs().sum(dim=1)).clamp(max=1) * self.learning_rate
 
-    def _move(self, direction: Tensor, moving: Tensor) -> None:
-        """x = accepted + t direction, within the bounds."""
-        ahead = self.accepted + self.t[:, None] * direction
+    def _move(self, coefficients: Tensor, moving: Tensor) -> None:
+        """x = accepted + t (coefficients . basis), within the bounds, where ``moving``."""
+        low, high = self.bounds or (-math.inf, math.inf)
+        change = gpu_passes.move(
+            self.basis, coefficients, self.accepted, self.gradient, self.t, moving, self.x,
+            (low, high),
+        )  # fmt: skip
+        if change is None:
+            direction = torch.bmm(coefficients.to(self.x)[:, None, :], self.basis).squeeze(1)
+            ahead = (self.accepted + self.t[:, None] * direction).clamp_(low, high)
+            change = ((ahead - self.accepted) * self.gradient).sum(dim=1)
+            torch.where(moving[:, None], ahead, self.accepted, out=self.x)
         if self.bounds is not None:
-            ahead.clamp_(*self.bounds)
-            slope = ((ahead - self.accepted) * self.gradient).sum(dim=1) / self.t
-            self.slope.copy_(slope)
-        torch.where(moving[:, None], ahead, self.accepted, out=self.x)
+            self.slope.copy_(change / self.t)
 
     def _shorter(self, loss: Tensor, finite: Tensor) -> Tensor:
         """Minimum of the parabola through f, its slope and the failed point, kept in [0.1, 0.5] t.

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from pipeline.style import gpu_passes
 from pipeline.style.convolution import in_tf32
 
 POSITIONS = 2048
@@ -69,11 +70,12 @@ def style_loss(features: Tensor, style_gram: Tensor) -> Tensor:
 
 def add_style_gradient(
     features: Tensor, gram_per_position: Tensor, weight: Tensor, gradient: Tensor
-) -> Tensor:
+) -> tuple[Tensor, bool]:
     """E_l, (B,); ``weight`` times its gradient is added to ``gradient`` in place.
 
     Equation 6: dE_l/dF = 1/(N_l^2 M_l^2) (G - A) F where F > 0; the ReLU's own way back, which
-    follows, gives the else.
+    follows, gives the else. Where that is one pass with this, it is done, too, and the answer's
+    second part is True.
 
     Args:
         features: F (B, N, H, W) in channels_last format.
@@ -87,9 +89,12 @@ def add_style_gradient(
     E = D.square().flatten(1).sum(dim=1) / (4 * N**2)
     D = (D * (weight / (N**2 * H * W)).view(B, 1, 1)).to(features)
     # G - A is symmetric: F^T (G - A) is the transpose of (G - A) F.
+    gradient_t = gradient.permute(0, 2, 3, 1).view(B, H * W, N)
+    if gpu_passes.style_backward(F_t, D, gradient_t):
+        return E, True
     with _products_as_convolutions(F_t):
-        gradient.permute(0, 2, 3, 1).view(B, H * W, N).baddbmm_(F_t, D)
-    return E
+        gradient_t.baddbmm_(F_t, D)
+    return E, False
 
 
 _switching = threading.Lock()

@@ -5,6 +5,7 @@ back is a short loop: what a layer's losses ask of F^l, the ReLU's zeros, the co
 Nothing here asks the device for a value; a CUDA graph can hold an evaluation.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +13,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.settings import StyleSettings
-from pipeline.style import losses
+from pipeline.style import gpu_passes, losses
 from pipeline.style.convolution import activate, convolve_back
 from pipeline.style.targets import StyleTarget
 from pipeline.style.vgg import VGG, Block
 from pipeline.style.winograd import transforms
 
 aten = torch.ops.aten
+
+LARGEST = 32.0
+"""What the image's gradient is scaled to in float16. The activations' may be ten times as large or
+a thousand times smaller; float16 reaches to 65,504, and down to 6e-5 with all of its digits."""
+
+BEGIN = 2.0**-8
+"""The largest factor of a layer's loss, scaled, before a gradient was seen."""
+
+TOO_LARGE = 2.0**-8
+"""By what the scale changes when it was too much for float16."""
+
+SCALES = (2.0**-100, 2.0**100)
+"""Least and greatest scale."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,9 @@ class Objective:
         wide = torch.promote_types(network.dtype, torch.float32)
         self.alpha = torch.zeros(slots, device=network.device, dtype=wide)
         self.beta = torch.zeros_like(self.alpha)
+        self.mean, self.std = (network.get_buffer(name).to(self.alpha) for name in ("mean", "std"))
+        # By which gradients are multiplied on their way through the network, powers of 2.
+        self.scale = torch.ones_like(self.alpha)
         self.A: dict[str, Tensor] = {}  # layer to A^l / M^l (B, N, N)
         self.P: dict[str, Tensor] = {}  # layer to P^l (B, N, H, W)
 
@@ -71,13 +88,25 @@ class Objective:
             if layer not in self.A:
                 self.A[layer] = gram.new_zeros(self.slots, *gram.shape)
             self.A[layer][slot] = gram
-        weights = torch.tensor([alpha, beta], dtype=torch.float64)  # too large a one becomes inf
-        self.alpha[slot], self.beta[slot] = weights.to(self.alpha)
+        scale = self._first_scale(alpha, beta, content.shape[1], content.shape[2])
+        # In float64, so that too large a weight becomes inf.
+        weights = torch.tensor([alpha, beta, scale], dtype=torch.float64).to(self.alpha)
+        self.alpha[slot], self.beta[slot], self.scale[slot] = weights
+
+    def _first_scale(self, alpha: float, beta: float, H: int, W: int) -> float:
+        if self.network.dtype != torch.float16:
+            return 1.0
+        factors = [alpha] if self.P else []
+        for layer, w in self.w.items():
+            N, M = self.A[layer].shape[1], (H * W) >> 2 * (int(layer[4]) - 1)
+            factors.append(beta * w / (N**2 * max(M, 1)))
+        wanted = BEGIN / max([*factors, BEGIN / SCALES[1]])
+        return max(SCALES[0], 2.0 ** math.floor(math.log2(wanted))) if wanted else SCALES[0]
 
     @torch.no_grad()
-    def terms(self, slot: int, image: Tensor) -> Terms:
-        """The parts of a slot's loss at an image (3, H, W)."""
-        F_l = self.network(image[None], {*self.w, *self.P})
+    def terms(self, slot: int, image: Tensor, network: VGG | None = None) -> Terms:
+        """The parts of a slot's loss at an image (3, H, W), by another ``network`` if given."""
+        F_l = (network or self.network)(image[None], {*self.w, *self.P})
         layers = {}
         for layer, P in self.P.items():
             layers[f"content.{layer}"] = float(losses.content_loss(F_l[layer], P[slot][None]))
@@ -96,7 +125,7 @@ class Objective:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (B,) and gradient (B, 3, H, W) at ``images`` (B, 3, H, W)."""
-        x = self.network.preprocess(images)
+        x = self._enter(images)
         *shallow, deepest = self.network.blocks
         kept: list[tuple[Block, Tensor, list[Tensor]]] = []
         for block in shallow:
@@ -110,12 +139,38 @@ class Objective:
             block, x, activations = kept.pop()
             activations = activations or self._forward(block, x)
             gradient = self._backward(block, x, activations, gradient, loss)
-        # On a GPU zeros may follow the three channels; see ``half_precision``.
-        gradient = gradient[:, :3].to(images) / self.network.get_buffer("std").to(images)
+        gradient = self._leave(gradient)
         if self.settings.tv_weight:
             loss += self.settings.tv_weight * losses.tv_loss(images)
             gradient = gradient + self.settings.tv_weight * losses.tv_gradient(images)
         return loss, gradient.contiguous()
+
+    def _enter(self, images: Tensor) -> Tensor:
+        """What the network is to see of ``images`` (B, 3, H, W)."""
+        network = self.network
+        channels = network.blocks[0].convs[0][1].in_channels
+        x = gpu_passes.enter_network(images, self.mean, self.std, channels, network.dtype)
+        return network.preprocess(images) if x is None else x
+
+    def _leave(self, gradient: Tensor) -> Tensor:
+        """The gradient at the images (B, 3, H, W), of that at the network's input."""
+        unscale = 1 / self.scale
+        found = gpu_passes.leave_network(gradient, unscale, self.std)
+        if found is None:
+            # On a GPU zeros may follow the three channels; see ``half_precision``.
+            wide = gradient[:, :3].to(self.scale) * unscale.view(-1, 1, 1, 1) / self.std
+            found = wide, wide.abs().flatten(1).amax(dim=1)
+        gradient, largest = found
+        if self.network.dtype == torch.float16:
+            self._follow(largest)
+        return gradient
+
+    def _follow(self, largest: Tensor) -> None:
+        """Scale the next gradient by the size of this one, (B,)."""
+        wanted = torch.exp2(torch.log2(LARGEST / largest).floor()).clamp(*SCALES)
+        scale = torch.where(largest > 0, wanted, self.scale)
+        smaller = (self.scale * TOO_LARGE).clamp_min(SCALES[0])
+        self.scale.copy_(torch.where(torch.isfinite(largest), scale, smaller))
 
     def _forward(self, block: Block, x: Tensor) -> list[Tensor]:
         """The block's rectified activations F^l, each (B, N_l, H, W)."""
@@ -137,29 +192,39 @@ class Objective:
             pooled = block.pool is not None and F_l is activations[-1]
             lossless = layer not in self.A and layer not in self.P
             if pooled and lossless and by_fours(block, F_l):
-                gradient = relu_pool_backward(F_l, gradient)
+                found = gpu_passes.relu_pool_backward(F_l, gradient)
+                gradient = relu_pool_backward(F_l, gradient) if found is None else found
             else:
                 if pooled:
                     gradient = pool_backward(block, F_l, gradient)
-                self._inject(layer, F_l, gradient, loss)
-                gradient = aten.threshold_backward(gradient, F_l, 0)
+                if not self._inject(layer, F_l, gradient, loss):
+                    gradient = aten.threshold_backward(gradient, F_l, 0)
             gradient = convolve_back(conv, below, gradient, self.fast.get(layer))
         return gradient
 
-    def _inject(self, layer: str, F_l: Tensor, gradient: Tensor, loss: Tensor) -> None:
-        """Add the layer's losses to ``loss``, their gradients (equations 2, 6) to ``gradient``."""
-        if layer in self.A:
-            weight = self.beta * self.w[layer]
-            loss += weight * losses.add_style_gradient(F_l, self.A[layer], weight, gradient)
+    def _inject(self, layer: str, F_l: Tensor, gradient: Tensor, loss: Tensor) -> bool:
+        """Add the layer's losses to ``loss``, their gradients (equations 2, 6) to ``gradient``.
+
+        Returns whether the ReLU's way back was done with it.
+        """
+        rectified = False
         if layer in self.P:
-            P = self.P[layer]
-            loss += self.alpha * losses.add_content_gradient(F_l, P, self.alpha, gradient)
+            P, weight = self.P[layer], self.alpha * self.scale
+            loss += self.alpha * losses.add_content_gradient(F_l, P, weight, gradient)
+        if layer in self.A:
+            share = self.beta * self.w[layer]
+            E, rectified = losses.add_style_gradient(
+                F_l, self.A[layer], share * self.scale, gradient
+            )
+            loss += share * E
+        return rectified
 
 
 def pool(block: Block, x: Tensor) -> Tensor:
     """What the next block sees."""
     if by_fours(block, x):
-        return mean_of_fours(x)
+        pooled = gpu_passes.pool(x)
+        return mean_of_fours(x) if pooled is None else pooled
     if isinstance(block.pool, nn.AvgPool2d):
         return F.avg_pool2d(x, 2)
     return F.max_pool2d(x, 2)

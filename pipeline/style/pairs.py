@@ -3,13 +3,14 @@
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
 from pipeline.style.targets import Size, StyleTarget, scale_sizes
 
 FLOAT32_SHARE = 10
-"""In mixed precision at least a tenth of the evaluations is done in float32, at the end."""
+"""In bfloat16 at least a tenth of the evaluations is done in float32, at the end."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a pair's way: at most so many evaluations at one size; half: in bfloat16."""
+    """A part of a pair's way: at most so many evaluations at one size; half: in 16 bits."""
 
     size: Size
     scale: int
@@ -85,13 +86,17 @@ class Stage:
     most: int
 
 
-def stages_of(size: Size, settings: StyleSettings) -> list[Stage]:
-    """The stages of a pair with a content image of ``size``, coarse to fine."""
+def stages_of(size: Size, settings: StyleSettings, half: torch.dtype) -> list[Stage]:
+    """The stages of a pair with a content image of ``size``, coarse to fine.
+
+    half: the type of 16 bits. float16 rounds as little as TF32 and needs no end in float32.
+    """
     sizes = scale_sizes(size, settings.scales)
     each = settings.iterations // len(sizes)
     most = [each] * (len(sizes) - 1) + [settings.iterations - each * (len(sizes) - 1)]
     mixed = settings.precision == "mixed"
-    last = min(most[-1], -(-settings.iterations // FLOAT32_SHARE)) if mixed else 0
+    ends = mixed and half == torch.bfloat16
+    last = min(most[-1], -(-settings.iterations // FLOAT32_SHARE)) if ends else 0
     most[-1] -= last
     stages = [Stage(sizes[k], k, mixed, most[k]) for k in range(len(sizes)) if most[k]]
     return [*stages, Stage(size, len(sizes) - 1, False, last)] if last else stages

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.style import gpu_passes
 from pipeline.style.lbfgs import at_a_time
 
 EIGENVALUE_FLOOR = 0.01
@@ -99,7 +100,13 @@ class Preconditioner:
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """P g, (B, 3, H, W) -> (B, 3, H, W)."""
-        return self.root * self._moved(self.root * gradient, self.table)
+        weighed = self.root * gradient
+        seen = torch.fft.rfft2(weighed)
+        moved = gpu_passes.by_ring(seen.flatten(2), self.rings, self.ring)
+        if moved is None:
+            moved = _multiplied(torch.view_as_real(seen).flatten(2), self.table)
+        back: Tensor = torch.fft.irfft2(moved.view_as(seen), s=self.size)
+        return self.root * back
 
     def change(self, slot: int, metric: Metric) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """Give ``slot`` this metric. Returns what makes of old P v (n, 3, H, W) new ones, and v,
@@ -201,14 +208,19 @@ class Preconditioner:
     def _moved(self, images: Tensor, table: Tensor) -> Tensor:
         """Images (B, 3, H, W), their spectra multiplied by a matrix per frequency (B or 1, 3, 3,
         2 frequencies)."""
-        seen = self._spectrum(images)
-        moved = table[:, :, 0] * seen[:, None, 0]
-        for channel in (1, 2):
-            moved.addcmul_(table[:, :, channel], seen[:, None, channel])
         H, W = self.size
-        spectrum = torch.view_as_complex(moved.view(-1, 3, H, W // 2 + 1, 2))
+        spectrum = _multiplied(self._spectrum(images), table).view(-1, 3, H, W // 2 + 1)
         result: Tensor = torch.fft.irfft2(spectrum, s=self.size)
         return result
+
+
+def _multiplied(seen: Tensor, table: Tensor) -> Tensor:
+    """Spectra (B, 3, 2 n), real and imaginary parts in turns, times a matrix for each frequency (B
+    or 1, 3, 3, 2 n): (B, 3, n), complex."""
+    moved = table[:, :, 0] * seen[:, None, 0]
+    for channel in (1, 2):
+        moved.addcmul_(table[:, :, channel], seen[:, None, channel])
+    return torch.view_as_complex(moved.view(*moved.shape[:2], -1, 2))
 
 
 def _parts(images: Tensor, sy: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

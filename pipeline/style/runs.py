@@ -1,6 +1,6 @@
 """A pair between ``Batcher.submit`` and its end: where it is, what it brings and what it tells."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from pipeline.style.device_faults import out_of_memory
 from pipeline.style.lanes import Finish, Known, Lane, Start
 from pipeline.style.pairs import History, Pair, Request, Stage
 from pipeline.style.targets import Size, resize
+from pipeline.style.vgg import VGG
 
 
 @dataclass(eq=False)
@@ -34,6 +35,13 @@ class Run:
     @property
     def stage(self) -> Stage:
         return self.stages[self.at]
+
+    def widen(self) -> bool:
+        """Do the rest in float32, whose range is wider. Returns whether that is a change."""
+        if not self.stage.half:
+            return False
+        self.stages[self.at :] = [replace(each, half=False) for each in self.stages[self.at :]]
+        return True
 
 
 def start_of(run: Run) -> Start:
@@ -85,9 +93,9 @@ def _initial(content: Tensor, settings: StyleSettings) -> Tensor:
     return (0.5 + 0.25 * noise).clamp(0, 1).to(content)
 
 
-def history_of(lane: Lane, run: Run, finish: Finish) -> History:
-    """The losses of the last image, and the way there."""
-    terms = lane.objective.terms(run.slot, finish.image)
+def history_of(lane: Lane, run: Run, finish: Finish, network: VGG) -> History:
+    """The losses of the last image by ``network``, that in float32, and the way there."""
+    terms = lane.objective.terms(run.slot, finish.image, network)
     return History(
         total=tuple(run.losses),
         total_loss=terms.content + terms.style + terms.tv,

@@ -189,7 +189,7 @@ def test_mixed_precision_ends_in_float32_near_the_same_loss():
     settings = dataclasses.replace(REAL, iterations=150, tolerance=0.0)
     network = load_network(settings)
     mixed = dataclasses.replace(settings, precision="mixed")
-    stages = stages_of((64, 64), mixed)
+    stages = stages_of((64, 64), mixed, torch.bfloat16)
     assert [(stage.half, stage.most) for stage in stages] == [(True, 135), (False, 15)]
     results = []
     for each in (settings, mixed):
@@ -207,7 +207,9 @@ def test_mixed_precision_ends_in_float32_near_the_same_loss():
 
 def test_iterations_fewer_than_scales_go_to_the_finest():
     settings = StyleSettings(scales=3, iterations=2)
-    assert [(s.size, s.most) for s in stages_of((256, 256), settings)] == [((256, 256), 2)]
+    assert [(s.size, s.most) for s in stages_of((256, 256), settings, torch.bfloat16)] == [
+        ((256, 256), 2)
+    ]
 
 
 class Room:
@@ -335,10 +337,10 @@ def test_when_memory_is_free_again_lanes_have_all_their_slots(quick, network, mo
 def test_a_finished_picture_is_worth_the_memory_of_empty_lanes(quick, network, monkeypatch):
     room, terms = Room(99), Objective.terms
 
-    def narrow(objective, slot, image):
+    def narrow(objective, slot, image, network):
         if len(room.lanes) > 1:
             raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
-        return terms(objective, slot, image)
+        return terms(objective, slot, image, network)
 
     monkeypatch.setattr("pipeline.style.lane_pool.Lane", room.lane)
     monkeypatch.setattr(Objective, "terms", narrow)
@@ -356,18 +358,18 @@ def no_memory(*_):
     raise torch.OutOfMemoryError("no memory")
 
 
-def test_a_gpu_that_has_no_bfloat16_is_told_before_any_pair(monkeypatch):
+def test_a_gpu_without_units_for_16_bits_is_told_before_any_pair(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla P4")
     mixed = StyleSettings(precision="mixed")
     for capability, settings, fine in (
-        ((7, 5), mixed, False),
-        ((7, 5), StyleSettings(), True),
-        ((8, 0), mixed, True),
+        ((6, 1), mixed, False),
+        ((6, 1), StyleSettings(), True),
+        ((7, 0), mixed, True),
         ((12, 0), mixed, True),
     ):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
-        expected = pytest.raises(RuntimeError, match=r"Tesla T4 has 7\.5; give --precision float32")
+        expected = pytest.raises(RuntimeError, match=r"Tesla P4 has 6\.1; give --precision float32")
         with contextlib.nullcontext() if fine else expected:
             check_precision(settings, torch.device("cuda", 0))
 

@@ -74,3 +74,36 @@ def test_inner_products_in_parts():
             value = 0.5 * (scale * solver.x.square()).sum(1)
             solver.step(value, scale * solver.x, torch.ones(3) > 0)
         assert torch.allclose(whole.x, parted.x, rtol=1e-9, atol=1e-12)
+
+
+def half_objective(weight):
+    """In float16; and an image."""
+    settings = StyleSettings(scales=1)
+    content, style, image = (picture(seed, 48, 64) for seed in range(3))
+    network = VGG(random_weights(7, NARROW), deepest_layer="conv5_1")
+    target = style_target(network, style, settings)
+    network.features.half()
+    made = Objective(network, 1, settings)
+    made.put(0, content, target, 1e-3 * weight, weight)
+    return made, image[None]
+
+
+@pytest.mark.parametrize("weight", [2.0**-40, 2.0**40])
+def test_gradients_in_float16_are_scaled_into_its_range(weight):
+    """Not scaled, those of the least weight would all be 0, those of the greatest infinite."""
+    plain, image = half_objective(1.0)
+    other, _ = half_objective(weight)
+    for _ in range(2):  # the second with the first's scale
+        gradient = plain(image)[1]
+        assert gradient.isfinite().all()
+        assert torch.equal(other(image)[1], gradient * weight)
+        assert (other.scale.log2() % 1 == 0).all()
+
+
+def test_a_scale_that_was_too_much_is_taken_back():
+    made, image = half_objective(1.0)
+    made.scale *= 2.0**40
+    evaluated = [made(image)[1] for _ in range(6)]
+    assert not evaluated[0].isfinite().all()
+    assert evaluated[-1].isfinite().all()
+    assert 8 <= evaluated[-1].abs().max() * made.scale <= 64

@@ -195,7 +195,7 @@ def test_a_preconditioner_is_a_change_of_variables():
     in_z = LBFGS(1 / W[None], **PLAIN)
     # The first step's rule looks at the gradient of the variables; the same length for both.
     in_x.first_step = in_z.first_step = 0.01
-    in_x._gradient_step = in_z._gradient_step = lambda: torch.tensor([1e-3], dtype=torch.float64)
+    in_x._gradient_step = in_z._gradient_step = lambda _: torch.tensor([1e-3]).double()
     for _ in range(12):
         loss, gradient = quadratic(in_x.x, scale)
         in_x.step(loss, gradient, active, W * W * gradient)
