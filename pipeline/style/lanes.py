@@ -221,15 +221,17 @@ def teach(optimizer: LBFGS, P: Preconditioner, slot: Tensor) -> None:
     All on the device, in place and in the same shapes, whichever slot (1,) it is.
     """
     steps, changes, count = optimizer.pairs_of(slot)
-    metric, enough = P.learnt(slot, steps, changes), count >= LEAST_PAIRS
+    metric = P.learnt(slot, steps, changes)
     del steps, changes  # the largest tensors here
-    convert = P.change(slot, metric, enough)
+    # Of steps that float32 cannot square nothing is learnt either.
+    taken = (count >= LEAST_PAIRS) & torch.isfinite(metric.rings.sum() + metric.root.sum())
+    convert = P.change(slot, metric, taken)
 
     def converted(Pv: Tensor) -> tuple[Tensor, Tensor]:
         Qv, v = convert(Pv.view(-1, 3, *P.size))
         return Qv.flatten(1), v.flatten(1)
 
-    optimizer.change_metric(slot, converted, enough)
+    optimizer.change_metric(slot, converted, taken)
 
 
 def _preconditioner(size: Size, like: Tensor, settings: StyleSettings) -> Preconditioner | None:

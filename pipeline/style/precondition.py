@@ -328,8 +328,8 @@ def _cholesky(matrices: Tensor) -> Tensor:
 
 
 def _general_inverse(matrices: Tensor) -> Tensor:
-    """Of matrices (..., 3, 3), by cross products of their rows. Of those that are not triangular
-    it is exact only up to the square of their condition."""
+    """Of matrices (..., 3, 3), by cross products of their rows: of those that are not triangular
+    with an error that grows as the square of their condition."""
     around = torch.cat([matrices, matrices[..., :2, :]], dim=-2)
     cofactors = torch.linalg.cross(around[..., 1:4, :], around[..., 2:, :])
     determinants = (matrices[..., :1, :] * cofactors[..., :1, :]).sum(dim=-1, keepdim=True)
