@@ -46,9 +46,33 @@ class Recorder:
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
-            logger.warning("ticks are not recorded as a CUDA graph: %s", str(error))
+            logger.warning("no CUDA graph, each kernel is launched singly: %s", str(error))
             return None
         return graph
+
+
+class Repeated:
+    """A work that is done again and again; on a GPU, after a few times, by a recorded graph.
+
+    Args:
+        recorder: of the GPU; without one each kernel is launched singly.
+        warm_up: times before it is recorded, in which libraries choose and allocate.
+    """
+
+    def __init__(self, recorder: Recorder | None, warm_up: int) -> None:
+        self.recorder, self.warm_up = recorder, warm_up
+        self.times = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Do it; the same ``work`` each time, which is not kept: it may hold whoever holds this."""
+        if self.graph is not None:
+            self.graph.replay()
+            return
+        work()
+        self.times += 1
+        if self.times == self.warm_up and self.recorder is not None:
+            self.graph = self.recorder.record(work)
 
 
 def recorder_of(device: torch.device) -> Recorder | None:

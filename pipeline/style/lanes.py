@@ -7,13 +7,14 @@ then a pair's result does not depend, to the bit, on when its neighbours come an
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
 from pipeline.style.convolution import in_tf32
-from pipeline.style.graphs import Recorder
+from pipeline.style.graphs import Recorder, Repeated
 from pipeline.style.lbfgs import LBFGS, Adam, Curvature
 from pipeline.style.objective import Objective
 from pipeline.style.precondition import Metric, Preconditioner
@@ -27,7 +28,10 @@ HALF_TOLERANCE = 0.001
 """The least ``tolerance`` in bfloat16: where so little is left to gain, float32 gains it."""
 
 WARM_UP = 3
-"""Ticks before a CUDA graph is recorded, in which libraries choose and allocate."""
+"""Ticks before a CUDA graph of them is recorded."""
+
+LEARNING_WARM_UP = 1
+"""The same of learning, where libraries have less to choose."""
 
 LEARN_AFTER = (10, 20, 40, 80)
 """Evaluations after which a pair's preconditioner is learnt from its last steps."""
@@ -120,9 +124,9 @@ class Lane:
         self.status = empty.new_zeros(6, slots)
         self.traces: dict[int, list[float]] = {}  # of the filled slots
         self.earlier: dict[int, int] = {}  # evaluations in another lane of this size
-        self.ticks = 0
-        self.recorder = recorder
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.learner = torch.zeros_like(self.sample[:1])  # the slot that learns
+        self.ticking = Repeated(recorder, WARM_UP)
+        self.learning = Repeated(recorder, LEARNING_WARM_UP)
 
     def free(self) -> int | None:
         """An empty slot."""
@@ -163,10 +167,8 @@ class Lane:
     def tick(self) -> dict[int, Finish]:
         """Evaluate all slots once. Returns who is done; they stay until ``leave``."""
         if self.settings.learn_preconditioner:
-            for slot, trace in self.traces.items():
-                if self.earlier[slot] + len(trace) in LEARN_AFTER:
-                    self._learn(slot)
-        self._run()
+            self._learn()
+        self.ticking.run(self._advance)
         loss, active, failed, stuck, converged, steps = self.status.tolist()
         done = {}
         for slot, trace in self.traces.items():
@@ -178,32 +180,15 @@ class Lane:
                 done[slot] = Finish(image, trace, int(steps[slot]), stop)
         return done
 
-    @torch.no_grad()
-    def _learn(self, slot: int) -> None:
-        """From now on the slot's steps are measured by what its pair has taught."""
-        optimizer, P, shape = self.optimizer, self.precondition, (3, *self.size)
+    def _learn(self) -> None:
+        """From now on the steps of some are measured by what their pair has taught."""
+        optimizer, P = self.optimizer, self.precondition
         if P is None or not isinstance(optimizer, LBFGS):
             return
-        steps, changes, sy = optimizer.pairs_of(slot)
-        if len(sy) < LEAST_PAIRS:
-            return
-        convert = P.change(slot, P.learnt(slot, steps, changes, sy))
-
-        def converted(Pv: Tensor) -> tuple[Tensor, Tensor]:
-            Qv, v = convert(Pv.view(-1, *shape))
-            return Qv.flatten(1), v.flatten(1)
-
-        optimizer.change_metric(slot, converted)
-
-    def _run(self) -> None:
-        """One tick; on a GPU, after a few, as one launch of a recorded graph."""
-        if self.graph is not None:
-            self.graph.replay()
-            return
-        self._advance()
-        self.ticks += 1
-        if self.ticks == WARM_UP and self.recorder is not None:
-            self.graph = self.recorder.record(self._advance)
+        for slot, trace in self.traces.items():
+            if self.earlier[slot] + len(trace) in LEARN_AFTER:
+                self.learner.fill_(slot)
+                self.learning.run(partial(teach, optimizer, P, self.learner))
 
     @torch.no_grad()
     def _advance(self) -> None:
@@ -227,6 +212,26 @@ class Lane:
         self.active &= ~self.converged & ~optimizer.stopped & (self.evaluations < self.most)
         flags = (self.active, optimizer.failed, optimizer.stopped, self.converged, optimizer.steps)
         self.status.copy_(torch.stack([optimizer.loss, *(flag.to(loss) for flag in flags)]))
+
+
+@torch.no_grad()
+def teach(optimizer: LBFGS, P: Preconditioner, slot: Tensor) -> None:
+    """Measure a slot's steps by what its pair has taught, if that is enough.
+
+    All on the device, in place and in the same shapes, whichever slot (1,) it is.
+    """
+    steps, changes, count = optimizer.pairs_of(slot)
+    metric = P.learnt(slot, steps, changes)
+    del steps, changes  # the largest tensors here
+    # Of steps that float32 cannot square nothing is learnt either.
+    taken = (count >= LEAST_PAIRS) & torch.isfinite(metric.rings.sum() + metric.root.sum())
+    convert = P.change(slot, metric, taken)
+
+    def converted(Pv: Tensor) -> tuple[Tensor, Tensor]:
+        Qv, v = convert(Pv.view(-1, 3, *P.size))
+        return Qv.flatten(1), v.flatten(1)
+
+    optimizer.change_metric(slot, converted, taken)
 
 
 def _preconditioner(size: Size, like: Tensor, settings: StyleSettings) -> Preconditioner | None:

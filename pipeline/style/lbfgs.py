@@ -25,8 +25,9 @@ from pipeline.style.gpu_passes import Remembered
 ARMIJO = 1e-4
 """c_1 of the sufficient decrease condition (Nocedal and Wright 2006, equation 3.4)."""
 
-AT_A_TIME = 2**23
-"""Elements of kept vectors that are worked on together, when P is learnt: of small images all."""
+AT_A_TIME = 9 * 2**20
+"""Elements of kept vectors that are worked on together, when P is learnt: the twelve P y_i and P g
+of an image of 512 px, and so all of smaller ones."""
 
 PARTS = 256
 """Of a long inner product on a GPU, at most, so that all of its processors have work."""
@@ -122,34 +123,68 @@ class LBFGS:
         """What has been learnt of f_b, for a problem that differs from it by rounding only."""
         return tuple(buffer[sample].clone() for buffer in self._curvature)
 
-    def pairs_of(self, sample: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The kept pairs of a sample, n of them: s (n, D), P y (n, D) and s.y (n,)."""
-        kept = int(self.pairs[sample])
-        first = max(0, kept - self.history_size)
-        slots = torch.arange(first, kept, device=self.x.device) % self.rows
-        sy = self.SY[sample, slots, slots].to(self.x)
-        return self.basis[sample, slots], self.basis[sample, self.rows + slots], sy
+    def pairs_of(self, sample: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a sample (1,) keeps: s / sqrt(s.y) and P y / sqrt(s.y), (rows, D) each, in no
+        order; and how many pairs these are, (). Rows without one are zero, whatever lies there.
+
+        The shapes are always the same and the index is on the device, for a CUDA graph's sake.
+        """
+        kept = self._kept(sample)
+        sy = torch.diagonal(one_of(self.SY, sample))
+        scale = torch.where(kept, sy, 1).rsqrt().to(self.x)[:, None]
+        s, Py = (
+            one_of(self.basis[:, first : first + self.rows], sample)
+            .mul_(scale)
+            .masked_fill_(~kept[:, None], 0)
+            for first in (0, self.rows)
+        )
+        return s, Py, kept.sum()
 
     def change_metric(
-        self, sample: int, convert: Callable[[Tensor], tuple[Tensor, Tensor]]
+        self, sample: Tensor, convert: Callable[[Tensor], tuple[Tensor, Tensor]], taken: Tensor
     ) -> None:
-        """P becomes another for a sample; what has been learnt stays.
+        """P becomes another for a sample (1,); what has been learnt stays.
 
         Args:
             convert: of n vectors P v (n, D) as many Q v for the new metric Q, and v.
+            taken: () bool. Where it is false nothing changes, to the bit.
         """
-        basis, YY, rows = self.basis[sample], self.YY[sample], self.rows
-        Qy = basis[rows : 2 * rows]
-        for start in range(0, rows, at_a_time(Qy)):
-            end = min(start + at_a_time(Qy), rows)
-            Qy[start:end], y = convert(Qy[start:end])
-            products = (Qy[:end] @ y.T).double()
-            YY[:end, start:end], YY[start:end, :end] = products, products.T
-        YY.copy_((YY + YY.T) / 2)
-        basis[-1:] = convert(basis[-1:])[0]
-        last = (self.pairs[sample] - 1) % rows
-        sy, yy = self.SY[sample, last, last], self.YY[sample, last, last]
-        self.gamma[sample] = torch.where((self.pairs[sample] > 0) & (yy > 0), sy / yy, 1)
+        rows = self.rows
+        moved = one_of(self.basis[:, rows:], sample)  # P y_i, then P g
+        products = moved.new_zeros(rows + 1, rows + 1, dtype=torch.float64)
+        for start in range(0, rows + 1, at_a_time(moved)):
+            part = moved[start : start + at_a_time(moved)]
+            end = start + len(part)
+            Qv, v = convert(part)
+            torch.where(taken, Qv, part, out=part)
+            found = self._inner(moved[:end], v)
+            products[:end, start:end], products[start:end, :end] = found, found.T
+        self.basis[:, rows:].index_copy_(0, sample, moved[None])
+        kept = self._kept(sample)
+        YY = ((products + products.T) / 2)[:rows, :rows]
+        YY = torch.where(kept[:, None] & kept, YY, 0)
+        pairs = self.pairs.index_select(0, sample)
+        last = (pairs - 1) % rows
+        sy, yy = (
+            torch.diagonal(matrix).index_select(0, last) for matrix in (one_of(self.SY, sample), YY)
+        )
+        gamma = torch.where((pairs > 0) & (yy > 0), sy / yy, 1)[0]
+        for buffer, new in ((self.YY, YY), (self.gamma, gamma)):
+            new = torch.where(taken, new, one_of(buffer, sample))
+            buffer.index_copy_(0, sample, new[None])
+
+    def _kept(self, sample: Tensor) -> Tensor:
+        """Which rows hold a kept pair of a sample (1,): (rows,) bool."""
+        pairs = self.pairs.index_select(0, sample)
+        age = (pairs - 1 - torch.arange(self.rows, device=pairs.device)) % self.rows
+        return age < pairs.clamp(max=self.history_size)
+
+    def _inner(self, u: Tensor, v: Tensor) -> Tensor:
+        """u_i . v_j in float64, (n, D) and (m, D) -> (n, m)."""
+        of_u, of_v = (
+            vectors.view(len(vectors), self.parts, -1).transpose(0, 1) for vectors in (u, v)
+        )
+        return torch.bmm(of_u, of_v.mT).double().sum(dim=0)
 
     @property
     def _curvature(self) -> tuple[Tensor, ...]:
@@ -329,6 +364,11 @@ class LBFGS:
             finite & (curvature > 0), -self.slope * self.t**2 / curvature, 0.25 * self.t
         )
         return torch.minimum(torch.maximum(t, 0.1 * self.t), 0.5 * self.t)
+
+
+def one_of(buffer: Tensor, sample: Tensor) -> Tensor:
+    """A copy of a sample's part of a buffer (B, ...); sample: (1,), on the buffer's device."""
+    return buffer.index_select(0, sample)[0]
 
 
 def at_a_time(vectors: Tensor) -> int:

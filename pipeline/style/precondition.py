@@ -6,7 +6,8 @@ steps have shown, also of where in the image. L-BFGS takes it as the metric of i
 what its history does not span; it changes the path, not the loss.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.style import gpu_passes
-from pipeline.style.lbfgs import at_a_time
+from pipeline.style.lbfgs import at_a_time, one_of
 
 EIGENVALUE_FLOOR = 0.01
 """Least colour variance relative to the greatest, so that a grey style can still remove colour."""
@@ -24,6 +25,15 @@ PRIOR = 0.1
 
 NEAR = 11
 """Side in pixels of the square over which steps are averaged, to learn where they are long."""
+
+SPAN = 1e6
+"""Of singular values by ``_orthogonal``: greatest over least at most its square."""
+
+NEWTON_STEPS = 8
+"""In which all of those become 1, to float64's rounding."""
+
+Spectra = Callable[[], Iterable[Tensor]]
+"""Of n images, in parts of (some, 3, 2 frequencies), as often as they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ class Preconditioner:
             mixing = torch.eye(3).to(self.rings) if colors is None else color_metric(colors)
             rings = _scaled(self.natural[:, None, None] * mixing)
             metric = Metric(rings, torch.ones_like(self.root[slot]))
-        self._set(slot, metric)
+        self._set(torch.full((1,), slot, device=self.ring.device), metric)
 
     def metric(self, slot: int) -> Metric:
         """By which the image in ``slot`` moves now."""
@@ -108,98 +118,119 @@ class Preconditioner:
         back: Tensor = torch.fft.irfft2(moved.view_as(seen), s=self.size)
         return self.root * back
 
-    def change(self, slot: int, metric: Metric) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """Give ``slot`` this metric. Returns what makes of old P v (n, 3, H, W) new ones, and v,
-        each (n, 3, H, W)."""
-        old_root, back = self.root[slot].clone(), self._spread(self.inverse[slot])
-        forth = self._spread(metric.rings)
-        self._set(slot, metric)
+    def change(
+        self, slot: Tensor, metric: Metric, taken: Tensor
+    ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Give ``slot`` (1,) this metric where ``taken``, () bool; else it keeps its own.
+
+        Returns what makes of old P v (n, 3, H, W) new ones, and v, each (n, 3, H, W).
+        """
+        old_root, back = one_of(self.root, slot), self._spread(one_of(self.inverse, slot))
+        rings = torch.where(taken, metric.rings, one_of(self.rings, slot))
+        root = torch.where(taken, metric.root, old_root)
+        forth = self._set(slot, Metric(rings, root))
 
         def convert(moved: Tensor) -> tuple[Tensor, Tensor]:
             v = self._moved(moved / old_root, back) / old_root
-            return metric.root * self._moved(metric.root * v, forth), v
+            return root * self._moved(root * v, forth), v
 
         return convert
 
-    def _set(self, slot: int, metric: Metric) -> None:
-        self.rings[slot] = metric.rings
-        self.inverse[slot] = _inverse(metric.rings)
-        self.root[slot] = metric.root
-        self.table[slot] = self._spread(metric.rings)[0]
+    def _set(self, slot: Tensor, metric: Metric) -> Tensor:
+        """Returns the table (1, 3, 3, 2 frequencies)."""
+        rings = metric.rings.to(self.rings)
+        table = self._spread(rings)
+        self.rings.index_copy_(0, slot, rings[None])
+        self.inverse.index_copy_(0, slot, _inverse(rings)[None])
+        self.root.index_copy_(0, slot, metric.root[None])
+        self.table.index_copy_(0, slot, table)
+        return table
 
     def _spread(self, rings: Tensor) -> Tensor:
         """A matrix for each frequency, twice: (rings, 3, 3) -> (1, 3, 3, 2 frequencies)."""
         of_each = rings.permute(1, 2, 0)[None].index_select(3, self.ring)
         return of_each.repeat_interleave(2, dim=3)
 
-    def learnt(self, slot: int, steps: Tensor, changes: Tensor, sy: Tensor) -> Metric:
-        """The metric that takes the gradient's changes to the steps best.
+    def learnt(self, slot: Tensor, steps: Tensor, changes: Tensor) -> Metric:
+        """The metric that takes the gradient's changes to the steps best, for ``slot`` (1,).
 
         Args:
-            steps: n steps s (n, 3 H W).
-            changes: P y (n, 3 H W) for the changes y of the gradient in them.
-            sy: s.y > 0 (n,).
+            steps: n steps s / sqrt(s.y) (n, 3 H W).
+            changes: P y / sqrt(s.y) (n, 3 H W) for the changes y of the gradient in them. Where
+                both are zero, no step is known.
         """
-        root = self.root[slot]
+        root = one_of(self.root, slot)
         # In the coordinates in which P is R: D^(-1/2) s, and R D^(1/2) y.
-        steps, moved = (each.view(-1, 3, *self.size) / root for each in (steps, changes))
-        rings = self._learnt_rings(slot, steps, moved, sy)
-        return Metric(rings, root * self._learnt_places(slot, rings, steps, moved, sy).sqrt())
+        seen, moved = (self._spectra(each, root) for each in (steps, changes))
+        rings = self._learnt_rings(slot, seen, moved)
+        places = self._learnt_places(slot, rings, seen, moved)
+        return Metric(rings.to(root), root * places.sqrt())
 
-    def _learnt_rings(self, slot: int, steps: Tensor, moved: Tensor, sy: Tensor) -> Tensor:
-        """R (rings, 3, 3): on each ring the geometric mean of S and Y^-1, the one for which
-        R Y R = S. S is the sum of s s^T / s.y over the steps, Y that of y y^T / s.y over the
+    def _spectra(self, vectors: Tensor, root: Tensor) -> Spectra:
+        """Of vectors (n, 3 H W) over ``root``. Those of small images, one part, are kept; of large
+        ones memory is to hold one part at a time."""
+        parts = torch.split(vectors.view(-1, 3, *self.size), at_a_time(vectors))
+
+        def spectra() -> Iterable[Tensor]:
+            return (self._spectrum(part / root) for part in parts)
+
+        if len(parts) > 1:
+            return spectra
+        kept = list(spectra())
+        return lambda: kept
+
+    def _learnt_rings(self, slot: Tensor, steps: Spectra, moved: Spectra) -> Tensor:
+        """R (rings, 3, 3) in float64: on each ring the geometric mean of S and Y^-1, the one for
+        which R Y R = S. S is the sum of s s^T / s.y over the steps, Y that of y y^T / s.y over the
         changes: if the inverse Hessian were of R's form, and the steps spoke of all of it, it would
-        be R. steps, moved: s and old R y (n, 3, H, W)."""
-        old, inverse = self.rings[slot].double(), self.inverse[slot].double()
-        S, RYR = self._by_ring(steps, sy), self._by_ring(moved, sy)
+        be R. steps, moved: spectra of s and old R y, over sqrt(s.y)."""
+        old, inverse = (one_of(each, slot).double() for each in (self.rings, self.inverse))
+        S, RYR = self._by_ring(steps), self._by_ring(moved)
         Y = inverse @ RYR @ inverse
         S = S + PRIOR * _trace(inverse @ S) * old
         Y = Y + PRIOR * _trace(old @ Y) * inverse
-        root, unroot = _roots(Y)
-        rings = unroot @ _roots(root @ S @ root)[0] @ unroot
-        return _scaled(rings).to(self.rings)
+        return _scaled(_geometric_mean(S, Y))
 
-    def _learnt_places(
-        self, slot: int, rings: Tensor, steps: Tensor, moved: Tensor, sy: Tensor
-    ) -> Tensor:
+    def _learnt_places(self, slot: Tensor, rings: Tensor, steps: Spectra, moved: Spectra) -> Tensor:
         """How much longer than R says steps are near each pixel, (1, H, W), 1 in the mean.
 
         The same geometric mean, with the new R on both sides: of R^(-1/2) s and R^(1/2) y.
         """
-        root, unroot = (each.to(rings) for each in _roots(rings.double()))
-        long = self._near(steps, unroot, sy)
-        stiff = self._near(moved, root @ self.inverse[slot], sy)
+        root, unroot = (each.to(self.rings) for each in _roots(rings))
+        long = self._near(steps, unroot)
+        stiff = self._near(moved, root @ one_of(self.inverse, slot))
         places = ((long + PRIOR) / (stiff + PRIOR)).sqrt()
         return places / places.mean()
 
-    def _near(self, images: Tensor, rings: Tensor, sy: Tensor) -> Tensor:
-        """Mean over images a (n, 3, H, W) and near each pixel of (R a)^2 / s.y for R by rings
-        (rings, 3, 3): (1, H, W), 1 in the mean."""
+    def _near(self, spectra: Spectra, rings: Tensor) -> Tensor:
+        """Mean over images a and near each pixel of (R a)^2 for R by rings (rings, 3, 3): (1, H,
+        W), 1 in the mean. spectra: of a."""
         table = self._spread(rings)
-        squares = torch.zeros_like(self.root[0])
-        for part, weights in _parts(images, sy):
-            squares += (self._moved(part, table).square() / weights).sum(dim=(0, 1))
+        squares = rings.new_zeros(1, *self.size)
+        for seen in spectra():
+            images = self._mixed(seen, table)
+            squares += torch.linalg.vector_norm(images, dim=(0, 1)).square()
         near: Tensor = F.avg_pool2d(
             squares[None], NEAR, stride=1, padding=NEAR // 2, count_include_pad=False
         )[0]
         return near / near.mean().clamp_min(torch.finfo(near.dtype).tiny)
 
-    def _by_ring(self, images: Tensor, sy: Tensor) -> Tensor:
-        """Sum over images a (n, 3, H, W), and over each ring, of a a^T / s.y: (rings, 3, 3).
+    def _by_ring(self, spectra: Spectra) -> Tensor:
+        """Sum over images a, and over each ring, of a a^T: (rings, 3, 3) in float64.
 
         Added up in one order always, so that the same images teach the same, to the bit.
+        spectra: of a.
         """
-        products = images.new_zeros(3, 3, 2 * len(self.ring))
-        for part, weights in _parts(images, sy):
-            seen = self._spectrum(part)
-            weighed = seen / weights.flatten(2)
-            products += (seen[:, :, None] * weighed[:, None]).sum(dim=0)
-        at_each = products.double().view(3, 3, -1, 2).sum(dim=3)
-        at_each = torch.cat([at_each, at_each.new_zeros(3, 3, 1)], dim=2)
+        products = self.rings.new_zeros(3, 3, 2 * len(self.ring))
+        for seen in spectra():
+            for channel in range(3):  # what is below the diagonal is above it, too
+                of_channel = seen[:, channel, None] * seen[:, channel:]
+                products[channel, channel:] += of_channel.sum(dim=0)
+        at_each = F.pad(products.double().view(3, 3, -1, 2).sum(dim=3), (0, 1))
         # By rows of the matrix: of a large image the rings' members are many.
         rows = [row[:, self.members].sum(dim=2) for row in at_each]
-        return torch.stack(rows).permute(2, 0, 1)
+        upper = torch.stack(rows).permute(2, 0, 1)
+        return upper + upper.triu(1).mT
 
     def _spectrum(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, 2 frequencies), real and imaginary parts in turns."""
@@ -208,8 +239,12 @@ class Preconditioner:
     def _moved(self, images: Tensor, table: Tensor) -> Tensor:
         """Images (B, 3, H, W), their spectra multiplied by a matrix per frequency (B or 1, 3, 3,
         2 frequencies)."""
+        return self._mixed(self._spectrum(images), table)
+
+    def _mixed(self, seen: Tensor, table: Tensor) -> Tensor:
+        """The same of images whose spectra (B, 3, 2 frequencies) are known."""
         H, W = self.size
-        spectrum = _multiplied(self._spectrum(images), table).view(-1, 3, H, W // 2 + 1)
+        spectrum = _multiplied(seen, table).view(-1, 3, H, W // 2 + 1)
         result: Tensor = torch.fft.irfft2(spectrum, s=self.size)
         return result
 
@@ -221,12 +256,6 @@ def _multiplied(seen: Tensor, table: Tensor) -> Tensor:
     for channel in (1, 2):
         moved.addcmul_(table[:, :, channel], seen[:, None, channel])
     return torch.view_as_complex(moved.view(*moved.shape[:2], -1, 2))
-
-
-def _parts(images: Tensor, sy: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """So many of (n, 3, H, W) at a time as memory is to hold beside them, with s.y (n, 1, 1, 1)."""
-    size = at_a_time(images.flatten(1))
-    return zip(torch.split(images, size), torch.split(sy.view(-1, 1, 1, 1), size), strict=True)
 
 
 def _members(ring: Tensor, rings: int) -> Tensor:
@@ -252,14 +281,75 @@ def _trace(matrices: Tensor) -> Tensor:
     return floored[:, None, None]
 
 
+# PyTorch's own decompositions wait for the device to learn whether they succeeded, which a CUDA
+# graph cannot. What follows is the same few operations for whatever matrices, in float64.
+
+
 def _inverse(rings: Tensor) -> Tensor:
-    # Not ``inv``, which waits for the device to learn whether there is one: there is.
-    inverse: Tensor = torch.linalg.inv_ex(rings.double()).inverse
-    return inverse.to(rings)
+    """Of symmetric positive definite matrices (n, 3, 3)."""
+    unfactor = _general_inverse(_cholesky(rings.double()))
+    return (unfactor.mT @ unfactor).to(rings)
+
+
+def _geometric_mean(S: Tensor, Y: Tensor) -> Tensor:
+    """The R for which R Y R = S, all of them symmetric positive definite (n, 3, 3).
+
+    R = F U^T G^-1 for the Cholesky factors in S = F F^T and Y = G G^T, and the U that is nearest to
+    G^T F of all orthogonal matrices: for G^T F = H U makes R = G^-T H G^-1, which is symmetric.
+    """
+    of_S, of_Y = _cholesky(torch.stack([S, Y]))
+    nearest = _orthogonal(of_Y.mT @ of_S)
+    return _symmetric(of_S @ nearest.mT @ _general_inverse(of_Y))
 
 
 def _roots(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """The symmetric roots of symmetric positive definite matrices (n, 3, 3), and their inverses."""
-    values, vectors = torch.linalg.eigh(matrices)
-    roots = values.clamp_min(torch.finfo(values.dtype).tiny).sqrt()
-    return tuple(vectors @ torch.diag_embed(each) @ vectors.mT for each in (roots, 1 / roots))
+    """The symmetric roots of symmetric positive definite matrices (n, 3, 3), and their inverses:
+    the geometric mean with the identity."""
+    factor = _cholesky(matrices)
+    nearest = _orthogonal(factor)
+    return _symmetric(factor @ nearest.mT), _symmetric(nearest @ _general_inverse(factor))
+
+
+def _orthogonal(matrices: Tensor) -> Tensor:
+    """The orthogonal U in X = H U, H symmetric positive definite, for X (n, 3, 3).
+
+    Newton's iteration X <- (X + X^-T) / 2 (Higham 1986) keeps U and takes X's singular values to 1:
+    quickly those near 1, and far ones by half. So they are brought as near to it as can be before
+    each step, of which the first makes values in [1 / SPAN, SPAN] lie in [1, (SPAN + 1 / SPAN) / 2]
+    and so on: the factors are known beforehand (Byers and Xu 2008).
+    """
+    norm, of_inverse = (
+        torch.linalg.vector_norm(each, dim=(1, 2), keepdim=True)
+        for each in (matrices, _general_inverse(matrices))
+    )
+    X: Tensor = matrices * (of_inverse / norm).sqrt()
+    span = SPAN
+    for _ in range(NEWTON_STEPS):
+        span = math.sqrt((span + 1 / span) / 2)
+        X = (X + _general_inverse(X).mT) / (2 * span)
+    return X
+
+
+def _cholesky(matrices: Tensor) -> Tensor:
+    """The lower triangular F in M = F F^T for symmetric positive definite M (..., 3, 3)."""
+    columns = []
+    for index in range(3):
+        column = matrices[..., index] * matrices[..., index, index, None].rsqrt()
+        columns.append(column)
+        matrices = torch.addcmul(matrices, column[..., None], column[..., None, :], value=-1)
+    return torch.stack(columns, dim=-1).tril()
+
+
+def _general_inverse(matrices: Tensor) -> Tensor:
+    """Of matrices (..., 3, 3), by cross products of their rows: of those that are not triangular
+    with an error that grows as the square of their condition."""
+    around = torch.cat([matrices, matrices[..., :2, :]], dim=-2)
+    cofactors = torch.linalg.cross(around[..., 1:4, :], around[..., 2:, :])
+    determinants = (matrices[..., :1, :] * cofactors[..., :1, :]).sum(dim=-1, keepdim=True)
+    inverses: Tensor = cofactors / determinants
+    return inverses.mT
+
+
+def _symmetric(matrices: Tensor) -> Tensor:
+    """Without the rounding that makes it unsymmetric."""
+    return (matrices + matrices.mT) / 2

@@ -7,12 +7,13 @@ import weakref
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.settings import StyleSettings
 from pipeline.style import losses
 from pipeline.style.batching import OPEN_LANES, Batcher
 from pipeline.style.lane_pool import check_precision
-from pipeline.style.lanes import Lane, Start
+from pipeline.style.lanes import LEAST_PAIRS, Lane, Start, teach
 from pipeline.style.lbfgs import LBFGS
 from pipeline.style.objective import Objective
 from pipeline.style.optimize import stylize
@@ -183,6 +184,102 @@ def test_what_a_pair_has_taught_is_kept_in_its_next_lane():
         *before, after = (getattr(metric, name) for metric in metrics)
         assert all(each.equal(getattr(known.metric, name)) for each in before)
         assert not after.equal(before[0])  # after 40 in all
+
+
+def taught_lane(network, ticks):
+    """Three slots of as many pairs, entered one after another."""
+    settings = dataclasses.replace(REAL, tolerance=0.0)
+    lane = Lane(network, (64, 64), 3, settings)
+    for tick in range(ticks):
+        if tick < 3:
+            pair = request(network, tick, settings, seed=tick).build()
+            content, target = pair.content_image, pair.style_targets[0]
+            lane.enter(tick, Start(content, content, target, 1e-4, 1.0, 10**9))
+        lane.tick()
+    return lane
+
+
+def state_of(lane):
+    """Of all that learning writes to, and what it reads."""
+    P, optimizer = lane.precondition, lane.optimizer
+    buffers = (P.rings, P.inverse, P.root, P.table, *optimizer._curvature)
+    return [buffer.clone() for buffer in buffers]
+
+
+def test_a_slot_that_learns_leaves_the_others_as_they_are():
+    network = load_network(REAL)
+    lane = taught_lane(network, 8)
+    known = lane.optimizer.curvature(0), lane.precondition.metric(0)
+    image, taught = lane.optimizer.accepted[0].clone(), []
+    for slot in range(3):  # the same pair in each
+        lane.optimizer.reset(slot, image, known[0])
+        lane.precondition.put(slot, metric=known[1])
+        before = state_of(lane)
+        teach(lane.optimizer, lane.precondition, torch.tensor([slot]))
+        after = state_of(lane)
+        for old, new in zip(before, after, strict=True):
+            others = [other for other in range(3) if other != slot]
+            assert torch.equal(new[others], old[others])
+        assert not torch.equal(after[0][slot], before[0][slot])
+        taught.append([new[slot] for new in after])
+    for other in taught[1:]:
+        for found, expected in zip(other, taught[0], strict=True):
+            assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("pairs", [0, 1, LEAST_PAIRS - 1, LEAST_PAIRS])
+def test_too_few_steps_teach_nothing(pairs):
+    """Nor do those of which no finite metric comes."""
+    lane = taught_lane(load_network(REAL), 8)
+    lane.optimizer.pairs[1] = pairs
+    if pairs >= LEAST_PAIRS:
+        lane.optimizer.basis[1, 0, 0] = 1e30
+    before = state_of(lane)
+    teach(lane.optimizer, lane.precondition, torch.tensor([1]))
+    for found, expected in zip(state_of(lane), before, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_what_lies_in_rows_without_a_step_teaches_nothing():
+    network = load_network(REAL)
+    clean, full = (taught_lane(network, 8) for _ in range(2))
+    unused = range(int(full.optimizer.pairs[1]), full.optimizer.rows)
+    for row in unused:
+        full.optimizer.basis[1, [row, full.optimizer.rows + row]] = torch.nan
+        for matrix in (full.optimizer.SY, full.optimizer.YY):
+            matrix[1, row] = matrix[1, :, row] = torch.nan
+    for lane in (clean, full):
+        teach(lane.optimizer, lane.precondition, torch.tensor([1]))
+    assert len(unused) >= 3
+    assert torch.equal(full.precondition.table, clean.precondition.table)
+    assert torch.equal(full.precondition.root, clean.precondition.root)
+    assert torch.equal(full.optimizer.gamma, clean.optimizer.gamma)
+    assert torch.equal(full.optimizer.YY, clean.optimizer.YY)
+    kept = [*range(full.optimizer.rows, full.optimizer.rows + unused[0]), -1]
+    assert torch.equal(full.optimizer.basis[1, kept], clean.optimizer.basis[1, kept])
+
+
+class Watch(TorchDispatchMode):
+    """What is called of PyTorch."""
+
+    def __init__(self):
+        super().__init__()
+        self.called = set()
+
+    def __torch_dispatch__(self, call, types, args=(), kwargs=None):
+        self.called.add(call._schema.name.removeprefix("aten::"))
+        return call(*args, **kwargs or {})
+
+
+def test_learning_asks_the_device_for_nothing():
+    """So that a CUDA graph can hold it: neither for values nor for shapes that depend on them."""
+    lane = taught_lane(load_network(REAL), 8)
+    with Watch() as watch:
+        teach(lane.optimizer, lane.precondition, lane.learner)
+    waiting = {"_local_scalar_dense", "item", "nonzero", "masked_select", "unique_dim", "equal"}
+    waiting |= {"_linalg_eigh", "linalg_inv_ex", "linalg_cholesky_ex", "_linalg_solve_ex"}
+    assert not watch.called & waiting
+    assert "index_copy_" in watch.called
 
 
 def test_mixed_precision_ends_in_float32_near_the_same_loss():

@@ -208,17 +208,50 @@ def test_gradients_in_float16_are_scaled_whatever_the_weights(weight):
         assert torch.equal(other(images[1:2])[1], gradient * weight)
 
 
+def launch_singly(lane):
+    for work in (lane.ticking, lane.learning):
+        work.recorder = None
+
+
 def test_a_recorded_tick_is_the_tick_to_the_bit():
     network, settings = ready("compact", "cuda", tolerance=0, scales=1)
     recorded, launched = (filled_lane(network, settings, 96, 3) for _ in range(2))
-    launched.ticks = 10**6  # far beyond the tick after which it would be recorded
+    launch_singly(launched)
     for _ in range(25):
         recorded.tick()
         launched.tick()
-    assert recorded.graph is not None
-    assert launched.graph is None
+    assert recorded.ticking.graph is not None
+    assert launched.ticking.graph is None
     assert recorded.traces == launched.traces
     assert torch.equal(recorded.optimizer.accepted, launched.optimizer.accepted)
+
+
+@pytest.mark.parametrize("size", [96, 640])
+def test_recorded_learning_is_the_learning_to_the_bit(size):
+    """Of several slots, also on one tick; of 640 px in parts."""
+    network, settings = ready("compact", "cuda", tolerance=0, scales=1)
+    recorded, launched = (filled_lane(network, settings, size, 3) for _ in range(2))
+    launch_singly(launched)
+    images = pictures(4, (size, size)).to("cuda")
+    target = style_target(network, images[3], settings)
+    for lane in (recorded, launched):
+        for slot in range(3):
+            lane.leave(slot)
+        # The third enters ten evaluations after the first two: its 10th is their 20th.
+        for tick in range(100):
+            for slot, entered in enumerate((0, 0, 10)):
+                if tick == entered:
+                    image = images[slot]
+                    weight = settings.content_weight
+                    lane.enter(slot, Start(image, image, target, weight, 1.0, 10**9))
+            lane.tick()
+    assert recorded.learning.graph is not None
+    assert launched.learning.graph is None
+    assert recorded.traces == launched.traces
+    for name in ("rings", "inverse", "root", "table"):
+        found, expected = (getattr(lane.precondition, name) for lane in (recorded, launched))
+        assert torch.equal(found, expected)
+        assert not torch.equal(found[0], found[1])
 
 
 def test_a_pair_that_is_not_finite_leaves_nothing_in_its_slot():
@@ -230,7 +263,7 @@ def test_a_pair_that_is_not_finite_leaves_nothing_in_its_slot():
     start = Start(content, content, target, settings.content_weight, 1.0, 10**9)
     for _ in range(5):
         used.tick()
-    assert used.graph is not None
+    assert used.ticking.graph is not None
     used.leave(0)
     used.enter(0, dataclasses.replace(start, image=content * torch.nan))
     assert used.tick()[0].stop == "non-finite"
@@ -273,13 +306,13 @@ def test_what_a_pair_teaches_is_what_it_would_teach_a_cpu():
     lane = filled_lane(network, settings, 64, 1)
     for _ in range(12):
         lane.tick()
-    taught = lane.optimizer.pairs_of(0)
-    assert len(taught[2]) >= 5
+    *taught, count = lane.optimizer.pairs_of(lane.learner)
+    assert count >= 5
     P = Preconditioner((64, 64), 1, settings.spectral_exponent, torch.zeros(1))
     begun = lane.precondition.metric(0)
     P.put(0, metric=Metric(begun.rings.cpu(), begun.root.cpu()))
-    expected = P.learnt(0, *(tensor.cpu() for tensor in taught))
-    found = lane.precondition.learnt(0, *taught)
+    expected = P.learnt(lane.learner.cpu(), *(each.cpu() for each in taught))
+    found = lane.precondition.learnt(lane.learner, *taught)
     torch.testing.assert_close(found.rings.cpu(), expected.rings, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(found.root.cpu(), expected.root, rtol=1e-3, atol=1e-6)
 
@@ -311,5 +344,5 @@ def test_a_lane_of_adam_is_recorded_too():
     lane.enter(0, Start(image[0], image[0], target, settings.content_weight, 1.0, 30))
     while not lane.tick():
         pass
-    assert lane.graph is not None
+    assert lane.ticking.graph is not None
     assert lane.traces[0][-1] < lane.traces[0][0]

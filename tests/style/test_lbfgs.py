@@ -217,12 +217,26 @@ def test_a_metric_that_changes_leaves_what_was_learnt(monkeypatch):
         loss, gradient = quadratic(changed.x, scale)
         always.step(loss, gradient, active, Q * gradient)
         changed.step(loss, gradient, active, P * gradient)
-    s, Py, sy = changed.pairs_of(1)
-    assert len(sy) == 5
+    sample, unused = torch.tensor([1]), int(changed.pairs[1]) % changed.rows
+    for row in (unused, changed.rows + unused):
+        changed.basis[1, row] = torch.nan  # whatever lies there
+    s, Py, count = changed.pairs_of(sample)
+    assert count == 5
+    assert not s[unused].any()
+    assert not Py[unused].any()
     assert torch.allclose(Py, P * scale[1] * s)
-    assert torch.allclose(sy, (s * scale[1] * s).sum(dim=1))
+    kept = [row for row in range(changed.rows) if row != unused]
+    assert torch.allclose((s * scale[1] * s).sum(dim=1)[kept], torch.ones(5, dtype=torch.float64))
+    changed.basis[1, unused] = 0
     monkeypatch.setattr(lbfgs, "AT_A_TIME", 4 * 8)  # in several parts
-    changed.change_metric(1, lambda Pv: (Q / P * Pv, Pv / P))
+    yes = torch.tensor(True)
+    before = [buffer.clone() for buffer in changed._curvature]
+    changed.change_metric(sample, lambda Pv: (torch.nan * Pv, torch.nan * Pv), ~yes)
+    for found, expected in zip(changed._curvature, before, strict=True):
+        assert torch.equal(found.nan_to_num(7), expected.nan_to_num(7))
+    changed.change_metric(sample, lambda Pv: (Q / P * Pv, Pv / P), yes)
+    assert torch.isfinite(changed.YY).all()
+    changed.basis[1, changed.rows + unused] = 0
     for _ in range(3):
         always.x.copy_(changed.x)
         loss, gradient = quadratic(changed.x, scale)

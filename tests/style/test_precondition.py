@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from pipeline.style import precondition
+from pipeline.style import lbfgs, precondition
 from pipeline.style.precondition import Metric, Preconditioner, color_covariance
 from tests.conftest import picture
 
 SIZES = [(32, 32), (33, 47)]
+
+YES = torch.tensor(True)
 
 
 def ready(size, exponent=0.75):
@@ -16,6 +18,11 @@ def ready(size, exponent=0.75):
     for slot in range(2):
         P.put(slot, color_covariance(picture(slot, 40, 40)).double())
     return P
+
+
+def at(slot):
+    """As an index on the device."""
+    return torch.tensor([slot])
 
 
 def noise(seed, *shape):
@@ -31,7 +38,7 @@ def everywhere(size):
 def steps_of(metric, size, count):
     """(s, y) with s = Q y, Q of this metric."""
     Q = ready(size)
-    Q.change(0, metric)
+    Q.put(0, metric=metric)
     changes = [noise(seed, 2, 3, *size) for seed in range(count)]
     return [(Q(y)[0], y[0]) for y in changes]
 
@@ -40,7 +47,14 @@ def learn(P, slot, steps):
     """From steps as L-BFGS keeps them."""
     s, y = (torch.stack(list(vectors)) for vectors in zip(*steps, strict=True))
     Py = torch.cat([P(torch.stack([one, one]))[slot] for one in y]).view_as(y)
-    return P.learnt(slot, s.flatten(1), Py.flatten(1), (s * y).sum((1, 2, 3)))
+    root = (s * y).sum((1, 2, 3)).sqrt()[:, None]
+    return P.learnt(at(slot), s.flatten(1) / root, Py.flatten(1) / root)
+
+
+def one_step(size):
+    """(s, y), s.y > 0."""
+    s, y = noise(1, 3, *size), noise(2, 3, *size)
+    return s, y * torch.sign((s * y).sum()) * 1e-3
 
 
 def check_symmetric_and_positive(P):
@@ -53,7 +67,7 @@ def check_symmetric_and_positive(P):
 def test_it_is_symmetric_and_positive_before_and_after_it_learns(size):
     P = ready(size)
     check_symmetric_and_positive(P)
-    P.change(1, learn(P, 1, [(noise(1, 3, *size), noise(2, 3, *size) * 1e-3)]))
+    P.change(at(1), learn(P, 1, [one_step(size)]), YES)
     check_symmetric_and_positive(P)
 
 
@@ -105,7 +119,7 @@ def test_where_steps_are_long_is_learnt(monkeypatch):
     root[:, :, 32:] /= 3
     steps = steps_of(Metric(P.rings[1], root), size, 10)
     for _ in range(4):
-        P.change(1, learn(P, 1, steps))
+        P.change(at(1), learn(P, 1, steps), YES)
     found = P.metric(1).root[0]
     left, right = found[:, 8:24].mean(), found[:, 40:56].mean()
     assert left / right == pytest.approx(3, rel=0.15)
@@ -137,7 +151,7 @@ def test_what_was_measured_by_the_old_metric_is_turned_into_the_new():
     P = ready(size)
     y = noise(4, 2, 3, *size)
     old = P(y)
-    change = P.change(1, learn(P, 1, [(noise(1, 3, *size), noise(2, 3, *size))]))
+    change = P.change(at(1), learn(P, 1, [one_step(size)]), YES)
     new = P(y)
     assert torch.equal(new[0], old[0])
     assert not torch.allclose(new[1], old[1])
@@ -146,3 +160,80 @@ def test_what_was_measured_by_the_old_metric_is_turned_into_the_new():
     elsewhere = ready(size)
     elsewhere.put(0, metric=P.metric(1))
     assert torch.allclose(elsewhere(y.flip(0))[0], new[1])
+
+
+def state_of(P):
+    return [each.clone() for each in (P.rings, P.inverse, P.root, P.table)]
+
+
+def test_a_metric_that_is_not_taken_changes_nothing():
+    size = (33, 47)
+    P = ready(size)
+    P.change(at(1), learn(P, 1, [one_step(size)]), YES)
+    before = state_of(P)
+    unknown = Metric(P.rings[1] * torch.nan, P.root[1] * torch.nan)
+    P.change(at(1), unknown, ~YES)
+    for found, expected in zip(state_of(P), before, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_what_is_learnt_in_parts_and_of_rows_without_a_step(monkeypatch):
+    size = (33, 47)
+    P = ready(size)
+    steps = [noise(seed, 3, *size) for seed in range(5)]
+    vectors = torch.stack(steps).flatten(1)
+    expected = P.learnt(at(1), vectors, 2 * vectors)
+    nothing = torch.zeros_like(vectors[:2])
+    vectors = torch.cat([nothing, vectors, nothing])
+    monkeypatch.setattr(lbfgs, "AT_A_TIME", 2 * vectors.shape[1])
+    found = P.learnt(at(1), vectors, 2 * vectors)
+    assert torch.allclose(found.rings, expected.rings)
+    assert torch.allclose(found.root, expected.root)
+
+
+def positive(condition, seed, count=200):
+    """Random symmetric matrices (count, 3, 3), eigenvalues from 1 to ``condition``, and roots."""
+    vectors, _ = torch.linalg.qr(noise(seed, count, 3, 3))
+    between = noise(seed + 1, count).sigmoid()
+    exponents = torch.stack([torch.zeros(count), between, torch.ones(count)], dim=1).double()
+    values = condition**exponents
+    made = (vectors @ torch.diag_embed(each) @ vectors.mT for each in (values, values.sqrt()))
+    return [(each + each.mT) / 2 for each in made]
+
+
+def off(found, expected):
+    """The greatest relative error of matrices."""
+    errors = (found - expected).norm(dim=(1, 2)) / expected.norm(dim=(1, 2))
+    return float(errors.max())
+
+
+def by_eigenvalues(S, Y):
+    """The geometric mean of S and Y^-1."""
+    values, vectors = torch.linalg.eigh(Y)
+    root, unroot = (
+        vectors @ torch.diag_embed(each) @ vectors.mT for each in (values.sqrt(), values.rsqrt())
+    )
+    values, vectors = torch.linalg.eigh(root @ S @ root)
+    return unroot @ vectors @ torch.diag_embed(values.sqrt()) @ vectors.mT @ unroot
+
+
+@pytest.mark.parametrize("condition", [1.0, 10.0, 1e3, 1e6, 1e10, 1e12])
+def test_roots_are_those_by_eigenvalues(condition):
+    M, expected = positive(condition, 30)
+    M, expected = torch.cat([M, 1e-9 * M]), torch.cat([expected, 1e-9**0.5 * expected])
+    root, unroot = precondition._roots(M)
+    assert off(root, expected) < 1e-15 * (10 + condition**0.5)
+    assert off(root @ root, M) < 1e-14
+    identity = torch.eye(3, dtype=torch.float64).expand_as(M)
+    assert off(root @ unroot, identity) < 1e-15 * (10 + condition**0.5)
+    assert off(precondition._inverse(M) @ M, identity) < 1e-15 * (10 + condition)
+
+
+@pytest.mark.parametrize("condition", [1.0, 10.0, 1e3, 1e6, 1e10])
+def test_the_geometric_mean_is_that_by_eigenvalues(condition):
+    S, Y = positive(condition, 40)[0], 1e-6 * positive(condition, 50)[0]
+    R = precondition._geometric_mean(S, Y)
+    assert torch.equal(R, R.mT)
+    assert off(R @ Y @ R, S) < 1e-15 * (10 + condition)
+    if condition <= 1e6:  # beyond it that by eigenvalues is nothing to compare with
+        assert off(R, by_eigenvalues(S, Y)) < 1e-15 * (100 + condition**2)
