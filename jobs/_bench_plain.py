@@ -24,7 +24,7 @@ from pipeline.style.pairs import Done, Pair, Request
 from pipeline.style.targets import style_targets
 from pipeline.style.vgg import VGG
 
-SLOTS, TIMES = 8, 8
+SLOTS, TIMES = 8, 16
 """On a GPU: pairs side by side, and how often each pair comes."""
 
 
