@@ -29,7 +29,7 @@ BEGIN = 2.0**-8
 """The largest factor of a layer's loss, scaled, before a gradient was seen."""
 
 TOO_LARGE = 2.0**-8
-"""By what the scale changes when it was too much for float16."""
+"""By what scale and ``LARGEST`` change for a pair when they were too much for float16."""
 
 SCALES = (2.0**-100, 2.0**100)
 """Least and greatest scale."""
@@ -70,6 +70,7 @@ class Objective:
         self.mean, self.std = (network.get_buffer(name).to(self.alpha) for name in ("mean", "std"))
         # By which gradients are multiplied on their way through the network, powers of 2.
         self.scale = torch.ones_like(self.alpha)
+        self.largest = torch.full_like(self.alpha, LARGEST)
         self.A: dict[str, Tensor] = {}  # layer to A^l / M^l (B, N, N)
         self.P: dict[str, Tensor] = {}  # layer to P^l (B, N, H, W)
 
@@ -92,6 +93,7 @@ class Objective:
         # In float64, so that too large a weight becomes inf.
         weights = torch.tensor([alpha, beta, scale], dtype=torch.float64).to(self.alpha)
         self.alpha[slot], self.beta[slot], self.scale[slot] = weights
+        self.largest[slot] = LARGEST
 
     def _first_scale(self, alpha: float, beta: float, H: int, W: int) -> float:
         if self.network.dtype != torch.float16:
@@ -167,10 +169,12 @@ class Objective:
 
     def _follow(self, largest: Tensor) -> None:
         """Scale the next gradient by the size of this one, (B,)."""
-        wanted = torch.exp2(torch.log2(LARGEST / largest).floor()).clamp(*SCALES)
+        fits = torch.isfinite(largest)
+        self.largest.mul_(torch.where(fits, 1, TOO_LARGE))
+        wanted = torch.exp2(torch.log2(self.largest / largest).floor()).clamp(*SCALES)
         scale = torch.where(largest > 0, wanted, self.scale)
         smaller = (self.scale * TOO_LARGE).clamp_min(SCALES[0])
-        self.scale.copy_(torch.where(torch.isfinite(largest), scale, smaller))
+        self.scale.copy_(torch.where(fits, scale, smaller))
 
     def _forward(self, block: Block, x: Tensor) -> list[Tensor]:
         """The block's rectified activations F^l, each (B, N_l, H, W)."""

@@ -104,6 +104,7 @@ def test_a_scale_that_was_too_much_is_taken_back():
     made, image = half_objective(1.0)
     made.scale *= 2.0**40
     evaluated = [made(image)[1] for _ in range(6)]
-    assert not evaluated[0].isfinite().all()
-    assert evaluated[-1].isfinite().all()
-    assert 8 <= evaluated[-1].abs().max() * made.scale <= 64
+    finite = [bool(gradient.isfinite().all()) for gradient in evaluated]
+    assert not finite[0]
+    assert finite == sorted(finite)  # once it fits, it goes on to fit
+    assert finite[-1]
