@@ -1,8 +1,8 @@
 """Pairs of any sizes and settings in, finished pictures out, through lanes of slots.
 
 ``Batcher`` decides who enters which lane and which lane has the next tick; it knows neither Ray nor
-threads. A pair's way is a list of stages: its scales from coarse to fine, and in mixed precision
-the last part in float32.
+threads. A pair's way is a list of stages: its scales from coarse to fine, and in float32 what
+bfloat16 cannot do.
 """
 
 import logging
@@ -19,7 +19,7 @@ from pipeline.style.device_faults import lost, out_of_memory, plain
 from pipeline.style.lane_pool import LaneKey, LanePool
 from pipeline.style.lanes import Finish
 from pipeline.style.pairs import Done, History, NonFiniteError, Request, stages_of
-from pipeline.style.runs import Run, history_of, known_of, start_of
+from pipeline.style.runs import Run, history_of, known_of, start_of, too_narrow
 from pipeline.style.vgg import VGG, half_type
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Batcher:
     """
 
     def __init__(self, network: VGG, slots: int, *, low_memory: bool = False) -> None:
-        self.network = network
+        self.network, self.half = network, half_type(network.device)
         self.pool = LanePool(network, slots, low_memory=low_memory)
         self.running: dict[LaneKey, dict[int, Run]] = {}
         self.waiting: dict[LaneKey, deque[Run]] = {}
@@ -67,8 +67,8 @@ class Batcher:
 
     def submit(self, request: Request) -> None:
         """Take a pair; it waits for a slot."""
-        half = half_type(self.network.device)
-        run = Run(request, stages_of(request.size, request.settings, half), since=self.ticks)
+        stages = stages_of(request.size, request.settings, self.half)
+        run = Run(request, stages, since=self.ticks)
         self.waiting.setdefault(self._key(run), deque()).append(run)
 
     @property
@@ -216,15 +216,17 @@ class Batcher:
         """Take a pair out of its slot: on to its next stage, or out."""
         lane = self.pool.lane(key)
         self._take(key, run)
+        if run.stage.half and self.half == torch.float16 and too_narrow(finish):
+            lane.leave(run.slot)
+            run.widen()
+            self.waiting.setdefault(self._key(run), deque()).appendleft(run)
+            return None
         run.losses += finish.losses
         run.passed.append((run.stage.size, len(finish.losses)))
         run.steps += finish.steps
         run.image = finish.image
         if not finish.steps:
             lane.leave(run.slot)
-            if run.widen():
-                self.waiting.setdefault(self._key(run), deque()).appendleft(run)
-                return None
             return run.request.key, NonFiniteError("the loss is not finite at the start")
         if run.at + 1 < len(run.stages):
             if run.stages[run.at + 1].size == run.stage.size:
@@ -251,13 +253,21 @@ class Batcher:
             del self.running[key], self.turns[key]
 
     def _history(self, key: LaneKey, run: Run, finish: Finish) -> History:
-        """What happened to a pair; a finished picture is worth the memory of empty lanes."""
-        try:
-            return history_of(self.pool.lane(key), run, finish, self.network)
-        except Exception as error:
-            if not (out_of_memory(error) and self.pool.drop_idle(key)):
-                raise
-        return history_of(self.pool.lane(key), run, finish, self.network)
+        """What happened to a pair; a finished picture is worth the memory of empty lanes, and
+        losses that are not quite float32's where its network finds no room."""
+        lane = self.pool.lane(key)
+        own = lane.objective.network
+        for network in dict.fromkeys((self.network, own)):
+            for _ in range(2):
+                try:
+                    return history_of(lane, run, finish, network)
+                except Exception as error:
+                    if not out_of_memory(error):
+                        raise
+                    short = plain(error)
+                if not self.pool.drop_idle(key):
+                    break
+        raise short
 
     def _split(self, key: LaneKey, error: Exception) -> list[Answer]:
         """A lane failed: fewer slots, until it fits or one pair is alone with its fault.

@@ -1,4 +1,4 @@
-"""What ``kernels.cu`` computes, each in one pass over memory; None where it cannot.
+"""What ``kernels.cu`` computes, each in one pass over memory; None, or False, where it cannot.
 
 Then the caller does with PyTorch's own operations: on a CPU, on a GPU without these kernels, where
 sizes do not fit. Nothing here asks the device for a value; a CUDA graph can hold all of it.
@@ -75,8 +75,9 @@ def style_backward(F_t: Tensor, D: Tensor, gradient_t: Tensor) -> bool:
         whether it was done.
     """
     B, M, N = F_t.shape
-    contiguous = F_t.is_contiguous() and gradient_t.is_contiguous()
-    if F_t.dtype != torch.float16 or N not in STYLE_FILTERS or not contiguous:
+    contiguous = all(each.is_contiguous() for each in (F_t, D, gradient_t))
+    half = F_t.dtype == D.dtype == gradient_t.dtype == torch.float16
+    if not half or not contiguous or N not in STYLE_FILTERS:
         return False
     launch = kernel(f"style_backward<{N}>", F_t)
     if launch is None:
@@ -91,7 +92,7 @@ def enter_network(
     """Images (B, 3, H, W) in [0, 1] as the network wants them: (B, channels, H, W)."""
     B, _, H, W = images.shape
     launch = _at_the_border("enter_network", images, channels, dtype)
-    if launch is None:
+    if launch is None or images.dtype != torch.float32:
         return None
     x = images.new_empty(B, H, W, channels, dtype=dtype)
     launch((-(-H * W // THREADS), B), THREADS, images.contiguous(), mean, std, x, H * W)
@@ -115,8 +116,13 @@ def _at_the_border(name: str, like: Tensor, channels: int, dtype: torch.dtype) -
     return kernel(f"{name}<{TYPES[dtype][0]}, {channels}>", like) if fits else None
 
 
-def by_ring(seen: Tensor, rings: Tensor, ring: Tensor) -> Tensor | None:
-    """Spectra times the matrix of each frequency's ring.
+def has_by_ring(like: Tensor) -> bool:
+    """Whether ``by_ring`` is there for images of this type on this device."""
+    return like.dtype == torch.float32 and kernel("by_ring", like) is not None
+
+
+def by_ring(seen: Tensor, rings: Tensor, ring: Tensor) -> Tensor:
+    """Spectra times the matrix of each frequency's ring, where ``has_by_ring``.
 
     Args:
         seen: (B, 3, n), complex.
@@ -124,9 +130,10 @@ def by_ring(seen: Tensor, rings: Tensor, ring: Tensor) -> Tensor | None:
         ring: of each frequency (n,).
     """
     B, _, n = seen.shape
-    launch = kernel("by_ring", seen) if seen.dtype == torch.complex64 else None
+    launch = kernel("by_ring", seen)
     if launch is None:
-        return None
+        raise RuntimeError(f"no kernel by_ring on {seen.device}; ask has_by_ring first")
+    seen = seen.contiguous()
     moved = torch.empty_like(seen)
     launch((-(-n // THREADS), B), THREADS, seen, rings, ring, moved, rings.shape[1], n)
     return moved
@@ -203,5 +210,7 @@ def move(
 
 def _of_history(name: str, basis: Tensor) -> Kernel | None:
     _, K, D = basis.shape
-    fits = K // 2 <= MOST_ROWS and D % 4 == 0 and basis.dtype == torch.float32
+    # The passes read samples that lie side by side, see ``LBFGS``.
+    dense = basis.transpose(0, 1).is_contiguous()
+    fits = K // 2 <= MOST_ROWS and D % 4 == 0 and basis.dtype == torch.float32 and dense
     return kernel(f"{name}<{K // 2}>", basis) if fits else None

@@ -1,8 +1,9 @@
 """Kernels of our own for NVIDIA's GPUs, where PyTorch passes over memory several times.
 
-``kernels.cu`` is compiled on the machine itself by NVRTC, which PyTorch's packages bring along, for
-the GPU that is there: no compiler need be installed. Where that is not possible, on an old GPU or
-an AMD one, or where sizes do not fit, the callers do with PyTorch's own operations.
+``kernels.cu`` is compiled on the machine itself, for the GPU that is there, by NVRTC through
+NVIDIA's package cuda-bindings, both of which newer PyTorch brings along: no compiler need be
+installed. Where that is not possible, on an old GPU or an AMD one, or where sizes do not fit, the
+callers do with PyTorch's own operations.
 """
 
 import ctypes
@@ -35,6 +36,7 @@ class Kernel:
         values = tuple(x.data_ptr() if isinstance(x, Tensor) else x for x in arguments)
         kinds = tuple(map(_kind, arguments))
         with torch.cuda.device(self.device):
+            _bind(self.device)
             stream = driver.CUstream(torch.cuda.current_stream().cuda_stream)
             _checked(
                 driver.cuLaunchKernel(
@@ -51,7 +53,11 @@ def _kind(argument: Number) -> type:
 
 def kernel(name: str, like: Tensor) -> Kernel | None:
     """The kernel of this name, with template arguments, for the GPU that ``like`` is on; None where
-    there is none."""
+    there is none.
+
+    Raises:
+        torch.OutOfMemoryError: that cannot be known now.
+    """
     if not like.is_cuda or torch.version.cuda is None:
         return None
     return _kernel(name, like.get_device())
@@ -61,10 +67,25 @@ def kernel(name: str, like: Tensor) -> Kernel | None:
 def _kernel(name: str, device: int) -> Kernel | None:
     try:
         with torch.cuda.device(device):
+            _bind(device)
             return _compiled(name, device)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever is wrong with a machine's CUDA: there is another way
         logger.info("%s is left to PyTorch: %s", name, error)
         return None
+
+
+def _bind(device: int) -> None:
+    """See that this thread has the GPU's context: PyTorch makes it current with the thread's first
+    work there, which may be ours."""
+    from cuda.bindings import driver
+
+    (context,) = _checked(driver.cuCtxGetCurrent())
+    if not int(context):
+        (number,) = _checked(driver.cuDeviceGet(device))
+        (context,) = _checked(driver.cuDevicePrimaryCtxRetain(number))
+        _checked(driver.cuCtxSetCurrent(context))
 
 
 def _compiled(name: str, device: int) -> Kernel:
@@ -74,15 +95,18 @@ def _compiled(name: str, device: int) -> Kernel:
     (program,) = _checked(
         nvrtc.nvrtcCreateProgram(SOURCE.read_bytes(), SOURCE.name.encode(), 0, [], [])
     )
-    _checked(nvrtc.nvrtcAddNameExpression(program, name.encode()))
-    options = [f"--gpu-architecture=sm_{major}{minor}".encode()]
-    _checked(nvrtc.nvrtcCompileProgram(program, len(options), options))
-    (lowered,) = _checked(nvrtc.nvrtcGetLoweredName(program, name.encode()))
-    (size,) = _checked(nvrtc.nvrtcGetCUBINSize(program))
-    binary = b" " * size
-    _checked(nvrtc.nvrtcGetCUBIN(program, binary))
-    (module,) = _checked(driver.cuModuleLoadData(binary))
-    (function,) = _checked(driver.cuModuleGetFunction(module, lowered))
+    try:
+        _checked(nvrtc.nvrtcAddNameExpression(program, name.encode()))
+        options = [f"--gpu-architecture=sm_{major}{minor}".encode()]
+        _checked(nvrtc.nvrtcCompileProgram(program, len(options), options))
+        (lowered,) = _checked(nvrtc.nvrtcGetLoweredName(program, name.encode()))
+        (size,) = _checked(nvrtc.nvrtcGetCUBINSize(program))
+        binary = b" " * size
+        _checked(nvrtc.nvrtcGetCUBIN(program, binary))
+        (module,) = _checked(driver.cuModuleLoadData(binary))
+        (function,) = _checked(driver.cuModuleGetFunction(module, lowered))
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
     return Kernel(function, device)
 
 
@@ -90,9 +114,12 @@ def _checked(answer: Sequence[Any]) -> Sequence[Any]:
     """What a call of CUDA's gives back beside its error code.
 
     Raises:
-        RuntimeError: the code is an error's.
+        torch.OutOfMemoryError: the GPU's memory was too small.
+        RuntimeError: another error.
     """
     code, *found = answer
-    if int(code):
-        raise RuntimeError(f"CUDA error: {code}")
-    return found
+    if not int(code):
+        return found
+    if code.name == "CUDA_ERROR_OUT_OF_MEMORY":
+        raise torch.OutOfMemoryError("CUDA out of memory, in the driver")
+    raise RuntimeError(f"CUDA error: {code.name}")

@@ -25,8 +25,10 @@ LARGEST = 32.0
 """What the image's gradient is scaled to in float16. The activations' may be ten times as large or
 a thousand times smaller; float16 reaches to 65,504, and down to 6e-5 with all of its digits."""
 
-BEGIN = 2.0**-8
-"""The largest factor of a layer's loss, scaled, before a gradient was seen."""
+BEGIN, CAP = 2.0**-8, 2.0**4
+"""The largest factor of a layer's style loss and, at most, of the content loss, scaled, before a
+gradient was seen. The latter begins at 0 where the content image is the start, which must not keep
+the style's gradient below what float16 holds."""
 
 TOO_LARGE = 2.0**-8
 """By what scale and ``LARGEST`` change for a pair when they were too much for float16."""
@@ -98,26 +100,36 @@ class Objective:
     def _first_scale(self, alpha: float, beta: float, H: int, W: int) -> float:
         if self.network.dtype != torch.float16:
             return 1.0
-        factors = [alpha] if self.P else []
+        wanted = [SCALES[1]]
         for layer, w in self.w.items():
             N, M = self.A[layer].shape[1], (H * W) >> 2 * (int(layer[4]) - 1)
-            factors.append(beta * w / (N**2 * max(M, 1)))
-        wanted = BEGIN / max([*factors, BEGIN / SCALES[1]])
-        return max(SCALES[0], 2.0 ** math.floor(math.log2(wanted))) if wanted else SCALES[0]
+            wanted.append(BEGIN * N**2 * max(M, 1) / (beta * w) if beta else SCALES[1])
+        if self.P and alpha:
+            wanted.append(CAP / alpha)
+        return 2.0 ** math.floor(math.log2(max(SCALES[0], min(wanted))))
 
     @torch.no_grad()
-    def terms(self, slot: int, image: Tensor, network: VGG | None = None) -> Terms:
-        """The parts of a slot's loss at an image (3, H, W), by another ``network`` if given."""
-        F_l = (network or self.network)(image[None], {*self.w, *self.P})
+    def terms(self, slot: int, image: Tensor, exact: tuple[VGG, Tensor] | None = None) -> Terms:
+        """The parts of a slot's loss at an image (3, H, W).
+
+        Args:
+            exact: another network to compute them by, and the slot's content image (3, H, W).
+        """
+        P_l = {layer: P[slot][None] for layer, P in self.P.items()}
+        network = self.network
+        if exact is not None:
+            network, content = exact
+            P_l = network(content[None], P_l)
+        F_l = network(image[None], {*self.w, *P_l})
         layers = {}
-        for layer, P in self.P.items():
-            layers[f"content.{layer}"] = float(losses.content_loss(F_l[layer], P[slot][None]))
+        for layer, P in P_l.items():
+            layers[f"content.{layer}"] = float(losses.content_loss(F_l[layer], P))
         for layer, A in self.A.items():
             M = F_l[layer].shape[2] * F_l[layer].shape[3]
             layers[f"style.{layer}"] = float(losses.style_loss(F_l[layer], A[slot][None] * M))
         tv = float(losses.tv_loss(image[None])) if self.settings.tv_weight else 0.0
         return Terms(
-            content=float(self.alpha[slot]) * sum(layers[f"content.{layer}"] for layer in self.P),
+            content=float(self.alpha[slot]) * sum(layers[f"content.{layer}"] for layer in P_l),
             style=float(self.beta[slot])
             * sum(w * layers[f"style.{layer}"] for layer, w in self.w.items()),
             tv=self.settings.tv_weight * tv,
@@ -156,16 +168,17 @@ class Objective:
 
     def _leave(self, gradient: Tensor) -> Tensor:
         """The gradient at the images (B, 3, H, W), of that at the network's input."""
-        unscale = 1 / self.scale
+        unscale, half = 1 / self.scale, self.network.dtype == torch.float16
         found = gpu_passes.leave_network(gradient, unscale, self.std)
-        if found is None:
+        if found is not None:
+            left, largest = found
+        else:
             # On a GPU zeros may follow the three channels; see ``half_precision``.
-            wide = gradient[:, :3].to(self.scale) * unscale.view(-1, 1, 1, 1) / self.std
-            found = wide, wide.abs().flatten(1).amax(dim=1)
-        gradient, largest = found
-        if self.network.dtype == torch.float16:
+            left = gradient[:, :3].to(self.scale) * unscale.view(-1, 1, 1, 1) / self.std
+            largest = left.flatten(1).norm(torch.inf, dim=1) if half else unscale
+        if half:
             self._follow(largest)
-        return gradient
+        return left
 
     def _follow(self, largest: Tensor) -> None:
         """Scale the next gradient by the size of this one, (B,)."""

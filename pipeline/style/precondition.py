@@ -92,8 +92,10 @@ class Preconditioner:
         self.rings = torch.eye(3).to(like).repeat(slots, len(rings), 1, 1)
         self.inverse = self.rings.clone()
         self.root = torch.ones(slots, 1, *size).to(like)
-        # What a spectrum is multiplied by, its real and imaginary parts in turns.
-        self.table = torch.eye(3).to(like).view(1, 3, 3, 1).repeat(slots, 1, 1, 2 * len(ring))
+        # What a spectrum is multiplied by, its real and imaginary parts in turns; large.
+        self.table: Tensor | None = None
+        if not gpu_passes.has_by_ring(self.root):
+            self.table = torch.eye(3).to(like).view(1, 3, 3, 1).repeat(slots, 1, 1, 2 * len(ring))
 
     def put(self, slot: int, colors: Tensor | None = None, metric: Metric | None = None) -> None:
         """The image in ``slot`` moves by this metric; without one by the spectrum of natural
@@ -112,8 +114,9 @@ class Preconditioner:
         """P g, (B, 3, H, W) -> (B, 3, H, W)."""
         weighed = self.root * gradient
         seen = torch.fft.rfft2(weighed)
-        moved = gpu_passes.by_ring(seen.flatten(2), self.rings, self.ring)
-        if moved is None:
+        if self.table is None:
+            moved = gpu_passes.by_ring(seen.flatten(2), self.rings, self.ring)
+        else:
             moved = _multiplied(torch.view_as_real(seen).flatten(2), self.table)
         back: Tensor = torch.fft.irfft2(moved.view_as(seen), s=self.size)
         return self.root * back
@@ -143,7 +146,8 @@ class Preconditioner:
         self.rings.index_copy_(0, slot, rings[None])
         self.inverse.index_copy_(0, slot, _inverse(rings)[None])
         self.root.index_copy_(0, slot, metric.root[None])
-        self.table.index_copy_(0, slot, table)
+        if self.table is not None:
+            self.table.index_copy_(0, slot, table)
         return table
 
     def _spread(self, rings: Tensor) -> Tensor:

@@ -36,12 +36,9 @@ class Run:
     def stage(self) -> Stage:
         return self.stages[self.at]
 
-    def widen(self) -> bool:
-        """Do the rest in float32, whose range is wider. Returns whether that is a change."""
-        if not self.stage.half:
-            return False
+    def widen(self) -> None:
+        """Do this stage and the rest in float32."""
         self.stages[self.at :] = [replace(each, half=False) for each in self.stages[self.at :]]
-        return True
 
 
 def start_of(run: Run) -> Start:
@@ -93,9 +90,17 @@ def _initial(content: Tensor, settings: StyleSettings) -> Tensor:
     return (0.5 + 0.25 * noise).clamp(0, 1).to(content)
 
 
+def too_narrow(finish: Finish) -> bool:
+    """Whether float16's range may be what ended a stage: a gradient beyond it, or of zeros."""
+    return finish.stop == "non-finite" or (finish.stop == "stuck" and finish.steps <= 1)
+
+
 def history_of(lane: Lane, run: Run, finish: Finish, network: VGG) -> History:
-    """The losses of the last image by ``network``, that in float32, and the way there."""
-    terms = lane.objective.terms(run.slot, finish.image, network)
+    """The losses of the last image by ``network``, and the way there."""
+    exact = None
+    if run.pair is not None and network is not lane.objective.network:
+        exact = network, run.pair.content_image
+    terms = lane.objective.terms(run.slot, finish.image, exact)
     return History(
         total=tuple(run.losses),
         total_loss=terms.content + terms.style + terms.tv,

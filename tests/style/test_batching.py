@@ -434,10 +434,10 @@ def test_when_memory_is_free_again_lanes_have_all_their_slots(quick, network, mo
 def test_a_finished_picture_is_worth_the_memory_of_empty_lanes(quick, network, monkeypatch):
     room, terms = Room(99), Objective.terms
 
-    def narrow(objective, slot, image, network):
+    def narrow(objective, slot, image, exact=None):
         if len(room.lanes) > 1:
             raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
-        return terms(objective, slot, image, network)
+        return terms(objective, slot, image, exact)
 
     monkeypatch.setattr("pipeline.style.lane_pool.Lane", room.lane)
     monkeypatch.setattr(Objective, "terms", narrow)
@@ -449,6 +449,75 @@ def test_a_finished_picture_is_worth_the_memory_of_empty_lanes(quick, network, m
     monkeypatch.setattr("pipeline.style.batching.history_of", no_memory)
     batcher.submit(request(network, "last", settings))
     assert isinstance(dict(batcher.drain())["last"], torch.OutOfMemoryError)
+
+
+@pytest.fixture
+def float16(monkeypatch):
+    """Mixed precision as on a GPU."""
+    for place in ("batching", "vgg"):
+        monkeypatch.setattr(f"pipeline.style.{place}.half_type", lambda device: torch.float16)
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_a_pair_beyond_the_range_of_float16_is_done_in_float32(
+    optimizer, quick, network, float16, monkeypatch
+):
+    """And its history is that of a run in float32."""
+    settings = dataclasses.replace(quick, iterations=8, scales=1, optimizer=optimizer)
+    monkeypatch.setattr(Objective, "_first_scale", lambda *_: 2.0**90)
+    histories = []
+    for precision in ("float32", "mixed"):
+        batcher = Batcher(network, 2)
+        each = dataclasses.replace(settings, precision=precision)
+        batcher.submit(request(network, "pair", each))
+        histories.append(finish(batcher)["pair"].history)
+    assert histories[0] == histories[1]
+
+
+def test_in_float16_a_pair_is_as_good_and_its_losses_are_float32s(float16):
+    settings = dataclasses.replace(REAL, iterations=60, tolerance=0.0)
+    network = load_network(settings)
+    results = []
+    for precision in ("float32", "mixed"):
+        batcher = Batcher(network, 2)
+        each = dataclasses.replace(settings, precision=precision)
+        batcher.submit(request(network, "pair", each))
+        results.append(finish(batcher)["pair"])
+    plain, mixed = (result.history for result in results)
+    assert mixed.evaluations == plain.evaluations == 60
+    assert mixed.total_loss == pytest.approx(plain.total_loss, rel=0.02)
+    assert mixed.total[-1] != mixed.total_loss
+    assert mixed.total[-1] == pytest.approx(mixed.total_loss, rel=2e-3)
+
+
+@pytest.mark.parametrize("content_weight", [1e-3, 1e-2])
+def test_where_content_rules_float16_does_not_lose_the_styles_first_gradient(
+    content_weight, quick, network, float16
+):
+    settings = dataclasses.replace(quick, iterations=10, precision="mixed", scales=1)
+    settings = dataclasses.replace(settings, content_weight=content_weight)
+    batcher = Batcher(network, 1)
+    batcher.submit(request(network, "pair", settings))
+    history = finish(batcher)["pair"].history
+    assert history.iterations > 3
+    assert history.stop != "stuck"
+
+
+def test_a_picture_is_kept_where_float32_has_no_room_for_its_losses(
+    quick, network, float16, monkeypatch
+):
+    terms = Objective.terms
+
+    def narrow(objective, slot, image, exact=None):
+        if exact is not None:
+            raise torch.OutOfMemoryError("no memory")
+        return terms(objective, slot, image)
+
+    monkeypatch.setattr(Objective, "terms", narrow)
+    settings = dataclasses.replace(quick, iterations=5, precision="mixed")
+    batcher = Batcher(network, 1)
+    batcher.submit(request(network, "pair", settings))
+    assert isinstance(finish(batcher)["pair"], Done)
 
 
 def no_memory(*_):

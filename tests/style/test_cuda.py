@@ -4,6 +4,7 @@ Where there is no GPU all are skipped. Neither Ray nor storage is needed:
 ``python -m pytest --noconftest tests/style/test_cuda.py``.
 """
 
+import concurrent.futures
 import dataclasses
 
 import pytest
@@ -107,6 +108,17 @@ KERNELS = (
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_is_compiled_here(name):
     assert gpu_passes.kernel(name, torch.zeros(1, device="cuda")) is not None
+
+
+def test_a_kernel_is_launched_from_a_thread_that_has_done_nothing_yet():
+    x = rectified(torch.float32, 1, 8, 4, 4)
+    expected = gpu_passes.pool(x)
+    buffer = torch.zeros_like(expected)
+    launch = gpu_passes.kernel("pool<float>", x)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(launch, (1, 1), 256, x, buffer, 4, 2, buffer.numel() // 4).result()
+    torch.cuda.synchronize()
+    assert torch.equal(buffer, expected)
 
 
 def rectified(dtype, *shape):
