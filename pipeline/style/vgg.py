@@ -179,7 +179,7 @@ def half_precision(network: VGG) -> VGG:
 def half_type(device: torch.device) -> torch.dtype:
     """The type of 16 bits that a device convolves in.
 
-    float16 rounds an eighth as much as bfloat16, but processors have no instructions for it, and
+    float16 rounds an eighth as much as bfloat16, but few processors have instructions for it, and
     its narrow range wants gradients scaled: ``Objective`` does that.
     """
     return torch.float16 if device.type == "cuda" else torch.bfloat16
