@@ -24,7 +24,7 @@ from pipeline.data import lease, records, resume, sampling
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError, Plan
 from pipeline.data.words import NAMED
-from pipeline.engine import flow, stages
+from pipeline.engine import cluster, flow, stages
 from pipeline.engine.job import JobError
 from pipeline.engine.prepare import (
     Checked,
@@ -112,7 +112,9 @@ def dry_run(style: StyleSettings, job: JobSettings) -> Estimate:
 
     Raises:
         JobError: the job could not start.
+        KeyboardInterrupt: stopped by the user, or by a signal.
     """
+    cluster.stop_by_signals()  # the plan holds the manifest's URIs, signed ones as well
     try:
         checked = check(style, job)
         context = make_context(checked, check_output(checked))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -23,6 +24,7 @@ from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, write_parquet
 
 PAIRS = 20
+STOPS = (signal.SIGTERM, signal.SIGHUP)
 ROOT = Path(__file__).parents[2]
 
 
@@ -77,6 +79,25 @@ def test_numbers_add_up_and_nothing_is_left(job, quick, tmp_path, monkeypatch):
     assert found.hours() == pytest.approx(evaluated * 0.5 * calibration.seconds / 3600)
     assert found.hours(found.share) == found.hours()  # without a tolerance all are used
     assert found.output_bytes == pytest.approx(found.work.area * 0.5 * calibration.bytes)
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_dry_run_that_is_stopped_leaves_no_plan(job, quick, tmp_path, monkeypatch, number):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+
+    def stopped(plan, *_):
+        assert list(plan.glob("*.parquet"))
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(estimate, "_measure_work", stopped)
+    handlers = {kind: signal.signal(kind, signal.SIG_DFL) for kind in STOPS}
+    try:
+        assert stylize.main(command(job, quick)) == 130
+    finally:
+        for kind, handler in handlers.items():
+            signal.signal(kind, handler)
+    assert os.listdir(tmp_path / "temporary") == []
 
 
 def test_what_is_done_is_not_counted(job, quick, tmp_path):
