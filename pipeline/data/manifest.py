@@ -52,6 +52,11 @@ class Manifest:
     carried: dict[str, str]
 
     @property
+    def rows(self) -> int:
+        """By the ends of its files, which are in memory."""
+        return int(self.dataset.count_rows())
+
+    @property
     def extra(self) -> pa.Schema:
         """The schema of the carried columns under their names in the records."""
         schema = self.dataset.schema

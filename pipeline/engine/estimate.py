@@ -70,6 +70,7 @@ class Estimate:
     """A dry run's findings. Hours are those of one device, or of one actor's CPU threads."""
 
     rows: int
+    manifest_rows: int  # more than ``rows`` if the job has a limit
     pending: int
     work: Work
     resources: flow.Resources
@@ -195,6 +196,7 @@ def _estimate(checked: Checked, context: Context, plan: Plan, pending: int, work
     calibration = calibrate(checked, loaded, resources) if loaded else None
     return Estimate(
         rows=plan.rows,
+        manifest_rows=checked.manifest.rows,
         pending=pending,
         work=work,
         resources=resources,

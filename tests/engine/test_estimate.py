@@ -222,11 +222,23 @@ def test_the_command_says_it_in_words(job, quick, tmp_path, capsys):
     assert "a run works in this output, or was killed on another machine" in out
 
 
+def test_with_a_limit_it_is_said_of_how_many_pairs(job, quick, capsys):
+    assert stylize.main(command(job, quick, "--limit", "1")) == 0
+    said = f"\nthe first 1 of {PAIRS} pairs in the manifest, 1 to do\n"
+    assert said in capsys.readouterr().out
+
+
 def test_evaluations_are_counted_as_the_job_counts_them():
     work = estimate.Work(pairs=10, area=10.0, bound=3000.0, sample=[], faults={}, bad=[])
     calibration = Calibration(device="x", timed=1, batch=1, shape=0.75, seconds=2.0, bytes=1e6)
     found = estimate.Estimate(
-        rows=10, pending=10, work=work, resources=None, in_use=False, calibration=calibration
+        rows=10,
+        manifest_rows=10,
+        pending=10,
+        work=work,
+        resources=None,
+        in_use=False,
+        calibration=calibration,
     )
     assert found.hours() == pytest.approx((3000 + 2 * 10) * 0.75 * 2 / 3600)
     assert found.hours(0.5) == pytest.approx((1500 + 2 * 10) * 0.75 * 2 / 3600)
@@ -242,7 +254,13 @@ def test_times_are_given_in_a_unit_that_fits(quick, job, capsys, hours, said):
     calibration = Calibration(device="cpu", timed=1, batch=1, shape=1.0, seconds=seconds, bytes=1e6)
     resources = Resources(1, 0.0, 1.0, 1, 1, 1, 1)
     found = estimate.Estimate(
-        rows=1, pending=1, work=work, resources=resources, in_use=False, calibration=calibration
+        rows=1,
+        manifest_rows=1,
+        pending=1,
+        work=work,
+        resources=resources,
+        in_use=False,
+        calibration=calibration,
     )
     print_estimate(found, quick, job)
     out = capsys.readouterr().out
