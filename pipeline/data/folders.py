@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.dataset
 from pyarrow import types
 
+from pipeline.data.words import printable
+
 
 class ColumnError(ValueError):
     """A column stands in a file and in the name of its folder. The message says which, and where.
@@ -49,7 +51,7 @@ def open_files(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
         named = pyarrow.dataset.get_partition_keys(part.partition_expression)
         twice = [name for name in named if name in part.physical_schema.names]
         if twice:
-            file = part.path[len(path) :].lstrip("/")
+            file = printable(part.path[len(path) :].lstrip("/"))
             raise ColumnError(
                 f"column {twice[0]!r} is in {file} and in the name of its folder; leave it out of "
                 "the file, or rename one of the two"
