@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jobs._cli import new_parser, parse, reader_may_leave
-from pipeline.data.words import counted, printable
+from pipeline.data.words import counted, printable, taken
 from pipeline.settings import SettingError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def print_verdict(verdict: "Verdict") -> None:
     """The verdict in a few lines, on standard output."""
     print(
-        f"{counted(verdict.pairs, 'pair')} in the manifest: {verdict.ok} ok, "
+        f"{taken(verdict.pairs, verdict.manifest_rows)}: {verdict.ok} ok, "
         f"{counted(verdict.errors, 'error')}; {counted(verdict.images, 'image')} checked "
         f"({verdict.image_bytes / 1e6:.1f} MB)"
     )

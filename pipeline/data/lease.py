@@ -68,7 +68,13 @@ def hold(
         "process": _process(os.getpid()),
         "renewals": 0,
     }
-    _take(uri, output, mine, options)
+    try:
+        _take(uri, output, mine, options)
+    except BaseException:  # Ctrl-C as well, for which there is time in SETTLE
+        with contextlib.suppress(RowError):
+            if _is_run(_read(uri, options), mine):
+                storage.delete(uri, options)
+        raise
     stop, taken = threading.Event(), threading.Event()
 
     def tell() -> None:

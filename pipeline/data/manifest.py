@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.fs
 
-from pipeline.data import storage, tables, uris, web
+from pipeline.data import folders, storage, tables, uris, web
 from pipeline.data.errors import RowError
 from pipeline.data.records import RECORD_SCHEMA, hash_ids
 from pipeline.data.rows import OWN_COLUMNS, PLAN_SCHEMA, RowChecker, file_key
@@ -50,6 +50,11 @@ class Manifest:
     dataset: pyarrow.dataset.Dataset
     shown: str
     carried: dict[str, str]
+
+    @property
+    def rows(self) -> int:
+        """By the ends of its files, which are in memory."""
+        return int(self.dataset.count_rows())
 
     @property
     def extra(self) -> pa.Schema:
@@ -105,7 +110,9 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
             "off; wait, or make it again with --overwrite"
         )
     try:
-        dataset, schemas = _open(path, fs, info.type == pyarrow.fs.FileType.Directory)
+        dataset = folders.open_files(path, fs)
+    except folders.ColumnError as error:
+        raise ManifestError(f"manifest {shown}: {error}") from error
     except pa.ArrowTypeError as error:
         raise ManifestError(
             f"manifest {shown}: a column has different types in its files "
@@ -116,7 +123,7 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
             f"manifest {shown}: not Parquet, or cut off ({storage.reason_at(uri, error)}); write "
             "it with pyarrow.parquet.write_table, pandas' to_parquet or jobs.make_manifest"
         ) from error
-    if not schemas:
+    if dataset is None:
         raise ManifestError(f"manifest {shown}: the directory holds no Parquet file")
     _check_columns(dataset.schema, shown)
     try:
@@ -124,41 +131,6 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
     except RowError as error:
         raise ManifestError(str(error)) from error
     return Manifest(dataset, shown, _carried_columns(dataset.schema))
-
-
-def _open(path: str, fs: Any, folder: bool) -> tuple[pyarrow.dataset.Dataset, list[pa.Schema]]:
-    """A Parquet file, or those of a folder, and the schema of each.
-
-    Folders called ``label=cat`` are columns of strings. A column may be missing in some of the
-    files, or hold nulls alone.
-    """
-    flavor = "hive" if folder else None
-    first = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet", partitioning=flavor)
-    parts = list(first.get_fragments())
-    schemas = [_plain_texts(part.physical_schema) for part in parts]
-    if not schemas:
-        return first, schemas
-    found = [pyarrow.dataset.get_partition_keys(part.partition_expression) for part in parts]
-    unified = pa.unify_schemas(schemas, promote_options="permissive")
-    names = sorted({name for keys in found for name in keys} - set(unified.names))
-    folders = pa.schema([(name, pa.string()) for name in names])
-    whole = pyarrow.dataset.dataset(
-        path,
-        schema=pa.schema([*unified, *folders]),
-        filesystem=fs,
-        format="parquet",
-        partitioning=pyarrow.dataset.partitioning(folders, flavor="hive") if names else None,
-    )
-    return whole, schemas
-
-
-def _plain_texts(schema: pa.Schema) -> pa.Schema:
-    """The same with one type for texts; libraries write three."""
-    kinds = (pa.types.is_large_string, pa.types.is_string_view)
-    return pa.schema(
-        field.with_type(pa.string()) if any(of(field.type) for of in kinds) else field
-        for field in schema
-    )
 
 
 def base_of(uri: str, options: storage.StorageOptions) -> str:
@@ -173,11 +145,6 @@ def base_of(uri: str, options: storage.StorageOptions) -> str:
 
 
 def _check_columns(schema: pa.Schema, shown: str) -> None:
-    def is_text(kind: pa.DataType) -> bool:
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
     for column in ("content_uri", "style_uri"):
         if column not in schema.names:
             raise ManifestError(
@@ -186,7 +153,7 @@ def _check_columns(schema: pa.Schema, shown: str) -> None:
         kind = schema.field(column).type
         if column == "style_uri" and _is_list(kind):
             kind = kind.value_type
-        if not is_text(kind) and not pa.types.is_null(kind):
+        if not pa.types.is_string(kind) and not pa.types.is_null(kind):
             raise ManifestError(
                 f"manifest {shown}: column {column!r} holds {kind}; it must hold strings"
             )
@@ -201,8 +168,7 @@ def _check_columns(schema: pa.Schema, shown: str) -> None:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    types = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(is_type(kind) for is_type in types)
+    return bool(pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _carried_columns(schema: pa.Schema) -> dict[str, str]:

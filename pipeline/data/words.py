@@ -16,6 +16,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def taken(pairs: int, rows: int) -> str:
+    """The pairs of a job whose manifest has ``rows``: all, or with ``--limit`` the first ones."""
+    first = f"the first {pairs} of " if pairs < rows else ""
+    return f"{first}{counted(rows, 'pair')} in the manifest"
+
+
 def some_of(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

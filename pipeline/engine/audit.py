@@ -67,10 +67,12 @@ class AuditError(ValueError):
 class Verdict:
     """What an audit found. ``ok`` and ``errors`` count the pairs that have such a record.
 
+    ``manifest_rows`` are more than ``pairs`` if the job has a limit.
     ``at_work`` says who had the output's lease meanwhile, if a run did: then nothing is final.
     """
 
     pairs: int
+    manifest_rows: int
     ok: int = 0
     errors: int = 0
     images: int = 0
@@ -137,7 +139,7 @@ def run_audit(job: JobSettings) -> Verdict:
         checker = RowChecker(base, mark, allowed)
         planned = functools.partial(manifests.planned_slices, manifest, checker, job.limit)
         expected = _expect(planned(), style, base, manifest.shown)
-        verdict = Verdict(len(expected.ids), at_work=lease.holder(output, options))
+        verdict = Verdict(len(expected.ids), manifest.rows, at_work=lease.holder(output, options))
 
         ours = {
             *(*prepare.RESULTS, prepare.PLAN, resume.JOURNAL),

@@ -24,7 +24,7 @@ from pipeline.data import lease, records, resume, sampling
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError, Plan
 from pipeline.data.words import NAMED
-from pipeline.engine import flow, stages
+from pipeline.engine import cluster, flow, stages
 from pipeline.engine.job import JobError
 from pipeline.engine.prepare import (
     Checked,
@@ -70,6 +70,7 @@ class Estimate:
     """A dry run's findings. Hours are those of one device, or of one actor's CPU threads."""
 
     rows: int
+    manifest_rows: int  # more than ``rows`` if the job has a limit
     pending: int
     work: Work
     resources: flow.Resources
@@ -112,7 +113,9 @@ def dry_run(style: StyleSettings, job: JobSettings) -> Estimate:
 
     Raises:
         JobError: the job could not start.
+        KeyboardInterrupt: stopped by the user, or by a signal.
     """
+    cluster.stop_by_signals()  # the plan holds the manifest's URIs, signed ones as well
     try:
         checked = check(style, job)
         context = make_context(checked, check_output(checked))
@@ -193,6 +196,7 @@ def _estimate(checked: Checked, context: Context, plan: Plan, pending: int, work
     calibration = calibrate(checked, loaded, resources) if loaded else None
     return Estimate(
         rows=plan.rows,
+        manifest_rows=checked.manifest.rows,
         pending=pending,
         work=work,
         resources=resources,

@@ -30,6 +30,10 @@ MOST_FILES = 5_000
 BLOCK_BYTES = 2**28
 """Pixels of one block: some blocks of each stage are in the object store at a time."""
 
+LONG_SHAPE = 2
+"""Long edge to short edge of a picture that budgets allow for where ``image_size`` is the short
+edge. Nothing but ``max_pixels`` bounds it there, and the plan has no sizes; photographs: 3:2."""
+
 BLOCKS_IN_ACTOR = 3
 """Blocks that an actor has at hand: slots fill from the next one while one comes to its end."""
 
@@ -80,8 +84,8 @@ def choose_resources(
     if on_gpu:
         actors = gpus * math.floor(1 / on_gpu)  # none has its share of two GPUs
     else:
-        largest_px = max([style.image_size, *(size for size, _ in shapes if size)])
-        need = ACTOR_BYTES + batch * PIXEL_BYTES * largest_px**2
+        pixels = max(_pixels(style, size) for size in {None, *(size for size, _ in shapes)})
+        need = ACTOR_BYTES + batch * PIXEL_BYTES * pixels
         room = [node.get("memory", 0.0) / need for node in nodes]
         actors = sum(math.floor(min(each)) for each in zip(cpus, room, strict=True))
     actors = job.actors or max(1, actors)
@@ -106,12 +110,14 @@ def choose_resources(
     return Resources(actors, on_gpu, reserved, threads, batch, block, file)
 
 
+def _pixels(style: StyleSettings, size: int | None) -> int:
+    """Of a large picture once it is loaded, with ``size`` as its row's own image_size."""
+    return (size or style.image_size) ** 2 * (LONG_SHAPE if style.image_edge == "short" else 1)
+
+
 def _row_bytes(style: StyleSettings, shapes: Iterable[tuple[int | None, int]]) -> int:
     """Of the largest row of a loaded block: the pixels of its content and its style images."""
-    pixels = [
-        (size or style.image_size) ** 2 * (1 + styles * style.style_scale**2)
-        for size, styles in shapes
-    ]
+    pixels = [_pixels(style, size) * (1 + styles * style.style_scale**2) for size, styles in shapes]
     return max(1, math.ceil(3 * max(pixels, default=0)))
 
 

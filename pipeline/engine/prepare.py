@@ -17,7 +17,7 @@ from pipeline.data import manifest as manifests
 from pipeline.data.clashes import Clashes
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
-from pipeline.data.words import counted, some_of
+from pipeline.data.words import some_of, taken
 from pipeline.engine.stages import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, fingerprint
 from pipeline.style.vgg import StateDict
@@ -120,7 +120,7 @@ def prepare(checked: Checked) -> Prepared:
         records.hash_ids(resume.checkpointed_ids(output, options))
     )
     print(
-        f"{counted(plan.rows, 'pair')} in the manifest, {pending} to do, "
+        f"{taken(plan.rows, checked.manifest.rows)}, {pending} to do, "
         f"weights {context.weights_name} ({checked.digest[:12]})",
         file=sys.stderr,
     )

@@ -50,6 +50,7 @@ tagged = pa.struct([("a", pa.string()), ("b", pa.list_(pa.int64()))])
 CELLS = {
     pa.string(): text,
     pa.large_string(): text,
+    pa.string_view(): text,
     pa.dictionary(pa.int32(), pa.string()): text,
     pa.int64(): whole,
     pa.uint64(): st.integers(0, 2**64 - 1),
@@ -71,6 +72,8 @@ CELLS = {
     pa.timestamp("us", "Nowhere/City"): when,
     pa.null(): st.none(),
     pa.list_(pa.string()): st.lists(st.none() | text, max_size=3),
+    pa.list_view(pa.large_string()): st.lists(st.none() | text, max_size=3),
+    pa.list_(pa.dictionary(pa.int8(), pa.string())): st.lists(st.none() | text, max_size=3),
     pa.large_list(pa.float64()): st.lists(st.none() | number, max_size=3),
     pa.list_(pa.int64(), 2): st.lists(whole, min_size=2, max_size=2),
     pa.list_(pa.float64()): st.lists(st.none() | number, max_size=3),
@@ -264,7 +267,7 @@ def test_derived_ids_do_not_depend_on_the_order_of_rows(folder, table, shuffler)
     order = list(range(table.num_rows))
     shuffler.shuffle(order)
     first = Planned(folder, table)
-    second = Planned(folder, table.take(order))
+    second = Planned(folder, pa.concat_tables(table.slice(place, 1) for place in order))
     assert bool(first.refusal) == bool(second.refusal)
     for place, row in enumerate(second.rows):
         before = first.rows[order[place]]

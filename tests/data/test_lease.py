@@ -169,6 +169,25 @@ def test_one_that_was_slow_to_replace_a_dead_lease_gives_the_quicker_time(tmp_pa
         assert time.monotonic() - started > 2 * lease.RENEWAL
 
 
+@pytest.mark.parametrize("by", [None, "other"])
+def test_one_that_is_stopped_while_it_takes_over_leaves_nothing_of_its_own(
+    by, tmp_path, monkeypatch
+):
+    dead = {"run": "dead", "process": [*lease._process(os.getpid())[:2], "1"], "pid": os.getpid()}
+    (tmp_path / lease.LEASE).write_text(json.dumps(dead))
+
+    def stopped(_):
+        assert json.loads((tmp_path / lease.LEASE).read_text())["pid"] == os.getpid()
+        if by:
+            (tmp_path / lease.LEASE).write_text(json.dumps({"run": by}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        hold(str(tmp_path)).__enter__()
+    assert [json.loads(path.read_text())["run"] for path in tmp_path.iterdir()] == [by] * bool(by)
+
+
 def test_a_storage_that_fails_makes_a_lease_nobody_elses(tmp_path, monkeypatch):
     with hold(str(tmp_path)) as held:
         with monkeypatch.context() as patch:

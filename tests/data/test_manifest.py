@@ -70,20 +70,79 @@ def test_folders_named_as_hive_does_are_columns_of_strings(tmp_path):
     assert rows[0]["split"] is None, "a file is what it says itself"
 
 
-def test_texts_may_be_of_any_of_arrows_types(tmp_path):
-    kinds = (pa.large_string(), pa.string(), pa.string_view())
+def test_a_column_in_a_file_and_in_the_name_of_its_folder_is_refused(tmp_path):
+    for name, more in (("label=cat", {"note": "x"}), ("la%62el=7", {"label": 7}), ("split", {})):
+        (tmp_path / "m" / name).mkdir(parents=True)
+        write_parquet(tmp_path / "m" / name / "p.parquet", [ROW | more])
+    message = r"/m: column 'label' is in la%62el=7/p\.parquet and in the name of its folder; leave"
+    with pytest.raises(ManifestError, match=message):
+        open_manifest(str(tmp_path / "m"), {})
+    (tmp_path / "m" / "la%62el=7" / "p.parquet").unlink()
+    write_parquet(tmp_path / "m" / "split" / "p.parquet", [ROW | {"label": "dog"}])
+    slices = manifests.planned_slices(open_manifest(str(tmp_path / "m"), {}), checker(), None)
+    assert [row["label"] for rows in slices for row in rows] == ["cat", "dog"]
+
+
+CATEGORY = pa.dictionary(pa.int8(), pa.string())
+TEXTS = (pa.string(), pa.large_string(), pa.string_view(), CATEGORY)
+LISTS = (pa.list_, pa.large_list, pa.list_view, pa.large_list_view)
+
+
+def write_styles(path, text, wrap, rows) -> None:
+    """So many rows whose texts are of one type, and their lists of another."""
+    texts = [f"{path.stem}-{number}" for number in range(rows)]
+    columns = {
+        "content_uri": pa.array(texts, text),
+        "style_uri": pa.array([[name] for name in texts], wrap(text)),
+        "note": pa.array([{"a": name, "b": [name]} for name in texts], deep(text, wrap)),
+    }
+    pq.write_table(pa.table(columns), path)
+
+
+def deep(text, wrap):
+    return pa.struct([("a", text), ("b", wrap(text))])
+
+
+def check_styles(tmp_path, source, rows) -> None:
+    manifest = open_manifest(str(source), {})
+    assert manifest.extra.field("note").type == deep(pa.string(), pa.list_)
+    plan = write_plan(manifest, str(tmp_path / "plan"), {}, checker=checker(), limit=None)
+    assert (plan.rows, plan.faulty) == (rows, 0)
+    for row in pq.read_table(tmp_path / "plan").to_pylist():
+        name = row["note"]["a"]
+        assert row["content_uri"] == f"/data/{name}"
+        assert (row["style_uri"], row["note"]["b"]) == ([f"/data/{name}"], [name])
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=str)
+@pytest.mark.parametrize("wrap", LISTS)
+def test_texts_and_lists_may_be_of_any_of_arrows_types(tmp_path, text, wrap):
+    write_styles(tmp_path / "m.parquet", text, wrap, 2)
+    check_styles(tmp_path, tmp_path / "m.parquet", 2)
+
+
+def test_files_may_have_different_types_for_texts_and_lists(tmp_path):
+    """Those of pandas, polars and DuckDB side by side."""
     (tmp_path / "m").mkdir()
-    for number, kind in enumerate(kinds):
-        texts = {**ROW, "content_uri": f"c{number}.png", "note": f"n{number}"}
-        table = pa.table({name: pa.array([text], kind) for name, text in texts.items()})
-        pq.write_table(table, tmp_path / "m" / f"{number}.parquet")
-    plan = write_plan(
-        open_manifest(str(tmp_path / "m"), {}), str(tmp_path / "plan"), {},
-        checker=checker(), limit=None,
-    )  # fmt: skip
-    assert (plan.rows, plan.faulty) == (3, 0)
-    planned = pq.read_table(tmp_path / "plan").to_pylist()
-    assert sorted(row["note"] for row in planned) == ["n0", "n1", "n2"]
+    for number, text in enumerate(TEXTS):
+        for wrap in LISTS:
+            name = f"{number}-{wrap.__name__}.parquet"
+            write_styles(tmp_path / "m" / name, text, wrap, 100)  # int8 cannot count all of them
+    check_styles(tmp_path, tmp_path / "m", 1600)
+
+
+def test_bytes_and_maps_may_differ_in_their_types_as_well(tmp_path):
+    (tmp_path / "m").mkdir()
+    kinds = zip((pa.binary(), pa.large_binary(), pa.binary_view()), TEXTS[1:], strict=True)
+    for number, (binary, text) in enumerate(kinds):
+        columns = {name: [f"{number}.png"] for name in ROW}
+        columns["seal"] = pa.array([b"x"], binary)
+        columns["tags"] = pa.array([[("k", "v")]], pa.map_(pa.string(), text))
+        pq.write_table(pa.table(columns), tmp_path / "m" / f"{number}.parquet")
+    manifest = open_manifest(str(tmp_path / "m"), {})
+    slices = manifests.planned_slices(manifest, checker(), None)
+    found = [(row["seal"], row["tags"]) for rows in slices for row in rows]
+    assert found == [(b"x", [("k", "v")])] * 3
 
 
 def test_derived_ids_depend_on_what_changes_pixels(tmp_path):

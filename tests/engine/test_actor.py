@@ -252,12 +252,13 @@ def test_cpu_actors_leave_room_for_what_runs_beside_them(cpus):
 def test_each_cpu_has_an_actor_of_one_thread_if_memory_and_rows_allow():
     job = JobSettings(manifest="m", output="o")
 
-    def actors_and_threads(cpus, gigabytes, size, rows, shapes=((None, 1),)):
-        chosen = choose(job, size, [machine(cpus, 0, gigabytes)] * 2, rows, shapes)
+    def actors_and_threads(cpus, gigabytes, size, rows, shapes=((None, 1),), **style):
+        chosen = choose(job, size, [machine(cpus, 0, gigabytes)] * 2, rows, shapes, **style)
         return chosen.actors, chosen.threads
 
     assert actors_and_threads(8, 100, 512, 1000) == (16, 1)
     assert actors_and_threads(8, 10, 512, 1000) == (8, 2)  # of some 2.1 GB each
+    assert actors_and_threads(8, 10, 512, 1000, image_edge="short") == (6, 3)  # of 2.8 GB
     assert actors_and_threads(8, 10, 2048, 1000) == (1, 8)  # not even one: Ray may know too little
     assert actors_and_threads(8, 100, 512, 4) == (4, 4)
     large = ((None, 1), (2048, 1))  # some rows have an image_size of their own
@@ -333,5 +334,7 @@ def test_blocks_of_large_images_are_small():
     # The style images count as they are loaded, and the largest row of the plan.
     larger = {"style_scale": 4.0}, {"shapes": [(None, 5)]}, {"shapes": [(None, 1), (2048, 1)]}
     assert [rows_per_block(job, 1024, 1000, **how) for how in larger] == [5, 14, 10]
+    # With image_size on the short edge a picture has more than its square.
+    assert rows_per_block(job, 2048, 1000, image_edge="short") == 5
     # An actor has three blocks at hand, and four slots.
     assert rows_per_block(job, 8192, 1000) == 2

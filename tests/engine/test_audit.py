@@ -255,9 +255,10 @@ def test_a_manifest_that_changed_is_found(copy, tmp_path, sound):
         "unknown_record": ["bad"],
     }
     assert faults_of(replace(grown, limit=8))["missing_record"] == ["renamed"]
-    shrunk = faults_of(replace(copy, limit=1))
-    assert shrunk.keys() == {"unknown_record"}
-    assert len(shrunk["unknown_record"]) == 5  # of seven
+    shrunk = run_audit(replace(copy, limit=1))
+    assert (shrunk.pairs, shrunk.manifest_rows) == (1, 8)
+    assert shrunk.examples.keys() == {"unknown_record"}
+    assert len(shrunk.examples["unknown_record"]) == 5  # of seven
 
 
 @pytest.mark.parametrize("kind", ["manifest", "output", "job", "rows", "twice"])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -23,6 +24,7 @@ from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, write_parquet
 
 PAIRS = 20
+STOPS = (signal.SIGTERM, signal.SIGHUP)
 ROOT = Path(__file__).parents[2]
 
 
@@ -77,6 +79,25 @@ def test_numbers_add_up_and_nothing_is_left(job, quick, tmp_path, monkeypatch):
     assert found.hours() == pytest.approx(evaluated * 0.5 * calibration.seconds / 3600)
     assert found.hours(found.share) == found.hours()  # without a tolerance all are used
     assert found.output_bytes == pytest.approx(found.work.area * 0.5 * calibration.bytes)
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_dry_run_that_is_stopped_leaves_no_plan(job, quick, tmp_path, monkeypatch, number):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+
+    def stopped(plan, *_):
+        assert list(plan.glob("*.parquet"))
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(estimate, "_measure_work", stopped)
+    handlers = {kind: signal.signal(kind, signal.SIG_DFL) for kind in STOPS}
+    try:
+        assert stylize.main(command(job, quick)) == 130
+    finally:
+        for kind, handler in handlers.items():
+            signal.signal(kind, handler)
+    assert os.listdir(tmp_path / "temporary") == []
 
 
 def test_what_is_done_is_not_counted(job, quick, tmp_path):
@@ -201,11 +222,23 @@ def test_the_command_says_it_in_words(job, quick, tmp_path, capsys):
     assert "a run works in this output, or was killed on another machine" in out
 
 
+def test_with_a_limit_it_is_said_of_how_many_pairs(job, quick, capsys):
+    assert stylize.main(command(job, quick, "--limit", "1")) == 0
+    said = f"\nthe first 1 of {PAIRS} pairs in the manifest, 1 to do\n"
+    assert said in capsys.readouterr().out
+
+
 def test_evaluations_are_counted_as_the_job_counts_them():
     work = estimate.Work(pairs=10, area=10.0, bound=3000.0, sample=[], faults={}, bad=[])
     calibration = Calibration(device="x", timed=1, batch=1, shape=0.75, seconds=2.0, bytes=1e6)
     found = estimate.Estimate(
-        rows=10, pending=10, work=work, resources=None, in_use=False, calibration=calibration
+        rows=10,
+        manifest_rows=10,
+        pending=10,
+        work=work,
+        resources=None,
+        in_use=False,
+        calibration=calibration,
     )
     assert found.hours() == pytest.approx((3000 + 2 * 10) * 0.75 * 2 / 3600)
     assert found.hours(0.5) == pytest.approx((1500 + 2 * 10) * 0.75 * 2 / 3600)
@@ -221,7 +254,13 @@ def test_times_are_given_in_a_unit_that_fits(quick, job, capsys, hours, said):
     calibration = Calibration(device="cpu", timed=1, batch=1, shape=1.0, seconds=seconds, bytes=1e6)
     resources = Resources(1, 0.0, 1.0, 1, 1, 1, 1)
     found = estimate.Estimate(
-        rows=1, pending=1, work=work, resources=resources, in_use=False, calibration=calibration
+        rows=1,
+        manifest_rows=1,
+        pending=1,
+        work=work,
+        resources=resources,
+        in_use=False,
+        calibration=calibration,
     )
     print_estimate(found, quick, job)
     out = capsys.readouterr().out

@@ -161,11 +161,12 @@ def test_batches_of_equal_shape_and_per_row_settings(inputs, quick, tmp_path):
         assert np.abs(one - other).mean() < 1.0
 
 
-def test_an_output_grows_with_its_manifest_but_keeps_its_settings(inputs, quick, tmp_path):
+def test_an_output_grows_with_its_manifest_but_keeps_its_settings(inputs, quick, tmp_path, capsys):
     row = {"content_uri": "c0.png", "style_uri": "s0.jpg"}
     rows = [{**row, "pair_id": "a"}, {**row, "pair_id": "b"}]
     job = JobSettings(manifest=manifest_of(inputs, rows), output=str(tmp_path / "out"))
     assert run_job(quick, replace(job, limit=1))["ok"] == 1
+    assert "the first 1 of 2 pairs in the manifest, 1 to do, weights" in capsys.readouterr().err
     other = replace(quick, iterations=9)
     left = tmp_path / "out" / "__plan__"  # by a run that was killed
     left.mkdir()

@@ -15,28 +15,44 @@ from tests.conftest import equal_pairs, wait_until, write_parquet
 
 ROOT = Path(__file__).parents[2]
 BLOCK = 2
+ALONE = ("-m", "jobs.stylize", "--rows-per-block", str(BLOCK))
+TOGETHER = (
+    "-c",
+    # As of a million large pictures: blocks of one pair, and several of them make a record file.
+    "import sys, jobs.stylize; from pipeline.engine import flow; "
+    "flow.BLOCK_BYTES, flow.MOST_FILES = 1, 6; sys.exit(jobs.stylize.main())",
+)
+SOAK = pytest.mark.soak
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("how", "kills", "count", "in_flight"),
+    [
+        (ALONE, range(3), 24, 4 * BLOCK),
+        (TOGETHER, range(1, 2), 24, 12),  # files of four: one is written, the next one gathered
+        pytest.param(ALONE, range(20), 160, 4 * BLOCK, marks=SOAK),
+        pytest.param(TOGETHER, range(20), 160, 80, marks=SOAK),
+    ],
+    ids=["alone", "together", "alone-20", "together-20"],
+)
 def test_every_pair_is_recorded_once_whatever_the_moment(
-    ray_address, tmp_path, weights_file, monkeypatch, kills
+    ray_address, tmp_path, weights_file, monkeypatch, how, kills, count, in_flight
 ):
-    output, count = str(tmp_path / "out"), 8 * kills
+    output = str(tmp_path / "out")
     manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, count))
     paths = ["--manifest", manifest, "--output", output]
     command = [
-        *(sys.executable, "-m", "jobs.stylize", *paths, "--weights", str(weights_file)),
+        *(sys.executable, *how, *paths, "--weights", str(weights_file), "--batch-size", "1"),
         *("--image-size", "64", "--iterations", "12", "--tolerance", "0", "--scales", "1"),
-        *("--batch-size", "1", "--rows-per-block", str(BLOCK)),
     ]
     monkeypatch.setenv("RAY_ADDRESS", ray_address)
-    moments = random.Random(0)
+    moments = random.Random(kills.start)
     done = 0
 
     def recorded():
         return {row["pair_id"] for row in records.iterate(output, {}, ["pair_id"])}
 
-    for kill in range(kills):
+    for kill in kills:
         driver = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -49,7 +65,7 @@ def test_every_pair_is_recorded_once_whatever_the_moment(
         left = {path.stem for path in Path(output, "images").glob("*.png")} - known
         print(f"killed with {len(known)} records, {len(left)} images without one")
         assert len(known) >= done, "a committed record is gone"
-        assert len(left) <= 4 * BLOCK, "more than what was in flight is redone"
+        assert len(left) <= in_flight, "more than what was in flight is redone"
         done = len(known)
     last = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr
