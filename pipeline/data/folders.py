@@ -12,7 +12,8 @@ from pipeline.data.words import printable
 
 
 class ColumnError(ValueError):
-    """A column stands in a file and in the name of its folder. The message says which, and where.
+    """A column stands in a file and in the name of its folder, and not so in all files. The message
+    says which, and where.
 
     The file is named by its path in the folder that was opened.
     """
@@ -23,7 +24,8 @@ def open_files(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
 
     A column may be missing in some of the files, or hold nulls alone. Whatever Arrow's types for
     texts and lists are in the files, they are ``string`` and ``list`` here, at any depth, and there
-    are no dictionaries. Folders called ``label=cat`` are columns of strings.
+    are no dictionaries. Folders called ``label=cat`` are columns of strings, but for those that all
+    files have themselves, as some libraries write them.
 
     Args:
         fs: Arrow's file system.
@@ -37,7 +39,9 @@ def open_files(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
     below = [file[len(path) :].lstrip("/") for file in found.files]
     if not below:
         return None
-    folders = pa.schema([(name, pa.string()) for name in _columns(below)])
+    inside = [set(part.physical_schema.names) for part in found.get_fragments()]
+    names = [name for name in _columns(below) if not all(name in each for each in inside)]
+    folders = pa.schema([(name, pa.string()) for name in names])
     if folders.names:
         found = pyarrow.dataset.dataset(
             path,

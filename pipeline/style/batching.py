@@ -2,7 +2,7 @@
 
 ``Batcher`` decides who enters which lane and which lane has the next tick; it knows neither Ray nor
 threads. A pair's way is a list of stages: its scales from coarse to fine, and in float32 what
-bfloat16 cannot do.
+16 bits cannot do.
 """
 
 import logging
@@ -19,7 +19,7 @@ from pipeline.style.device_faults import lost, out_of_memory, plain
 from pipeline.style.lane_pool import LaneKey, LanePool
 from pipeline.style.lanes import Finish
 from pipeline.style.pairs import Done, History, NonFiniteError, Request, stages_of
-from pipeline.style.runs import Run, history_of, known_of, start_of, too_narrow
+from pipeline.style.runs import Run, history_of, known_of, start_of
 from pipeline.style.vgg import VGG, half_type
 
 logger = logging.getLogger(__name__)
@@ -216,15 +216,13 @@ class Batcher:
         """Take a pair out of its slot: on to its next stage, or out."""
         lane = self.pool.lane(key)
         self._take(key, run)
-        if run.stage.half and self.half == torch.float16 and too_narrow(finish):
+        narrow = run.stage.half and self.half == torch.float16
+        # What float16's range or rounding ended, float32 may not.
+        if narrow and finish.stop in ("non-finite", "stuck") and run.widen(finish):
             lane.leave(run.slot)
-            run.widen()
             self.waiting.setdefault(self._key(run), deque()).appendleft(run)
             return None
-        run.losses += finish.losses
-        run.passed.append((run.stage.size, len(finish.losses)))
-        run.steps += finish.steps
-        run.image = finish.image
+        run.take(finish)
         if not finish.steps:
             lane.leave(run.slot)
             return run.request.key, NonFiniteError("the loss is not finite at the start")
@@ -257,16 +255,16 @@ class Batcher:
         losses that are not quite float32's where its network finds no room."""
         lane = self.pool.lane(key)
         own = lane.objective.network
-        for network in dict.fromkeys((self.network, own)):
-            for _ in range(2):
+        for again in (False, True):
+            for network in dict.fromkeys((self.network, own)):
                 try:
                     return history_of(lane, run, finish, network)
                 except Exception as error:
                     if not out_of_memory(error):
                         raise
                     short = plain(error)
-                if not self.pool.drop_idle(key):
-                    break
+            if again or not self.pool.drop_idle(key):
+                break
         raise short
 
     def _split(self, key: LaneKey, error: Exception) -> list[Answer]:
@@ -293,7 +291,7 @@ class Batcher:
             return []
         self._forget(key, run)
         if not too_small:
-            self.pool.fits.pop(key[0], None)  # the fault was the pair's, not the size's
+            self.pool.fits.pop(key[:2], None)  # the fault was the pair's, not the size's
         return [(run.request.key, plain(error))]
 
     def _forget(self, key: LaneKey, run: Run) -> None:

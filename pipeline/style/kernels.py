@@ -71,9 +71,17 @@ def _kernel(name: str, device: int) -> Kernel | None:
             return _compiled(name, device)
     except torch.OutOfMemoryError:
         raise
+    except ImportError as error:
+        _tell_once(f"a GPU's ticks take a quarter longer: {error}; pip install cuda-bindings")
+        return None
     except Exception as error:  # whatever is wrong with a machine's CUDA: there is another way
         logger.info("%s is left to PyTorch: %s", name, error)
         return None
+
+
+@functools.cache
+def _tell_once(words: str) -> None:
+    logger.warning("%s", words)
 
 
 def _bind(device: int) -> None:

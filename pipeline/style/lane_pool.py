@@ -60,7 +60,7 @@ class LanePool:
         self.half: VGG | None = None  # the same network in 16 bits
         self.recorder = recorder_of(network.device)
         self.lanes: dict[LaneKey, Lane] = {}
-        self.fits: dict[Size, Fit] = {}
+        self.fits: dict[tuple[Size, bool], Fit] = {}
 
     def lane(self, key: LaneKey) -> Lane:
         """The lane of this key, made if there is none."""
@@ -83,7 +83,7 @@ class LanePool:
         """How many slots this key's lane has, or would have if it were made now."""
         if key in self.lanes:
             return self.lanes[key].slots
-        fit = self.fits.get(key[0])
+        fit = self.fits.get(key[:2])
         return self.slots if fit is None or len(self.lanes) < fit.beside else fit.slots
 
     def drop(self, key: LaneKey) -> None:
@@ -101,8 +101,9 @@ class LanePool:
         return bool(others)
 
     def narrow(self, key: LaneKey, slots: int) -> None:
-        """A lane was given up: the next of its size has so many slots, beside as many lanes."""
-        self.fits[key[0]] = Fit(slots, len(self.lanes))
+        """A lane was given up: the next of its size and type has so many slots, beside as many
+        lanes."""
+        self.fits[key[:2]] = Fit(slots, len(self.lanes))
 
     def _idle(self) -> list[LaneKey]:
         return [key for key, lane in self.lanes.items() if not lane.traces]

@@ -24,7 +24,7 @@ from pipeline.style.vgg import VGG
 WINDOW = 20
 """Evaluations over which the loss must fall by ``tolerance`` for a pair to go on."""
 
-HALF_TOLERANCE = 0.001
+BFLOAT16_TOLERANCE = 0.001
 """The least ``tolerance`` in bfloat16: where so little is left to gain, float32 gains it."""
 
 WARM_UP = 3
@@ -109,8 +109,8 @@ class Lane:
         recorder: Recorder | None = None,
     ) -> None:
         self.size, self.slots, self.settings = size, slots, settings
-        half = network.dtype == torch.bfloat16
-        self.tolerance = max(settings.tolerance, HALF_TOLERANCE) if half else settings.tolerance
+        least = BFLOAT16_TOLERANCE if network.dtype == torch.bfloat16 else 0.0
+        self.tolerance = max(settings.tolerance, least)
         self.objective = Objective(network, slots, settings, low_memory=low_memory)
         empty = torch.zeros(slots, 3, *size).to(self.objective.alpha)
         self.precondition = _preconditioner(size, empty, settings)
@@ -166,7 +166,7 @@ class Lane:
 
     def tick(self) -> dict[int, Finish]:
         """Evaluate all slots once. Returns who is done; they stay until ``leave``."""
-        if self.settings.learn_preconditioner:
+        if self.settings.learn_preconditioner and self.settings.history_size >= LEAST_PAIRS:
             self._learn()
         self.ticking.run(self._advance)
         loss, active, failed, stuck, converged, steps = self.status.tolist()

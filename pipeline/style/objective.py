@@ -31,7 +31,7 @@ gradient was seen. The latter begins at 0 where the content image is the start, 
 the style's gradient below what float16 holds."""
 
 TOO_LARGE = 2.0**-8
-"""By what scale and ``LARGEST`` change for a pair when they were too much for float16."""
+"""By what a pair's scale changes when it was too much for float16, and, once, ``largest``."""
 
 SCALES = (2.0**-100, 2.0**100)
 """Least and greatest scale."""
@@ -183,11 +183,10 @@ class Objective:
     def _follow(self, largest: Tensor) -> None:
         """Scale the next gradient by the size of this one, (B,)."""
         fits = torch.isfinite(largest)
-        self.largest.mul_(torch.where(fits, 1, TOO_LARGE))
-        wanted = torch.exp2(torch.log2(self.largest / largest).floor()).clamp(*SCALES)
-        scale = torch.where(largest > 0, wanted, self.scale)
-        smaller = (self.scale * TOO_LARGE).clamp_min(SCALES[0])
-        self.scale.copy_(torch.where(fits, scale, smaller))
+        self.largest.mul_(torch.where(fits, 1, TOO_LARGE)).clamp_min_(LARGEST * TOO_LARGE)
+        wanted = torch.exp2(torch.log2(self.largest / largest).floor())
+        wanted = torch.where(largest > 0, wanted, self.scale / TOO_LARGE)  # zeros may be too small
+        self.scale.copy_(torch.where(fits, wanted, self.scale * TOO_LARGE).clamp_(*SCALES))
 
     def _forward(self, block: Block, x: Tensor) -> list[Tensor]:
         """The block's rectified activations F^l, each (B, N_l, H, W)."""

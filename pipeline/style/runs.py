@@ -36,9 +36,28 @@ class Run:
     def stage(self) -> Stage:
         return self.stages[self.at]
 
-    def widen(self) -> None:
-        """Do this stage and the rest in float32."""
-        self.stages[self.at :] = [replace(each, half=False) for each in self.stages[self.at :]]
+    def widen(self, finish: Finish) -> bool:
+        """Do what is left of this stage, and the rest, in float32.
+
+        Where float16 came to nothing the stage begins anew. Returns False if nothing is left.
+        """
+        done = len(finish.losses) if finish.steps > 1 else 0
+        if done >= self.stage.most:
+            return False
+        if done:
+            self.take(finish)
+        rest = replace(self.stage, most=self.stage.most - done)
+        self.stages[self.at :] = [
+            replace(each, half=False) for each in (rest, *self.stages[self.at + 1 :])
+        ]
+        return True
+
+    def take(self, finish: Finish) -> None:
+        """Keep what a stage, or a part of one, has done."""
+        self.losses += finish.losses
+        self.passed.append((self.stage.size, len(finish.losses)))
+        self.steps += finish.steps
+        self.image = finish.image
 
 
 def start_of(run: Run) -> Start:
@@ -88,11 +107,6 @@ def _initial(content: Tensor, settings: StyleSettings) -> Tensor:
     generator = torch.Generator().manual_seed(settings.seed)
     noise = torch.randn(content.shape, generator=generator)
     return (0.5 + 0.25 * noise).clamp(0, 1).to(content)
-
-
-def too_narrow(finish: Finish) -> bool:
-    """Whether float16's range may be what ended a stage: a gradient beyond it, or of zeros."""
-    return finish.stop == "non-finite" or (finish.stop == "stuck" and finish.steps <= 1)
 
 
 def history_of(lane: Lane, run: Run, finish: Finish, network: VGG) -> History:

@@ -83,6 +83,17 @@ def test_a_column_in_a_file_and_in_the_name_of_its_folder_is_refused(tmp_path):
     assert [row["label"] for rows in slices for row in rows] == ["cat", "dog"]
 
 
+def test_what_all_files_say_themselves_is_taken_from_them(tmp_path):
+    """Some libraries write the folders' columns into the files as well."""
+    for split, label in (("train", "cat"), ("val", "dog")):
+        folder = tmp_path / "m" / f"split={split}" / f"label={label}"
+        folder.mkdir(parents=True)
+        write_parquet(folder / "p.parquet", [ROW | {"label": f"a {label}"}])
+    slices = manifests.planned_slices(open_manifest(str(tmp_path / "m"), {}), checker(), None)
+    found = [(row["split"], row["label"]) for rows in slices for row in rows]
+    assert found == [("train", "a cat"), ("val", "a dog")]
+
+
 CATEGORY = pa.dictionary(pa.int8(), pa.string())
 TEXTS = (pa.string(), pa.large_string(), pa.string_view(), CATEGORY)
 LISTS = (pa.list_, pa.large_list, pa.list_view, pa.large_list_view)

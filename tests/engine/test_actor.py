@@ -136,7 +136,7 @@ def test_a_lane_out_of_memory_is_made_smaller_and_the_size_remembered(
     seen = limit_slots(monkeypatch, 2, torch.OutOfMemoryError("no memory"))
     (rows,) = run(stylizer, loaded(context, [{}] * 8))
     assert {slots for slots, _ in seen} == {2}
-    assert stylizer.batcher.pool.fits == {(64, 64): Fit(2, beside=0)}
+    assert stylizer.batcher.pool.fits == {((64, 64), False): Fit(2, beside=0)}
     assert all(row["fault_class"] is None for row in rows)
     assert [row["pair_id"] for row in rows] == [str(index) for index in range(8)]
     assert '"batch_size": 2' in rows[0]["__result"]

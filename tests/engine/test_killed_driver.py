@@ -43,7 +43,7 @@ def test_every_pair_is_recorded_once_whatever_the_moment(
     paths = ["--manifest", manifest, "--output", output]
     command = [
         *(sys.executable, *how, *paths, "--weights", str(weights_file), "--batch-size", "1"),
-        *("--image-size", "64", "--iterations", "12", "--tolerance", "0", "--scales", "1"),
+        *("--image-size", "64", "--iterations", "30", "--tolerance", "0", "--scales", "1"),
     ]
     monkeypatch.setenv("RAY_ADDRESS", ray_address)
     moments = random.Random(kills.start)

@@ -474,6 +474,32 @@ def test_a_pair_beyond_the_range_of_float16_is_done_in_float32(
     assert histories[0] == histories[1]
 
 
+def test_a_pair_that_float16_fails_on_the_way_goes_on_in_float32(float16, monkeypatch):
+    """Whatever stage it is in; what it has done is kept."""
+    settings = dataclasses.replace(REAL, iterations=40, tolerance=0.0, scales=2)
+    settings = dataclasses.replace(settings, precision="mixed")
+    network, advance, ticks = load_network(settings), Lane._advance, 0
+
+    def broken(lane):
+        nonlocal ticks
+        ticks += 1
+        if lane.objective.network.dtype == torch.float16 and ticks > 23:
+            monkeypatch.setattr(lane.objective, "_leave", lambda g: g[:, :3].float() * torch.nan)
+        advance(lane)
+
+    monkeypatch.setattr(Lane, "_advance", broken)
+    batcher = Batcher(network, 2)
+    batcher.submit(request(network, "pair", settings, size=(128, 128)))
+    done = finish(batcher)["pair"]
+    (coarse, first), (fine, half), (same, full) = done.history.stages
+    assert (coarse, fine, same) == ((64, 64), (128, 128), (128, 128))
+    assert (first, half + full) == (20, 20)
+    assert done.history.evaluations == len(done.history.total) == 40
+    assert done.history.stop == "iterations"
+    assert not batcher.running
+    assert all(lane.free() == 0 for lane in batcher.pool.lanes.values())
+
+
 def test_in_float16_a_pair_is_as_good_and_its_losses_are_float32s(float16):
     settings = dataclasses.replace(REAL, iterations=60, tolerance=0.0)
     network = load_network(settings)
@@ -501,6 +527,7 @@ def test_where_content_rules_float16_does_not_lose_the_styles_first_gradient(
     history = finish(batcher)["pair"].history
     assert history.iterations > 3
     assert history.stop != "stuck"
+    assert history.total[-1] < history.total[0]
 
 
 def test_a_picture_is_kept_where_float32_has_no_room_for_its_losses(

@@ -345,7 +345,7 @@ def test_where_memory_is_too_small_slots_are_fewer_and_no_pair_is_lost():
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert len(found) == 5
     assert all(isinstance(answer, Done) for answer in found.values())
-    assert 1 <= batcher.pool.fits[512, 512].slots < 16
+    assert 1 <= batcher.pool.fits[(512, 512), False].slots < 16
 
 
 def test_a_lane_of_adam_is_recorded_too():
