@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
+from pipeline.style.adam import Adam
 from pipeline.style.convolution import in_tf32
 from pipeline.style.graphs import Recorder, Repeated
-from pipeline.style.lbfgs import LBFGS, Adam, Curvature
+from pipeline.style.lbfgs import LBFGS, Curvature
 from pipeline.style.objective import Objective
 from pipeline.style.precondition import Metric, Preconditioner
 from pipeline.style.targets import Size, StyleTarget

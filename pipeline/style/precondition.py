@@ -6,7 +6,6 @@ steps have shown, also of where in the image. L-BFGS takes it as the metric of i
 what its history does not span; it changes the path, not the loss.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.style import gpu_passes
+from pipeline.style import gpu_passes, matrices
 from pipeline.style.lbfgs import at_a_time, one_of
 
 EIGENVALUE_FLOOR = 0.01
@@ -25,12 +24,6 @@ PRIOR = 0.1
 
 NEAR = 11
 """Side in pixels of the square over which steps are averaged, to learn where they are long."""
-
-SPAN = 1e6
-"""Of singular values by ``_orthogonal``: greatest over least at most its square."""
-
-NEWTON_STEPS = 8
-"""In which all of those become 1, to float64's rounding."""
 
 Spectra = Callable[[], Iterable[Tensor]]
 """Of n images, in parts of (some, 3, 2 frequencies), as often as they are asked for."""
@@ -144,7 +137,7 @@ class Preconditioner:
         rings = metric.rings.to(self.rings)
         table = self._spread(rings)
         self.rings.index_copy_(0, slot, rings[None])
-        self.inverse.index_copy_(0, slot, _inverse(rings)[None])
+        self.inverse.index_copy_(0, slot, matrices.inverse(rings)[None])
         self.root.index_copy_(0, slot, metric.root[None])
         if self.table is not None:
             self.table.index_copy_(0, slot, table)
@@ -193,14 +186,14 @@ class Preconditioner:
         Y = inverse @ RYR @ inverse
         S = S + PRIOR * _trace(inverse @ S) * old
         Y = Y + PRIOR * _trace(old @ Y) * inverse
-        return _scaled(_geometric_mean(S, Y))
+        return _scaled(matrices.geometric_mean(S, Y))
 
     def _learnt_places(self, slot: Tensor, rings: Tensor, steps: Spectra, moved: Spectra) -> Tensor:
         """How much longer than R says steps are near each pixel, (1, H, W), 1 in the mean.
 
         The same geometric mean, with the new R on both sides: of R^(-1/2) s and R^(1/2) y.
         """
-        root, unroot = (each.to(self.rings) for each in _roots(rings))
+        root, unroot = (each.to(self.rings) for each in matrices.roots(rings))
         long = self._near(steps, unroot)
         stiff = self._near(moved, root @ one_of(self.inverse, slot))
         places = ((long + PRIOR) / (stiff + PRIOR)).sqrt()
@@ -278,82 +271,8 @@ def _scaled(rings: Tensor) -> Tensor:
     return scaled
 
 
-def _trace(matrices: Tensor) -> Tensor:
+def _trace(rings: Tensor) -> Tensor:
     """Mean of the diagonals, (n, 3, 3) -> (n, 1, 1); never 0."""
-    mean = torch.diagonal(matrices, dim1=1, dim2=2).mean(dim=1)
+    mean = torch.diagonal(rings, dim1=1, dim2=2).mean(dim=1)
     floored: Tensor = mean.clamp_min(1e-12 * mean.max())
     return floored[:, None, None]
-
-
-# PyTorch's own decompositions wait for the device to learn whether they succeeded, which a CUDA
-# graph cannot. What follows is the same few operations for whatever matrices, in float64.
-
-
-def _inverse(rings: Tensor) -> Tensor:
-    """Of symmetric positive definite matrices (n, 3, 3)."""
-    unfactor = _general_inverse(_cholesky(rings.double()))
-    return (unfactor.mT @ unfactor).to(rings)
-
-
-def _geometric_mean(S: Tensor, Y: Tensor) -> Tensor:
-    """The R for which R Y R = S, all of them symmetric positive definite (n, 3, 3).
-
-    R = F U^T G^-1 for the Cholesky factors in S = F F^T and Y = G G^T, and the U that is nearest to
-    G^T F of all orthogonal matrices: for G^T F = H U makes R = G^-T H G^-1, which is symmetric.
-    """
-    of_S, of_Y = _cholesky(torch.stack([S, Y]))
-    nearest = _orthogonal(of_Y.mT @ of_S)
-    return _symmetric(of_S @ nearest.mT @ _general_inverse(of_Y))
-
-
-def _roots(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """The symmetric roots of symmetric positive definite matrices (n, 3, 3), and their inverses:
-    the geometric mean with the identity."""
-    factor = _cholesky(matrices)
-    nearest = _orthogonal(factor)
-    return _symmetric(factor @ nearest.mT), _symmetric(nearest @ _general_inverse(factor))
-
-
-def _orthogonal(matrices: Tensor) -> Tensor:
-    """The orthogonal U in X = H U, H symmetric positive definite, for X (n, 3, 3).
-
-    Newton's iteration X <- (X + X^-T) / 2 (Higham 1986) keeps U and takes X's singular values to 1:
-    quickly those near 1, and far ones by half. So they are brought as near to it as can be before
-    each step, of which the first makes values in [1 / SPAN, SPAN] lie in [1, (SPAN + 1 / SPAN) / 2]
-    and so on: the factors are known beforehand (Byers and Xu 2008).
-    """
-    norm, of_inverse = (
-        torch.linalg.vector_norm(each, dim=(1, 2), keepdim=True)
-        for each in (matrices, _general_inverse(matrices))
-    )
-    X: Tensor = matrices * (of_inverse / norm).sqrt()
-    span = SPAN
-    for _ in range(NEWTON_STEPS):
-        span = math.sqrt((span + 1 / span) / 2)
-        X = (X + _general_inverse(X).mT) / (2 * span)
-    return X
-
-
-def _cholesky(matrices: Tensor) -> Tensor:
-    """The lower triangular F in M = F F^T for symmetric positive definite M (..., 3, 3)."""
-    columns = []
-    for index in range(3):
-        column = matrices[..., index] * matrices[..., index, index, None].rsqrt()
-        columns.append(column)
-        matrices = torch.addcmul(matrices, column[..., None], column[..., None, :], value=-1)
-    return torch.stack(columns, dim=-1).tril()
-
-
-def _general_inverse(matrices: Tensor) -> Tensor:
-    """Of matrices (..., 3, 3), by cross products of their rows: of those that are not triangular
-    with an error that grows as the square of their condition."""
-    around = torch.cat([matrices, matrices[..., :2, :]], dim=-2)
-    cofactors = torch.linalg.cross(around[..., 1:4, :], around[..., 2:, :])
-    determinants = (matrices[..., :1, :] * cofactors[..., :1, :]).sum(dim=-1, keepdim=True)
-    inverses: Tensor = cofactors / determinants
-    return inverses.mT
-
-
-def _symmetric(matrices: Tensor) -> Tensor:
-    """Without the rounding that makes it unsymmetric."""
-    return (matrices + matrices.mT) / 2

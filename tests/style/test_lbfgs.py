@@ -3,7 +3,8 @@ import torch
 
 from pipeline.settings import StyleSettings
 from pipeline.style import lbfgs
-from pipeline.style.lbfgs import LBFGS, Adam
+from pipeline.style.adam import Adam
+from pipeline.style.lbfgs import LBFGS
 from pipeline.style.objective import Objective
 from pipeline.style.targets import style_targets
 from pipeline.style.vgg import VGG
