@@ -25,9 +25,10 @@ from pipeline.style.gpu_passes import Remembered
 ARMIJO = 1e-4
 """c_1 of the sufficient decrease condition (Nocedal and Wright 2006, equation 3.4)."""
 
-AT_A_TIME = 9 * 2**20
-"""Elements of kept vectors that are worked on together, when P is learnt: the twelve P y_i and P g
-of an image of 512 px, and so all of smaller ones."""
+AT_A_TIME = {"cpu": 2**22, "cuda": 9 * 2**20}
+"""Elements of kept vectors that are worked on together, when P is learnt. On a GPU the twelve P y_i
+and P g of an image of 512 px; on a CPU what memory is kept for, see ``host_memory``: larger tensors
+are given back to the system and faulted in anew."""
 
 PARTS = 256
 """Of a long inner product on a GPU, at most, so that all of its processors have work."""
@@ -373,4 +374,4 @@ def one_of(buffer: Tensor, sample: Tensor) -> Tensor:
 
 def at_a_time(vectors: Tensor) -> int:
     """How many of (n, D) are worked on together."""
-    return max(1, AT_A_TIME // vectors.shape[1])
+    return max(1, AT_A_TIME[vectors.device.type] // vectors.shape[1])

@@ -103,7 +103,8 @@ class Objective:
         wanted = [SCALES[1]]
         for layer, w in self.w.items():
             N, M = self.A[layer].shape[1], (H * W) >> 2 * (int(layer[4]) - 1)
-            wanted.append(BEGIN * N**2 * max(M, 1) / (beta * w) if beta else SCALES[1])
+            factor = beta * w / (N**2 * max(M, 1))
+            wanted.append(BEGIN / factor if factor else SCALES[1])
         if self.P and alpha:
             wanted.append(CAP / alpha)
         return 2.0 ** math.floor(math.log2(max(SCALES[0], min(wanted))))

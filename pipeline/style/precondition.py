@@ -206,7 +206,7 @@ class Preconditioner:
         squares = rings.new_zeros(1, *self.size)
         for seen in spectra():
             images = self._mixed(seen, table)
-            squares += torch.linalg.vector_norm(images, dim=(0, 1)).square()
+            squares += images.square_().sum(dim=(0, 1))
         near: Tensor = F.avg_pool2d(
             squares[None], NEAR, stride=1, padding=NEAR // 2, count_include_pad=False
         )[0]

@@ -185,7 +185,7 @@ def test_what_is_learnt_in_parts_and_of_rows_without_a_step(monkeypatch):
     expected = P.learnt(at(1), vectors, 2 * vectors)
     nothing = torch.zeros_like(vectors[:2])
     vectors = torch.cat([nothing, vectors, nothing])
-    monkeypatch.setattr(lbfgs, "AT_A_TIME", 2 * vectors.shape[1])
+    monkeypatch.setitem(lbfgs.AT_A_TIME, "cpu", 2 * vectors.shape[1])
     found = P.learnt(at(1), vectors, 2 * vectors)
     assert torch.allclose(found.rings, expected.rings)
     assert torch.allclose(found.root, expected.root)
