@@ -228,18 +228,23 @@ def test_with_a_limit_it_is_said_of_how_many_pairs(job, quick, capsys):
     assert said in capsys.readouterr().out
 
 
-def test_evaluations_are_counted_as_the_job_counts_them():
-    work = estimate.Work(pairs=10, area=10.0, bound=3000.0, sample=[], faults={}, bad=[])
-    calibration = Calibration(device="x", timed=1, batch=1, shape=0.75, seconds=2.0, bytes=1e6)
-    found = estimate.Estimate(
-        rows=10,
-        manifest_rows=10,
-        pending=10,
+def estimated(work, calibration, resources=None):
+    """Of a manifest whose pairs are all to do."""
+    return estimate.Estimate(
+        rows=work.pairs,
+        manifest_rows=work.pairs,
+        pending=work.pairs,
         work=work,
-        resources=None,
+        resources=resources,
         in_use=False,
         calibration=calibration,
     )
+
+
+def test_evaluations_are_counted_as_the_job_counts_them():
+    work = estimate.Work(pairs=10, area=10.0, bound=3000.0, sample=[], faults={}, bad=[])
+    calibration = Calibration(device="x", timed=1, batch=1, shape=0.75, seconds=2.0, bytes=1e6)
+    found = estimated(work, calibration)
     assert found.hours() == pytest.approx((3000 + 2 * 10) * 0.75 * 2 / 3600)
     assert found.hours(0.5) == pytest.approx((1500 + 2 * 10) * 0.75 * 2 / 3600)
     assert found.output_bytes == pytest.approx(7.5e6)
@@ -252,16 +257,7 @@ def test_times_are_given_in_a_unit_that_fits(quick, job, capsys, hours, said):
     work = estimate.Work(pairs=1, area=1.0, bound=0.0, sample=[], faults=Counter(), bad=[])
     seconds = hours * 3600 / estimate.AROUND
     calibration = Calibration(device="cpu", timed=1, batch=1, shape=1.0, seconds=seconds, bytes=1e6)
-    resources = Resources(1, 0.0, 1.0, 1, 1, 1, 1)
-    found = estimate.Estimate(
-        rows=1,
-        manifest_rows=1,
-        pending=1,
-        work=work,
-        resources=resources,
-        in_use=False,
-        calibration=calibration,
-    )
+    found = estimated(work, calibration, Resources(1, 0.0, 1.0, 1, 1, 1, 1))
     print_estimate(found, quick, job)
     out = capsys.readouterr().out
     assert f"with 1 CPU thread: about {said} (8 evaluations a pair), at most {said} (" in out
