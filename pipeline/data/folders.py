@@ -35,22 +35,19 @@ def open_files(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
         pa.ArrowTypeError: a column has types in two files that do not go together.
         OSError, pa.ArrowException: a file cannot be read, or is not Parquet.
     """
-    found = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet")
+    found = _opened(path, fs, [])
     below = [file[len(path) :].lstrip("/") for file in found.files]
     if not below:
         return None
-    inside = [set(part.physical_schema.names) for part in found.get_fragments()]
-    names = [name for name in _columns(below) if not all(name in each for each in inside)]
-    folders = pa.schema([(name, pa.string()) for name in names])
-    if folders.names:
-        found = pyarrow.dataset.dataset(
-            path,
-            schema=folders,
-            filesystem=fs,
-            format="parquet",
-            partitioning=pyarrow.dataset.partitioning(folders, flavor="hive"),
-        )
+    names = _columns(below)
+    if names:
+        found = _opened(path, fs, names)
     parts = list(found.get_fragments())
+    inside = set.intersection(*(set(part.physical_schema.names) for part in parts))
+    if not inside.isdisjoint(names):  # Arrow would take the folders' values
+        names = [name for name in names if name not in inside]
+        found = _opened(path, fs, names)
+        parts = list(found.get_fragments())
     for part in parts:
         named = pyarrow.dataset.get_partition_keys(part.partition_expression)
         twice = [name for name in named if name in part.physical_schema.names]
@@ -61,8 +58,24 @@ def open_files(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
                 "the file, or rename one of the two"
             )
     schemas = [pa.schema(map(_plain_field, part.physical_schema)) for part in parts]
-    unified = pa.unify_schemas([*schemas, folders], promote_options="permissive")
+    unified = pa.unify_schemas([*schemas, _strings(names)], promote_options="permissive")
     return pyarrow.dataset.FileSystemDataset(parts, unified, found.format, filesystem=fs)
+
+
+def _opened(path: str, fs: Any, names: list[str]) -> pyarrow.dataset.Dataset:
+    """The files, with columns of these names from those of their folders."""
+    hive = pyarrow.dataset.partitioning(_strings(names), flavor="hive") if names else None
+    return pyarrow.dataset.dataset(
+        path,
+        schema=_strings(names) if names else None,
+        filesystem=fs,
+        format="parquet",
+        partitioning=hive,
+    )
+
+
+def _strings(names: list[str]) -> pa.Schema:
+    return pa.schema([(name, pa.string()) for name in names])
 
 
 def _columns(files: Iterable[str]) -> list[str]:
