@@ -17,7 +17,7 @@ import torch
 from pipeline.settings import StyleSettings
 from pipeline.style.device_faults import lost, out_of_memory, plain
 from pipeline.style.lane_pool import LaneKey, LanePool
-from pipeline.style.lanes import Finish
+from pipeline.style.lanes import Finish, Lane
 from pipeline.style.pairs import Done, History, NonFiniteError, Request, stages_of
 from pipeline.style.runs import Run, history_of, known_of, start_of
 from pipeline.style.vgg import VGG, half_type
@@ -219,8 +219,7 @@ class Batcher:
         narrow = run.stage.half and self.half == torch.float16
         # What float16's range or rounding ended, float32 may not.
         if narrow and finish.stop in ("non-finite", "stuck") and run.widen(finish):
-            lane.leave(run.slot)
-            self.waiting.setdefault(self._key(run), deque()).appendleft(run)
+            self._go_on(lane, run)
             return None
         run.take(finish)
         if not finish.steps:
@@ -230,9 +229,8 @@ class Batcher:
             if run.stages[run.at + 1].size == run.stage.size:
                 run.known = known_of(lane, run.slot)
                 run.spare = run.stage.most - len(finish.losses)
-            lane.leave(run.slot)
             run.at += 1
-            self.waiting.setdefault(self._key(run), deque()).appendleft(run)
+            self._go_on(lane, run)
             return None
         try:
             history = self._history(key, run, finish)
@@ -243,6 +241,11 @@ class Batcher:
         finally:
             lane.leave(run.slot)
         return run.request.key, Done(finish.image, history, run.seconds, lane.slots)
+
+    def _go_on(self, lane: Lane, run: Run) -> None:
+        """A pair leaves its slot and is the first to have one for its next stage."""
+        lane.leave(run.slot)
+        self.waiting.setdefault(self._key(run), deque()).appendleft(run)
 
     def _take(self, key: LaneKey, run: Run) -> None:
         """Take a pair out of those in slots. Every key there has some."""
