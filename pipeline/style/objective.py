@@ -169,14 +169,16 @@ class Objective:
 
     def _leave(self, gradient: Tensor) -> Tensor:
         """The gradient at the images (B, 3, H, W), of that at the network's input."""
-        unscale, half = 1 / self.scale, self.network.dtype == torch.float16
-        found = gpu_passes.leave_network(gradient, unscale, self.std)
-        if found is not None:
-            left, largest = found
-        else:
+        half = self.network.dtype == torch.float16
+        found = gpu_passes.leave_network(gradient, 1 / self.scale, self.std)
+        if found is None:
             # On a GPU zeros may follow the three channels; see ``half_precision``.
-            left = gradient[:, :3].to(self.scale) * unscale.view(-1, 1, 1, 1) / self.std
-            largest = left.flatten(1).norm(torch.inf, dim=1) if half else unscale
+            left = gradient[:, :3].to(self.scale) / self.std
+            if not half:
+                return left
+            left = left / self.scale.view(-1, 1, 1, 1)
+            found = left, left.flatten(1).norm(torch.inf, dim=1)
+        left, largest = found
         if half:
             self._follow(largest)
         return left
