@@ -1,130 +1,131 @@
-"""Train the compact network: VGG-19's form with a quarter of the filters, taught by a wider one.
+"""Fit the compact network to a teacher: VGG-19's form with few filters.
 
     python -m jobs.distil --teacher imagenet --output compact.safetensors
-    python -m jobs.distil --teacher vgg19.pth --teacher small.pth:reflect --pictures photographs \\
-        --steps 8000 --checkpoint distil.pt --resume --output compact.safetensors
+    python -m jobs.distil --teacher vgg16.pth --pictures photographs --stamps stamps \\
+        --output compact.safetensors
 
-The teachers, the student and its loss: ``pipeline.style.distillation``. A run is a function of
-its options (``--seed`` among them) on one machine; a killed one goes on with ``--resume``.
+How: ``pipeline.style.distillation``. It is done twice: over crops of pictures, then over these and
+over pictures that the first network made of such crops, since pictures like those are what the
+network is for. The result is a function of the options (``--seed`` among them) on one machine.
 """
 
 import argparse
-import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from jobs.training_pictures import (
     Picture,
     bundled_pictures,
+    collages,
     crops,
     folder_pictures,
     painted_pictures,
 )
-from pipeline.style.distillation import Student, Teacher, export, load_teacher, mismatch
+from pipeline.settings import StyleSettings
+from pipeline.style.distillation import DEEPEST, WIDTHS, fitted, read_teacher
+from pipeline.style.losses import content_loss, gram_matrix, style_loss
+from pipeline.style.optimize import stylize
+from pipeline.style.vgg import VGG, StateDict
+from pipeline.style.weights import WeightsError
 
-CROP_SIZES = (96, 128, 192)
-WARM_UP = 100  # steps
-SAVE_EVERY = 250  # steps
-PROBES = 48  # crops over which activations are measured before and after training
-
-
-def learning_rate(step: int, steps: int, highest: float) -> float:
-    """A linear warm-up, then half a cosine down to a hundredth."""
-    cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps))
-    return highest * min(1.0, (step + 1) / WARM_UP) * max(0.01, cosine)
+CROP = 192  # pixels
+EVALUATIONS = (10, 20, 40)  # of the pictures that the first network makes
 
 
-def train(
-    args: argparse.Namespace, teachers: Sequence[Teacher], pool: Sequence[Picture]
-) -> Student:
-    """Train from step 0 or from the checkpoint, and save one on the way."""
-    student = Student(teachers, args.seed)
-    optimizer = torch.optim.Adam(student.parameters())
-    first = 0
-    if args.resume and args.checkpoint.exists():
-        saved = torch.load(args.checkpoint, weights_only=True)
-        if [saved["teachers"], saved["seed"]] != [args.teacher, args.seed]:
-            raise ValueError(
-                f"--resume {args.checkpoint}: is of teachers {saved['teachers']}, seed "
-                f"{saved['seed']}; give the same, or another --checkpoint"
-            )
-        student.load_state_dict(saved["student"])
-        optimizer.load_state_dict(saved["optimizer"])
-        first = saved["step"]
-    student = student.train().to(memory_format=torch.channels_last)
-    smooth: dict[str, float] = {}
-    bar = tqdm(range(first, args.steps), initial=first, total=args.steps, unit="step")
-    for step in bar:
-        size = CROP_SIZES[step % len(CROP_SIZES)]
-        count = max(1, round(args.batch * (CROP_SIZES[0] / size) ** 2))
-        images = crops(pool, count, size, (args.seed, step))
-        images = images.contiguous(memory_format=torch.channels_last)  # half the time on a CPU
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, args.steps, args.learning_rate)
-        loss, report = mismatch(student, teachers, images, args.gram_share)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        for layer, value in report.items():
-            smooth[layer] = value + 0.98 * (smooth.get(layer, value) - value)
-        bar.set_postfix(unexplained=f"{sum(smooth.values()) / len(smooth):.3f}")
-        if step + 1 == args.steps or (step + 1) % SAVE_EVERY == 0:
-            bar.write(" ".join(f"{layer}={value:.3f}" for layer, value in smooth.items()))
-            save(
-                args.checkpoint,
-                {
-                    "student": student.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "step": step + 1,
-                    "teachers": args.teacher,
-                    "seed": args.seed,
-                },
-            )
-    return student.eval()
+def load_teacher(source: str) -> VGG:
+    """The teacher of that name (``read_teacher``), in bfloat16.
+
+    Raises:
+        WeightsError: it cannot be had, or does not reach up to conv5_1 with zero padding.
+    """
+    state, deepest, padding = read_teacher(source)
+    if deepest != DEEPEST:
+        raise WeightsError(f"--teacher {source}: ends at {deepest}; a teacher must reach {DEEPEST}")
+    if padding != "zeros":
+        raise WeightsError(f"--teacher {source}: a teacher's padding must be zeros")
+    return VGG(state, deepest_layer=deepest).to(torch.bfloat16)
 
 
-def save(path: Path, checkpoint: dict[str, object]) -> None:
-    """Replace the checkpoint at once, so that a kill leaves the old one or the new one."""
-    scratch = path.with_suffix(".tmp")
-    torch.save(checkpoint, scratch)
-    os.replace(scratch, path)
+def fit(teacher: VGG, images: Tensor, samples: int, seed: int) -> StateDict:
+    """A network fitted over ``images``."""
+    state: StateDict = {}
+    layers = fitted(teacher, images, samples, torch.Generator().manual_seed(seed))
+    for _, tensors in tqdm(layers, total=len(WIDTHS), unit="layer"):
+        state |= tensors
+    return state
+
+
+def own_pictures(state: StateDict, pool: Sequence[Picture], count: int, seed: int) -> Tensor:
+    """``count`` pictures: crops, two by two stylised with each other by the network."""
+    network = VGG(state, deepest_layer=DEEPEST)
+    rng = np.random.default_rng((seed, 1))
+    pictures = []
+    for index in tqdm(range(count // 2), unit="pair"):
+        given = crops(pool, 2, CROP, (seed, 2, index))
+        share = float(np.exp(rng.uniform(np.log(0.003), np.log(0.05))))
+        evaluations = EVALUATIONS[index % len(EVALUATIONS)]
+        settings = balanced(network, given, share, evaluations)
+        made, _ = stylize(given, given.flip(0), settings, network=network)
+        pictures.append(made)
+    return torch.cat(pictures)
+
+
+def balanced(network: VGG, given: Tensor, share: float, evaluations: int) -> StyleSettings:
+    """Settings by which all style layers of two pictures begin alike, and by which each picture
+    would have a content loss of ``share`` of that style loss in the other's place."""
+    settings = StyleSettings()
+    found = network(given, {*settings.style_layers, *settings.content_layers})
+    E = [
+        float(style_loss(found[layer][:1], gram_matrix(found[layer][1:])))
+        for layer in settings.style_layers
+    ]
+    away = sum(
+        float(content_loss(found[layer][:1], found[layer][1:])) for layer in settings.content_layers
+    )
+    w = [1 / max(value, 1e-12) for value in E]
+    return StyleSettings(
+        style_layer_weights=tuple(w),
+        content_weight=share * len(w) / max(away, 1e-12),
+        iterations=evaluations,
+        scales=1,
+        tolerance=0.0,
+    )
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.distil",
-        description="Train the compact network against one or more teachers.",
+        description="Fit the compact network to a teacher.",
     )
     parser.add_argument(
-        "--teacher",
+        "--teacher", required=True, help="'imagenet' or a .pth or .safetensors file"
+    )
+    parser.add_argument(
+        "--pictures",
         action="append",
-        required=True,
-        help="'imagenet' or FILE[:PADDING] (zeros, replicate, reflect); may be given several times",
+        type=Path,
+        default=[],
+        help="a folder with .jpg, .png and .webp files, at any depth; may be given several times",
     )
     parser.add_argument(
-        "--pictures", action="append", type=Path, default=[], help="a folder of .jpg and .png files"
+        "--hold-out", action="append", default=[], help="name of a file there not to use"
     )
     parser.add_argument(
-        "--hold-out", action="append", default=[], help="name of a file there not to train on"
+        "--stamps", type=Path, help="a folder with .png files of single things, with transparency"
     )
-    parser.add_argument("--painted", type=int, default=48, help="pictures painted by code")
-    parser.add_argument("--steps", type=int, default=8000, help="updates of the student's weights")
-    parser.add_argument("--batch", type=int, default=8, help="crops of 96 px per step")
-    parser.add_argument("--learning-rate", type=float, default=3e-3, help="Adam's, at its highest")
-    parser.add_argument(
-        "--gram-share", type=float, default=0.5, help="weight of the Gram terms; 0: none"
-    )
+    parser.add_argument("--painted", type=int, default=96, help="pictures painted by code")
+    parser.add_argument("--collages", type=int, default=192, help="pictures made with --stamps")
+    parser.add_argument("--crops", type=int, default=400, help="crops of 192 px of all pictures")
+    parser.add_argument("--own", type=int, default=80, help="pictures of the first network")
+    parser.add_argument("--samples", type=int, default=120_000, help="positions, for each layer")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint", type=Path, default=Path("distil.pt"))
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint, if there is one"
-    )
     parser.add_argument("--output", type=Path, required=True, help="the .safetensors file")
     return parser.parse_args(argv)
 
@@ -132,17 +133,21 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
+        teacher = load_teacher(args.teacher)
         photographs = folder_pictures(args.pictures, args.hold_out) + bundled_pictures()
-        pool = photographs + painted_pictures(args.painted, args.seed, photographs)
-        probe = crops(pool, PROBES, 128, (args.seed, 2**32))
-        teachers = [load_teacher(source, probe) for source in args.teacher]
-        student = train(args, teachers, pool)
     except (OSError, ValueError) as error:
         print(f"distil: {error}", file=sys.stderr)
         return 2
-    state = export(student, crops(pool, PROBES, 128, (args.seed, 2**32 + 1)))
-    metadata = {"format": "pt", "seed": str(args.seed), "steps": str(args.steps)}
-    safetensors.torch.save_file(state, args.output, metadata)
+    pool = photographs + painted_pictures(args.painted, args.seed, photographs)
+    if args.stamps:
+        pool += collages(args.collages, args.seed, args.stamps, photographs)
+    images = crops(pool, args.crops, CROP, (args.seed, 0))
+    state = fit(teacher, images, args.samples, args.seed)
+    if args.own:
+        own = own_pictures(state, pool, args.own, args.seed)
+        state = fit(teacher, torch.cat([images, own]), args.samples, args.seed)
+    state = {name: tensor.half().contiguous() for name, tensor in state.items()}
+    safetensors.torch.save_file(state, args.output, {"format": "pt", "seed": str(args.seed)})
     print(f"{args.output}: {sum(tensor.numel() for tensor in state.values())} parameters")
     return 0
 

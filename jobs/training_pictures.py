@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from jobs._brush import stroke
@@ -26,6 +26,10 @@ BUNDLED = (
 """scikit-image's pictures that show something at 96 pixels or more."""
 
 PAINTED_SIZE = 320
+KEPT = 512
+"""Pixels of a picture's shorter edge, at most."""
+SMALLEST = 100
+"""Pixels of a picture's shorter edge, at least."""
 
 
 def bundled_pictures() -> list[Picture]:
@@ -45,20 +49,57 @@ def folder_pictures(folders: Iterable[Path], held_out: Iterable[str]) -> list[Pi
     paths = [
         path
         for folder in folders
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")
     ]
     held_out = set(held_out)
     missing = held_out - {path.name for path in paths}
     if missing:
         raise ValueError(f"--hold-out {min(missing)}: no such file in the folders of --pictures")
-    return [read_picture(path) for path in paths if path.name not in held_out]
+    pictures = [read_picture(path) for path in paths if path.name not in held_out]
+    return [picture for picture in pictures if min(picture.shape[:2]) >= SMALLEST]
 
 
 def read_picture(path: Path) -> Picture:
-    """One file as RGB."""
+    """One file as RGB, its shorter edge ``KEPT`` pixels at most."""
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(_reduced(image.convert("RGB"), KEPT))
+
+
+def collages(count: int, seed: int, stamps: Path, grounds: Sequence[Picture]) -> list[Picture]:
+    """``count`` pictures with things on them: pictures with transparency, from below ``stamps``.
+
+    Drawings (in folders called ``cartoon`` or ``symbols``) are left out.
+    """
+    paths = [
+        path
+        for path in sorted(stamps.rglob("*.png"))
+        if not {"cartoon", "symbols"} & set(path.parts)
+    ]
+    rng = np.random.default_rng((seed, 1))
+    pictures = []
+    for _ in range(count):
+        ground = Image.fromarray(grounds[int(rng.integers(len(grounds)))])
+        canvas = ImageOps.fit(ground, (KEPT, KEPT))
+        for _ in range(int(rng.integers(3, 12))):
+            with Image.open(paths[int(rng.integers(len(paths)))]) as image:
+                thing = image.convert("RGBA")
+            thing.thumbnail((int(np.exp(rng.uniform(np.log(80), np.log(KEPT)))),) * 2)
+            if rng.random() < 0.5:
+                thing = ImageOps.mirror(thing)
+            place = (rng.uniform(-0.1, 0.8, 2) * KEPT).astype(int).tolist()
+            canvas.paste(thing, (place[0], place[1]), thing)
+        pictures.append(np.asarray(canvas))
+    return pictures
+
+
+def _reduced(image: Image.Image, edge: int) -> Image.Image:
+    """The image, or a smaller one with a shorter edge of that length."""
+    share = edge / min(image.size)
+    if share >= 1:
+        return image
+    W, H = (max(edge, round(side * share)) for side in image.size)
+    return image.resize((W, H), Image.Resampling.LANCZOS)
 
 
 def painted_pictures(count: int, seed: int, sources: Sequence[Picture]) -> list[Picture]:

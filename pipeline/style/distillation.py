@@ -1,61 +1,39 @@
-"""A student network and its teachers: what the small trained network is made with.
+"""A small network fitted to a teacher, layer by layer: what the compact network is made with.
 
-Source: Wang, Li, Wang, Hu, Yang, "Collaborative Distillation for Ultra-Resolution Universal Style
-Transfer" (CVPR 2020): each layer of the student, under a linear map (a 1x1 convolution, dropped
-after training), is to give each teacher's activations in the layer of the same name. Three things
-differ. Every layer is taught, not one per block. The student is batch-normalised while it learns,
-which keeps all its filters alive, and the normalisation is folded into its weights in the end. And
-beside the activations their Gram matrices can be matched, since these are what style losses
-compare.
+As channels are pruned with reconstruction by least squares (He, Zhang, Sun, "Channel Pruning for
+Accelerating Very Deep Neural Networks", ICCV 2017). From the input upwards: of a layer's filters
+those are kept that best explain all of them, each counting by its energy, as in a style loss. The
+weights of a kept filter are fitted anew, so that it answers as the teacher's does to what the
+fitted layers below give.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch import Tensor
 
-from pipeline.style.losses import gram_matrix
 from pipeline.style.vgg import VGG, Padding, StateDict, layers_up_to, tensor_names
-from pipeline.style.weights import (
-    RARE,
-    WIDTHS,
-    WeightsError,
-    check_weights,
-    imagenet_weights,
-    normalise,
-    parse_weights,
-    random_weights,
-)
+from pipeline.style.weights import WeightsError, check_weights, imagenet_weights, parse_weights
 
 DEEPEST = "conv5_1"
-COMPACT_WIDTHS = tuple(width // 4 for width in WIDTHS)
+WIDTHS = dict(
+    zip(
+        layers_up_to(DEEPEST),
+        (*(16, 16), *(32, 32), *(96, 80, 64, 64), *(256, 192, 160, 128), 320),
+        strict=True,
+    )
+)
+"""The filters kept: most where the style is read, few on the way to the next block."""
+
 PADDINGS: tuple[Padding, ...] = ("zeros", "replicate", "reflect")
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A network, and the mean and deviation (1, N_l, 1, 1) of its activations in each layer.
-
-    share: the student's batch over the teacher's; wide teachers see fewer crops, as they cost more.
-    """
-
-    network: VGG
-    moments: dict[str, tuple[Tensor, Tensor]]
-    share: int
-
-    @torch.no_grad()
-    def targets(self, images: Tensor) -> dict[str, Tensor]:
-        """Standardised activations (B', N_l, H_l, W_l) of the first B' of the images."""
-        seen = images[: max(1, len(images) // self.share)]
-        return {
-            layer: (thinned(layer, activation) - self.moments[layer][0]) / self.moments[layer][1]
-            for layer, activation in self.network.activations(seen)
-        }
+RIDGE = 1e-4
+"""Of the least squares, relative to the mean square of what is given."""
+ROUNDS = 5
+"""Of the least squares, after the first; see ``fitted_filters``."""
+CHUNK = 16
+"""Pictures at once."""
 
 
 def read_teacher(source: str) -> tuple[StateDict, str, Padding]:
@@ -81,27 +59,6 @@ def read_teacher(source: str) -> tuple[StateDict, str, Padding]:
     return check_weights(state, deepest, name), deepest, padding
 
 
-def load_teacher(source: str, images: Tensor) -> Teacher:
-    """The teacher of that name (``read_teacher``), its moments taken over ``images``."""
-    state, deepest, padding = read_teacher(source)
-    network = VGG(state, deepest_layer=deepest, padding=padding)
-    moments = {}
-    with torch.no_grad():
-        for layer, activation in network.activations(images):
-            mean = activation.mean(dim=(0, 2, 3), keepdim=True)
-            deviation = activation.std(dim=(0, 2, 3), keepdim=True)
-            # A filter that hardly ever speaks would drown the others if brought to their level.
-            moments[layer] = mean, deviation.clamp_min(RARE * float(deviation.mean()))
-    wide = state[tensor_names("conv1_1")[0]].shape[0] > COMPACT_WIDTHS[0]
-    return Teacher(network, moments, share=4 if wide else 1)
-
-
-def thinned(layer: str, activation: Tensor) -> Tensor:
-    """Every 4th row and column in block 1, every 2nd in block 2: neighbours there are alike."""
-    stride = {"1": 4, "2": 2}.get(layer[4], 1)
-    return activation[:, :, stride // 2 :: stride, stride // 2 :: stride]
-
-
 def deepest_layer(state: StateDict, name: str) -> str:
     """The last layer up to conv5_1 of which ``state`` has all the layers below."""
     found = None
@@ -114,92 +71,83 @@ def deepest_layer(state: StateDict, name: str) -> str:
     return found
 
 
-class Student(nn.Module):
-    """A VGG whose convolutions are batch-normalised, and its maps to each teacher's layers."""
+@torch.no_grad()
+def fitted(
+    teacher: VGG, images: Tensor, samples: int, generator: torch.Generator
+) -> Iterator[tuple[str, StateDict]]:
+    """The network's layers, one by one: the name, and the weight and bias.
 
-    def __init__(self, teachers: Sequence[Teacher], seed: int) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        self.network = VGG(random_weights(seed, COMPACT_WIDTHS), deepest_layer=DEEPEST)
-        self.network.requires_grad_(True)
-        width = {layer: state_width(self.network.state_dict(), layer) for layer in self.layers}
-        self.norms = nn.ModuleDict({layer: nn.BatchNorm2d(width[layer]) for layer in self.layers})
-        self.maps = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    layer: nn.Conv2d(width[layer], mean.shape[1], kernel_size=1)
-                    for layer, (mean, _) in teacher.moments.items()
-                }
-            )
-            for teacher in teachers
-        )
+    Each layer's mean activation over ``images`` is 1.
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return self.network.layers
-
-    def forward(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Each layer's name and activations (B, N_l, H_l, W_l), as ``VGG.activations``."""
-        x = self.network.preprocess(images)
-        layers = iter(self.layers)
-        layer = ""
-        for module in self.network.features:
-            x = module(x)
-            if isinstance(module, nn.Conv2d):
-                layer = next(layers)
-                x = self.norms[layer](x)
-            elif isinstance(module, nn.ReLU):
-                yield layer, x
-
-    @torch.no_grad()
-    def folded(self) -> StateDict:
-        """The weights of a plain VGG that does what this one does in evaluation."""
-        state: StateDict = {}
-        own = self.network.state_dict()
-        for layer in self.layers:
-            norm = cast(nn.BatchNorm2d, self.norms[layer])
-            weight, bias = tensor_names(layer)
-            mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-            state[weight], state[bias] = fuse_conv_bn_weights(
-                own[weight], own[bias], mean, variance, norm.eps, norm.weight, norm.bias
-            )
-        return state
-
-
-def state_width(state: StateDict, layer: str) -> int:
-    """N_l, the number of filters."""
-    return state[tensor_names(layer)[0]].shape[0]
-
-
-def mismatch(
-    student: Student, teachers: Sequence[Teacher], images: Tensor, gram_share: float
-) -> tuple[Tensor, dict[str, float]]:
-    """What the student has yet to learn: the loss, and by layer the share not explained.
-
-    By teacher and layer, the mean square of (mapped - target), which is 1 for a student that knows
-    nothing, plus ``gram_share`` times the squared distance of the Gram matrices over the target's
-    square.
+    Args:
+        teacher: up to conv5_1, in any floating-point type; with zero padding, as the fitted one.
+        images: (B, 3, H, W), RGB in [0, 1].
+        samples: positions over which a layer is fitted.
     """
-    targets = [teacher.targets(images) for teacher in teachers]
-    loss = images.new_zeros(())
-    report: dict[str, float] = {}
-    for layer, activation in student(images):
-        for index, (maps, target) in enumerate(zip(student.maps, targets, strict=True)):
-            if layer not in target:
-                continue
-            goal = target[layer]
-            mapped = maps.get_submodule(layer)(thinned(layer, activation[: len(goal)]))
-            difference = F.mse_loss(mapped, goal)
-            loss = loss + difference
-            report[f"{index}.{layer}"] = difference.item()
-            if gram_share:
-                wanted = gram_matrix(goal)
-                error = (gram_matrix(mapped) - wanted).square().sum(dim=(1, 2))
-                loss = loss + gram_share * (error / wanted.square().sum(dim=(1, 2))).mean()
-    return loss, report
+    theirs = list(teacher.preprocess(images).split(CHUNK))
+    ours = [x.float() for x in theirs]
+    for block in teacher.blocks:
+        for layer, conv in block.convs:
+            patches, goals = [], []
+            for index, (below, own) in enumerate(zip(theirs, ours, strict=True)):
+                response = conv(below)
+                theirs[index] = F.relu(response)
+                each = samples * len(own) // len(images)
+                at = torch.randint(len(own) * response[0, 0].numel(), (each,), generator=generator)
+                patches.append(_picked(F.unfold(own, 3, padding=1), at))
+                goals.append(_picked(response.flatten(2), at).float())
+            goal, width = torch.cat(goals), WIDTHS[layer]
+            if layer == "conv1_1":  # hardly any filter of it speaks for others: mixtures do
+                directions = torch.linalg.eigh(goal.T @ goal).eigenvectors[:, -width // 2 :]
+                goal = goal @ torch.cat([directions, -directions], dim=1)
+            else:
+                goal = goal[:, explaining(F.relu(goal), width)]
+            goal /= F.relu(goal).mean()
+            fit = fitted_filters(F.pad(torch.cat(patches), (0, 1), value=1.0), goal)
+            weight, bias = fit[:-1].T.reshape(width, -1, 3, 3).contiguous(), fit[-1].clone()
+            ours = [F.relu_(F.conv2d(x, weight, bias, padding=1)) for x in ours]
+            mean = torch.cat([x.mean(dim=(1, 2, 3)) for x in ours]).mean()
+            for x in ours:
+                x /= mean
+            names = tensor_names(layer)
+            yield layer, dict(zip(names, (weight / mean, bias / mean), strict=True))
+        if block.pool is not None:
+            theirs, ours = ([F.avg_pool2d(x, 2) for x in side] for side in (theirs, ours))
 
 
-def export(student: Student, pictures: Tensor) -> StateDict:
-    """The student in half precision, each filter's mean activation over ``pictures`` made 1."""
-    state = normalise(student.folded(), DEEPEST, "avg", "zeros", pictures)
-    return {name: tensor.half().contiguous() for name, tensor in state.items()}
+def _picked(values: Tensor, at: Tensor) -> Tensor:
+    """(B, N, M) at some of the B M positions: (S, N)."""
+    positions = values.shape[2]
+    return values[at // positions, :, at % positions]
+
+
+def explaining(activations: Tensor, count: int) -> list[int]:
+    """The filters, chosen one by one, that linearly explain most of (S, N)'s sum of squares."""
+    left = (activations.T @ activations).double()
+    chosen: list[int] = []
+    for _ in range(count):
+        alone = left.diagonal().clamp_min(0)
+        gain = left.square().sum(dim=0) / (alone + 1e-6 * alone.max() + 1e-30)
+        gain[chosen] = -1
+        best = int(gain.argmax())
+        chosen.append(best)
+        left = left - torch.outer(left[best], left[best]) / left[best, best].clamp_min(1e-12)
+    return chosen
+
+
+def fitted_filters(given: Tensor, wanted: Tensor) -> Tensor:
+    """X (K, N) for which relu(given X) comes near to relu(wanted), for (S, K) and (S, N).
+
+    Where ``wanted`` is negative, any negative answer is right: least squares, again and again, with
+    such answers taken for what was wanted.
+    """
+    products = given.T @ given
+    ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products))
+    factor = torch.linalg.cholesky((products + ridge).double()).float()
+    goal = wanted
+    fit = torch.cholesky_solve(given.T @ goal, factor)
+    for _ in range(ROUNDS):
+        answer = given @ fit
+        goal = torch.where(wanted > 0, wanted, answer.clamp_max_(0))
+        fit = torch.cholesky_solve(given.T @ goal, factor)
+    return fit
