@@ -263,6 +263,23 @@ def load_weights(
 ) -> tuple[StateDict, str]:
     """The weights that ``settings`` name, checked and normalised, and their digest.
 
+    Args, Raises: as ``read_weights``.
+    """
+    state, digest = read_weights(settings, read, shown)
+    # The compact network comes normalised, over pictures that make all its filters speak: those
+    # for brush strokes are nearly silent on dead leaves and would come out nine times too loud.
+    if settings.weights != "compact":
+        state = normalise(state, settings.deepest_layer, settings.pooling, settings.padding)
+    return state, digest
+
+
+def read_weights(
+    settings: StyleSettings,
+    read: Callable[[str], bytes] | None = None,
+    shown: str | None = None,
+) -> tuple[StateDict, str]:
+    """The weights that ``settings`` name, checked but as they are, and their digest.
+
     Args:
         settings: names the weights, and the layers, pooling and padding they are used with.
         read: gets the bytes of a path or URI; local files only if not given.
@@ -286,13 +303,7 @@ def load_weights(
             raise WeightsError(message) from error
         state = parse_weights(data, shown or name)
     digest = weights_digest(state)
-    deepest = settings.deepest_layer
-    state = check_weights(state, deepest, shown or name)
-    # The compact network comes normalised, over pictures that make all its filters speak: those
-    # for brush strokes are nearly silent on dead leaves and would come out nine times too loud.
-    if name != "compact":
-        state = normalise(state, deepest, settings.pooling, settings.padding)
-    return state, digest
+    return check_weights(state, settings.deepest_layer, shown or name), digest
 
 
 def load_network(settings: StyleSettings) -> VGG:
