@@ -83,7 +83,8 @@ class StyleSettings:
         "imagenet",
         "VGG-19 weights: 'imagenet' (torchvision), 'compact' (a quarter of the filters, trained, "
         "in this package), 'random' (untrained, seeded by weights_seed), or a path or URI of a "
-        ".pth or .safetensors file",
+        ".pth or .safetensors file of VGG-19 or VGG-16, with ':caffe' behind it if it was made for "
+        "Caffe's input (BGR, 0 to 255)",
         group="network (changes pixels)",
     )
     weights_seed: int = setting(0, "seed of 'random' weights", low=0, high=2**63 - 1)
