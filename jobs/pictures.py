@@ -80,10 +80,15 @@ class Painter:
         }
 
 
+def software() -> str:
+    """The program's name and version."""
+    return f"neural-style-pipeline {metadata.version('neural-style-pipeline')}"
+
+
 def origin(painters: Sequence[Painter]) -> dict[str, Any]:
     """How a picture was made, to be written into it."""
     return {
-        "software": f"neural-style-pipeline {metadata.version('neural-style-pipeline')}",
+        "software": software(),
         "command": "python -m jobs.pictures",
         "painters": [painter.told() for painter in painters],
         "probe": probe(),

@@ -119,7 +119,7 @@ class StyleSettings:
     )
     style_weight: float = setting(1.0, "beta, the weight of the style loss", low=0)
     tv_weight: float = setting(
-        0.0, "weight of the total variation, relative to the content image's style loss", low=0
+        1.0, "weight of the total variation, relative to the content image's style loss", low=0
     )
 
     image_size: int = setting(
@@ -153,10 +153,10 @@ class StyleSettings:
         group="optimisation (changes pixels)",
     )
     scales: int = setting(
-        2, "coarse-to-fine: sizes, each half of the next, down to 64 px", low=1, high=6
+        2, "coarse-to-fine: sizes, each half of the next, none below 160 px", low=1, high=6
     )
     iterations: int = setting(
-        300,
+        60,
         "most loss evaluations per image, shared equally by the scales",
         low=1,
         high=100_000,

@@ -12,8 +12,9 @@ from pipeline.style import losses
 from pipeline.style.precondition import color_covariance
 from pipeline.style.vgg import VGG
 
-COARSEST = 64
-"""Pixels: no scale's shorter edge is smaller, unless the image's is."""
+COARSEST = 160
+"""Least shorter edge of a coarse scale, in pixels. Below it the coarse picture helps no more than
+as much time spent on the fine one."""
 
 Size = tuple[int, int]
 

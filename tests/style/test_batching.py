@@ -141,6 +141,7 @@ def test_a_pair_that_is_done_makes_room_for_the_next(quick, network):
     assert batcher.evaluated == 40  # one batch after another would take 48
 
 
+@pytest.mark.usefixtures("small_scales")
 def test_pairs_of_several_shapes_and_settings_keep_apart(quick, network):
     batcher = Batcher(network, 4)
     wide = dataclasses.replace(quick, scales=2, **PLAIN)
@@ -480,6 +481,7 @@ def test_a_pair_beyond_the_range_of_float16_is_done_in_float32(
     assert histories[0] == histories[1]
 
 
+@pytest.mark.usefixtures("small_scales")
 def test_a_pair_that_float16_fails_on_the_way_goes_on_in_float32(float16, monkeypatch):
     """Whatever stage it is in; what it has done is kept."""
     settings = dataclasses.replace(REAL, iterations=40, tolerance=0.0, scales=2)
@@ -613,6 +615,7 @@ def test_a_rare_pair_is_not_kept_waiting_by_those_that_come_later(quick, network
     assert ticks_until_the_rare_one_is_done(rare_first=True) < 100
 
 
+@pytest.mark.usefixtures("small_scales")
 def test_pairs_between_two_stages_have_begun(quick, network):
     batcher = Batcher(network, 1)
     settings = dataclasses.replace(quick, scales=2, iterations=4, image_size=128)
