@@ -114,8 +114,8 @@ class StyleSettings:
     )
     content_weight_unit: Literal["relative", "alpha"] = setting(
         "relative",
-        "what content_weight and tv_weight count in: relative to the pair, or alpha itself as in "
-        "the paper",
+        "relative: content_weight counts in the content image's style loss; alpha: it is the "
+        "paper's alpha itself",
     )
     style_weight: float = setting(1.0, "beta, the weight of the style loss", low=0)
     tv_weight: float = setting(

@@ -42,10 +42,10 @@ def test_every_kind_comes_back_as_it_was(quick_ones):
 @pytest.mark.usefixtures("small_scales")
 def test_one_style_serves_many_contents_and_history_has_the_scales(quick_ones):
     contents = [Image.fromarray(pixels(seed)) for seed in (0, 1)]
-    results = stylize(contents, pixels(5), image_size=128, **quick_ones | {"scales": 2})
+    results = stylize(contents, pixels(5), image_size=192, **quick_ones | {"scales": 2})
     assert len(results) == 2
     history = results[0].history
-    assert [size for size, _ in history.stages] == [(64, 64), (128, 128)]
+    assert [size for size, _ in history.stages] == [(64, 96), (144, 192)]
     assert sum(count for _, count in history.stages) == len(history.total)
     assert str(history.total[0]) not in repr(results[0]), "hundreds of losses, in a notebook's cell"
     axes = history.plot()

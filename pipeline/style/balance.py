@@ -79,16 +79,15 @@ def loss_weights(
     least = {layer: ALIKE * max(values[1:]) for layer, values in zip(measured, found, strict=False)}
     floored = {layer: max(E[layer], least[layer]) for layer in E}
     w = _layer_weights(settings, filters, floored)
-    alpha, tv = settings.content_weight, settings.tv_weight
+    alpha = settings.content_weight
+    whole = sum(w[layer] * floored[layer] for layer in w) or 1.0
     if settings.content_weight_unit == "relative":
-        whole = sum(w[layer] * floored[layer] for layer in w) or 1.0
         alpha *= whole / (found[-1][0] or 1.0)
-        tv *= whole / content_image.numel()
     return LossWeights(
         alpha=alpha,
         beta=settings.style_weight,
         w=w,
-        tv=tv,
+        tv=settings.tv_weight * whole / content_image.numel(),
         layers={f"style.{layer}": E[layer] for layer in settings.style_layers},
     )
 

@@ -58,7 +58,7 @@ def plain_objective(network, content, style, settings):
 
 REAL = StyleSettings(
     weights="compact", scales=1, content_weight=1e-4, content_weight_unit="alpha",
-    style_layer_weights="equal",
+    style_layer_weights="equal", tv_weight=0.0,
 )  # fmt: skip
 
 
