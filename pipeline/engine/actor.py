@@ -258,7 +258,11 @@ def _unit(pixels: Tensor) -> Tensor:
 def _facts(history: History) -> Row:
     facts = asdict(history)
     del facts["stages"]
+    weights = facts.pop("weights")
     return {
+        "alpha": weights["alpha"],
+        "layer_weights": weights["w"],
+        "content_image_losses": weights["layers"],
         "loss_history": facts.pop("total"),
         "layer_losses": facts.pop("layers"),
         "stop_reason": facts.pop("stop"),

@@ -191,7 +191,8 @@ def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
     data = images.encode(pixels, context.file_format, context.quality, origin)
     file_name = f"{records.IMAGES}/{row['file_stem']}.{context.file_format}"
     storage.write_bytes(uris.join(context.output, file_name), data, context.storage_options)
-    facts["layer_losses"] = list(facts["layer_losses"].items())
+    for name in ("layer_losses", "layer_weights", "content_image_losses"):
+        facts[name] = list(facts[name].items())
     return {
         "file_name": file_name,
         "width": pixels.shape[1],
@@ -207,7 +208,16 @@ def _origin(row: dict[str, Any], facts: dict[str, Any], context: Context) -> dic
     """How an image was made, for those who have nothing but the image. No time: a row done again
     gives the same bytes."""
     version = json.loads(context.versions)["neural-style-pipeline"]
-    told = ("total_loss", "content_loss", "style_loss", "tv_loss", "evaluations", "stop_reason")
+    told = (
+        "alpha",
+        "layer_weights",
+        "total_loss",
+        "content_loss",
+        "style_loss",
+        "tv_loss",
+        "evaluations",
+        "stop_reason",
+    )
     return {
         "software": f"neural-style-pipeline {version}",
         "pair_id": row["pair_id"],

@@ -29,10 +29,11 @@ class StyleTarget:
     """What a style image asks for, at one scale.
 
     grams: layer to A^l / M^l (N_l, N_l), a Gram matrix per position, so that a style of another
-    size serves. covariance: (3, 3) of its colours.
+    size serves. mean, covariance: (3,) and (3, 3), of its colours.
     """
 
     grams: dict[str, Tensor]
+    mean: Tensor
     covariance: Tensor
 
 
@@ -62,7 +63,7 @@ def style_target(network: VGG, style_image: Tensor, settings: StyleSettings) -> 
     for layer, activation in features.items():
         M = activation.shape[2] * activation.shape[3]
         grams[layer] = losses.gram_matrix(activation)[0] / M
-    return StyleTarget(grams, color_covariance(style_image))
+    return StyleTarget(grams, style_image.mean(dim=(1, 2)), color_covariance(style_image))
 
 
 def style_targets(
@@ -89,7 +90,7 @@ def blend_targets(
 
     def mean(tensors: Sequence[Tensor]) -> Tensor:
         stacked = torch.stack(list(tensors))
-        return torch.einsum("s,sij->ij", shares.to(stacked), stacked)
+        return torch.einsum("s,s...->...", shares.to(stacked), stacked)
 
     return tuple(
         StyleTarget(
@@ -97,6 +98,7 @@ def blend_targets(
                 layer: mean([target.grams[layer] for target in at_scale])
                 for layer in at_scale[0].grams
             },
+            mean([target.mean for target in at_scale]),
             mean([target.covariance for target in at_scale]),
         )
         for at_scale in zip(*targets, strict=True)

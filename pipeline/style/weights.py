@@ -301,6 +301,23 @@ def load_weights(
 ) -> tuple[StateDict, str]:
     """The weights that ``settings`` name, checked and normalised, and their digest.
 
+    Args, Raises: as ``read_weights``.
+    """
+    state, digest = read_weights(settings, read, shown)
+    # The compact network comes normalised, over pictures that make all its filters speak: those
+    # for brush strokes are nearly silent on dead leaves and would come out nine times too loud.
+    if settings.weights != "compact":
+        state = normalise(state, settings.deepest_layer, settings.pooling, settings.padding)
+    return state, digest
+
+
+def read_weights(
+    settings: StyleSettings,
+    read: Callable[[str], bytes] | None = None,
+    shown: str | None = None,
+) -> tuple[StateDict, str]:
+    """The weights that ``settings`` name, checked but as they are, and their digest.
+
     Args:
         settings: names the weights, and the layers, pooling and padding they are used with.
         read: gets the bytes of a path or URI; local files only if not given.
@@ -327,14 +344,9 @@ def load_weights(
         state = parse_weights(data, shown)
         convention = convention or named_convention(state)
     digest = weights_digest(state, convention)
-    deepest = settings.deepest_layer
     used = (*settings.content_layers, *settings.style_layers)
-    state = converted(check_weights(state, deepest, shown, used), convention, shown)
-    # The compact network comes normalised, over pictures that make all its filters speak: those
-    # for brush strokes are nearly silent on dead leaves and would come out nine times too loud.
-    if name != "compact":
-        state = normalise(state, deepest, settings.pooling, settings.padding)
-    return state, digest
+    state = check_weights(state, settings.deepest_layer, shown, used)
+    return converted(state, convention, shown), digest
 
 
 def load_network(settings: StyleSettings) -> VGG:

@@ -21,10 +21,11 @@ from pipeline.style.pairs import Done, Pair, Request, stages_of
 from pipeline.style.targets import style_targets
 from pipeline.style.weights import load_network
 from tests.conftest import picture
+from tests.style.plain_weights import equal_weights
 
 PLAIN = {
     "spectral_exponent": 0.0, "color_preconditioner": False, "learn_preconditioner": False,
-    "tolerance": 0.0,
+    "tolerance": 0.0, "init_image": "content", "first_step": 1.0,
 }  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def plain_objective(network, content, style, settings):
         leaf = image.detach().clone().requires_grad_(True)
         F = network(leaf, {*P, *A})
         loss = settings.content_weight * sum(losses.content_loss(F[k], P[k]) for k in P)
-        for layer, w in settings.w.items():
+        for layer, w in equal_weights(0, 1, settings).w.items():
             style_loss = losses.style_loss(F[layer], A[layer] * F[layer][0, 0].numel())
             loss = loss + settings.style_weight * w * style_loss
         loss = loss + settings.tv_weight * losses.tv_loss(leaf)
@@ -55,8 +56,10 @@ def plain_objective(network, content, style, settings):
     return loss_and_gradient
 
 
-REAL = StyleSettings(weights="compact", scales=1, content_weight=1e-4)
-"""L_content is a sum: of a 64 px image 1e-4 asks what the default asks of a large one."""
+REAL = StyleSettings(
+    weights="compact", scales=1, content_weight=1e-4, content_weight_unit="alpha",
+    style_layer_weights="equal",
+)  # fmt: skip
 
 
 def test_after_50_evaluations_the_loss_is_the_plain_loops():
@@ -87,8 +90,9 @@ def test_the_gradient_by_hand_is_autograds(quick, padding, pooling, low_memory):
     content, style, image = (picture(seed, 48, 50).double() for seed in range(3))
     objective = Objective(network, 2, settings, low_memory=low_memory)
     target = style_targets(network, style, (48, 50), dataclasses.replace(settings, scales=1))[0]
-    objective.put(0, content, target, 0.1, 1.0)
-    objective.put(1, image, target, 0.1, 1.0)
+    weights = equal_weights(0.1, 1.0, settings, tv=0.3)
+    objective.put(0, content, target, weights)
+    objective.put(1, image, target, weights)
     loss, gradient = objective(torch.stack([image, content]))
     expected, autograds = plain_objective(network, content, style, settings)(image[None])
     assert torch.allclose(loss[:1], expected, rtol=1e-9)
@@ -168,7 +172,9 @@ def test_what_a_pair_has_taught_is_kept_in_its_next_lane():
     network = load_network(REAL)
     settings = dataclasses.replace(REAL, tolerance=0.0)
     pair = request(network, 0, settings).build()
-    start = Start(pair.content_image, pair.content_image, pair.style_targets[0], 1e-4, 1.0, 100)
+    start = Start(
+        pair.content_image, pair.content_image, pair.style_targets[0], equal_weights(1e-4), 100
+    )
     first = Lane(network, (64, 64), 1, settings)
     first.enter(0, start)
     for _ in range(30):
@@ -194,7 +200,7 @@ def taught_lane(network, ticks):
         if tick < 3:
             pair = request(network, tick, settings, seed=tick).build()
             content, target = pair.content_image, pair.style_targets[0]
-            lane.enter(tick, Start(content, content, target, 1e-4, 1.0, 10**9))
+            lane.enter(tick, Start(content, content, target, equal_weights(1e-4), 10**9))
         lane.tick()
     return lane
 

@@ -12,6 +12,7 @@ from pipeline.style.targets import style_target
 from pipeline.style.vgg import VGG, align_input
 from pipeline.style.weights import random_weights
 from tests.conftest import NARROW, picture
+from tests.style.plain_weights import equal_weights
 
 
 def network_of():
@@ -23,7 +24,7 @@ def evaluated(network):
     settings = StyleSettings(scales=1)
     content, style, image = (picture(seed, 48, 64).double() for seed in range(3))
     made = Objective(network, 1, settings)
-    made.put(0, content, style_target(network, style, settings), 1e-3, 1.0)
+    made.put(0, content, style_target(network, style, settings), equal_weights(1e-3))
     return made(image[None])
 
 
@@ -84,7 +85,7 @@ def half_objective(weight):
     target = style_target(network, style, settings)
     network.features.half()
     made = Objective(network, 1, settings)
-    made.put(0, content, target, 1e-3 * weight, weight)
+    made.put(0, content, target, equal_weights(1e-3 * weight, weight))
     return made, image[None]
 
 

@@ -14,6 +14,7 @@ from pipeline.style.targets import blend_targets, scale_sizes, style_targets
 from pipeline.style.weights import load_network
 from tests import reference
 from tests.conftest import picture
+from tests.style.plain_weights import equal_weights
 
 
 def batch(*seeds, size=(64, 64)):
@@ -37,14 +38,15 @@ def test_total_loss_is_the_papers_for_styles_of_any_size(quick):
     content, style, image = picture(0, 48, 64), picture(1, 80, 32), picture(2, 48, 64)
     target = style_targets(network, style.double(), (48, 64), settings)[0]
     objective = Objective(network, 1, settings)
-    objective.put(0, content.double(), target, 3e-4, 2.0)
+    weights = equal_weights(3e-4, 2.0, settings)
+    objective.put(0, content.double(), target, weights)
     loss, gradient = objective(image[None].double())
 
     state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     pictures = (content.double().numpy(), style.double().numpy())
 
     def paper(x):
-        arguments = (state, 3e-4, 2.0, settings.w, settings.content_layers)
+        arguments = (state, 3e-4, 2.0, weights.w, settings.content_layers)
         return reference.total(x, *pictures, *arguments)
 
     x = image.double().numpy()
@@ -200,7 +202,7 @@ def test_a_loss_that_is_not_finite_is_an_error(quick, network):
 
 def test_total_variation_smooths(quick, network):
     def roughness(weight):
-        settings = dataclasses.replace(quick, tv_weight=weight, iterations=30)
+        settings = dataclasses.replace(quick, tv_weight=100 * weight, iterations=30)
         images, (history,) = stylize(batch(0), batch(5), settings, network=network)
         assert (history.tv_loss > 0) == (weight > 0)
         return float(losses.tv_loss(images)[0])
@@ -212,5 +214,5 @@ def test_defaults_are_the_papers():
     settings = StyleSettings()
     assert settings.content_layers == ("conv4_2",)
     assert settings.style_layers == ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
-    assert set(settings.w.values()) == {0.2}
+    assert settings.style_layer_weights == "balanced"
     assert (settings.pooling, settings.optimizer, settings.tv_weight) == ("avg", "lbfgs", 0.0)
