@@ -587,6 +587,26 @@ def test_only_so_many_lanes_are_open_at_a_time(quick, network):
     assert len(done) == 2 * len(sizes)
 
 
+def test_the_fullest_lane_goes_first_and_of_equals_the_finest(quick, network):
+    """But of 16 evaluations one is for the lane that has waited longest."""
+    settings = dataclasses.replace(quick, iterations=100, tolerance=0.0)
+    wide, small, large = (64, 96), (64, 64), (96, 96)
+
+    def turns(*sizes):
+        batcher = Batcher(network, 2)
+        for key, size in enumerate(sizes):
+            batcher.submit(request(network, key, settings, size=size))
+        went = []
+        for _ in range(32):
+            batcher.tick()
+            ((size, _, _),) = (key for key, at in batcher.turns.items() if at == batcher.ticks)
+            went.append(size)
+        return went
+
+    assert turns(large, small, small) == ([small] * 15 + [large]) * 2
+    assert turns(small, large, wide) == ([large] * 15 + [small] + [large] * 15 + [wide])
+
+
 def test_a_rare_pair_is_not_kept_waiting_by_those_that_come_later(quick, network, monkeypatch):
     """Neither in its lane, beside full ones, nor for a lane where all are in use."""
     monkeypatch.setattr("pipeline.style.batching.OPEN_LANES", 1)
