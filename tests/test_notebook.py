@@ -11,7 +11,6 @@ from PIL import Image
 from ray.data.extensions import ArrowTensorArray
 
 from pipeline import Stylizer, stylize
-from pipeline.notebook.ray_data import ADDED, READ
 from pipeline.settings import SettingError
 from tests.conftest import image_bytes, picture
 
@@ -107,10 +106,12 @@ def test_a_batch_may_be_of_any_of_ray_datas_formats(quick_ones, batch):
         styles.type, pa.array([None, *styles.storage.to_pylist()[1:]], styles.type.storage_type)
     )
     table = pa.table({**batch, "style_image": styles, "error": ["of an earlier stage"] * 3})
+    pictures = ["content_image", "style_image"]
+    columns = ["id", *pictures, "stylized_image", "total_loss", "error"]
     for kind in (styles, ArrowTensorArray.from_numpy(batch["style_image"])):  # Arrow's and Ray's
         found = stylizer(table.set_column(2, "style_image", kind))
         assert found["stylized_image"].to_pylist() == files
-        assert found.column_names == ["id", *READ, *ADDED]
+        assert found.column_names == columns
         assert found.schema.field("style_image").type == kind.type, "left as it was"
         assert found["error"].to_pylist() == list(expected["error"])
         assert found["total_loss"].null_count == 0

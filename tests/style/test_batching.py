@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.settings import StyleSettings
 from pipeline.style import losses
-from pipeline.style.batching import OPEN_LANES, Batcher
+from pipeline.style.batching import Batcher
 from pipeline.style.lane_pool import check_precision
-from pipeline.style.lanes import LEAST_PAIRS, Lane, Start, teach
+from pipeline.style.lanes import Lane, Start, teach
 from pipeline.style.lbfgs import LBFGS
 from pipeline.style.objective import Objective
 from pipeline.style.optimize import stylize
@@ -234,12 +234,12 @@ def test_a_slot_that_learns_leaves_the_others_as_they_are():
             assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("pairs", [0, 1, LEAST_PAIRS - 1, LEAST_PAIRS])
+@pytest.mark.parametrize("pairs", [0, 1, 2, 3])
 def test_too_few_steps_teach_nothing(pairs):
     """Nor do those of which no finite metric comes."""
     lane = taught_lane(load_network(REAL), 8)
     lane.optimizer.pairs[1] = pairs
-    if pairs >= LEAST_PAIRS:
+    if pairs == 3:
         lane.optimizer.basis[1, 0, 0] = 1e30
     before = state_of(lane)
     teach(lane.optimizer, lane.precondition, torch.tensor([1]))
@@ -578,15 +578,35 @@ def test_a_gpu_without_units_for_16_bits_is_told_before_any_pair(monkeypatch):
 def test_only_so_many_lanes_are_open_at_a_time(quick, network):
     batcher = Batcher(network, 2)
     settings = dataclasses.replace(quick, iterations=3)
-    sizes = [(64, 64 + 16 * index) for index in range(OPEN_LANES + 3)]
+    sizes = [(64, 64 + 16 * index) for index in range(11)]
     for key, size in enumerate(sizes * 2):
         batcher.submit(request(network, key, settings, size=size))
     most, done = 0, []
     while len(batcher):
         done += batcher.tick()
         most = max(most, len(batcher.running))
-    assert most == OPEN_LANES
+    assert most == 8
     assert len(done) == 2 * len(sizes)
+
+
+def test_the_fullest_lane_goes_first_and_of_equals_the_finest(quick, network):
+    """But of 16 evaluations one is for the lane that has waited longest."""
+    settings = dataclasses.replace(quick, iterations=100, tolerance=0.0)
+    wide, small, large = (64, 96), (64, 64), (96, 96)
+
+    def turns(*sizes):
+        batcher = Batcher(network, 2)
+        for key, size in enumerate(sizes):
+            batcher.submit(request(network, key, settings, size=size))
+        went = []
+        for _ in range(32):
+            batcher.tick()
+            ((size, _, _),) = (key for key, at in batcher.turns.items() if at == batcher.ticks)
+            went.append(size)
+        return went
+
+    assert turns(large, small, small) == ([small] * 15 + [large]) * 2
+    assert turns(small, large, wide) == ([large] * 15 + [small] + [large] * 15 + [wide])
 
 
 def test_a_rare_pair_is_not_kept_waiting_by_those_that_come_later(quick, network, monkeypatch):
