@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
+from pipeline.data.redaction import redact
 from pipeline.settings import (
     OPTIONS_BY_SCHEME,
     JobSettings,
@@ -156,7 +157,7 @@ def _unknown_option(given: str, parser: argparse.ArgumentParser) -> SettingError
     name = given.partition("=")[0]  # the value may be a secret
     known = [option for option in parser._option_string_actions if option.startswith("--")]
     meant = did_you_mean(name, known) or "--help lists all options"
-    return SettingError(f"{in_short(name)[1:-1]}: is no option; {meant}")
+    return SettingError(f"{in_short(redact(name))[1:-1]}: is no option; {meant}")
 
 
 def convert(spec: "dataclasses.Field[Any]", value: Any) -> Any:

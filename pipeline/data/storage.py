@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.data import web
 from pipeline.data.errors import RowError
+from pipeline.data.redaction import redact_text
 from pipeline.data.uris import absolute, join, local_path, redact, respelt, scheme_of
 
 StorageOptions = Mapping[str, Mapping[str, Any]]
@@ -434,9 +435,9 @@ def delete_empty_folders(uri: str) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The kind and first line of an error, without what may stand in a URI's query."""
+    """The kind and first line of an error, without what may not be shown of the addresses in it."""
     lines = str(error).strip().splitlines()
-    text = lines[0].partition("?")[0][:200] if lines else ""
+    text = redact_text(lines[0][:2000])[:200] if lines else ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

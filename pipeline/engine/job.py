@@ -102,8 +102,8 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
         )
     if joined and uris.scheme_of(prepared.context.output) == "file":
         print(
-            f"note: {prepared.context.output} is a path of this machine; every node of the "
-            "cluster must see the same directory there",
+            f"note: {uris.redact(prepared.context.output)} is a path of this machine; every node "
+            "of the cluster must see the same directory there",
             file=sys.stderr,
         )
     resources = flow.choose_resources(
