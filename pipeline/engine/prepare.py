@@ -103,8 +103,10 @@ def prepare(checked: Checked) -> Prepared:
     shards = () if job.format == "files" else (job.format,)
     for folder in (output, *(uris.join(output, name) for name in (*RESULTS, *shards))):
         _check_writing(folder, options)
+    for form in packing.FORMATS:  # where another job was killed between the two
+        storage.delete(uris.join(output, form, PROBE), options)
     plan = make_plan(checked, uris.join(output, PLAN))
-    if job.overwrite:
+    if job.overwrite or clearing.is_begun(output, options):
         _clear_output(output, checked.source, options)
     clashes = find_clashes(checked, uris.join(output, PLAN))
     resume.repair(output, options, clashes)
