@@ -32,7 +32,6 @@ manifest and adds up. Nothing is written. A fault has one of these names:
 ==========================  ======================================================================
 """
 
-import dataclasses
 import functools
 import json
 import sys
@@ -188,14 +187,7 @@ def _read_job(uri: str, options: storage.StorageOptions) -> tuple[StyleSettings,
     shown = uris.redact(uri)
     try:
         described = json.loads(storage.read_bytes(uri, options))
-        values, mark = described["settings"], str(described["fingerprint"])
-        names = {spec.name for spec in dataclasses.fields(StyleSettings)}
-        chosen: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-            if name in names
-        }
-        return StyleSettings(**chosen), mark
+        return prepare.style_of(described["settings"]), str(described["fingerprint"])
     except RowError as error:
         if error.error_class != "not_found":
             raise
