@@ -198,7 +198,9 @@ class StyleSettings:
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
-            check_value(spec, getattr(self, spec.name))
+            value = getattr(self, spec.name)
+            check_value(spec, value)
+            object.__setattr__(self, spec.name, in_one_form(spec, value))
         for name in ("content_layers", "style_layers"):
             chosen: tuple[str, ...] = getattr(self, name)
             unknown = [layer for layer in chosen if layer not in LAYERS]
@@ -418,12 +420,27 @@ class ManifestSettings:
 Settings = TypeVar("Settings", StyleSettings, JobSettings, ManifestSettings)
 
 
-def fingerprint(settings: StyleSettings, weights_digest: str, *more: str | int) -> str:
-    """16 hex digits over every field that changes pixels, the weights themselves, and ``more``."""
+def canonical(settings: StyleSettings) -> dict[str, Any]:
+    """Every field that changes pixels, equal for settings that ask for the same: layers in the
+    network's order with their w_l, and these as numbers."""
     fields = dataclasses.asdict(settings)
     del fields["weights"]  # the digest says it better: one file may have several names
     del fields["weights_seed"]
-    text = json.dumps([fields, weights_digest, *more], sort_keys=True)
+    layers, count = settings.style_layers, len(settings.style_layers)
+    weights = settings.style_layer_weights
+    if weights == "equal":
+        weights = (1.0 / max(count, 1),) * count
+    if isinstance(weights, tuple):
+        of_layer = dict(zip(layers, weights, strict=True))
+        fields["style_layer_weights"] = [of_layer[layer] for layer in LAYERS if layer in of_layer]
+    for name in ("content_layers", "style_layers"):
+        fields[name] = [layer for layer in LAYERS if layer in fields[name]]
+    return fields
+
+
+def fingerprint(settings: StyleSettings, weights_digest: str, *more: str | int) -> str:
+    """16 hex digits over every field that changes pixels, the weights themselves, and ``more``."""
+    text = json.dumps([canonical(settings), weights_digest, *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -530,6 +547,19 @@ def check_value(spec: "dataclasses.Field[Any]", value: Any) -> None:
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             _check_number(spec, number)
+
+
+def in_one_form(spec: "dataclasses.Field[Any]", value: Any) -> Any:
+    """1 as 1.0 and -0.0 as 0.0 where a field takes fractions, so that equal values look equal."""
+    if not _takes_fractions(spec.type):
+        return value
+    if isinstance(value, tuple):
+        return tuple(float(number) + 0.0 for number in value)
+    return float(value) + 0.0 if isinstance(value, (int, float)) else value
+
+
+def _takes_fractions(hint: Any) -> bool:
+    return hint is float or any(map(_takes_fractions, typing.get_args(hint)))
 
 
 def _misfit(spec: "dataclasses.Field[Any]", value: Any) -> str:

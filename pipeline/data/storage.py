@@ -372,11 +372,23 @@ def is_leftover(name: str) -> bool:
     return last.startswith(".") and last.endswith(LEFTOVER)
 
 
-def delete_leftovers(uri: str, options: StorageOptions) -> None:
-    """Delete what killed processes left half-written below a directory. Nobody may be writing."""
-    if scheme_of(uri) == "file":  # object stores show nothing that is not complete
-        for path in Path(absolute(uri)).rglob(f".*{LEFTOVER}"):
-            path.unlink()
+def delete_leftovers(uri: str, *, below: bool = True) -> list[str]:
+    """Delete what killed processes left half-written in a local directory, and ``below`` it.
+
+    Object stores show nothing that is not complete.
+
+    Returns:
+        What cannot be deleted, and why, in words. Nobody reads it: it may stay.
+    """
+    if scheme_of(uri) != "file":
+        return []
+    folder, kept = Path(absolute(uri)), []
+    for path in folder.rglob(f".*{LEFTOVER}") if below else folder.glob(f".*{LEFTOVER}"):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            kept.append(f"{path} ({reason(error)})")
+    return kept
 
 
 def delete(uri: str, options: StorageOptions) -> None:

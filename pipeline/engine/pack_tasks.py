@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from pipeline.data import images, packing, shards, storage, uris
+from pipeline.data import images, packing, records, shards, storage, uris
 from pipeline.data.errors import RowError
 
 THREADS = 16
@@ -79,6 +79,9 @@ def _samples(
     """
 
     def fetch(row: dict[str, Any]) -> shards.Sample:
+        if not records.is_image_name(row["file_name"] or ""):
+            text = f"file_name {row['file_name']!r}: leads out of the images; see jobs.verify"
+            raise RowError("read_failed", text)
         uri = uris.join(output, row["file_name"])
         data = storage.read_bytes(uri, options)
         if images.sha256(data) != row["sha256"]:

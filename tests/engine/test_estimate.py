@@ -125,15 +125,30 @@ def test_what_is_done_is_not_counted(job, quick, tmp_path):
     assert estimate.dry_run(quick, replace(job, retry_errors=True)).pending == PAIRS - 8
     afresh = estimate.dry_run(quick, replace(job, overwrite=True))
     assert (afresh.pending, afresh.share) == (PAIRS, 1.0)
-    with pytest.raises(JobError, match="an earlier run had image_size = 64"):
-        estimate.dry_run(replace(quick, image_size=96), job)
+    message = (
+        "had image_size = 64, this one has 96; quality = 95, this one has 90; choose .* values, "
+    )
+    with pytest.raises(JobError, match=message):
+        estimate.dry_run(replace(quick, image_size=96, weights_seed=5), replace(job, quality=90))
+    assert estimate.dry_run(replace(quick, weights_seed=5), job).pending == PAIRS - 9
     assert files_below(tmp_path) == before
     described = json.loads(storage.read_bytes(uris.join(output, records.JOB), {}))
     del described["settings"]["learn_preconditioner"]
     older = described | {"fingerprint": "of an older version"}
-    records.write_json(uris.join(output, records.JOB), older, {})
-    with pytest.raises(JobError, match=r"another version .* not the same settings: learn_pre"):
-        estimate.dry_run(quick, job)
+    version = described["versions"]["neural-style-pipeline"]
+    for versions, message in [
+        ({"neural-style-pipeline": "0"},
+         rf"another version of this program \(0, this is {version}\).* not the same .*: learn_pre"),
+        (described["versions"], "had not the same settings: learn_preconditioner, though its"),
+        ("?", r"another version of this program \(unknown, "),
+    ]:  # fmt: skip
+        records.write_json(uris.join(output, records.JOB), older | {"versions": versions}, {})
+        with pytest.raises(JobError, match=message):
+            estimate.dry_run(quick, job)
+    with pytest.raises(
+        JobError, match=r"had image_size = 64, this one has 96 \(and it had not the "
+    ):
+        estimate.dry_run(replace(quick, image_size=96), job)
 
 
 @pytest.mark.parametrize(
