@@ -133,6 +133,12 @@ class Batcher:
         while len(self):
             yield from self.tick()
 
+    def abandon(self) -> None:
+        """Forget all pairs, and give up the lanes: a tick that was broken off may have left
+        anything half done in them."""
+        self.running, self.waiting, self.turns = {}, {}, {}
+        self.pool.lanes.clear()
+
     def _key(self, run: Run) -> LaneKey:
         shared = {name: getattr(DEFAULTS, name) for name in PER_PAIR}
         return run.stage.size, run.stage.half, replace(run.request.settings, **shared)
