@@ -21,6 +21,7 @@ from pipeline.style.lane_pool import Fit
 from pipeline.style.lanes import Lane
 from pipeline.style.weights import load_network, load_weights
 from tests.conftest import image_bytes, picture, wait_until
+from tests.style.test_batching import Room
 
 
 def pixels(seed, height=64, width=64):
@@ -223,6 +224,15 @@ def test_pairs_under_way_when_a_process_died_come_alone(stylizer, context, monke
     assert faults == {str(i): "process_died" if i == 5 else None for i in range(8)}
     assert sum(slots == 1 for slots, _ in seen) == 2 * 8  # evaluations of both, each by itself
     assert "5" not in stylizer.board.begun
+
+
+def test_a_pair_that_comes_alone_has_the_memory_of_idle_lanes(stylizer, context, monkeypatch):
+    monkeypatch.setattr("pipeline.style.lane_pool.Lane", Room(4).lane)
+    run(stylizer, loaded(context, [{}]))
+    stylizer.board.deaths = {"0": 1}
+    ((row,),) = run(stylizer, loaded(context, [{"__content_image": pixels(0, 64, 80)}]))
+    assert row["fault_class"] is None
+    assert '"batch_size": 1' in row["__result"]
 
 
 def test_pairs_of_all_blocks_in_the_actor_share_its_slots(stylizer, context, monkeypatch):
