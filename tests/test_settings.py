@@ -110,7 +110,7 @@ def test_the_fingerprint_moves_with_every_setting_that_changes_pixels():
     ("one", "other"),
     [
         ({"style_weight": 1, "tv_weight": 0}, {"style_weight": 1.0, "tv_weight": -0.0}),
-        ({}, {"style_layer_weights": (0.2,) * 5}),
+        ({"style_layer_weights": "equal"}, {"style_layer_weights": (0.2,) * 5}),
         ({"content_layers": ("conv4_2", "conv1_1")}, {"content_layers": ("conv1_1", "conv4_2")}),
         (
             {"style_layers": ("conv3_1", "conv1_1"), "style_layer_weights": (2, 1)},

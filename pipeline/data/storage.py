@@ -129,6 +129,21 @@ def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> by
     return data
 
 
+def version(uri: str, options: StorageOptions) -> str | None:
+    """What changes when the object is replaced; None where that cannot be known.
+
+    Web servers are not asked: many know no versions, and signed addresses allow no such request.
+    """
+    if scheme_of(uri) in web.SCHEMES:
+        return None
+    try:
+        fs, path = filesystem(uri, options)
+        found: str = fs.ukey(path)
+    except Exception:  # each file system raises its own kinds
+        return None
+    return found
+
+
 def _refuse_pipes(uri: str, fs: Any, path: str) -> None:
     """Whoever opens a pipe waits for a writer, for ever if there is none.
 

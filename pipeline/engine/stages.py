@@ -9,8 +9,10 @@ import functools
 import hashlib
 import json
 import time
+import uuid
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,9 @@ from pipeline.data.rows import PLAN_SCHEMA
 from pipeline.engine import metrics
 from pipeline.engine.board import TRIES, Board, give_up
 from pipeline.settings import StyleSettings, replace
+
+STYLE_BYTES = 2**26
+"""Most bytes of style pixels that a load process keeps for the rows to come."""
 
 IMAGE = pa.struct([("pixels", pa.large_binary()), ("height", pa.int32()), ("width", pa.int32())])
 
@@ -56,6 +61,8 @@ class Context:
     weights_name: str
     weights_digest: str
     versions: str
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Tells this run from others that Ray's processes serve."""
 
     def schema(self, *more: tuple[str, pa.DataType]) -> pa.Schema:
         """The plan's columns, the manifest's unknown ones, and ``more``."""
@@ -156,19 +163,27 @@ def _read_image(uri: str, size: float, edge: str, context: Context) -> Pixels:
     return images.resize(image, fitted)
 
 
-_style_memo: dict[tuple[str, float, str], tuple[Pixels, str]] = {}
+_Memo = OrderedDict[tuple[object, ...], tuple[Pixels, str]]
+
+_style_memo: _Memo = OrderedDict()
 
 
 def _read_style(uri: str, size: float, edge: str, context: Context) -> tuple[Pixels, str]:
-    """Pixels and their digest. Rows of one style come together: a worker keeps the last few."""
-    memo = (uri, size, edge)
-    if memo not in _style_memo:
-        pixels = _read_image(uri, size, edge, context)
-        digest = hashlib.sha256(pixels.tobytes() + str(pixels.shape).encode()).hexdigest()
-        while len(_style_memo) >= 8:
-            del _style_memo[next(iter(_style_memo))]
-        _style_memo[memo] = pixels, digest
-    return _style_memo[memo]
+    """Pixels and their digest. Rows of one style come together: a process keeps the last few.
+
+    The process may serve another run later, and the file be replaced by then.
+    """
+    version = storage.version(uri, context.storage_options)
+    memo = (context.run, uri, version, size, edge, context.max_pixels, context.max_bytes)
+    if memo in _style_memo:
+        _style_memo.move_to_end(memo)
+        return _style_memo[memo]
+    pixels = _read_image(uri, size, edge, context)
+    digest = hashlib.sha256(pixels.tobytes() + str(pixels.shape).encode()).hexdigest()
+    _style_memo[memo] = pixels, digest
+    while sum(kept.nbytes for kept, _ in _style_memo.values()) > STYLE_BYTES:
+        _style_memo.popitem(last=False)
+    return pixels, digest
 
 
 def store(table: pa.Table, context: Context, board: Board) -> pa.Table:

@@ -57,13 +57,15 @@ class NonFiniteError(ArithmeticError):
 class Request:
     """A pair that is to be optimised; ``build`` is called when a slot is free for it.
 
-    key: names the pair in ``Batcher.tick``'s answer. size: (H, W) of the content image.
+    key: names the pair in ``Batcher.tick``'s answer. size: (H, W) of the content image. alone: it
+    goes next, with no other pair begun, in a lane of one slot.
     """
 
     key: Hashable
     size: Size
     settings: StyleSettings
     build: Callable[[], Pair]
+    alone: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,19 @@ def test_reads_and_writes_on_s3_and_locally(s3, tmp_path):
         assert storage.list_files(base, options) == []
 
 
+def test_an_object_that_is_replaced_has_another_version(s3, tmp_path):
+    options, bucket = s3
+    for uri in (f"s3://{bucket}/a", str(tmp_path / "a")):
+        assert storage.version(uri, options) is None
+        storage.write_bytes(uri, b"one", options)
+        first = storage.version(uri, options)
+        assert first == storage.version(uri, options)
+        storage.write_bytes(uri, b"two", options)
+        assert None not in (first, storage.version(uri, options))
+        assert first != storage.version(uri, options)
+    assert storage.version("https://127.0.0.1:1/a", {}) is None
+
+
 @pytest.mark.parametrize("name", ["out[1]", "out?", "out*"])
 def test_a_name_with_a_patterns_letters_stands_for_itself_alone(s3, name):
     options, bucket = s3

@@ -272,7 +272,7 @@ def test_times_are_given_in_a_unit_that_fits(quick, job, capsys, hours, said):
     work = estimate.Work(pairs=1, area=1.0, bound=0.0, sample=[], faults=Counter(), bad=[])
     seconds = hours * 3600 / 2
     calibration = Calibration(device="cpu", timed=1, batch=1, shape=1.0, seconds=seconds, bytes=1e6)
-    found = estimated(work, calibration, Resources(1, 0.0, 1.0, 1, 1, 1, 1))
+    found = estimated(work, calibration, Resources(1, 0.0, 1.0, 1, 1, 1, 1, 0))
     print_estimate(found, quick, job)
     out = capsys.readouterr().out
     assert f"with 1 CPU thread: about {said} (8 evaluations a pair), at most {said} (" in out

@@ -639,13 +639,47 @@ def test_a_rare_pair_is_not_kept_waiting_by_those_that_come_later(quick, network
 def test_pairs_between_two_stages_have_begun(quick, network):
     batcher = Batcher(network, 1)
     settings = dataclasses.replace(quick, scales=2, iterations=4, image_size=128)
-    for key in range(2):
-        batcher.submit(request(network, key, settings, seed=key, size=(128, 128)))
-    assert not batcher.begun
-    batcher.tick()
+    batcher.submit(request(network, 0, settings, size=(128, 128)))
     begun = [batcher.begun]
-    while begun[-1]:
-        batcher.tick(admit=False)
+    while len(batcher):
+        batcher.tick()
         begun.append(batcher.begun)
-    assert begun == [1, 1, 1, 0]  # after the second tick it waits for its finer scale
-    assert len(batcher) == 1
+    assert begun == [0, 1, 1, 1, 0]  # after the second tick it waits for its finer scale
+
+
+def test_a_pair_that_is_to_be_alone_is_next_with_nothing_begun_beside_it(quick, network):
+    """In a lane of one slot, whatever stage it and the others are in."""
+    batcher = Batcher(network, 2)
+    settings = dataclasses.replace(quick, scales=2, iterations=8, image_size=128)
+    sizes = [(128, 128), (128, 160)]
+    for key in range(8):
+        asked = request(network, key, settings, seed=key, size=sizes[key % 2])
+        batcher.submit(dataclasses.replace(asked, alone=key >= 6))
+        if key == 1:
+            batcher.tick()
+    order = []
+    while len(batcher):
+        for key, done in batcher.tick():
+            order.append(key)
+            assert done.slots == (1 if key >= 6 else 2)
+        runs = [run for some in batcher.running.values() for run in some.values()]
+        if any(run.request.alone for run in runs):
+            assert batcher.begun == 1
+    assert len(order) == 8
+    assert set(order[:2]) == {0, 1}
+    assert set(order[2:4]) == {6, 7}
+
+
+@pytest.mark.parametrize("first_alone", [True, False])
+def test_memory_of_idle_lanes_serves_a_pair_that_is_to_be_alone_and_the_others(
+    quick, network, monkeypatch, first_alone
+):
+    """All lanes are of one pool."""
+    room = Room(4)
+    monkeypatch.setattr("pipeline.style.lane_pool.Lane", room.lane)
+    batcher = Batcher(network, 4)
+    settings = dataclasses.replace(quick, iterations=5)
+    for alone in (first_alone, not first_alone):
+        asked = request(network, alone, settings, size=(64, 80) if alone else (64, 64))
+        batcher.submit(dataclasses.replace(asked, alone=alone))
+        assert finish(batcher)[alone].slots == (1 if alone else 4)
