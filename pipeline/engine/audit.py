@@ -163,7 +163,7 @@ def run_audit(job: JobSettings) -> Verdict:
                     verdict.add(fault, what)
             finally:
                 if started_here:
-                    ray.shutdown()
+                    cluster.stop_ray()
         _check_images_folder(output, seen.names, options, verdict)
         flags = {"missing_record": ~expected.recorded}
         if _check_checkpoint(output, options, expected, seen.unknown, verdict):
