@@ -155,9 +155,12 @@ class Stylizer:
         """Tick for as long as the process lives."""
         torch.set_num_threads(self.threads)  # a setting of the thread's own
         suspects: deque[_Job] = deque()
+        dog = self.board.watchdog()
         try:
             while True:
+                dog.end()
                 self._receive(suspects)
+                dog.begin(f"an evaluation on {self.device_name}")
                 # Who has ended a process goes next, alone, as soon as all that has begun is done:
                 # if this process ends too, little work is lost with it.
                 if suspects and not self.batcher.begun:

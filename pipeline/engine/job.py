@@ -128,7 +128,7 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
     arrays: dict[str, np.ndarray[Any, Any]] = {
         name: tensor.numpy() for name, tensor in prepared.weights.items()
     }
-    board = Board.create()
+    board = Board.create(job.stall_timeout)
     with progress(board, prepared.pending):
         flow.run(plan, job, resources, prepared.context, ray.put(arrays), board)
     # Ray Data's plan is a cycle; a node that holds an object of it is never idle.
