@@ -283,6 +283,15 @@ class JobSettings:
         "normal", "low: keep fewer activations and compute them again, for very large images"
     )
     style_cache: int = setting(64, "style targets that an actor keeps", low=1, high=100_000)
+    stall_timeout: float = setting(
+        1800.0,
+        "longest time without progress: a process that loads, evaluates or stores one pair for so "
+        "long is ended and begins again, three times at most; waiting for nodes does not count; 0: "
+        "never",
+        low=0,
+        high=1_000_000,
+        unit="s",
+    )
 
     image_format: Literal["png", "jpg", "webp"] = setting(
         "png", "file format of the images", group="image files and shards"

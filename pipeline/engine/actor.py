@@ -153,9 +153,12 @@ class Stylizer:
     def _work(self) -> None:
         """Tick for as long as the process lives."""
         torch.set_num_threads(self.threads)  # a setting of the thread's own
+        dog = self.board.watchdog()
         try:
             while True:
+                dog.end()
                 self._receive()
+                dog.begin(f"an evaluation on {self.device_name}")
                 self._answer(self.batcher.tick())
                 self.meter.look(idle=not len(self.batcher))
         except BaseException:

@@ -42,9 +42,7 @@ def made(request, tmp_path):
         data = buffer.getvalue()
         file_name = f"{folder}/{pair_id}.png"
         storage.write_bytes(f"{tmp_path}/out/{file_name}", data, {})
-        rows.append(
-            record(pair_id, label=label, split=split, file_name=file_name, bytes=len(data))
-        )
+        rows.append(record(pair_id, label=label, split=split, file_name=file_name, bytes=len(data)))
     write_records(f"{tmp_path}/out", rows)
     records.close(f"{tmp_path}/out", {}, records.hash_ids([]))
     return tmp_path, rows
