@@ -1,4 +1,4 @@
-"""Fit the compact network to a teacher: VGG-19's form with few filters.
+"""Fit the compact network to a teacher: VGG-16's form with few filters.
 
     python -m jobs.distil --teacher imagenet --output compact.safetensors
     python -m jobs.distil --teacher vgg16.pth --pictures photographs --stamps stamps \\
@@ -30,10 +30,9 @@ from jobs.training_pictures import (
 )
 from pipeline.settings import StyleSettings
 from pipeline.style.distillation import DEEPEST, WIDTHS, fitted, read_teacher
-from pipeline.style.losses import content_loss, gram_matrix, style_loss
 from pipeline.style.optimize import stylize
 from pipeline.style.vgg import VGG, StateDict
-from pipeline.style.weights import WeightsError
+from pipeline.style.weights import WeightsError, check_weights
 
 CROP = 192  # pixels
 EVALUATIONS = (10, 20, 40)  # of the pictures that the first network makes
@@ -64,39 +63,20 @@ def fit(teacher: VGG, images: Tensor, samples: int, seed: int) -> StateDict:
 
 def own_pictures(state: StateDict, pool: Sequence[Picture], count: int, seed: int) -> Tensor:
     """``count`` pictures: crops, two by two stylised with each other by the network."""
-    network = VGG(state, deepest_layer=DEEPEST)
+    network = VGG(check_weights(state, DEEPEST, "own"), deepest_layer=DEEPEST)
     rng = np.random.default_rng((seed, 1))
     pictures = []
     for index in tqdm(range(count // 2), unit="pair"):
         given = crops(pool, 2, CROP, (seed, 2, index))
-        share = float(np.exp(rng.uniform(np.log(0.003), np.log(0.05))))
-        evaluations = EVALUATIONS[index % len(EVALUATIONS)]
-        settings = balanced(network, given, share, evaluations)
+        settings = StyleSettings(
+            content_weight=float(np.exp(rng.uniform(np.log(0.005), np.log(0.05)))),
+            iterations=EVALUATIONS[index % len(EVALUATIONS)],
+            scales=1,
+            tolerance=0.0,
+        )
         made, _ = stylize(given, given.flip(0), settings, network=network)
         pictures.append(made)
     return torch.cat(pictures)
-
-
-def balanced(network: VGG, given: Tensor, share: float, evaluations: int) -> StyleSettings:
-    """Settings by which all style layers of two pictures begin alike, and by which each picture
-    would have a content loss of ``share`` of that style loss in the other's place."""
-    settings = StyleSettings()
-    found = network(given, {*settings.style_layers, *settings.content_layers})
-    E = [
-        float(style_loss(found[layer][:1], gram_matrix(found[layer][1:])))
-        for layer in settings.style_layers
-    ]
-    away = sum(
-        float(content_loss(found[layer][:1], found[layer][1:])) for layer in settings.content_layers
-    )
-    w = [1 / max(value, 1e-12) for value in E]
-    return StyleSettings(
-        style_layer_weights=tuple(w),
-        content_weight=share * len(w) / max(away, 1e-12),
-        iterations=evaluations,
-        scales=1,
-        tolerance=0.0,
-    )
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -13,10 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from jobs import distil, evaluate_weights, training_pictures
-from pipeline.settings import StyleSettings, replace
+from pipeline.settings import StyleSettings
 from pipeline.style import distillation
 from pipeline.style.calibration import calibration_pictures
-from pipeline.style.optimize import stylize
 from pipeline.style.vgg import VGG
 from pipeline.style.weights import load_network, random_weights
 
@@ -138,19 +137,6 @@ def test_a_filter_may_answer_anything_negative_where_its_teacher_does() -> None:
         return float((F.relu(answer) - F.relu(bent)).square().mean())
 
     assert missed(30) < 0.05 * missed(0)
-
-
-def test_both_ways_of_a_pair_begin_balanced(source: Path) -> None:
-    network = load_network(StyleSettings(weights=str(source)))
-    given = calibration_pictures(64)[:2]
-    settings = distil.balanced(network, given, 0.02, 7)
-    for content, style in (given, given.flip(0)):
-        _, (history,) = stylize(
-            content[None], [style], replace(settings, iterations=1), network=network
-        )
-        losses = [history.layers[f"style.{layer}"] for layer in settings.style_layers]
-        shares = [w * E for w, E in zip(settings.w.values(), losses, strict=True)]
-        assert shares == pytest.approx([1.0] * len(shares), rel=0.01)
 
 
 def test_evaluations_are_timed_in_turns(source: Path) -> None:

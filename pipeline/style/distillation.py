@@ -14,18 +14,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.style.vgg import VGG, Padding, StateDict, layers_up_to, tensor_names
+from pipeline.style.conventions import (
+    VGG16_INDEX,
+    converted,
+    named_convention,
+    names_in_file,
+    split_convention,
+)
+from pipeline.style.vgg import VGG, Padding, StateDict, layers_up_to
 from pipeline.style.weights import WeightsError, check_weights, imagenet_weights, parse_weights
 
 DEEPEST = "conv5_1"
-WIDTHS = dict(
-    zip(
-        layers_up_to(DEEPEST),
-        (*(16, 16), *(32, 32), *(96, 80, 64, 64), *(256, 192, 160, 128), 320),
-        strict=True,
-    )
-)
-"""The filters kept: most where the style is read, few on the way to the next block."""
+WIDTHS = {
+    **{"conv1_1": 16, "conv1_2": 16, "conv2_1": 32, "conv2_2": 32},
+    **{"conv3_1": 96, "conv3_2": 96, "conv3_3": 80},
+    **{"conv4_1": 256, "conv4_2": 224, "conv4_3": 192, "conv5_1": 352},
+}
+"""The filters kept, in VGG-16's layers: most where the style is read and where they cost little."""
 
 PADDINGS: tuple[Padding, ...] = ("zeros", "replicate", "reflect")
 RIDGE = 1e-4
@@ -37,7 +42,8 @@ CHUNK = 16
 
 
 def read_teacher(source: str) -> tuple[StateDict, str, Padding]:
-    """The weights called ``imagenet`` or ``FILE[:PADDING]``, their deepest layer, their padding.
+    """The weights called ``imagenet`` or ``FILE[:CONVENTION][:PADDING]`` (see ``conventions``),
+    their deepest layer, their padding.
 
     Raises:
         WeightsError: they cannot be had or do not fit.
@@ -48,26 +54,29 @@ def read_teacher(source: str) -> tuple[StateDict, str, Padding]:
         padding = ending
     else:
         name = source
+    name, convention = split_convention(name)
     if name == "imagenet":
-        state = imagenet_weights()
+        state, convention = imagenet_weights(), "torchvision"
     else:
         try:
             state = parse_weights(Path(name).read_bytes(), name)
         except OSError as error:
             raise WeightsError(f"--teacher {name}: cannot be read ({error})") from error
+    convention = convention or named_convention(state)
     deepest = deepest_layer(state, name)
-    return check_weights(state, deepest, name), deepest, padding
+    state = converted(check_weights(state, deepest, name), convention, name)
+    return state, deepest, padding
 
 
 def deepest_layer(state: StateDict, name: str) -> str:
     """The last layer up to conv5_1 of which ``state`` has all the layers below."""
-    found = None
-    for layer in layers_up_to(DEEPEST):
-        if tensor_names(layer)[0] not in state:
+    found, names = None, names_in_file(state)
+    for layer in (layer for layer in layers_up_to(DEEPEST) if layer in names):
+        if f"{names[layer]}.weight" not in state:
             break
         found = layer
     if found is None:
-        raise WeightsError(f"--teacher {name}: has no tensor {tensor_names('conv1_1')[0]!r}")
+        raise WeightsError(f"--teacher {name}: has no tensor '{names['conv1_1']}.weight'")
     return found
 
 
@@ -75,7 +84,7 @@ def deepest_layer(state: StateDict, name: str) -> str:
 def fitted(
     teacher: VGG, images: Tensor, samples: int, generator: torch.Generator
 ) -> Iterator[tuple[str, StateDict]]:
-    """The network's layers, one by one: the name, and the weight and bias.
+    """The network's layers, one by one: the name, and the weight and bias by VGG-16's names.
 
     Each layer's mean activation over ``images`` is 1.
 
@@ -88,6 +97,9 @@ def fitted(
     ours = [x.float() for x in theirs]
     for block in teacher.blocks:
         for layer, conv in block.convs:
+            if layer not in WIDTHS:  # VGG-19 has it, VGG-16 has not
+                theirs = [F.relu(conv(x)) for x in theirs]
+                continue
             patches, goals = [], []
             for index, (below, own) in enumerate(zip(theirs, ours, strict=True)):
                 response = conv(below)
@@ -109,8 +121,8 @@ def fitted(
             mean = torch.cat([x.mean(dim=(1, 2, 3)) for x in ours]).mean()
             for x in ours:
                 x /= mean
-            names = tensor_names(layer)
-            yield layer, dict(zip(names, (weight / mean, bias / mean), strict=True))
+            name = f"features.{VGG16_INDEX[layer]}"
+            yield layer, {f"{name}.weight": weight / mean, f"{name}.bias": bias / mean}
         if block.pool is not None:
             theirs, ours = ([F.avg_pool2d(x, 2) for x in side] for side in (theirs, ours))
 
