@@ -26,9 +26,17 @@ from pipeline.style.weights import WeightsError, check_weights, imagenet_weights
 
 DEEPEST = "conv5_1"
 WIDTHS = {
-    **{"conv1_1": 16, "conv1_2": 16, "conv2_1": 32, "conv2_2": 32},
-    **{"conv3_1": 96, "conv3_2": 96, "conv3_3": 80},
-    **{"conv4_1": 256, "conv4_2": 224, "conv4_3": 192, "conv5_1": 352},
+    "conv1_1": 16,
+    "conv1_2": 16,
+    "conv2_1": 32,
+    "conv2_2": 32,
+    "conv3_1": 96,
+    "conv3_2": 96,
+    "conv3_3": 80,
+    "conv4_1": 256,
+    "conv4_2": 224,
+    "conv4_3": 192,
+    "conv5_1": 352,
 }
 """The filters kept, in VGG-16's layers: most where the style is read and where they cost little."""
 

@@ -51,7 +51,7 @@ THREE_WAYS = (
 )
 
 
-COMPACT_SHA256 = "c6616ba2dd6ac9e2355e8b5d89ed3e2cfa284bdfe7b3980054d29e1ed4cc3084"
+COMPACT_SHA256 = "55949816fd6661fa94314ef08de3f14196f2cef35d39a03a02816c5905fb0160"
 """Of ``compact.safetensors`` in this package; ``compact.md`` beside it is its model card."""
 
 RARE = 0.25
