@@ -4,9 +4,8 @@
     python -m jobs.distil --teacher vgg16.pth --pictures photographs --stamps stamps \\
         --output compact.safetensors
 
-How: ``pipeline.style.distillation``. It is done twice: over crops of pictures, then over these and
-over pictures that the first network made of such crops, since pictures like those are what the
-network is for. The result is a function of the options (``--seed`` among them) on one machine.
+How: ``pipeline.style.distillation``. The result is a function of the options (``--seed`` among
+them) on one machine; it takes minutes.
 """
 
 import argparse
@@ -14,28 +13,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from jobs.training_pictures import (
-    Picture,
     bundled_pictures,
     collages,
     crops,
     folder_pictures,
     painted_pictures,
 )
-from pipeline.settings import StyleSettings
 from pipeline.style.distillation import DEEPEST, WIDTHS, fitted, read_teacher
-from pipeline.style.optimize import stylize
 from pipeline.style.vgg import VGG, StateDict
-from pipeline.style.weights import WeightsError, check_weights
+from pipeline.style.weights import WeightsError
 
 CROP = 192  # pixels
-EVALUATIONS = (10, 20, 40)  # of the pictures that the first network makes
 
 
 def load_teacher(source: str) -> VGG:
@@ -61,24 +55,6 @@ def fit(teacher: VGG, images: Tensor, samples: int, seed: int) -> StateDict:
     return state
 
 
-def own_pictures(state: StateDict, pool: Sequence[Picture], count: int, seed: int) -> Tensor:
-    """``count`` pictures: crops, two by two stylised with each other by the network."""
-    network = VGG(check_weights(state, DEEPEST, "own"), deepest_layer=DEEPEST)
-    rng = np.random.default_rng((seed, 1))
-    pictures = []
-    for index in tqdm(range(count // 2), unit="pair"):
-        given = crops(pool, 2, CROP, (seed, 2, index))
-        settings = StyleSettings(
-            content_weight=float(np.exp(rng.uniform(np.log(0.005), np.log(0.05)))),
-            iterations=EVALUATIONS[index % len(EVALUATIONS)],
-            scales=1,
-            tolerance=0.0,
-        )
-        made, _ = stylize(given, given.flip(0), settings, network=network)
-        pictures.append(made)
-    return torch.cat(pictures)
-
-
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.distil",
@@ -102,9 +78,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--painted", type=int, default=96, help="pictures painted by code")
     parser.add_argument("--collages", type=int, default=192, help="pictures made with --stamps")
-    parser.add_argument("--crops", type=int, default=400, help="crops of 192 px of all pictures")
-    parser.add_argument("--own", type=int, default=80, help="pictures of the first network")
-    parser.add_argument("--samples", type=int, default=120_000, help="positions, for each layer")
+    parser.add_argument("--crops", type=int, default=640, help="crops of 192 px of all pictures")
+    parser.add_argument("--samples", type=int, default=200_000, help="positions, for each layer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True, help="the .safetensors file")
     return parser.parse_args(argv)
@@ -123,9 +98,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         pool += collages(args.collages, args.seed, args.stamps, photographs)
     images = crops(pool, args.crops, CROP, (args.seed, 0))
     state = fit(teacher, images, args.samples, args.seed)
-    if args.own:
-        own = own_pictures(state, pool, args.own, args.seed)
-        state = fit(teacher, torch.cat([images, own]), args.samples, args.seed)
     state = {name: tensor.half().contiguous() for name, tensor in state.items()}
     safetensors.torch.save_file(state, args.output, {"format": "pt", "seed": str(args.seed)})
     print(f"{args.output}: {sum(tensor.numel() for tensor in state.values())} parameters")

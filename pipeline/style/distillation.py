@@ -1,10 +1,10 @@
 """A small network fitted to a teacher, layer by layer: what the compact network is made with.
 
-As channels are pruned with reconstruction by least squares (He, Zhang, Sun, "Channel Pruning for
-Accelerating Very Deep Neural Networks", ICCV 2017). From the input upwards: of a layer's filters
-those are kept that best explain all of them, each counting by its energy, as in a style loss. The
-weights of a kept filter are fitted anew, so that it answers as the teacher's does to what the
-fitted layers below give.
+Idea: channels pruned, and what is left fitted by least squares (He, Zhang, Sun, "Channel Pruning
+for Accelerating Very Deep Neural Networks", ICCV 2017). From the input upwards: of a layer's
+filters those are kept that best explain all of them, each counting by its energy, as in a style
+loss. The weights of a kept filter are fitted anew: over what the fitted layers below give, it is to
+answer as the teacher's does.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,14 @@ from pipeline.style.conventions import (
     names_in_file,
     split_convention,
 )
-from pipeline.style.vgg import VGG, Padding, StateDict, layers_up_to
+from pipeline.style.vgg import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    VGG,
+    Padding,
+    StateDict,
+    layers_up_to,
+)
 from pipeline.style.weights import WeightsError, check_weights, imagenet_weights, parse_weights
 
 DEEPEST = "conv5_1"
@@ -43,7 +50,7 @@ WIDTHS = {
 PADDINGS: tuple[Padding, ...] = ("zeros", "replicate", "reflect")
 RIDGE = 1e-4
 """Of the least squares, relative to the mean square of what is given."""
-ROUNDS = 5
+ROUNDS = 8
 """Of the least squares, after the first; see ``fitted_filters``."""
 CHUNK = 16
 """Pictures at once."""
@@ -101,8 +108,9 @@ def fitted(
         images: (B, 3, H, W), RGB in [0, 1].
         samples: positions over which a layer is fitted.
     """
-    theirs = list(teacher.preprocess(images).split(CHUNK))
-    ours = [x.float() for x in theirs]
+    theirs = list(torch.split(teacher.preprocess(images), CHUNK))
+    mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    ours = list(torch.split((images - mean) / std, CHUNK))
     for block in teacher.blocks:
         for layer, conv in block.convs:
             if layer not in WIDTHS:  # VGG-19 has it, VGG-16 has not
@@ -126,11 +134,11 @@ def fitted(
             fit = fitted_filters(F.pad(torch.cat(patches), (0, 1), value=1.0), goal)
             weight, bias = fit[:-1].T.reshape(width, -1, 3, 3).contiguous(), fit[-1].clone()
             ours = [F.relu_(F.conv2d(x, weight, bias, padding=1)) for x in ours]
-            mean = torch.cat([x.mean(dim=(1, 2, 3)) for x in ours]).mean()
+            level = torch.cat([x.mean(dim=(1, 2, 3)) for x in ours]).mean()
             for x in ours:
-                x /= mean
+                x /= level
             name = f"features.{VGG16_INDEX[layer]}"
-            yield layer, {f"{name}.weight": weight / mean, f"{name}.bias": bias / mean}
+            yield layer, {f"{name}.weight": weight / level, f"{name}.bias": bias / level}
         if block.pool is not None:
             theirs, ours = ([F.avg_pool2d(x, 2) for x in side] for side in (theirs, ours))
 
