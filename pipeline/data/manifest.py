@@ -26,7 +26,7 @@ import pyarrow.fs
 from pipeline.data import folders, storage, tables, uris, web
 from pipeline.data.errors import RowError
 from pipeline.data.records import RECORD_SCHEMA, hash_ids
-from pipeline.data.rows import OWN_COLUMNS, PLAN_SCHEMA, RowChecker, file_key
+from pipeline.data.rows import OWN_COLUMNS, PLAN_SCHEMA, SPLIT_WORD, RowChecker, file_key
 
 CHUNK = 65_536
 """Rows of one file of the plan; equal styles are brought together within it."""
@@ -75,6 +75,8 @@ class Plan:
     shapes: frozenset[tuple[int | None, int]]
     """What sound rows ask to be loaded: their own image_size (px), if they have one, and how many
     styles. Each such pair once."""
+    split_words: tuple[int, str]
+    """How many images have a word of a split in their class or name, and the first of them."""
 
     def count_done(self, done: npt.NDArray[np.int64]) -> int:
         """How many rows are among the ids of these hashes (``records.hash_ids``)."""
@@ -238,6 +240,7 @@ def write_plan(
         digest=tally.digest.hexdigest(),
         id_hashes=id_hashes,
         shapes=frozenset(tally.shapes),
+        split_words=(tally.split_words, tally.first_split_word),
     )
 
 
@@ -249,14 +252,20 @@ class _Tally:
         self.ids: list[npt.NDArray[np.int64]] = []
         self.stems: list[npt.NDArray[np.int64]] = []
         self.shapes: set[tuple[int | None, int]] = set()
+        self.split_words, self.first_split_word = 0, ""
 
     def add(self, planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
         names = [row["pair_id"] for row in planned]
-        stems = (row["file_stem"] for row in planned)
+        stems = [row["file_stem"] for row in planned]
         self.faulty += sum(row["fault_class"] is not None for row in planned)
         self.digest.update("".join(f"{name}\n" for name in names).encode())
         self.ids.append(hash_ids(names))
         self.stems.append(hash_ids(file_key(stem) for stem in stems if stem))
+        for row, stem in zip(planned, stems, strict=True):
+            below = stem.removeprefix(f"{row['split']}/") if stem else ""
+            if SPLIT_WORD.search(below):
+                self.split_words += 1
+                self.first_split_word = self.first_split_word or below
         self.shapes.update(_shape(row) for row in planned if row["fault_class"] is None)
         return planned
 

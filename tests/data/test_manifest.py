@@ -46,6 +46,7 @@ def test_rows_are_brought_into_one_form(tmp_path):
     )  # fmt: skip
     assert (plan.rows, plan.faulty) == (2, 0)
     assert plan.shapes == {(96, 2), (None, 1)}
+    assert plan.split_words == (0, ""), "a split's own folder is no such word"
     assert first["content_uri"] == "/data/c.png"
     assert first["style_uri"] == ["/data/s.png", "s3://b/t.png"]
     assert first["style_blend"] == [2.0, 1.0]
