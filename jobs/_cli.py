@@ -26,6 +26,7 @@ from pipeline.settings import (
     grouped,
     in_short,
     plain_type,
+    takes_only,
     unknown_setting,
 )
 
@@ -81,7 +82,8 @@ def _add_option(
         on_off = argparse.BooleanOptionalAction if spec.default else "store_true"
         group.add_argument(option, action=on_off, default=argparse.SUPPRESS, help=text)
         return
-    metavar = "|".join(choices) or METAVARS.get(plain_type(spec), "LIST")
+    other = () if takes_only(spec) else (METAVARS.get(plain_type(spec), "LIST"),)
+    metavar = "|".join((*choices, *other))
     action = group.add_argument(option, default=argparse.SUPPRESS, help=text, metavar=metavar)
     if choices:
         action.completer = lambda **_: choices  # type: ignore[attr-defined]  # for argcomplete
@@ -164,6 +166,8 @@ def convert(spec: "dataclasses.Field[Any]", value: Any) -> Any:
     Raises:
         SettingError: it cannot be read so.
     """
+    if value in choices_of(spec):
+        return value
     try:
         return _convert(plain_type(spec), value)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:

@@ -92,7 +92,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
         print_summary(summary, job.output)
         if report:
             print(f"open {redact(report)} to look at them")
-    return 1 if summary["error"] or summary["missing"] or summary["duplicates"] else 0
+    return 0 if summary["ok"] == summary["manifest_rows"] and not summary["duplicates"] else 1
 
 
 def print_summary(summary: dict[str, Any], output: str) -> None:
@@ -103,6 +103,13 @@ def print_summary(summary: dict[str, Any], output: str) -> None:
     print_faults(Counter(summary["errors_by_class"]), named)
     if summary["missing"]:
         print(f"  missing: {summary['missing']} records; run the same command again")
+    unknown = summary["pairs"] - summary["ok"] - summary["error"]
+    if unknown:
+        print(
+            f"  unknown: {counted(unknown, 'record')} with a status that no job writes; python -m "
+            "jobs.verify names them: delete the records files that hold them, and run the same "
+            "command again"
+        )
     if summary["duplicates"]:
         print(
             f"  duplicates: {summary['duplicates']} records too many; python -m jobs.verify names "

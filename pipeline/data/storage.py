@@ -129,6 +129,21 @@ def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> by
     return data
 
 
+def version(uri: str, options: StorageOptions) -> str | None:
+    """What changes when the object is replaced; None where that cannot be known.
+
+    Web servers are not asked: many know no versions, and signed addresses allow no such request.
+    """
+    if scheme_of(uri) in web.SCHEMES:
+        return None
+    try:
+        fs, path = filesystem(uri, options)
+        found: str = fs.ukey(path)
+    except Exception:  # each file system raises its own kinds
+        return None
+    return found
+
+
 def _refuse_pipes(uri: str, fs: Any, path: str) -> None:
     """Whoever opens a pipe waits for a writer, for ever if there is none.
 
@@ -372,11 +387,23 @@ def is_leftover(name: str) -> bool:
     return last.startswith(".") and last.endswith(LEFTOVER)
 
 
-def delete_leftovers(uri: str, options: StorageOptions) -> None:
-    """Delete what killed processes left half-written below a directory. Nobody may be writing."""
-    if scheme_of(uri) == "file":  # object stores show nothing that is not complete
-        for path in Path(absolute(uri)).rglob(f".*{LEFTOVER}"):
-            path.unlink()
+def delete_leftovers(uri: str, *, below: bool = True) -> list[str]:
+    """Delete what killed processes left half-written in a local directory, and ``below`` it.
+
+    Object stores show nothing that is not complete.
+
+    Returns:
+        What cannot be deleted, and why, in words. Nobody reads it: it may stay.
+    """
+    if scheme_of(uri) != "file":
+        return []
+    folder, kept = Path(absolute(uri)), []
+    for path in folder.rglob(f".*{LEFTOVER}") if below else folder.glob(f".*{LEFTOVER}"):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            kept.append(f"{path} ({reason(error)})")
+    return kept
 
 
 def delete(uri: str, options: StorageOptions) -> None:
