@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data import images, records, storage, uris
+from pipeline.data import images, lease, records, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.images import Pixels
 from pipeline.data.rows import PLAN_SCHEMA
@@ -56,6 +56,8 @@ class Context:
     weights_name: str
     weights_digest: str
     versions: str
+    fence: Callable[[], None] = lease.unfenced
+    """To be called before each write. Raises if the output is another run's by now."""
 
     def schema(self, *more: tuple[str, pa.DataType]) -> pa.Schema:
         """The plan's columns, the manifest's unknown ones, and ``more``."""
@@ -180,6 +182,7 @@ def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
         metrics.stored(rows[-1])
     failed = sum(row["status"] == "error" for row in rows)
     board.add(len(rows) - failed, failed)
+    context.fence()  # what is returned is written next
     return pa.Table.from_pylist(rows, schema=pa.schema([*records.RECORD_SCHEMA, *context.extra]))
 
 
@@ -190,6 +193,7 @@ def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
     origin = _origin(row, facts, context) if context.embed_metadata else None
     data = images.encode(pixels, context.file_format, context.quality, origin)
     file_name = f"{records.IMAGES}/{row['file_stem']}.{context.file_format}"
+    context.fence()
     storage.write_bytes(uris.join(context.output, file_name), data, context.storage_options)
     facts["layer_losses"] = list(facts["layer_losses"].items())
     return {
