@@ -20,6 +20,7 @@ from typing import Any
 from jobs._cli import OF_A_JOB, new_parser, read_options, reader_may_leave
 from jobs._estimate import print_estimate, print_faults
 from jobs.report import write_report
+from pipeline.data.redaction import redact, redact_text
 from pipeline.data.words import counted
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 
@@ -81,7 +82,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
         print("stopped; what is recorded stays, the same command does the rest", file=sys.stderr)
         return 130
     except RayError as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = redact_text(str(error).strip().splitlines()[-1])
         print(
             f"error: the run broke off ({reason}); what is recorded stays, the same command does "
             "the rest, --verbose shows Ray's log",
@@ -91,7 +92,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     with reader_may_leave():
         print_summary(summary, job.output)
         if report:
-            print(f"open {report} to look at them")
+            print(f"open {redact(report)} to look at them")
     return 0 if summary["ok"] == summary["manifest_rows"] and not summary["duplicates"] else 1
 
 
@@ -121,7 +122,7 @@ def print_summary(summary: dict[str, Any], output: str) -> None:
             f"beside them {other['ok']} ok, {other['error']} errors of other pairs are in this "
             "output: of other manifests, or of rows that have another pair_id by now"
         )
-    print(f"images, records and summary.json lie in {output}")
+    print(f"images, records and summary.json lie in {redact(output)}")
     packed = summary.get("packed")
     if packed:
         images, shards = counted(packed["samples"], "image"), counted(packed["shards"], "shard")

@@ -91,7 +91,8 @@ def test_the_fingerprint_moves_with_every_setting_that_changes_pixels():
     changes = {
         "pooling": "max", "padding": "reflect", "content_layers": ("conv4_1",),
         "style_layers": ("conv1_1",), "style_layer_weights": (0.3,) * 5, "content_weight": 1.0,
-        "style_weight": 2.0, "tv_weight": 1.0, "image_size": 64, "image_edge": "short",
+        "style_weight": 2.0, "content_weight_unit": "alpha", "tv_weight": 2.0, "image_size": 64,
+        "image_edge": "short",
         "style_scale": 2.0, "init_image": "noise", "seed": 1, "preserve_color": "luminance",
         "scales": 1, "iterations": 1, "tolerance": 0.5, "optimizer": "adam", "learning_rate": 0.5,
         "history_size": 5, "curvature_test": "absolute", "first_step": 2.0, "backtracks": 0,
@@ -109,7 +110,7 @@ def test_the_fingerprint_moves_with_every_setting_that_changes_pixels():
     ("one", "other"),
     [
         ({"style_weight": 1, "tv_weight": 0}, {"style_weight": 1.0, "tv_weight": -0.0}),
-        ({}, {"style_layer_weights": (0.2,) * 5}),
+        ({"style_layer_weights": "equal"}, {"style_layer_weights": (0.2,) * 5}),
         ({"content_layers": ("conv4_2", "conv1_1")}, {"content_layers": ("conv1_1", "conv4_2")}),
         (
             {"style_layers": ("conv3_1", "conv1_1"), "style_layer_weights": (2, 1)},

@@ -39,7 +39,10 @@ RECORD_SCHEMA = pa.schema(
         ("content_loss", pa.float64()),
         ("style_loss", pa.float64()),
         ("tv_loss", pa.float64()),
-        ("layer_losses", pa.map_(pa.string(), pa.float64())),  # unweighted
+        ("layer_losses", pa.map_(pa.string(), pa.float64())),  # at the end, unweighted
+        ("content_image_losses", pa.map_(pa.string(), pa.float64())),  # E_l of the content image
+        ("alpha", pa.float64()),  # weight of L_content
+        ("layer_weights", pa.map_(pa.string(), pa.float64())),  # w_l
         ("loss_history", pa.list_(pa.float32())),  # total loss after each evaluation
         ("iterations", pa.int32()),
         ("evaluations", pa.int32()),

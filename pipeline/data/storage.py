@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.data import web
 from pipeline.data.errors import RowError
+from pipeline.data.redaction import redact_text
 from pipeline.data.uris import absolute, join, local_path, redact, respelt, scheme_of
 
 StorageOptions = Mapping[str, Mapping[str, Any]]
@@ -126,6 +127,21 @@ def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> by
     if most is not None and len(data) > most:
         raise RowError("file_too_large", f"{redact(uri)}: more than max_bytes = {most} bytes")
     return data
+
+
+def version(uri: str, options: StorageOptions) -> str | None:
+    """What changes when the object is replaced; None where that cannot be known.
+
+    Web servers are not asked: many know no versions, and signed addresses allow no such request.
+    """
+    if scheme_of(uri) in web.SCHEMES:
+        return None
+    try:
+        fs, path = filesystem(uri, options)
+        found: str = fs.ukey(path)
+    except Exception:  # each file system raises its own kinds
+        return None
+    return found
 
 
 def _refuse_pipes(uri: str, fs: Any, path: str) -> None:
@@ -507,9 +523,9 @@ def delete_empty_folders(uri: str) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The kind and first line of an error, without what may stand in a URI's query."""
+    """The kind and first line of an error, without what may not be shown of the addresses in it."""
     lines = str(error).strip().splitlines()
-    text = lines[0].partition("?")[0][:200] if lines else ""
+    text = redact_text(lines[0][:2000])[:200] if lines else ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -53,6 +53,7 @@ from pipeline.data.rows import RowChecker
 from pipeline.data.words import counted
 from pipeline.engine import audit_shards, cluster, flow, prepare
 from pipeline.engine.audit_tasks import check_images, read_records
+from pipeline.engine.board import Board
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 
 EXAMPLES = 5
@@ -159,13 +160,13 @@ def run_audit(job: JobSettings) -> Verdict:
         if files:
             started_here = cluster.start_ray(job.verbose)
             try:
-                for row in _checked(files, output, options, base, job.verbose):
+                for row in _checked(files, output, options, base, job.verbose, job.stall_timeout):
                     _compare(row, expected, seen, verdict)
                 for fault, what in audit_shards.wrong_shards(shards, output, options):
                     verdict.add(fault, what)
             finally:
                 if started_here:
-                    ray.shutdown()
+                    cluster.stop_ray()
         _check_images_folder(output, seen.names, options, verdict)
         flags = {"missing_record": ~expected.recorded}
         if _check_checkpoint(output, options, expected, seen.unknown, verdict):
@@ -222,7 +223,12 @@ def _expect(
 
 
 def _checked(
-    files: list[str], output: str, options: storage.StorageOptions, base: str, verbose: bool
+    files: list[str],
+    output: str,
+    options: storage.StorageOptions,
+    base: str,
+    verbose: bool,
+    patience: float,
 ) -> Iterator[dict[str, Any]]:
     """Rows of ``FOUND``: every record of ``files``, its image checked. A block in memory at a time.
 
@@ -231,15 +237,16 @@ def _checked(
     settings = flow.ray_data_settings(verbose)
     settings.checkpoint_config = None  # a job's: it would pass over all pairs that are done
     named = ray.data.from_items([{"file": file} for file in files])
+    board = Board.create(patience)
     dataset = named.map_batches(
-        functools.partial(read_records, options=options, base=base),
+        functools.partial(read_records, options=options, base=base, board=board),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=flow.IO_CPUS,
     )
     dataset = dataset.repartition(target_num_rows_per_block=IMAGES_PER_TASK)
     dataset = dataset.map_batches(
-        functools.partial(check_images, output=output, options=options),
+        functools.partial(check_images, output=output, options=options, board=board),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=flow.IO_CPUS,

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data.checkpoint import CheckpointConfig
 
 from pipeline.data import records, storage, uris
+from pipeline.engine import private_ray
 from pipeline.engine.board import Board
 from pipeline.engine.stages import Context, load, store
 from pipeline.engine.starting import StyleActor
@@ -44,6 +44,13 @@ ACTOR_BYTES = 1_500_000_000
 PIXEL_BYTES = 2_400
 """Host memory for each pixel of an image that an actor optimises: VGG-19 at full width."""
 
+LOAD_BYTES = 400_000_000
+"""Host memory of a load task's process without its images."""
+
+DECODED_BYTES = 13
+"""Most host memory for each pixel of an image that is decoded (an RGBA PNG with a colour profile);
+a plain JPEG takes 5."""
+
 RAY_DATA_CPUS = 2
 """CPUs that actors must leave free: Ray Data's checkpoint filter holds a whole one for as long as
 the plan is read, and looking at the plan's files wants some of another. With less a resumed job
@@ -62,6 +69,8 @@ class Resources:
     rows_per_block: int
     rows_per_file: int
     """Pairs that are recorded together, at least: blocks, of whichever actors."""
+    load_memory: int
+    """Bytes of host memory that a load task reserves; 0 where the nodes' memory is not known."""
 
 
 def choose_resources(
@@ -108,7 +117,18 @@ def choose_resources(
     reserved = job.cpus_per_actor if job.cpus_per_actor is not None else share
     if reserved == IO_CPUS:
         reserved += 0.01  # equal demands would let Ray Data load images inside the actor
-    return Resources(actors, on_gpu, reserved, threads, batch, block, file)
+    load = _load_memory(job, block * _row_bytes(style, shapes), nodes)
+    return Resources(actors, on_gpu, reserved, threads, batch, block, file, load)
+
+
+def _load_memory(job: JobSettings, block_bytes: int, nodes: Sequence[Mapping[str, float]]) -> int:
+    """What the largest image takes that is let in, beside a block and its copy in Arrow.
+
+    No more than the least node has: a task that fits nowhere would be waited for without end.
+    """
+    need = LOAD_BYTES + job.max_bytes + DECODED_BYTES * job.max_pixels + 2 * block_bytes
+    known = [node["memory"] for node in nodes if node.get("CPU") and node.get("memory")]
+    return int(min(need, *known)) if known else 0
 
 
 def _pixels(style: StyleSettings, size: int | None) -> int:
@@ -161,18 +181,7 @@ def run(
         uris.join(context.output, records.CHECKPOINT), options
     )
     settings = ray_data_settings(job.verbose)
-    checkpoint = CheckpointConfig(
-        id_column="pair_id",
-        checkpoint_path=checkpoint_path,
-        delete_checkpoint_on_success=False,
-        override_filesystem=fs,
-    )
-    checkpoint.checkpoint_actor_pool_max_size = 1  # ids are compared faster than images are made
-    settings.checkpoint_config = checkpoint
-    # The newer reader starts 32 processes to look at the ends of the plan's few files.
-    settings.use_datasource_v2 = False
-    # Spot nodes may be hours away; a job that waits is not a job that hangs.
-    settings.execution_no_progress_timeout_s = -1
+    private_ray.set_up(settings, private_ray.checkpoint_config(checkpoint_path, fs))
     dataset = ray.data.read_parquet(
         plan_path,
         filesystem=fs,
@@ -186,6 +195,7 @@ def run(
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=IO_CPUS,
+        memory=resources.load_memory or None,
     )
     dataset = dataset.map_batches(
         StyleActor,

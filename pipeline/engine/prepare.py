@@ -71,7 +71,7 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
     options = job.storage_options or {}
     output, source = uris.absolute(job.output), uris.absolute(job.manifest)
     if storage.is_local_file(output):
-        raise SettingError(f"output {output}: is a file; give a folder")
+        raise SettingError(f"output {uris.redact(output)}: is a file; give a folder")
     if f"{output}/".startswith(f"{source}/"):  # the next run would read the records as pairs
         raise SettingError(
             f"output: {uris.redact(output)} is in the manifest's folder "

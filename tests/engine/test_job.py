@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from ray.data import Dataset
 
 from jobs import stylize
 from pipeline.data import lease, records, resume, storage, tables, uris
@@ -363,6 +364,11 @@ def test_small_blocks_of_large_images_are_recorded_together(
     """One large row makes blocks small; it must not make as many files as there are blocks."""
     monkeypatch.setattr(flow, "BLOCK_BYTES", 1)
     monkeypatch.setattr(flow, "MOST_FILES", 3)
+    demands, map_batches = [], Dataset.map_batches
+    monkeypatch.setattr(
+        Dataset, "map_batches",
+        lambda *given, **named: demands.append(named) or map_batches(*given, **named),
+    )  # fmt: skip
     manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, 8))
     job = JobSettings(manifest=manifest, output=str(tmp_path / "out"))
     summary = run_job(quick, job)
@@ -370,6 +376,9 @@ def test_small_blocks_of_large_images_are_recorded_together(
     check_images(job.output, records_of(job.output))
     assert len(list((tmp_path / "out/records").glob("*.parquet"))) <= 3
     assert len(list(resume.checkpointed_ids(job.output, {}))) == 8
+    load, *others = [demand.get("memory") for demand in demands]
+    assert load > 10**8
+    assert others == [None, None]
 
 
 def test_a_job_that_is_stopped_before_ray_is_there_leaves_no_plan(quick, tmp_path, monkeypatch):
