@@ -274,7 +274,8 @@ def create_bytes(uri: str, data: bytes, options: StorageOptions) -> bool:
     """Write an object that must not exist yet. Returns whether it did not.
 
     Of several that try at once, one succeeds on local storage and on S3 (a conditional PUT);
-    elsewhere as far as the file system knows how.
+    elsewhere as far as the file system knows how. Some servers that speak S3 write over what is
+    there all the same: look first, and do it twice to know.
 
     Raises:
         RowError: ``write_failed`` or ``access_denied``.
@@ -289,9 +290,69 @@ def create_bytes(uri: str, data: bytes, options: StorageOptions) -> bool:
             fs.pipe_file(path_in_fs, data, mode="create")
         except FileExistsError:
             return False
+        except OSError as error:
+            if _s3_code(error) in CHANGED:
+                return False
+            if _s3_code(error) not in UNKNOWN:
+                raise
+            fs.pipe_file(path_in_fs, data)
     except Exception as error:
         raise _write_error(uri, error) from error
     return True
+
+
+def tag_of(uri: str, options: StorageOptions) -> str | None:
+    """What tells an object's content from any later one, for ``replace_bytes``; None where there is
+    no object, or the storage cannot replace by such a tag: all but S3.
+
+    Raises:
+        RowError: ``access_denied`` or ``read_failed``.
+    """
+    if scheme_of(uri) not in ("s3", "s3a"):
+        return None
+    try:
+        fs, path = filesystem(uri, options)
+        tag: str | None = fs.info(path).get("ETag")
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        raise _read_error(uri, error) from error
+    return tag
+
+
+def replace_bytes(uri: str, data: bytes, tag: str | None, options: StorageOptions) -> bool:
+    """Write an object if it is as it was when it had this tag; without a tag in any case.
+
+    Returns whether it was. The answer to a write may be lost, and the next try find it changed: if
+    not, see by whom.
+
+    Raises:
+        RowError: ``write_failed`` or ``access_denied``.
+    """
+    if tag is not None:
+        try:
+            fs, path = filesystem(uri, options)
+            fs.pipe_file(path, data, IfMatch=tag)
+            return True
+        except Exception as error:
+            if _s3_code(error) in CHANGED:
+                return False
+            if _s3_code(error) not in UNKNOWN:
+                raise _write_error(uri, error) from error
+    write_bytes(uri, data, options)
+    return True
+
+
+CHANGED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404")
+"""S3's words for an object that is not as a conditional write asks."""
+
+UNKNOWN = ("NotImplemented", "501", "InvalidArgument", "InvalidRequest")
+"""Of servers that speak S3 and know no conditional writes."""
+
+
+def _s3_code(error: Exception) -> str:
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
 
 
 def _write_local(path: Path, data: bytes) -> None:

@@ -3,10 +3,11 @@
 import functools
 import logging
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data
 
@@ -154,6 +155,11 @@ def ray_data_settings(verbose: bool) -> ray.data.DataContext:
     return settings
 
 
+def _fenced(table: pa.Table, fence: Callable[[], None]) -> pa.Table:
+    fence()
+    return table
+
+
 def run(
     plan: str,
     job: JobSettings,
@@ -221,6 +227,13 @@ def run(
         num_cpus=IO_CPUS,
     )
     several = resources.rows_per_file > resources.rows_per_block
+    if several:  # these tasks begin when blocks have been waiting
+        dataset = dataset.map_batches(
+            functools.partial(_fenced, fence=context.fence),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=WRITE_CPUS,
+        )
     try:
         dataset.write_parquet(
             records_path,

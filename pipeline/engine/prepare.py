@@ -6,13 +6,14 @@ import importlib.metadata
 import json
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import torch
 
-from pipeline.data import clearing, packing, records, resume, storage, uris
+from pipeline.data import clearing, lease, packing, records, resume, storage, uris
 from pipeline.data import manifest as manifests
 from pipeline.data.clashes import Clashes
 from pipeline.data.errors import RowError
@@ -90,11 +91,14 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
     return Checked(style, job, output, source, manifest, weights, digest, mark)
 
 
-def prepare(checked: Checked) -> Prepared:
+def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Prepared:
     """Check the output, mend it, write the plan and ``job.json``. The lease must be held.
 
     What is recorded is compared with the plan before failed pairs are made undone, so that a job
     that is refused has taken nothing away.
+
+    Args:
+        fence: ``Lease.check``.
 
     Raises:
         SettingError, ManifestError, RowError: see ``run_job``.
@@ -107,18 +111,20 @@ def prepare(checked: Checked) -> Prepared:
     for form in packing.FORMATS:  # where another job was killed between the two
         storage.delete(uris.join(output, form, PROBE), options)
     plan = make_plan(checked, uris.join(output, PLAN))
+    fence()
     if job.overwrite or clearing.is_begun(output, options):
         _clear_output(output, checked.source, options)
     clashes = find_clashes(checked, uris.join(output, PLAN))
     resume.repair(output, options, clashes)
     clashes.refuse(output)
+    fence()
     if job.retry_errors:
         count = resume.forget_errors(output, options, plan.id_hashes)
         print(f"{count} failed pairs will be done again", file=sys.stderr)
     described |= {"manifest": uris.redact(checked.source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": now()}
     records.write_json(uris.join(output, records.JOB), described, options)
-    context = make_context(checked, described)
+    context = dataclasses.replace(make_context(checked, described), fence=fence)
     pending = plan.rows - plan.count_done(
         records.hash_ids(resume.checkpointed_ids(output, options))
     )
