@@ -115,7 +115,7 @@ def _efficiency(pairs: int, image_size: int, iterations: int, weights: str) -> N
     import safetensors.torch
 
     from jobs._bench_style import ready
-    from pipeline.engine.cluster import start_ray
+    from pipeline.engine.cluster import start_ray, stop_ray
 
     start_ray(verbose=False)
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +132,7 @@ def _efficiency(pairs: int, image_size: int, iterations: int, weights: str) -> N
             start, end = event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6
             first, last = spans.get(event["tid"], (start, end))
             spans[event["tid"]] = min(first, start), max(last, end)
-    ray.shutdown()
+    stop_ray()
     present = sum(last - first for first, last in spans.values())
     return {
         "actors": len(spans),

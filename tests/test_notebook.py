@@ -12,7 +12,6 @@ from ray.data.extensions import ArrowTensorArray
 
 from pipeline import Stylizer, stylize
 from pipeline.notebook import call
-from pipeline.notebook.ray_data import ADDED, READ
 from pipeline.settings import SettingError
 from pipeline.style.lanes import Lane
 from tests.conftest import image_bytes, picture
@@ -41,11 +40,13 @@ def test_every_kind_comes_back_as_it_was(quick_ones):
     assert results[0].image.dtype == torch.float32
 
 
+@pytest.mark.usefixtures("small_scales")
 def test_one_style_serves_many_contents_and_history_has_the_scales(quick_ones):
     contents = [Image.fromarray(pixels(seed)) for seed in (0, 1)]
-    results = stylize(contents, pixels(5), image_size=128, **quick_ones | {"scales": 2})
+    results = stylize(contents, pixels(5), image_size=192, **quick_ones | {"scales": 2})
     assert len(results) == 2
     history = results[0].history
+    assert [size for size, _ in history.stages] == [(64, 96), (144, 192)]
     assert sum(count for _, count in history.stages) == len(history.total)
     assert str(history.total[0]) not in repr(results[0]), "hundreds of losses, in a notebook's cell"
     axes = history.plot()
@@ -107,10 +108,12 @@ def test_a_batch_may_be_of_any_of_ray_datas_formats(quick_ones, batch):
         styles.type, pa.array([None, *styles.storage.to_pylist()[1:]], styles.type.storage_type)
     )
     table = pa.table({**batch, "style_image": styles, "error": ["of an earlier stage"] * 3})
+    pictures = ["content_image", "style_image"]
+    columns = ["id", *pictures, "stylized_image", "total_loss", "error"]
     for kind in (styles, ArrowTensorArray.from_numpy(batch["style_image"])):  # Arrow's and Ray's
         found = stylizer(table.set_column(2, "style_image", kind))
         assert found["stylized_image"].to_pylist() == files
-        assert found.column_names == ["id", *READ, *ADDED]
+        assert found.column_names == columns
         assert found.schema.field("style_image").type == kind.type, "left as it was"
         assert found["error"].to_pylist() == list(expected["error"])
         assert found["total_loss"].null_count == 0

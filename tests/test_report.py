@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import sys
 import tracemalloc
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 
 from jobs import report as job_report
 from pipeline.data import records, storage, tables, uris
-from pipeline.report import describe, facts, pairs
+from pipeline.report import describe, facts, pairs, shrinking
 from pipeline.report.page import ReportError, make_report, to_json
 from pipeline.report.thumbnails import Wanted, make_thumbnails
 from pipeline.settings import JobSettings, StyleSettings
@@ -75,12 +76,12 @@ def error_record(index: int, error_class: str, message: str, **changes) -> dict:
     }
 
 
-def write_output(output: str, recorded: list[dict], **job) -> str:
+def write_output(output: str, recorded: list[dict], options=None, **job) -> str:
     """What a job leaves behind, without its images."""
     table = pa.Table.from_pylist(recorded, schema=records.RECORD_SCHEMA)
-    tables.write_table(uris.join(output, records.RECORDS, "a.parquet"), table, {})
+    tables.write_table(uris.join(output, records.RECORDS, "a.parquet"), table, options or {})
     described = {"settings": SETTINGS, "fingerprint": "f00", "rows": len(recorded)} | job
-    records.write_json(uris.join(output, records.JOB), described, {})
+    records.write_json(uris.join(output, records.JOB), described, options or {})
     return output
 
 
@@ -119,8 +120,8 @@ def data_of(page: str) -> dict:
     )
 
 
-def read(output: str) -> str:
-    return storage.read_bytes(uris.join(output, records.REPORT), {}).decode()
+def read(output: str, options=None) -> str:
+    return storage.read_bytes(uris.join(output, records.REPORT), options or {}).decode()
 
 
 def test_a_pair_without_a_name_has_a_title_to_click(tmp_path):
@@ -182,9 +183,10 @@ def test_json_in_a_script_is_only_json(text):
     assert not set("<>&") & set(shown)
 
 
-def test_only_the_jobs_own_images_and_allowed_schemes_are_read(tmp_path):
+def test_only_the_jobs_own_images_and_allowed_schemes_are_read(s3, tmp_path):
+    options, bucket = s3
     (tmp_path / "secret.png").write_bytes(image_bytes(0, 48, 64))
-    output = "memory://report-test/out"
+    output = f"s3://{bucket}/out"
     rows = [
         ok_record(
             0,
@@ -192,17 +194,51 @@ def test_only_the_jobs_own_images_and_allowed_schemes_are_read(tmp_path):
             content_uri=str(tmp_path / "secret.png"),
             style_uri=[],
         ),
-        ok_record(1, content_uri=str(tmp_path / "secret.png"), style_uri=["memory://none.png"]),
+        ok_record(
+            1, content_uri=str(tmp_path / "secret.png"), style_uri=[f"s3://{bucket}/none.png"]
+        ),
     ]
-    write_output(output, rows)
-    storage.write_bytes("memory://report-test/secret.png", image_bytes(1, 48, 64), {})
-    storage.write_bytes(f"{output}/images/pair-1.png", image_bytes(1, 48, 64), {})
-    assert make_report(output, {}, thumbnails=10).pictured == 1
-    data = data_of(read(output))
+    write_output(output, rows, options)
+    storage.write_bytes(f"s3://{bucket}/secret.png", image_bytes(1, 48, 64), options)
+    storage.write_bytes(f"{output}/images/pair-1.png", image_bytes(1, 48, 64), options)
+    assert make_report(output, options, thumbnails=10).pictured == 1
+    data = data_of(read(output, options))
     assert data["unreadable"] == {"scheme_not_allowed": 1, "not_found": 1}
     assert data["pairs"]["resultPictures"] == [-1, 0]
-    make_report(output, {}, thumbnails=10, allowed=frozenset({"file"}))
-    assert data_of(read(output))["unreadable"] == {"not_found": 1}
+    make_report(output, options, thumbnails=10, allowed=frozenset({"file"}))
+    assert data_of(read(output, options))["unreadable"] == {"not_found": 1}
+
+
+DEADLY = """
+import os, signal, time
+from pipeline.data import images
+from pipeline.report import shrinking
+decode = images.decode
+def deadly_decode(data, name, *limits, **more):
+    image = decode(data, name, *limits, **more)
+    if image.width == 80:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if image.width == 72:
+        time.sleep(600)
+    return image
+images.decode = deadly_decode
+shrinking.main()
+"""
+
+
+def test_a_picture_that_ends_its_process_or_hangs_is_given_up(tmp_path, monkeypatch):
+    for number, width in enumerate((64, 80, 64, 72, 64)):
+        (tmp_path / f"{number}.png").write_bytes(image_bytes(number, 64, width))
+    wanted = [Wanted(str(tmp_path / f"{number}.png"), ()) for number in range(5)]
+    sound = make_thumbnails(wanted, {}, frozenset())
+    monkeypatch.setattr(shrinking, "COMMAND", (sys.executable, "-c", DEADLY))
+    monkeypatch.setattr(shrinking, "PATIENCE", 4.0)
+    made = make_thumbnails(wanted, {}, frozenset())
+    assert made.failed == {"process_died": 1, "read_failed": 1}
+    alive = [wanted[number].result for number in (0, 2, 4)]
+    assert made.pictures == {uri: sound.pictures[uri] for uri in alive}
+    monkeypatch.setattr(shrinking, "COMMAND", ("false",))
+    assert make_thumbnails(wanted, {}, frozenset()).failed == {"process_died": 5}
 
 
 def test_thumbnails_keep_to_their_budget(tmp_path):
@@ -227,7 +263,7 @@ def test_of_very_many_pairs_a_fixed_sample_is_listed():
     chosen = facts.choose_pairs(known)
     assert set(keys[~ok].tolist()) <= chosen
     assert {int(keys[1]), int(keys[count - 1])} <= chosen  # the extremes of the loss
-    assert facts.MOST_PAIRS - 2 * facts.EXTREMES <= len(chosen) <= facts.MOST_PAIRS
+    assert 20_000 - 2 * 12 <= len(chosen) <= 20_000
     order = np.random.default_rng(0).permutation(count)
     again = facts.Facts(keys=keys[order], ok=ok[order], losses=losses[order])
     assert facts.choose_pairs(again) == chosen
@@ -263,7 +299,7 @@ def test_a_pair_that_stopped_early_keeps_its_last_loss(tmp_path):
     assert found["evaluations"][0] == 1
     assert found["evaluations"][-1] == 200
     assert found["pairs"] == 2
-    assert len(found["median"]) == pairs.POINTS
+    assert len(found["median"]) == 80
     assert found["median"][0] == 1
     assert found["median"][-1] == found["high"][-1] == pytest.approx(0.1)
     assert curve_of(write_output(str(tmp_path / "b"), rows[2:])) is None

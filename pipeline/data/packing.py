@@ -276,15 +276,24 @@ def is_own(name: str, form: str) -> bool:
     return listed or storage.is_leftover(name)
 
 
+def is_empty(output: str, form: str, options: storage.StorageOptions) -> bool:
+    """Whether there is nothing in a format's folder but what was left half-written.
+
+    Raises:
+        RowError: it cannot be listed.
+    """
+    return all(map(storage.is_leftover, storage.sizes(uris.join(output, form), options)))
+
+
 def refuse_foreign(output: str, form: str, options: storage.StorageOptions) -> None:
     """Refuse a format's folder in which somebody else's files lie.
 
     Raises:
-        SettingError: it holds files but no index.
+        SettingError: it holds files but no index. Half-written ones are a killed run's.
         RowError: it cannot be read.
     """
     folder = uris.join(output, form)
-    if storage.sizes(folder, options) and own_index(output, form, options) is None:
+    if not is_empty(output, form, options) and own_index(output, form, options) is None:
         raise SettingError(
             f"format: {uris.redact(folder)} holds files but no {INDEX} of an earlier job, so "
             "nothing there is replaced; choose another output"

@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.data import web
 from pipeline.data.errors import RowError
+from pipeline.data.redaction import redact_text
 from pipeline.data.uris import absolute, join, local_path, redact, respelt, scheme_of
 
 StorageOptions = Mapping[str, Mapping[str, Any]]
@@ -386,11 +387,23 @@ def is_leftover(name: str) -> bool:
     return last.startswith(".") and last.endswith(LEFTOVER)
 
 
-def delete_leftovers(uri: str, options: StorageOptions) -> None:
-    """Delete what killed processes left half-written below a directory. Nobody may be writing."""
-    if scheme_of(uri) == "file":  # object stores show nothing that is not complete
-        for path in Path(absolute(uri)).rglob(f".*{LEFTOVER}"):
-            path.unlink()
+def delete_leftovers(uri: str, *, below: bool = True) -> list[str]:
+    """Delete what killed processes left half-written in a local directory, and ``below`` it.
+
+    Object stores show nothing that is not complete.
+
+    Returns:
+        What cannot be deleted, and why, in words. Nobody reads it: it may stay.
+    """
+    if scheme_of(uri) != "file":
+        return []
+    folder, kept = Path(absolute(uri)), []
+    for path in folder.rglob(f".*{LEFTOVER}") if below else folder.glob(f".*{LEFTOVER}"):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            kept.append(f"{path} ({reason(error)})")
+    return kept
 
 
 def delete(uri: str, options: StorageOptions) -> None:
@@ -449,9 +462,9 @@ def delete_empty_folders(uri: str) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The kind and first line of an error, without what may stand in a URI's query."""
+    """The kind and first line of an error, without what may not be shown of the addresses in it."""
     lines = str(error).strip().splitlines()
-    text = lines[0].partition("?")[0][:200] if lines else ""
+    text = redact_text(lines[0][:2000])[:200] if lines else ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -154,10 +154,13 @@ class Stylizer:
     def _work(self) -> None:
         """Tick for as long as the process lives."""
         torch.set_num_threads(self.threads)  # a setting of the thread's own
+        dog = self.board.watchdog()
         try:
             while True:
+                dog.end()
                 self._receive()
                 self._foresee()
+                dog.begin(f"an evaluation on {self.device_name}")
                 self._answer(self.batcher.tick())
                 self.meter.look(idle=not len(self.batcher))
         except BaseException:
@@ -253,7 +256,11 @@ def _unit(pixels: Tensor) -> Tensor:
 def _facts(history: History) -> Row:
     facts = asdict(history)
     del facts["stages"]
+    weights = facts.pop("weights")
     return {
+        "alpha": weights["alpha"],
+        "layer_weights": weights["w"],
+        "content_image_losses": weights["layers"],
         "loss_history": facts.pop("total"),
         "layer_losses": facts.pop("layers"),
         "stop_reason": facts.pop("stop"),

@@ -4,6 +4,7 @@ Apart from ``audit``, which brings in torch: that would cost each task's process
 hundreds of MB.
 """
 
+import functools
 import hashlib
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from pipeline.data import images, records, row_keys, storage, tables, uris
 from pipeline.data.errors import RowError
+from pipeline.engine.board import Board
 
 READ = [
     *("pair_id", "status", "file_name", "width", "height", "bytes", "sha256"),
@@ -32,43 +34,101 @@ FOUND = pa.schema(
 SHARD_FAULTS = pa.schema([("fault", pa.string()), ("what", pa.string())])
 
 
-def read_records(files: pa.Table, options: storage.StorageOptions, base: str) -> pa.Table:
-    """Files of records -> a row of ``FOUND`` for each record, images not yet looked at."""
-    rows: list[dict[str, Any]] = []
-    for file in files["file"].to_pylist():
-        try:
-            rows += _read_file(file, options, base)
-        except RowError as error:
-            rows.append({"fault": "read_failed", "what": str(error)})
-        except Exception as error:  # a flipped byte shows in many ways
-            what = f"{uris.redact(file)}: {storage.reason(error)}"
-            rows.append({"fault": "unreadable_records", "what": what})
+Found = list[dict[str, Any]]
+
+
+def read_records(
+    files: pa.Table, options: storage.StorageOptions, base: str, board: Board
+) -> pa.Table:
+    """Files of records -> a row of ``FOUND`` for each record, images not yet looked at.
+
+    ``board`` learns which file is under way: damaged ones may end the process.
+    """
+    work = {
+        file: functools.partial(_records_in, file, options, base)
+        for file in files["file"].to_pylist()
+    }
+    found = board.in_turn("reading", work, _unreadable, "file")
+    board.add(len(work), 0)
+    rows = [row for file in work for row in found[file]]
     return pa.Table.from_pylist(rows, schema=FOUND)
 
 
-def _read_file(file: str, options: storage.StorageOptions, base: str) -> list[dict[str, Any]]:
+def _records_in(file: str, options: storage.StorageOptions, base: str) -> Found:
+    try:
+        return _read_file(file, options, base)
+    except RowError as error:
+        return [{"fault": "read_failed", "what": str(error)}]
+    except Exception as error:  # a flipped byte shows in many ways
+        return _unreadable(file, error)
+
+
+def _unreadable(file: str, error: Exception) -> Found:
+    reason = str(error) if isinstance(error, RowError) else storage.reason(error)
+    return [{"fault": "unreadable_records", "what": f"{uris.redact(file)}: {reason}"}]
+
+
+def _read_file(file: str, options: storage.StorageOptions, base: str) -> Found:
     schema = pa.schema([records.RECORD_SCHEMA.field(name) for name in READ])
     table = tables.read_table(file, options).select(READ).cast(schema)
-    found: list[dict[str, Any]] = table.to_pylist()
+    found: Found = table.to_pylist()
     for record in found:
-        if record["pair_id"] is None or record["status"] not in ("ok", "error"):
-            raise ValueError("a record has no pair_id or no status")
+        if record["pair_id"] is None:
+            raise ValueError("a record has no pair_id")
+        fault, value = _misfit(record)
+        if fault:
+            record["fault"] = fault
+            record["what"] = f"{record['pair_id']}: {value!r} in {uris.redact(file)}"
         record["row_key"] = row_keys.key_of_record(record, base)
     return found
 
 
-def check_images(table: pa.Table, output: str, options: storage.StorageOptions) -> pa.Table:
-    """Rows of ``FOUND`` with the faults of the ok records' images."""
+def _misfit(record: dict[str, Any]) -> tuple[str, Any]:
+    """The fault of a record that no job writes, and the value that shows it; empty if none."""
+    if record["status"] not in ("ok", "error"):
+        return "unknown_status", record["status"]
+    if record["file_name"] is not None and not records.is_image_name(record["file_name"]):
+        return "foreign_path", record["file_name"]
+    return "", None
+
+
+def check_images(
+    table: pa.Table, output: str, options: storage.StorageOptions, board: Board
+) -> pa.Table:
+    """Rows of ``FOUND`` with the faults of the ok records' images.
+
+    ``board`` learns which image is under way: it may end the process that decodes it.
+    """
     rows = table.to_pylist()
-    for row in rows:
-        if row["fault"] is None and row["status"] == "ok":
-            name = f"{row['pair_id']}: {row['file_name']}"
-            try:
-                row["fault"] = _image_fault(row, output, options)
-                row["what"] = name
-            except RowError as error:
-                row["fault"], row["what"] = "read_failed", f"{name}: {error}"
+    sound = {
+        f"{place}: {row['pair_id']}: {row['file_name']}": row
+        for place, row in enumerate(rows)
+        if row["fault"] is None and row["status"] == "ok"
+    }
+    work = {
+        key: functools.partial(_check_image, row, output, options) for key, row in sound.items()
+    }
+    done = board.in_turn("opening", work, _unopened, "image")
+    board.add(sum(fault is None for fault, _ in done.values()), 0)
+    for key, (fault, more) in done.items():
+        row = sound[key]
+        name = f"{row['pair_id']}: {row['file_name']}"
+        row |= {"fault": fault, "what": f"{name}: {more}" if more else name}
     return pa.Table.from_pylist(rows, schema=FOUND)
+
+
+def _unopened(_: str, fault: RowError) -> tuple[str | None, str]:
+    return "unreadable_image", str(fault)
+
+
+def _check_image(
+    row: dict[str, Any], output: str, options: storage.StorageOptions
+) -> tuple[str | None, str]:
+    """The fault of an ok record's image, and what more is known about it."""
+    try:
+        return _image_fault(row, output, options), ""
+    except RowError as error:
+        return "read_failed", str(error)
 
 
 def check_shards(files: pa.Table, output: str, options: storage.StorageOptions) -> pa.Table:
@@ -97,9 +157,9 @@ def _image_fault(
     Raises:
         RowError: ``access_denied`` or ``read_failed``: then nothing is known about the image.
     """
-    name = record["file_name"] or ""
-    if not name.startswith(f"{records.IMAGES}/") or ".." in name.split("/"):
-        return "missing_image"  # no name that a job gives
+    name = record["file_name"]
+    if name is None:
+        return "missing_image"
     try:
         data = storage.read_bytes(uris.join(output, name), options, record["bytes"] or 0)
     except RowError as error:

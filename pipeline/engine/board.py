@@ -10,14 +10,15 @@ later with no pair to blame.
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.data.errors import RowError
+from pipeline.engine.hanging import Watchdog
 
 TRIES = 3
 """Processes that a pair may end before it is given up. Lost nodes do not count."""
@@ -32,6 +33,8 @@ done and no pair under way. Lost nodes do not count."""
 FRESH = 15.0
 """Seconds for which a GPU's utilisation counts as the present one."""
 
+
+Answer = TypeVar("Answer")
 
 Work = tuple[int, int, int]
 """Pairs that went well, pairs that failed, deaths of pairs."""
@@ -56,7 +59,7 @@ class Counts:
 
     ok, failed: pairs done. actors: style actors that have started so far. cache_hits,
     cache_lookups: of all actors. gpu_percent: mean over the actors that lately knew theirs; None if
-    none did.
+    none did. hung: what made no progress, in words, for each process that was ended for it.
     """
 
     ok: int = 0
@@ -65,6 +68,7 @@ class Counts:
     cache_hits: int = 0
     cache_lookups: int = 0
     gpu_percent: float | None = None
+    hung: tuple[str, ...] = ()
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -80,10 +84,27 @@ class _Board:
         self.ready: set[str] = set()  # style actors that have once been
         self.alive: dict[str, tuple[str, Work]] = {}  # style actor, ready: node, the work by then
         self.barren: Counter[str] = Counter()  # processes in a row from which nothing came
+        self.hung: list[str] = []  # what processes were ended for
+        self.moved = time.monotonic()  # when anything last began or ended
 
     def add(self, ok: int, failed: int) -> None:
+        self._move()
         self.ok += ok
         self.failed += failed
+
+    def _move(self) -> None:
+        self.moved = time.monotonic()
+
+    def add_hung(self, what: str) -> None:
+        self.hung.append(what)
+
+    def idle_seconds(self) -> float:
+        living = _living_nodes()
+        at_work = living.intersection({*self.under_way.values(), *self.starting.values()})
+        ready = living.intersection(node for node, _ in self.alive.values())
+        if at_work or not ready:  # what is at work is watched there; else it waits for nodes
+            self._move()
+        return time.monotonic() - self.moved
 
     def start_actor(self, actor: str, node: str) -> tuple[int, int]:
         return self._stillborn(actor, node), self._barren(actor)
@@ -136,12 +157,15 @@ class _Board:
             cache_hits=sum(vitals.cache_hits for vitals in every),
             cache_lookups=sum(vitals.cache_lookups for vitals in every),
             gpu_percent=sum(known) / len(known) if known else None,
+            hung=tuple(self.hung),
         )
 
     def begin(self, pairs: list[str], node: str) -> None:
+        self._move()
         self.under_way.update(dict.fromkeys(pairs, node))
 
     def end(self, pairs: list[str]) -> None:
+        self._move()
         for pair_id in pairs:
             self.under_way.pop(pair_id, None)
 
@@ -168,17 +192,21 @@ def _living_nodes() -> set[str]:
 
 @dataclass(frozen=True)
 class Board:
-    """A handle that travels to the stages. Counts are for the eye; the records are what counts."""
+    """A handle that travels to the stages. Counts are for the eye; the records are what counts.
+
+    patience: seconds that a piece of work may take without progress; 0: any time.
+    """
 
     actor: Any
+    patience: float = 0.0
 
     @classmethod
-    def create(cls) -> "Board":
+    def create(cls, patience: float = 0.0) -> "Board":
         """A new board, on the driver's node: that one is not taken away as spot nodes are."""
         here = ray.get_runtime_context().get_node_id()
         where = NodeAffinitySchedulingStrategy(here, soft=True)
         actor = _Board.options(scheduling_strategy=where)  # type: ignore[attr-defined]
-        return cls(actor.remote(MOST_GIVEN_UP, STARTS))
+        return cls(actor.remote(MOST_GIVEN_UP, STARTS), patience)
 
     def add(self, ok: int, failed: int) -> None:
         """Report finished pairs, without waiting."""
@@ -216,6 +244,19 @@ class Board:
         """Say how this style actor goes, without waiting; the last word counts."""
         self.actor.report.remote(ray.get_runtime_context().get_worker_id(), vitals)
 
+    def watchdog(self) -> Watchdog:
+        """What ends this process if a piece of its work makes no progress, and says so here."""
+        return Watchdog(self.patience, self._add_hung)
+
+    def _add_hung(self, what: str) -> None:
+        ray.get(self.actor.add_hung.remote(what), timeout=10)
+
+    def idle_seconds(self) -> float:
+        """For how long nothing has begun or ended though nothing is under way, and a style actor is
+        ready; waits at most 5 seconds."""
+        seconds: float = ray.get(self.actor.idle_seconds.remote(), timeout=5)
+        return seconds
+
     def counts(self) -> Counts:
         """How the job goes; waits at most 5 seconds."""
         counts: Counts = ray.get(self.actor.counts.remote(), timeout=5)
@@ -250,6 +291,46 @@ class Board:
         """That work is over, well or not; without waiting."""
         self.actor.end.remote(pairs)
 
+    def in_turn(
+        self,
+        stage: str,
+        work: Mapping[str, Callable[[], Answer]],
+        given_up: Callable[[str, RowError], Answer],
+        what: str = "pair",
+    ) -> dict[str, Answer]:
+        """Do the work of each name, which may end the process, and return the answers by name.
+
+        Names that have ended a process before go last, one by one. What has ended ``TRIES``
+        processes is not begun: ``given_up`` gets its name and the fault, and answers for it.
+
+        Args:
+            stage: what is done, for the fault: "loading".
+            what: the kind of thing that a name stands for.
+
+        Raises:
+            RuntimeError: as ``count_deaths``.
+        """
+        answers: dict[str, Answer] = {}
+        deaths = self.enter(list(work))
+        fresh = [name for name in work if name not in deaths]
+        dog = self.watchdog()
+        try:
+            for name in fresh:
+                with dog.limited(f"{stage} {what} {name}"):
+                    answers[name] = work[name]()
+            self.end(fresh)
+            fresh = []
+            for name, count in deaths.items():
+                if count >= TRIES:
+                    answers[name] = given_up(name, give_up(stage, count, what))
+                    continue
+                with self.working([name]), dog.limited(f"{stage} {what} {name}"):
+                    answers[name] = work[name]()
+        finally:
+            self.end(fresh)
+            dog.close()
+        return answers
+
     @contextlib.contextmanager
     def working(self, pairs: Iterable[str]) -> Iterator[None]:
         """``begin`` and ``end`` around work. An error that is raised is no death."""
@@ -270,10 +351,10 @@ def _unless_hopeless(deaths: dict[str, int], hopeless: bool) -> dict[str, int]:
     return deaths
 
 
-def give_up(stage: str, deaths: int) -> RowError:
-    """The fault of a pair that ended too many processes."""
+def give_up(stage: str, deaths: int, what: str = "pair") -> RowError:
+    """The fault of a pair, or of whatever ended too many processes."""
     return RowError(
         "process_died",
-        f"{stage} this pair ended {deaths} processes one after another: out of host memory, or a "
-        "crash in a library; Ray's log of the workers says more",
+        f"{stage} this {what} ended {deaths} processes one after another: out of host memory, a "
+        "crash in a library, or no progress for stall_timeout; Ray's log of the workers says more",
     )

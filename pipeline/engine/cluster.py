@@ -1,7 +1,7 @@
 """The Ray that a job runs on: join or start it, and see that it can hold a style actor."""
 
+import atexit
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -9,17 +9,15 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray._private import ray_constants
-from ray.autoscaler.v2.sdk import get_cluster_status
-from ray.autoscaler.v2.utils import is_autoscaler_v2
-from ray.experimental.internal_kv import _internal_kv_get
 
 from pipeline.data import storage, uris
 from pipeline.data.words import counted
+from pipeline.engine import private_ray, pulse, watcher
 from pipeline.engine.core_words import Words, kept_back
 from pipeline.engine.flow import RAY_DATA_CPUS, Resources
 from pipeline.settings import JobSettings, SettingError
@@ -39,16 +37,44 @@ class ClusterError(RuntimeError):
     """Ray cannot be reached or started. The message says where and what to do."""
 
 
+@dataclass
+class _Own:
+    """What ``start_ray`` has begun and ``stop_ray`` is to end."""
+
+    folder: str | None = None
+    keep: bool = False
+    stop_pulse: Callable[[], None] = field(default=lambda: None)
+
+
+_own = _Own()
+
+
+def check_ray() -> None:
+    """See that the installed Ray has what is used of it beyond its documented interface.
+
+    Raises:
+        ClusterError: something is gone, or means something else.
+    """
+    gone = private_ray.missing()
+    if gone:
+        raise ClusterError(
+            f"Ray {ray.__version__} has no {gone[0]} as this program uses it; it is tested with "
+            f"other releases: pip install 'ray[data,default]{private_ray.TESTED}'"
+        )
+
+
 def start_ray(verbose: bool) -> bool:
     """Join the cluster of RAY_ADDRESS (``ray job submit`` sets it), else start Ray here.
 
-    Returns whether Ray was started or joined here. A Ray started here lives as long as this
-    process; it binds to loopback if ``jobs`` was imported before ``ray``, which only then reads
-    what says so. SIGTERM (``ray job stop``) becomes a KeyboardInterrupt.
+    Returns whether Ray was started or joined here, which ``stop_ray`` ends. A Ray started here is
+    this user's alone: its files lie in a folder that nobody else may enter, and it binds to
+    loopback if ``jobs`` was imported before ``ray``, which only then reads what says so. SIGTERM
+    (``ray job stop``) becomes a KeyboardInterrupt.
 
     Raises:
-        ClusterError: the cluster cannot be reached, or Ray did not start here.
+        ClusterError: the cluster cannot be reached, or Ray did not start here; or ``check_ray``.
     """
+    check_ray()
     if ray.is_initialized():
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -60,20 +86,55 @@ def start_ray(verbose: bool) -> bool:
         "include_dashboard": False,
     }
     words = Words()
+    folder = None
     try:
         if address:
             _knock(address)
+        else:
+            folder = private_ray.make_folder()
+            watcher.remember(ray=folder)
+            here |= private_ray.files_in(folder)
         with contextlib.ExitStack() as stack:
             if not verbose:  # what Ray's core writes is not for those who run jobs
                 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
                 words = stack.enter_context(kept_back())
             ray.init(log_to_driver=verbose, logging_level=level, **({} if address else here))
     except SystemExit as error:  # how ray.init takes SIGTERM
+        _delete(folder)
         raise KeyboardInterrupt from error
     except Exception as error:  # of many kinds: a slow start ends in a bare Exception
+        _delete(folder)
         raise _not_there(address, error, words) from error
     stop_by_signals()  # ray.init has set its own
+    _own.folder, _own.keep = folder, verbose
+    with contextlib.suppress(Exception):  # a driver from outside the cluster knows neither
+        gcs = None if folder else ray.get_runtime_context().gcs_address
+        processes = pulse.of_folder(folder) if folder else pulse.of_cluster()
+        _own.stop_pulse = pulse.watch(processes, gcs)
+    atexit.register(stop_ray)  # goes before Ray's own, which the pulse would take for a death
     return True
+
+
+def stop_ray() -> None:
+    """Leave the Ray that ``start_ray`` has joined, or end the one that it started.
+
+    With that one go its files, unless it was verbose: then a line says where Ray's logs are.
+    """
+    atexit.unregister(stop_ray)
+    folder, keep = _own.folder, _own.keep
+    _own.stop_pulse()
+    ray.shutdown()
+    _own.folder, _own.stop_pulse = None, _nothing
+    if folder and keep:
+        print(f"Ray's logs are kept in {folder}", file=sys.stderr)
+    _delete(folder, keep)
+
+
+def _delete(folder: str | None, keep: bool = False) -> None:
+    """What is left of a Ray that has ended: its last processes, and its files if not to keep."""
+    if folder:
+        watcher.clear(folder, keep)
+        watcher.forget("ray")
 
 
 def stop_by_signals() -> None:
@@ -197,7 +258,7 @@ def wait_for_room(resources: Resources) -> None:
             now = time.monotonic()
             nodes = node_resources()
             fits = _offer(need, nodes)
-            starting, failed = _autoscaler()
+            starting, failed = private_ray.autoscaler()
             if fits or starting or failed:
                 since = now
             elif now - since > PATIENCE:
@@ -230,20 +291,3 @@ def _offer(need: dict[str, float], nodes: list[dict[str, float]]) -> bool:
 
 def _nothing() -> None:
     return None
-
-
-def _autoscaler() -> tuple[int, str]:
-    """How many nodes Ray's autoscaler is starting, and why the last launch failed, if it did."""
-    if is_autoscaler_v2(fetch_from_server=True):
-        status = get_cluster_status(ray.get_runtime_context().gcs_address)
-        failures = [launch.details or "" for launch in status.failed_launches]
-        return len(status.pending_launches) + len(status.pending_nodes), "; ".join(failures[-1:])
-    text = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
-    report = (json.loads(text) if text else {}).get("autoscaler_report") or {}
-    starting = len(report.get("pending_nodes") or []) + sum(
-        (report.get("pending_launches") or {}).values()
-    )
-    tried = (report.get("node_availability_summary") or {}).get("node_availabilities") or {}
-    reasons = [record.get("unavailable_node_information") or {} for record in tried.values()]
-    failures = [reason.get("category", "") for reason in reasons if reason]
-    return starting, "; ".join(failures[-1:])

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow.dataset
 import torch
 
-from pipeline.data import lease, records, resume, sampling
+from pipeline.data import clearing, lease, records, resume, sampling
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError, Plan
 from pipeline.data.words import NAMED
@@ -130,7 +130,7 @@ def dry_run(style: StyleSettings, job: JobSettings) -> Estimate:
 
 def _done(checked: Checked, plan: str) -> npt.NDArray[np.int64]:
     """Raises SettingError if the job would be refused for what is recorded."""
-    if checked.job.overwrite:
+    if checked.job.overwrite or clearing.is_begun(checked.output, checked.options):
         return np.empty(0, dtype=np.int64)
     clashes, again = find_clashes(checked, plan), checked.job.retry_errors
     done = resume.done_hashes(checked.output, checked.options, retry_errors=again, clashes=clashes)

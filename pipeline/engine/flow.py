@@ -9,9 +9,9 @@ from typing import Any
 
 import ray
 import ray.data
-from ray.data.checkpoint import CheckpointConfig
 
 from pipeline.data import records, storage, uris
+from pipeline.engine import private_ray
 from pipeline.engine.board import Board
 from pipeline.engine.stages import Context, load, store
 from pipeline.engine.starting import StyleActor
@@ -175,18 +175,7 @@ def run(
         uris.join(context.output, records.CHECKPOINT), options
     )
     settings = ray_data_settings(job.verbose)
-    checkpoint = CheckpointConfig(
-        id_column="pair_id",
-        checkpoint_path=checkpoint_path,
-        delete_checkpoint_on_success=False,
-        override_filesystem=fs,
-    )
-    checkpoint.checkpoint_actor_pool_max_size = 1  # ids are compared faster than images are made
-    settings.checkpoint_config = checkpoint
-    # The newer reader starts 32 processes to look at the ends of the plan's few files.
-    settings.use_datasource_v2 = False
-    # Spot nodes may be hours away; a job that waits is not a job that hangs.
-    settings.execution_no_progress_timeout_s = -1
+    private_ray.set_up(settings, private_ray.checkpoint_config(checkpoint_path, fs))
     dataset = ray.data.read_parquet(
         plan_path,
         filesystem=fs,

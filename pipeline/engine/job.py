@@ -20,7 +20,7 @@ from pipeline.data import lease, records, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError
 from pipeline.data.words import counted, some_of
-from pipeline.engine import cluster, flow, pack
+from pipeline.engine import cluster, flow, pack, watcher
 from pipeline.engine.board import Board
 from pipeline.engine.prepare import PLAN, Prepared, check, now, prepare
 from pipeline.engine.progress import progress
@@ -53,9 +53,12 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
     ray_was_running = ray.is_initialized()
     cluster.stop_by_signals()
     try:
+        cluster.check_ray()  # before its checkpoint is mended
         checked = check(style, job)
         with lease.hold(checked.output, checked.options, lost=_stop_without_lease) as held:
+            plan = uris.join(checked.output, PLAN)
             try:
+                watcher.remember(plan=watcher.plan_of(checked.output, plan, checked.options))
                 prepared = prepare(checked)
                 if prepared.pending:
                     _run_on_ray(job, prepared)
@@ -63,6 +66,7 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
             finally:  # also an earlier run's, which was killed
                 if held():  # else it is another run's by now
                     _delete_plan(checked.output, checked.options)
+                watcher.forget("plan")
             if not summary["missing"] and not summary["duplicates"]:
                 summary["packed"] = pack.pack(job)
             return summary
@@ -77,7 +81,7 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
         raise JobError(str(error)) from error
     finally:
         if not ray_was_running:
-            ray.shutdown()
+            cluster.stop_ray()
 
 
 def _stop_without_lease() -> None:
@@ -102,8 +106,8 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
         )
     if joined and uris.scheme_of(prepared.context.output) == "file":
         print(
-            f"note: {prepared.context.output} is a path of this machine; every node of the "
-            "cluster must see the same directory there",
+            f"note: {uris.redact(prepared.context.output)} is a path of this machine; every node "
+            "of the cluster must see the same directory there",
             file=sys.stderr,
         )
     resources = flow.choose_resources(
@@ -124,7 +128,7 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
     arrays: dict[str, np.ndarray[Any, Any]] = {
         name: tensor.numpy() for name, tensor in prepared.weights.items()
     }
-    board = Board.create()
+    board = Board.create(job.stall_timeout)
     with progress(board, prepared.pending):
         flow.run(plan, job, resources, prepared.context, ray.put(arrays), board)
     # Ray Data's plan is a cycle; a node that holds an object of it is never idle.

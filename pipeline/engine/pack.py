@@ -18,6 +18,7 @@ from pipeline.data import packing, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.words import counted
 from pipeline.engine import cluster, flow
+from pipeline.engine.board import Board
 from pipeline.engine.pack_tasks import write_shards
 from pipeline.settings import JobSettings
 
@@ -65,7 +66,7 @@ def _bring_up_to_date(
     packed = packing.plan(output, job.format, round(job.shard_size * 1e6), options)
     index = packing.read_index(folder, options)
     if index is None or not _is_current(index, packed, storage.sizes(folder, options)):
-        index = _write(packed, output, job.verbose, options)
+        index = _write(packed, output, job, options)
     for name in storage.sizes(folder, options):
         if packing.is_stale(name, index):
             storage.delete(uris.join(folder, name), options)
@@ -78,7 +79,7 @@ def _is_current(index: packing.Index, packed: packing.Packing, found: dict[str, 
 
 
 def _write(
-    packed: packing.Packing, output: str, verbose: bool, options: storage.StorageOptions
+    packed: packing.Packing, output: str, job: JobSettings, options: storage.StorageOptions
 ) -> packing.Index:
     folder = uris.join(output, packed.format)
     packing.write_index(folder, packing.Index(packed.format, packed.shard_bytes), options)
@@ -89,17 +90,23 @@ def _write(
         file=sys.stderr,
     )
     lines = tqdm(
-        _write_shards(packed, output, verbose, options) if packed.samples else (),
+        _write_shards(packed, output, job, options) if packed.samples else (),
         "shards",
         total=len(packed.parts),
         disable=None,  # where there is no terminal
     )
-    made = []
+    made, crashed = [], []
     for line in lines:
-        fault = line.pop("fault")
-        if fault is not None:
-            raise RowError("read_failed", fault)
-        made.append(packing.Shard(**line))
+        fault_class, fault = line.pop("fault_class"), line.pop("fault")
+        if fault_class == "process_died":
+            crashed.append(fault)  # the shards beside it are written all the same
+        elif fault is not None:
+            raise RowError(fault_class, fault)
+        else:
+            made.append(packing.Shard(**line))
+    if crashed:
+        more = f" (and {counted(len(crashed) - 1, 'shard')} more)" if crashed[1:] else ""
+        raise RowError("process_died", f"{crashed[0]}{more}")
     if sum(shard.samples for shard in made) != packed.samples:
         raise RowError("unexpected", "the shards hold fewer images than there are")
     made.sort(key=lambda shard: shard.name)
@@ -111,11 +118,11 @@ def _write(
 
 
 def _write_shards(
-    packed: packing.Packing, output: str, verbose: bool, options: storage.StorageOptions
+    packed: packing.Packing, output: str, job: JobSettings, options: storage.StorageOptions
 ) -> Iterator[dict[str, Any]]:
     """Lines of the index, as the shards are written. Images pass through no hands but a task's."""
-    cluster.start_ray(verbose)
-    settings = flow.ray_data_settings(verbose)
+    cluster.start_ray(job.verbose)
+    settings = flow.ray_data_settings(job.verbose)
     settings.checkpoint_config = None  # a job's: it would pass over all pairs that are done
     # In the object store, which spills: the driver may be small, and records are millions.
     tables = packing.ok_records(output, packed.format, options)
@@ -123,7 +130,12 @@ def _write_shards(
     parts = ray.data.from_items([{"part": number} for number in range(len(packed.parts))])
     written = parts.map_batches(
         functools.partial(
-            write_shards, packed=packed, chunks=chunks, output=output, options=options
+            write_shards,
+            packed=packed,
+            chunks=chunks,
+            output=output,
+            options=options,
+            board=Board.create(job.stall_timeout),
         ),
         batch_size=None,
         batch_format="pyarrow",

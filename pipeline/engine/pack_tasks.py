@@ -4,6 +4,7 @@ Apart from ``pack``, which brings in torch: that would cost each task's process 
 of MB.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from pipeline.data import images, packing, shards, storage, uris
+from pipeline.data import images, packing, records, shards, storage, uris
 from pipeline.data.errors import RowError
+from pipeline.engine.board import Board
 
 THREADS = 16
 """Images of a shard that are fetched at once."""
@@ -25,6 +27,7 @@ WRITTEN = pa.schema(
         ("samples", pa.int64()),
         ("bytes", pa.int64()),
         ("sha256", pa.string()),
+        ("fault_class", pa.string()),
         ("fault", pa.string()),
     ]
 )
@@ -37,36 +40,49 @@ def write_shards(
     chunks: list[Any],
     output: str,
     options: storage.StorageOptions,
+    board: Board,
 ) -> Iterator[pa.Table]:
     """Numbers of parts -> their shards, written, and a row of ``WRITTEN`` for each.
 
     Args:
         numbers: in column ``part``.
         chunks: references to the tables of ``packing.ok_records``, which each node fetches once.
+        board: learns which shard is under way, and gives up one that ends process after process.
     """
     for number in numbers["part"].to_pylist():
         part = packed.parts[number]
-        mine = [packing.select(ray.get(chunk), part).to_pylist() for chunk in chunks]
-        rows = sorted(itertools.chain(*mine), key=lambda row: (row["place"], row["pair_id"]))
-        line = _write_shard(rows, part, packed, output, options)
+        work = functools.partial(_write_shard, part, packed, chunks, output, options)
+        lines = board.in_turn("packing", {part.name: work}, _given_up, "shard")
+        (line,) = lines.values()
+        board.add(int(line["fault"] is None), int(line["fault"] is not None))
         yield pa.Table.from_pylist([line], schema=WRITTEN)
 
 
+def _given_up(name: str, fault: RowError) -> dict[str, Any]:
+    return _fault(name, f"{name}: {fault}; a smaller shard_size takes less memory", fault)
+
+
+def _fault(name: str, message: str, error: RowError) -> dict[str, Any]:
+    return {"name": name, "fault_class": error.error_class, "fault": message}
+
+
 def _write_shard(
-    rows: list[dict[str, Any]],
     part: packing.Part,
     packed: packing.Packing,
+    chunks: list[Any],
     output: str,
     options: storage.StorageOptions,
 ) -> dict[str, Any]:
+    mine = [packing.select(ray.get(chunk), part).to_pylist() for chunk in chunks]
+    rows = sorted(itertools.chain(*mine), key=lambda row: (row["place"], row["pair_id"]))
     line: dict[str, Any] = {"name": part.name, "split": part.split, "samples": len(rows)}
     write = shards.write_tar if packed.format == "webdataset" else shards.write_parquet
     try:
         data = write(_samples(rows, output, options), packed.classes)
         storage.write_bytes(uris.join(output, packed.format, part.name), data, options)
     except RowError as error:
-        return line | {"fault": str(error)}
-    return line | {"bytes": len(data), "sha256": images.sha256(data)}
+        return _fault(part.name, str(error), error)
+    return line | {"fault": None, "bytes": len(data), "sha256": images.sha256(data)}
 
 
 def _samples(
@@ -79,6 +95,9 @@ def _samples(
     """
 
     def fetch(row: dict[str, Any]) -> shards.Sample:
+        if not records.is_image_name(row["file_name"] or ""):
+            text = f"file_name {row['file_name']!r}: leads out of the images; see jobs.verify"
+            raise RowError("read_failed", text)
         uri = uris.join(output, row["file_name"])
         data = storage.read_bytes(uri, options)
         if images.sha256(data) != row["sha256"]:

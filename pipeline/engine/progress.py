@@ -10,6 +10,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from pipeline.engine import watcher
 from pipeline.engine.board import Board, Counts
 
 LINE_INTERVAL = 30.0
@@ -30,13 +31,40 @@ def progress(board: Board, total: int, stream: TextIO = sys.stderr) -> Iterator[
     """
     stop = threading.Event()
     show = _show_bar if stream.isatty() else _show_lines
-    thread = threading.Thread(target=show, args=(board, total, stream, stop), daemon=True)
-    thread.start()
+    threads = [
+        threading.Thread(target=show, args=(board, total, stream, stop), daemon=True),
+        threading.Thread(target=_watch, args=(board, stream, stop), daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stop.set()
-        thread.join(timeout=10)
+        for thread in threads:
+            thread.join(timeout=10)
+
+
+def _watch(board: Board, stream: TextIO, stop: threading.Event) -> None:
+    """Say what hung, and end a job in which nothing happens though it waits for no node."""
+    said, counts, idle = 0, Counts(), 0.0
+    while board.patience and not stop.wait(min(LINE_INTERVAL, board.patience / 4)):
+        counts = _counts(board, counts)
+        for what in counts.hung[said:]:
+            tqdm.write(
+                f"note: {what} made no progress for {board.patience:g} s; its process was ended, "
+                "and what was under way there is begun again",
+                file=stream,
+            )
+        said = len(counts.hung)
+        with contextlib.suppress(Exception):  # as in _counts
+            idle = board.idle_seconds()
+        # What hangs in a process that is watched ends before.
+        if idle > 2 * board.patience and not stop.is_set():
+            watcher.give_up(
+                f"nothing has happened for {idle:.0f} s though a style actor is ready: storage "
+                "that does not answer, most likely"
+            )
 
 
 def _show_bar(board: Board, total: int, stream: TextIO, stop: threading.Event) -> None:

@@ -23,7 +23,7 @@ from pipeline.data.errors import RowError
 from pipeline.data.images import Pixels
 from pipeline.data.rows import PLAN_SCHEMA
 from pipeline.engine import metrics
-from pipeline.engine.board import TRIES, Board, give_up
+from pipeline.engine.board import Board
 from pipeline.settings import StyleSettings, replace
 
 STYLE_BYTES = 2**26
@@ -97,37 +97,44 @@ def guarded(row: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str
     try:
         return {**row, **work()}
     except RowError as error:
-        return {**row, "fault_class": error.error_class, "fault_message": str(error)}
+        return _with_fault(row, error)
     except Exception as error:  # a promise: no row ends the job
         return {**row, "fault_class": "unexpected", "fault_message": storage.reason(error)}
 
 
+def _with_fault(row: dict[str, Any], fault: RowError) -> dict[str, Any]:
+    return {**row, "fault_class": fault.error_class, "fault_message": str(fault)}
+
+
 def load(table: pa.Table, context: Context, board: Board) -> pa.Table:
     """Plan rows -> plan rows with decoded, resized images, or with a fault."""
-    rows = table.to_pylist()
-    sound = [row["pair_id"] for row in rows if row["fault_class"] is None]
-    # A decoder may crash, or ask for all of the memory: the board knows what is under way.
-    deaths = board.enter(sound)
-    try:
-        for index, row in enumerate(rows):
-            if row["pair_id"] not in deaths:
-                rows[index] = guarded(row, functools.partial(load_images, row, context))
-    finally:
-        board.end(sound)
-    for index, row in enumerate(rows):
-        if row["pair_id"] in deaths:
-            work = functools.partial(_load_suspect, row, context, board, deaths[row["pair_id"]])
-            rows[index] = guarded(row, work)
+    work = functools.partial(load_images, context=context)
+    rows = _done(table.to_pylist(), "loading", work, board)
     return pa.Table.from_pylist(rows, schema=context.schema(*LOADED))
 
 
-def _load_suspect(
-    row: dict[str, Any], context: Context, board: Board, deaths: int
-) -> dict[str, Any]:
-    if deaths >= TRIES:
-        raise give_up("loading", deaths)
-    with board.working([row["pair_id"]]):
-        return load_images(row, context)
+def _done(
+    rows: list[dict[str, Any]],
+    stage: str,
+    work: Callable[[dict[str, Any]], dict[str, Any]],
+    board: Board,
+) -> list[dict[str, Any]]:
+    """``guarded`` for every row of a block, in the same order.
+
+    A decoder or an encoder may crash, or ask for all of the memory: the board knows what is under
+    way, and a row that ends process after process gets a fault.
+    """
+    sound = {row["pair_id"]: row for row in rows if row["fault_class"] is None}
+
+    def give_up(pair_id: str, fault: RowError) -> dict[str, Any]:
+        return _with_fault(sound[pair_id], fault)
+
+    tasks = {
+        pair_id: functools.partial(guarded, row, functools.partial(work, row))
+        for pair_id, row in sound.items()
+    }
+    done = board.in_turn(stage, tasks, give_up)
+    return [done.get(row["pair_id"], row) for row in rows]
 
 
 def load_images(row: dict[str, Any], context: Context) -> dict[str, Any]:
@@ -188,11 +195,11 @@ def _read_style(uri: str, size: float, edge: str, context: Context) -> tuple[Pix
 
 def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
     """Stylised rows -> records; images are written first, so an ok record has its image."""
-    rows = []
-    for row in table.to_pylist():
-        stored = guarded(row, functools.partial(_store_row, row, context))
-        rows.append(_record(stored, context))
-        metrics.stored(rows[-1])
+    work = functools.partial(_store_row, context=context)
+    stored = _done(table.to_pylist(), "storing", work, board)
+    rows = [_record(row, context) for row in stored]
+    for row in rows:
+        metrics.stored(row)
     failed = sum(row["status"] == "error" for row in rows)
     board.add(len(rows) - failed, failed)
     return pa.Table.from_pylist(rows, schema=pa.schema([*records.RECORD_SCHEMA, *context.extra]))
@@ -206,7 +213,8 @@ def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
     data = images.encode(pixels, context.file_format, context.quality, origin)
     file_name = f"{records.IMAGES}/{row['file_stem']}.{context.file_format}"
     storage.write_bytes(uris.join(context.output, file_name), data, context.storage_options)
-    facts["layer_losses"] = list(facts["layer_losses"].items())
+    for name in ("layer_losses", "layer_weights", "content_image_losses"):
+        facts[name] = list(facts[name].items())
     return {
         "file_name": file_name,
         "width": pixels.shape[1],
@@ -222,7 +230,16 @@ def _origin(row: dict[str, Any], facts: dict[str, Any], context: Context) -> dic
     """How an image was made, for those who have nothing but the image. No time: a row done again
     gives the same bytes."""
     version = json.loads(context.versions)["neural-style-pipeline"]
-    told = ("total_loss", "content_loss", "style_loss", "tv_loss", "evaluations", "stop_reason")
+    told = (
+        "alpha",
+        "layer_weights",
+        "total_loss",
+        "content_loss",
+        "style_loss",
+        "tv_loss",
+        "evaluations",
+        "stop_reason",
+    )
     return {
         "software": f"neural-style-pipeline {version}",
         "pair_id": row["pair_id"],

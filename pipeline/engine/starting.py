@@ -24,9 +24,12 @@ class StyleActor:
 
     def __init__(self, board: Board, **arguments: Any) -> None:
         board.start_actor()
+        dog = board.watchdog()
+        dog.begin("starting a style actor")
         from pipeline.engine.actor import Stylizer
 
         self.stylizer = Stylizer(board=board, **arguments)
+        dog.close()
         board.add_actor()
 
     async def __call__(self, table: pa.Table) -> pa.Table:

@@ -1,26 +1,17 @@
 """Small WebP pictures of pairs, as many as a budget of bytes allows."""
 
-import base64
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from pipeline.data import images, storage, uris
-from pipeline.data.errors import RowError
+from pipeline.data import storage
+from pipeline.report.shrinking import Picture, Shrinker, Task
 
 BUDGET = 15_000_000
 """Bytes of all pictures together; a third more as text in the page."""
 
 EDGES = ((40, 512, 400), (300, 320, 240), (100_000, 224, 144))
 """Up to so many pairs: the long edge of a result and of an input, px."""
-
-QUALITY = 74
-
-THREADS = 8
-MOST_BYTES = 2**25
-MOST_PIXELS = 2**25
-"""Of one file and one picture: eight at a time take a GB at the very most."""
 
 AT_ONCE = 32
 """Pairs whose pictures are read before the next are looked at."""
@@ -61,18 +52,16 @@ def make_thumbnails(
     made = Thumbnails()
     _, result_edge, input_edge = next(row for row in EDGES if len(wanted) <= row[0])
     tried: set[str] = set()
-    with ThreadPoolExecutor(THREADS) as pool:
+    with Shrinker(options, allowed) as shrinker:
         for pairs in _chunks(wanted):
             edges = {uri: input_edge for pair in pairs for uri in pair.inputs}
             edges |= {pair.result: result_edge for pair in pairs}
             new = {uri: edge for uri, edge in edges.items() if uri not in tried}
             tried.update(new)
             results = {pair.result for pair in pairs}
-            jobs = {
-                uri: pool.submit(_shrink, uri, edge, options, None if uri in results else allowed)
-                for uri, edge in new.items()
-            }
-            found = {uri: job.result() for uri, job in jobs.items()}
+            found = shrinker.shrink(
+                [Task(uri, edge, trusted=uri in results) for uri, edge in new.items()]
+            )
             for pair in pairs:
                 if not _take(pair, found, made, budget):
                     return made
@@ -84,16 +73,16 @@ def _chunks(wanted: Sequence[Wanted]) -> Iterator[Sequence[Wanted]]:
         yield wanted[start : start + AT_ONCE]
 
 
-def _take(pair: Wanted, found: dict[str, bytes | str], made: Thumbnails, budget: int) -> bool:
+def _take(pair: Wanted, found: dict[str, Picture | str], made: Thumbnails, budget: int) -> bool:
     """Move a pair's pictures from ``found``; False if there is no room for them."""
     new = {uri: found.pop(uri) for uri in _uris(pair) if uri in found}
-    size = sum(len(data) for data in new.values() if isinstance(data, bytes))
+    size = sum(data.bytes for data in new.values() if isinstance(data, Picture))
     if made.bytes + size > budget:
         return False
     made.bytes += size
     for uri, data in new.items():
-        if isinstance(data, bytes):
-            made.pictures[uri] = base64.b64encode(data).decode()
+        if isinstance(data, Picture):
+            made.pictures[uri] = data.text
         else:
             made.failed[data] += 1
     return True
@@ -101,21 +90,3 @@ def _take(pair: Wanted, found: dict[str, bytes | str], made: Thumbnails, budget:
 
 def _uris(pair: Wanted) -> Iterable[str]:
     return dict.fromkeys((pair.result, *pair.inputs))
-
-
-def _shrink(
-    uri: str, edge: int, options: storage.StorageOptions, allowed: frozenset[str] | None
-) -> bytes | str:
-    """A WebP file of at most ``edge`` px; or the class of the error. Never raises."""
-    try:
-        if allowed is not None:
-            uris.check_scheme(uri, allowed)
-        data = storage.read_bytes(uri, options, MOST_BYTES)
-        image = images.decode(data, uris.redact(uri), MOST_PIXELS, enough=edge)
-        scale = min(1.0, edge / max(image.size))
-        width, height = (max(1, round(side * scale)) for side in image.size)
-        return images.encode(images.resize(image, (width, height)), "webp", QUALITY)
-    except RowError as error:
-        return error.error_class
-    except Exception:  # a picture in a report is no reason to end anything
-        return "unexpected"

@@ -215,7 +215,7 @@ class Batcher:
         slot = lane.free()
         if slot is None:
             return False
-        lane.enter(slot, start_of(run))
+        lane.enter(slot, start_of(run, self.network))
         run.slot, run.known = slot, None  # the lane has it now
         self.running.setdefault(key, {})[slot] = run
         return True

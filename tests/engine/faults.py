@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.data import images
+from pipeline.data import images, shards
 from pipeline.engine import stages
 
 
@@ -23,11 +23,13 @@ def runtime_env(fault: str) -> dict:
 
 SLOW = runtime_env("slow")
 
-unpack, decode = stages.unpack, images.decode
+unpack, decode, encode = stages.unpack, images.decode, images.encode
+write_tar = shards.write_tar
 
 
 def poison() -> None:
-    """A content of 96 px ends the actor's process, a file of 80 px its loader's."""
+    """What ends a process: a content of 96 px the actor's, a file of 80 px whoever decodes it, a
+    result of 72 px whoever encodes it, the pair p05 whoever packs it."""
 
     def deadly_unpack(value):
         if value["width"] == 96:
@@ -40,7 +42,43 @@ def poison() -> None:
             os.kill(os.getpid(), signal.SIGSEGV)
         return image
 
-    stages.unpack, images.decode = deadly_unpack, deadly_decode
+    def deadly_encode(pixels, *options):
+        if pixels.shape[1] == 72:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return encode(pixels, *options)
+
+    def deadly_tar(samples, classes):
+        found = list(samples)
+        if any(row["pair_id"] == "p05" for row, _ in found):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write_tar(found, classes)
+
+    stages.unpack, images.decode, images.encode = deadly_unpack, deadly_decode, deadly_encode
+    shards.write_tar = deadly_tar
+
+
+def hang() -> None:
+    """A file of 80 px hangs whoever decodes it, a result of 72 px whoever encodes it, and the first
+    content of 96 px the actor that takes it."""
+
+    def endless_decode(data, name, max_pixels):
+        image = decode(data, name, max_pixels)
+        if image.width == 80:
+            time.sleep(600)
+        return image
+
+    def endless_encode(pixels, *options):
+        if pixels.shape[1] == 72:
+            time.sleep(600)
+        return encode(pixels, *options)
+
+    def endless_unpack(value):
+        if value["width"] == 96 and not os.path.exists(os.environ["HANGS_ONCE"]):
+            Path(os.environ["HANGS_ONCE"]).touch()
+            time.sleep(600)
+        return unpack(value)
+
+    images.decode, images.encode, stages.unpack = endless_decode, endless_encode, endless_unpack
 
 
 def slow() -> None:

@@ -19,6 +19,7 @@ from pipeline.engine import cluster, flow, stages
 from pipeline.engine.actor import Stylizer, TargetCache
 from pipeline.engine.announcing import Announcer
 from pipeline.engine.board import Vitals
+from pipeline.engine.hanging import Watchdog
 from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
 from pipeline.style.lane_pool import Fit
 from pipeline.style.lanes import Lane
@@ -153,6 +154,9 @@ class NoBoard:
 
     def report(self, vitals):
         self.vitals = vitals
+
+    def watchdog(self):
+        return Watchdog(0, print)
 
 
 @pytest.fixture

@@ -1,16 +1,20 @@
 """Processes that die under a job: poison rows, killed actors, sick machines."""
 
+import json
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 import ray
 
-from pipeline.data import records, storage, uris
+from pipeline.data import packing, records, storage, uris
 from pipeline.engine import board
+from pipeline.engine.audit import run_audit
 from pipeline.engine.job import run_job
-from pipeline.settings import JobSettings
+from pipeline.engine.pack import PackError
+from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, wait_until, write_parquet
 from tests.engine import faults
 from tests.outputs import check_images, records_of
@@ -47,19 +51,41 @@ def job(tmp_path):
     return make
 
 
-def test_a_row_that_ends_every_process_is_given_up_and_its_neighbours_are_done(
+def test_what_ends_every_process_is_given_up_and_its_neighbours_are_done(
     start, job, quick, tmp_path
 ):
+    """In each stage, in packing, and in the audit."""
     start("poison")
     (tmp_path / "deadly.png").write_bytes(image_bytes(2, 64, 80))
-    settings = job(p01={"image_size": 96}, p08={"content_uri": "deadly.png"})
-    summary = run_job(quick, settings)
-    assert (summary["ok"], summary["error"], summary["missing"]) == (10, 2, 0)
-    assert summary["errors_by_class"] == {"process_died": 2}
+    sizes = {"p01": 96, "p03": 72, "p10": 80}
+    changes = {name: {"image_size": size} for name, size in sizes.items()}
+    settings = job(**changes, p08={"content_uri": "deadly.png"})
+    settings = replace(settings, format="webdataset", shard_size=0.02)
+    with pytest.raises(PackError) as raised:
+        run_job(quick, settings)
+    summary = json.loads(storage.read_bytes(uris.join(settings.output, records.SUMMARY), {}))
+    assert (summary["ok"], summary["error"], summary["missing"]) == (9, 3, 0), summary
+    assert summary["errors_by_class"] == {"process_died": 3}
     found = records_of(settings.output)
     check_images(settings.output, found)
-    assert "stylizing this pair ended 3 processes" in found["p01"]["error_message"]
-    assert "loading this pair ended 3 processes" in found["p08"]["error_message"]
+    stages = {"stylizing": "p01", "storing": "p03", "loading": "p08"}
+    for stage, name in stages.items():
+        assert f"{stage} this pair ended 3 processes" in found[name]["error_message"]
+
+    assert "packing this shard ended 3 processes" in str(raised.value)
+    planned = packing.plan(settings.output, "webdataset", 20_000, {}).parts
+    made = {
+        Path(uri).name for uri in storage.list_files(f"{settings.output}/webdataset", {}, "tar")
+    }
+    place = packing.place_of("p05")
+    deadly = {part.name for part in planned if part.first <= place <= part.last}
+    assert made == {part.name for part in planned} - deadly != set()
+
+    verdict = run_audit(settings)
+    (unreadable,) = verdict.examples["unreadable_image"]
+    assert unreadable.startswith("p10: images/p10.png: opening this image ended 3 processes")
+    assert verdict.images == 9
+    assert verdict.faults.keys() == {"unreadable_image", "unfinished_shards"}
 
 
 @pytest.mark.soak
