@@ -291,9 +291,9 @@ class JobSettings:
     style_cache: int = setting(64, "style targets that an actor keeps", low=1, high=100_000)
     stall_timeout: float = setting(
         1800.0,
-        "longest time without progress: a process that loads, evaluates or stores one pair for so "
-        "long is ended and begins again, three times at most; waiting for nodes does not count; 0: "
-        "never",
+        "longest time without progress: a process that loads, evaluates or stores one pair, or "
+        "packs one shard, for so long is ended and begins again, three times at most; waiting for "
+        "nodes does not count; 0: never",
         low=0,
         high=1_000_000,
         unit="s",
