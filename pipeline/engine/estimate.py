@@ -46,7 +46,7 @@ AROUND = 2
 """Evaluations that a pair's targets and its final losses cost."""
 
 TYPICAL = 135
-"""Evaluations after which the default tolerance ends a pair, if the output has no records to go by."""
+"""Evaluations after which the default tolerance ends a pair, for want of records to go by."""
 
 
 @dataclass(frozen=True)
