@@ -514,7 +514,8 @@ def describe_range(spec: "dataclasses.Field[Any]") -> str:
     if spec.metadata["least"] is not None:
         text = f"0, or {spec.metadata['least']}"
     if high is not None:
-        text = f"{text} to {high}" if above is None else f"{text}, at most {high}"
+        most = f"{high:g}".replace("e+", "e") if isinstance(high, float) else high
+        text = f"{text} to {most}" if above is None else f"{text}, at most {most}"
     return f"{text} {unit}".strip()
 
 
