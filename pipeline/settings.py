@@ -113,7 +113,7 @@ class StyleSettings:
         low=0,
     )
     content_weight: float = setting(
-        0.02,
+        0.03,
         "weight of the content loss, relative to the content image's style loss; more keeps more "
         "of the content",
         **WEIGHT,
