@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.data.columns import as_numbers
 from pipeline.data.manifest import ManifestError, open_manifest, write_plan
 from pipeline.data.rows import OWN_COLUMNS, RowChecker
 from pipeline.settings import StyleSettings, replace
@@ -194,7 +195,9 @@ def check_carried(planned: Planned) -> None:
     unknown = set(planned.table.column_names) - set(OWN_COLUMNS)
     assert set(planned.carried.values()) == unknown
     for new, old in planned.carried.items():
-        arrived = pa.array([row[new] for row in planned.rows], planned.table.schema.field(old).type)
+        kind = planned.table.schema.field(old).type
+        numbers = as_numbers(pa.schema([(new, kind)])).field(0).type  # of dates and times
+        arrived = pa.array([row[new] for row in planned.rows], numbers).cast(kind)
         assert repr(arrived.to_pylist()) == repr(planned.table[old].to_pylist())
 
 
