@@ -512,7 +512,7 @@ def describe_range(spec: "dataclasses.Field[Any]") -> str:
     elif low is not None:
         text = f"at least {low}" if high is None else f"{low}"
     if spec.metadata["least"] is not None:
-        text = f"0, or {spec.metadata['least']}"
+        return f"0, or {spec.metadata['least']:g} to {high:g}"
     if high is not None:
         most = f"{high:g}".replace("e+", "e") if isinstance(high, float) else high
         text = f"{text} to {most}" if above is None else f"{text}, at most {most}"

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.data.columns import as_numbers
 from pipeline.data.manifest import ManifestError, open_manifest, write_plan
 from pipeline.data.rows import OWN_COLUMNS, RowChecker
 from pipeline.settings import StyleSettings, replace
@@ -139,7 +140,7 @@ class Planned:
         except ManifestError as error:
             self.refusal = str(error)
             return
-        self.carried = manifest.carried
+        self.carried, self.extra = manifest.carried, manifest.extra
         rows = pq.read_table(target).to_pylist()
         self.rows = sorted(rows, key=lambda row: row["manifest_row"])
 
@@ -194,8 +195,9 @@ def check_carried(planned: Planned) -> None:
     unknown = set(planned.table.column_names) - set(OWN_COLUMNS)
     assert set(planned.carried.values()) == unknown
     for new, old in planned.carried.items():
-        arrived = pa.array([row[new] for row in planned.rows], planned.table.schema.field(old).type)
-        assert repr(arrived.to_pylist()) == repr(planned.table[old].to_pylist())
+        numbers = as_numbers(planned.extra).field(new).type  # of dates and times
+        given = planned.table[old].cast(planned.extra.field(new).type).cast(numbers)
+        assert repr([row[new] for row in planned.rows]) == repr(given.to_pylist())
 
 
 def test_each_row_is_planned_or_the_manifest_is_refused(folder):
