@@ -29,6 +29,9 @@ StorageOptions = Mapping[str, Mapping[str, Any]]
 LEFTOVER = ".writing"
 """The ending of a local file that is not complete; a killed process leaves it behind."""
 
+KERNEL = ("/proc", "/sys")
+"""Folders whose files are none, though they look so: ``/proc/kmsg`` waits until there is news."""
+
 CHUNK = 2**23
 """Bytes that ``read_chunks`` asks for at a time."""
 
@@ -115,16 +118,16 @@ def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> by
     """
     try:
         fs, path = filesystem(uri, options)
-        _refuse_pipes(uri, fs, path)
+        _refuse_special(uri, fs, path)
         if scheme_of(uri) in web.SCHEMES:
-            data = web.retried(lambda: _read(fs, path, most))
+            data = web.retried(lambda: web.read(fs, path, most))
         else:
             data = _read(fs, path, most)
     except RowError:
         raise
     except Exception as error:  # each file system raises its own kinds
         raise _read_error(uri, error) from error
-    if most is not None and len(data) > most:
+    if data is None or (most is not None and len(data) > most):
         raise RowError("file_too_large", f"{redact(uri)}: more than max_bytes = {most} bytes")
     return data
 
@@ -144,16 +147,31 @@ def version(uri: str, options: StorageOptions) -> str | None:
     return found
 
 
-def _refuse_pipes(uri: str, fs: Any, path: str) -> None:
-    """Whoever opens a pipe waits for a writer, for ever if there is none.
+def _refuse_special(uri: str, fs: Any, path: str) -> None:
+    """Whoever opens a pipe waits for a writer, for ever if there is none. So do some files of the
+    kernel, which look like others.
 
     Raises:
         RowError: a local path is no file.
     """
-    if isinstance(fs, LocalFileSystem) and not stat.S_ISREG(os.stat(path).st_mode):
+    if isinstance(fs, LocalFileSystem) and is_special(path):
         raise RowError(
-            "read_failed", f"{redact(uri)}: is a folder, a pipe or a device; give a file"
+            "read_failed",
+            f"{redact(uri)}: is a folder, a pipe, a device or a file of the kernel; give a file",
         )
+
+
+def is_special(path: str) -> bool:
+    """Whether a local path is a folder, a pipe, a device or in ``/proc`` or ``/sys``; by its name
+    alone, without opening it.
+
+    Raises:
+        OSError: there is nothing of that name.
+    """
+    found = os.stat(path)
+    kernels = {os.stat(place).st_dev for place in KERNEL if os.path.ismount(place)}
+    inside = os.path.realpath(path).startswith(tuple(f"{place}/" for place in KERNEL))
+    return not stat.S_ISREG(found.st_mode) or inside or found.st_dev in kernels
 
 
 def _read(fs: Any, path: str, most: int | None) -> bytes:
@@ -207,7 +225,7 @@ def read_chunks(uri: str, options: StorageOptions) -> Iterator[bytes]:
     """
     try:
         fs, path = filesystem(uri, options)
-        _refuse_pipes(uri, fs, path)
+        _refuse_special(uri, fs, path)
         with fs.open(path, "rb", cache_type="none") as file:
             while chunk := file.read(CHUNK):
                 yield chunk

@@ -119,6 +119,7 @@ class Seen:
     unknown: set[int]
 
 
+@cluster.stopped_by_signals()
 def run_audit(job: JobSettings) -> Verdict:
     """Compare ``job.output`` with ``job.manifest``.
 
@@ -234,25 +235,24 @@ def _checked(
 
     Ray must have been started.
     """
-    settings = flow.ray_data_settings(verbose)
-    settings.checkpoint_config = None  # a job's: it would pass over all pairs that are done
-    named = ray.data.from_items([{"file": file} for file in files])
-    board = Board.create(patience)
-    dataset = named.map_batches(
-        functools.partial(read_records, options=options, base=base, board=board),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=flow.IO_CPUS,
-    )
-    dataset = dataset.repartition(target_num_rows_per_block=IMAGES_PER_TASK)
-    dataset = dataset.map_batches(
-        functools.partial(check_images, output=output, options=options, board=board),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=flow.IO_CPUS,
-    )
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        yield from cast(pa.Table, batch).to_pylist()
+    with flow.ray_data_settings(verbose):
+        named = ray.data.from_items([{"file": file} for file in files])
+        board = Board.create(patience)
+        dataset = named.map_batches(
+            functools.partial(read_records, options=options, base=base, board=board),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=flow.IO_CPUS,
+        )
+        dataset = dataset.repartition(target_num_rows_per_block=IMAGES_PER_TASK)
+        dataset = dataset.map_batches(
+            functools.partial(check_images, output=output, options=options, board=board),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=flow.IO_CPUS,
+        )
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from cast(pa.Table, batch).to_pylist()
 
 
 def _compare(row: dict[str, Any], expected: Expected, seen: Seen, verdict: Verdict) -> None:

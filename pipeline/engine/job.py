@@ -41,6 +41,7 @@ class ClosingError(RuntimeError):
     """The pairs are done and recorded, but they could not be added up. The message says why."""
 
 
+@cluster.stopped_by_signals()
 def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
     """Do the whole job and return its summary (also written to ``summary.json``).
 
@@ -57,7 +58,6 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
     """
     started = time.monotonic()
     ray_was_running = ray.is_initialized()
-    cluster.stop_by_signals()
     try:
         cluster.check_ray()  # before its checkpoint is mended
         checked = check(style, job)

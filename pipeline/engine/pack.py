@@ -129,27 +129,26 @@ def _write_shards(
 ) -> Iterator[dict[str, Any]]:
     """Lines of the index, as the shards are written. Images pass through no hands but a task's."""
     cluster.start_ray(job.verbose)
-    settings = flow.ray_data_settings(job.verbose)
-    settings.checkpoint_config = None  # a job's: it would pass over all pairs that are done
-    # In the object store, which spills: the driver may be small, and records are millions.
-    tables = packing.ok_records(output, packed.format, options)
-    chunks = [ray.put(table) for table in tables]
-    parts = ray.data.from_items([{"part": number} for number in range(len(packed.parts))])
-    written = parts.map_batches(
-        functools.partial(
-            write_shards,
-            packed=packed,
-            chunks=chunks,
-            output=output,
-            options=options,
-            board=Board.create(job.stall_timeout),
-        ),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=1,
-    )
-    for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
-        yield from cast(pa.Table, batch).to_pylist()
+    with flow.ray_data_settings(job.verbose):
+        # In the object store, which spills: the driver may be small, and records are millions.
+        tables = packing.ok_records(output, packed.format, options)
+        chunks = [ray.put(table) for table in tables]
+        parts = ray.data.from_items([{"part": number} for number in range(len(packed.parts))])
+        written = parts.map_batches(
+            functools.partial(
+                write_shards,
+                packed=packed,
+                chunks=chunks,
+                output=output,
+                options=options,
+                board=Board.create(job.stall_timeout),
+            ),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=1,
+        )
+        for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from cast(pa.Table, batch).to_pylist()
 
 
 def _say_if_stale(output: str, form: str, options: storage.StorageOptions) -> None:

@@ -18,7 +18,7 @@ from pipeline.data import manifest as manifests
 from pipeline.data.clashes import Clashes
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
-from pipeline.data.words import some_of, taken
+from pipeline.data.words import counted, printable, some_of, taken
 from pipeline.engine.stages import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, canonical, fingerprint
 from pipeline.style.vgg import StateDict
@@ -136,6 +136,16 @@ def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Pre
     return Prepared(context, plan, pending, checked.weights)
 
 
+def _warn_of_split_words(count: int, first: str) -> None:
+    if count:
+        print(
+            f"warning: {counted(count, 'image')} will have a word in the class or name that "
+            f"Hugging Face's imagefolder, given data_dir, takes for a split ({printable(first)}): "
+            "load them with data_files, as docs/formats.md shows, or name them otherwise",
+            file=sys.stderr,
+        )
+
+
 def check_output(checked: Checked) -> dict[str, Any]:
     """What ``job.json`` is to say, if this job may work in its output. Writes nothing.
 
@@ -168,7 +178,9 @@ def make_plan(checked: Checked, target: str) -> manifests.Plan:
         checked.mark,
         frozenset({uris.scheme_of(source), *uris.OBJECT_STORES, *job.allow_schemes}),
     )
-    return manifests.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
+    plan = manifests.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
+    _warn_of_split_words(*plan.split_words)
+    return plan
 
 
 def find_clashes(checked: Checked, plan: str) -> Clashes:

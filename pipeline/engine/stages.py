@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data import images, lease, records, storage, uris
+from pipeline.data import columns, images, lease, records, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.images import Pixels
 from pipeline.data.rows import PLAN_SCHEMA
@@ -67,8 +67,8 @@ class Context:
     """Tells this run from others that Ray's processes serve."""
 
     def schema(self, *more: tuple[str, pa.DataType]) -> pa.Schema:
-        """The plan's columns, the manifest's unknown ones, and ``more``."""
-        return pa.schema([*PLAN_SCHEMA, *self.extra, *more])
+        """The plan's columns, the manifest's unknown ones as the plan has them, and ``more``."""
+        return pa.schema([*PLAN_SCHEMA, *columns.as_numbers(self.extra), *more])
 
 
 def pack(pixels: Pixels) -> dict[str, Any]:
@@ -205,7 +205,9 @@ def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
     failed = sum(row["status"] == "error" for row in rows)
     board.add(len(rows) - failed, failed)
     context.fence()  # what is returned is written next
-    return pa.Table.from_pylist(rows, schema=pa.schema([*records.RECORD_SCHEMA, *context.extra]))
+    numbers = pa.schema([*records.RECORD_SCHEMA, *columns.as_numbers(context.extra)])
+    kinds = pa.schema([*records.RECORD_SCHEMA, *context.extra])
+    return pa.Table.from_pylist(rows, schema=numbers).cast(kinds)
 
 
 def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Whole jobs: a real Ray, a real S3 endpoint on loopback, real Parquet and image files."""
 
+import copy
 import json
+import logging
 import os
 import signal
 import threading
@@ -11,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from ray.data import Dataset
+from ray.data import DataContext, Dataset
 
 from jobs import stylize
 from pipeline.data import lease, records, resume, storage, tables, uris
@@ -371,7 +373,10 @@ def test_small_blocks_of_large_images_are_recorded_together(
     )  # fmt: skip
     manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, 8))
     job = JobSettings(manifest=manifest, output=str(tmp_path / "out"))
+    logger, settings = logging.getLogger("ray.data"), DataContext.get_current()
+    before = logger.level, copy.copy(vars(settings))
     summary = run_job(quick, job)
+    assert (logger.level, vars(settings)) == before, "put back"
     assert (summary["ok"], summary["missing"], summary["duplicates"]) == (8, 0, 0)
     check_images(job.output, records_of(job.output))
     assert len(list((tmp_path / "out/records").glob("*.parquet"))) <= 3
@@ -394,6 +399,7 @@ def test_a_job_that_is_stopped_before_ray_is_there_leaves_no_plan(quick, tmp_pat
     try:
         with pytest.raises(KeyboardInterrupt):
             run_job(quick, JobSettings(manifest=manifest, output=str(tmp_path / "out")))
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "put back"
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not (tmp_path / "out/__plan__").exists()
