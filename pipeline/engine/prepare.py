@@ -110,6 +110,7 @@ def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Pre
         _check_writing(folder, options)
     for form in packing.FORMATS:  # where another job was killed between the two
         storage.delete(uris.join(output, form, PROBE), options)
+    fence()
     plan = make_plan(checked, uris.join(output, PLAN))
     fence()
     if job.overwrite or clearing.is_begun(output, options):

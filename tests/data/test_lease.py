@@ -330,7 +330,7 @@ PAUSED = """
 import sys, time
 from pathlib import Path
 from pipeline.data import lease
-lease.EXPIRY, lease.RENEWAL, lease.SETTLE = 1.5, 0.3, 0.5
+lease.RENEWAL = 300  # none is under way while it is paused
 lease._process = lambda pid: None  # as on another machine
 with lease.hold(sys.argv[1], {}, lambda: None) as ours:
     print("held", flush=True)

@@ -5,8 +5,6 @@ import json
 import logging
 import os
 import signal
-import threading
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +16,8 @@ from ray.data import DataContext, Dataset
 from jobs import stylize
 from pipeline.data import lease, records, resume, storage, tables, uris
 from pipeline.engine import flow
-from pipeline.engine.cluster import stop_by_signals
 from pipeline.engine.estimate import dry_run
-from pipeline.engine.job import JobError, _delete_plan, _interrupt, _run_on_ray, run_job
+from pipeline.engine.job import JobError, _delete_plan, _run_on_ray, run_job
 from pipeline.engine.prepare import prepare
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, write_parquet
@@ -264,35 +261,6 @@ def test_a_job_that_lost_its_lease_ends_with_1_and_records_nothing(
     assert list((tmp_path / "out" / "images").iterdir()) == []
     assert records_of(job.output) == {}
     assert (tmp_path / "out" / lease.LEASE).read_text() == '{"run": "other"}'
-
-
-@pytest.mark.parametrize("main", [True, False])
-def test_a_lost_lease_stops_a_job_where_sigint_is_ignored(main):
-    """As a script's shell has it for what it starts with ``&``."""
-    ended = []
-
-    def work():
-        threading.Timer(0.3, _interrupt, [threading.get_ident()]).start()
-        try:
-            for _ in range(300):
-                time.sleep(0.1)
-        except KeyboardInterrupt:
-            ended.append(True)
-
-    before = [(kind, signal.getsignal(kind)) for kind in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        stop_by_signals()
-        if main:
-            work()
-        else:
-            thread = threading.Thread(target=work)
-            thread.start()
-            thread.join()
-    finally:
-        for kind, handler in before:
-            signal.signal(kind, handler)
-    assert ended == [True]
 
 
 def test_a_plan_that_cannot_be_deleted_is_named(capsys):
