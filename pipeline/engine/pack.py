@@ -5,7 +5,7 @@ shards, the driver their index. A packing that was killed is begun again by the 
 """
 
 import functools
-import sys
+import logging
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -21,6 +21,8 @@ from pipeline.engine import cluster, flow
 from pipeline.engine.board import Board
 from pipeline.engine.pack_tasks import write_shards
 from pipeline.settings import JobSettings
+
+logger = logging.getLogger(__name__)
 
 
 class PackError(RuntimeError):
@@ -83,11 +85,10 @@ def _write(
 ) -> packing.Index:
     folder = uris.join(output, packed.format)
     packing.write_index(folder, packing.Index(packed.format, packed.shard_bytes), options)
-    print(
+    logger.info(
         f"packing {counted(packed.samples, 'image')} into "
         f"{counted(len(packed.parts), 'shard')} below "
         f"{uris.redact(folder)}",
-        file=sys.stderr,
     )
     lines = tqdm(
         _write_shards(packed, output, job, options) if packed.samples else (),
@@ -151,8 +152,7 @@ def _say_if_stale(output: str, form: str, options: storage.StorageOptions) -> No
         return
     packed = packing.plan(output, form, index.shard_bytes, options)
     if not _is_current(index, packed, storage.sizes(folder, options)):
-        print(
+        logger.info(
             f"note: the shards below {uris.redact(folder)} are not those of the images that "
             f"there are now; run again with --format {form}, or delete that folder",
-            file=sys.stderr,
         )

@@ -4,8 +4,8 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
+import logging
 import platform
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from pipeline.engine.stages import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, canonical, fingerprint
 from pipeline.style.vgg import StateDict
 from pipeline.style.weights import load_weights
+
+logger = logging.getLogger(__name__)
 
 PACKAGE = "neural-style-pipeline"
 PLAN = "__plan__"
@@ -81,10 +83,9 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
         style, lambda uri: _read_weights(uri, options), uris.redact(style.weights)
     )
     if style.init_image == "content" and "seed" in manifest.dataset.schema.names:
-        print(
+        logger.info(
             f"note: the seeds of {manifest.shown} change nothing, as no picture begins with noise: "
             "rows that differ in them alone give equal pictures; --init-image noise uses them",
-            file=sys.stderr,
         )
     mark = fingerprint(style, digest, job.image_format, job.quality, job.embed_metadata)
     return Checked(style, job, output, source, manifest, weights, digest, mark)
@@ -114,7 +115,7 @@ def prepare(checked: Checked) -> Prepared:
     clashes.refuse(output)
     if job.retry_errors:
         count = resume.forget_errors(output, options, plan.id_hashes)
-        print(f"{count} failed pairs will be done again", file=sys.stderr)
+        logger.info(f"{count} failed pairs will be done again")
     described |= {"manifest": uris.redact(checked.source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": now()}
     records.write_json(uris.join(output, records.JOB), described, options)
@@ -122,10 +123,9 @@ def prepare(checked: Checked) -> Prepared:
     pending = plan.rows - plan.count_done(
         records.hash_ids(resume.checkpointed_ids(output, options))
     )
-    print(
+    logger.info(
         f"{taken(plan.rows, checked.manifest.rows)}, {pending} to do, "
         f"weights {context.weights_name} ({checked.digest[:12]})",
-        file=sys.stderr,
     )
     return Prepared(context, plan, pending, checked.weights)
 
@@ -217,10 +217,9 @@ def _clear_output(output: str, source: str, options: storage.StorageOptions) -> 
     _refuse_deleting_manifest(output, source, options)
     kept = clearing.clear(output, options)
     if kept:
-        print(
+        logger.info(
             f"note: --overwrite leaves what no earlier job is known to have written: "
             f"{some_of(kept)}; move it away if it is to be in no training set",
-            file=sys.stderr,
         )
 
 
