@@ -65,6 +65,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     # Loaded here, so that --help and a mistyped option answer at once.
     from ray.exceptions import RayError
 
+    from pipeline.data.lease import LostError
     from pipeline.engine.job import ClosingError, JobError, run_job
     from pipeline.engine.pack import PackError
 
@@ -74,7 +75,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     except JobError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (ClosingError, PackError) as error:
+    except (ClosingError, PackError, LostError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

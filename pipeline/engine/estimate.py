@@ -45,8 +45,8 @@ SAMPLE = 12
 AROUND = 2
 """Evaluations that a pair's targets and its final losses cost."""
 
-TYPICAL = 150
-"""Evaluations of a pair by default settings, if the output has no records to go by."""
+TYPICAL = 135
+"""Evaluations after which the default tolerance ends a pair, for want of records to go by."""
 
 
 @dataclass(frozen=True)

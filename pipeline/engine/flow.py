@@ -4,10 +4,11 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data
 
@@ -164,6 +165,11 @@ def ray_data_settings(verbose: bool) -> Iterator[ray.data.DataContext]:
         logger.setLevel(level)
 
 
+def _fenced(table: pa.Table, fence: Callable[[], None]) -> pa.Table:
+    fence()
+    return table
+
+
 def run(
     plan: str,
     job: JobSettings,
@@ -243,6 +249,13 @@ def _run(
         num_cpus=IO_CPUS,
     )
     several = resources.rows_per_file > resources.rows_per_block
+    if several:  # these tasks begin when blocks have been waiting
+        dataset = dataset.map_batches(
+            functools.partial(_fenced, fence=context.fence),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=WRITE_CPUS,
+        )
     dataset.write_parquet(
         records_path,
         filesystem=fs,

@@ -4,9 +4,10 @@ The image files stay: they and their records are what a job resumes from. Ray Da
 shards, the driver their index. A packing that was killed is begun again by the next run.
 """
 
+import dataclasses
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import ray
 import ray.data
 from tqdm import tqdm
 
-from pipeline.data import packing, storage, uris
+from pipeline.data import lease, packing, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.words import counted
 from pipeline.engine import cluster, flow
@@ -29,11 +30,14 @@ class PackError(RuntimeError):
     """The shards could not be made. The message says why; images and records are untouched."""
 
 
-def pack(job: JobSettings) -> dict[str, Any] | None:
+def pack(job: JobSettings, fence: Callable[[], None] = lease.unfenced) -> dict[str, Any] | None:
     """Bring the shards of ``job.format`` in line with the records; nothing to do for ``files``.
 
     Ray is started if there is something to write, and not ended. Says on standard error what it
     does, and which shards of another format are out of date.
+
+    Args:
+        fence: ``Lease.check``.
 
     Returns: how many ``shards`` and ``samples`` there are, and in which ``folder``; None for
     ``files``.
@@ -48,7 +52,7 @@ def pack(job: JobSettings) -> dict[str, Any] | None:
                 _say_if_stale(output, form, options)
         if job.format == "files":
             return None
-        index = _bring_up_to_date(output, job, options)
+        index = _bring_up_to_date(output, job, options, fence)
     except RowError as error:
         raise PackError(
             f"{job.format}: {error}; no index was written, images and records are untouched "
@@ -62,10 +66,11 @@ def pack(job: JobSettings) -> dict[str, Any] | None:
 
 
 def _bring_up_to_date(
-    output: str, job: JobSettings, options: storage.StorageOptions
+    output: str, job: JobSettings, options: storage.StorageOptions, fence: Callable[[], None]
 ) -> packing.Index:
     folder = uris.join(output, job.format)
     packed = packing.plan(output, job.format, round(job.shard_size * 1e6), options)
+    packed = dataclasses.replace(packed, fence=fence)
     index = packing.read_index(folder, options)
     if index is None or not _is_current(index, packed, storage.sizes(folder, options)):
         index = _write(packed, output, job, options)
@@ -84,6 +89,7 @@ def _write(
     packed: packing.Packing, output: str, job: JobSettings, options: storage.StorageOptions
 ) -> packing.Index:
     folder = uris.join(output, packed.format)
+    packed.fence()
     packing.write_index(folder, packing.Index(packed.format, packed.shard_bytes), options)
     logger.info(
         f"packing {counted(packed.samples, 'image')} into "
@@ -114,6 +120,7 @@ def _write(
     index = packing.Index(
         packed.format, packed.shard_bytes, packed.digest, packed.classes, tuple(made)
     )
+    packed.fence()
     packing.write_index(folder, index, options)
     return index
 

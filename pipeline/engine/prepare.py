@@ -6,18 +6,19 @@ import importlib.metadata
 import json
 import logging
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import torch
 
-from pipeline.data import clearing, packing, records, resume, storage, uris
+from pipeline.data import clearing, lease, packing, records, resume, storage, uris
 from pipeline.data import manifest as manifests
 from pipeline.data.clashes import Clashes
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
-from pipeline.data.words import some_of, taken
+from pipeline.data.words import counted, printable, some_of, taken
 from pipeline.engine.stages import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, canonical, fingerprint
 from pipeline.style.vgg import StateDict
@@ -91,11 +92,14 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
     return Checked(style, job, output, source, manifest, weights, digest, mark)
 
 
-def prepare(checked: Checked) -> Prepared:
+def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Prepared:
     """Check the output, mend it, write the plan and ``job.json``. The lease must be held.
 
     What is recorded is compared with the plan before failed pairs are made undone, so that a job
     that is refused has taken nothing away.
+
+    Args:
+        fence: ``Lease.check``.
 
     Raises:
         SettingError, ManifestError, RowError: see ``run_job``.
@@ -108,18 +112,20 @@ def prepare(checked: Checked) -> Prepared:
     for form in packing.FORMATS:  # where another job was killed between the two
         storage.delete(uris.join(output, form, PROBE), options)
     plan = make_plan(checked, uris.join(output, PLAN))
+    fence()
     if job.overwrite or clearing.is_begun(output, options):
         _clear_output(output, checked.source, options)
     clashes = find_clashes(checked, uris.join(output, PLAN))
     resume.repair(output, options, clashes)
     clashes.refuse(output)
+    fence()
     if job.retry_errors:
         count = resume.forget_errors(output, options, plan.id_hashes)
         logger.info(f"{count} failed pairs will be done again")
     described |= {"manifest": uris.redact(checked.source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": now()}
     records.write_json(uris.join(output, records.JOB), described, options)
-    context = make_context(checked, described)
+    context = dataclasses.replace(make_context(checked, described), fence=fence)
     pending = plan.rows - plan.count_done(
         records.hash_ids(resume.checkpointed_ids(output, options))
     )
@@ -128,6 +134,15 @@ def prepare(checked: Checked) -> Prepared:
         f"weights {context.weights_name} ({checked.digest[:12]})",
     )
     return Prepared(context, plan, pending, checked.weights)
+
+
+def _warn_of_split_words(count: int, first: str) -> None:
+    if count:
+        logger.warning(
+            f"warning: {counted(count, 'image')} will have a word in the class or name that "
+            f"Hugging Face's imagefolder, given data_dir, takes for a split ({printable(first)}): "
+            "load them with data_files, as docs/formats.md shows, or name them otherwise",
+        )
 
 
 def check_output(checked: Checked) -> dict[str, Any]:
@@ -162,7 +177,9 @@ def make_plan(checked: Checked, target: str) -> manifests.Plan:
         checked.mark,
         frozenset({uris.scheme_of(source), *uris.OBJECT_STORES, *job.allow_schemes}),
     )
-    return manifests.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
+    plan = manifests.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
+    _warn_of_split_words(*plan.split_words)
+    return plan
 
 
 def find_clashes(checked: Checked, plan: str) -> Clashes:

@@ -189,7 +189,7 @@ def _delete_plan(output: str, plan: str, holder: str | None, options: bytes) -> 
     from pipeline.data.errors import RowError
 
     known = pickle.loads(options)  # noqa: S301 (as above)
-    if holder is not None and _holder(output, known) not in (holder, None):
+    if _holder(output, known) not in (holder, None):
         return
     try:
         storage.delete(plan, known)

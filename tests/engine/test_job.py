@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import signal
+import threading
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +15,12 @@ import pytest
 from PIL import Image
 from ray.data import DataContext, Dataset
 
+from jobs import stylize
 from pipeline.data import lease, records, resume, storage, tables, uris
 from pipeline.engine import flow
+from pipeline.engine.cluster import stop_by_signals
 from pipeline.engine.estimate import dry_run
-from pipeline.engine.job import JobError, _delete_plan, run_job
+from pipeline.engine.job import JobError, _delete_plan, _interrupt, _run_on_ray, run_job
 from pipeline.engine.prepare import prepare
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, write_parquet
@@ -241,6 +245,56 @@ def test_a_run_that_was_taken_over_leaves_the_others_plan(inputs, quick, tmp_pat
     assert (tmp_path / "out" / "__plan__").is_dir()
 
 
+def test_a_job_that_lost_its_lease_ends_with_1_and_records_nothing(
+    inputs, quick, tmp_path, monkeypatch, capsys
+):
+    """Its tasks see it first: the driver looks every 15 seconds."""
+    rows = [{"pair_id": f"p{i}", "content_uri": "c0.png", "style_uri": "s0.jpg"} for i in range(4)]
+    job = JobSettings(manifest=manifest_of(inputs, rows), output=str(tmp_path / "out"))
+    real = _run_on_ray
+
+    def lose_it(*arguments):
+        (tmp_path / "out" / lease.LEASE).write_text('{"run": "other"}')
+        real(*arguments)
+
+    monkeypatch.setattr("pipeline.engine.job._run_on_ray", lose_it)
+    assert stylize.run(quick, job) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: output {job.output}: another run has taken it over, or its")
+    assert list((tmp_path / "out" / "images").iterdir()) == []
+    assert records_of(job.output) == {}
+    assert (tmp_path / "out" / lease.LEASE).read_text() == '{"run": "other"}'
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_a_lost_lease_stops_a_job_where_sigint_is_ignored(main):
+    """As a script's shell has it for what it starts with ``&``."""
+    ended = []
+
+    def work():
+        threading.Timer(0.3, _interrupt, [threading.get_ident()]).start()
+        try:
+            for _ in range(300):
+                time.sleep(0.1)
+        except KeyboardInterrupt:
+            ended.append(True)
+
+    before = [(kind, signal.getsignal(kind)) for kind in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        stop_by_signals()
+        if main:
+            work()
+        else:
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+    finally:
+        for kind, handler in before:
+            signal.signal(kind, handler)
+    assert ended == [True]
+
+
 def test_a_plan_that_cannot_be_deleted_is_named(capsys):
     _delete_plan("nosuch://u:SECRET@bucket/out", {})
     said = capsys.readouterr().err
@@ -333,8 +387,8 @@ def test_small_blocks_of_large_images_are_recorded_together(
 
 
 def test_a_job_that_is_stopped_before_ray_is_there_leaves_no_plan(quick, tmp_path, monkeypatch):
-    def stopped(checked):
-        prepared = prepare(checked)
+    def stopped(checked, fence):
+        prepared = prepare(checked, fence)
         assert (tmp_path / "out/__plan__").exists()
         os.kill(os.getpid(), signal.SIGTERM)
         return prepared

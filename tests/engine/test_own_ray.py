@@ -37,7 +37,7 @@ def test_whatever_ends_a_run_nothing_of_it_stays_but_what_is_recorded(
                 assert driver.poll() is None, (tmp_path / "said").read_text()
                 return "batches of" in (tmp_path / "said").read_text()
 
-            wait_until(at_work)
+            wait_until(at_work, 300)
             (folder,) = Path(place).iterdir()
             assert folder.stat().st_mode & 0o777 == 0o700
             assert (output / "__plan__").is_dir()
