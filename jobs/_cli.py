@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import sys
 import typing
@@ -109,6 +110,21 @@ def parse(
     return StyleSettings(**style), JobSettings(**job)
 
 
+class _StandardError(logging.Handler):
+    """Whatever standard error is by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def show_what_is_logged() -> None:
+    """What ``pipeline`` logs goes to standard error, one line each."""
+    logger = logging.getLogger("pipeline")
+    if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
+        logger.addHandler(_StandardError())
+        logger.setLevel(logging.INFO)
+
+
 def read_options(
     argv: Sequence[str] | None,
     parser: argparse.ArgumentParser,
@@ -124,6 +140,7 @@ def read_options(
         SettingError: an unknown option, an unknown name in the file, or a value that cannot be
             read.
     """
+    show_what_is_logged()
     own = {action.dest for action in parser._actions}
     parser.add_argument(
         "--config", metavar="FILE", help="YAML or TOML file of settings by name, without the dashes"

@@ -14,9 +14,9 @@ each of its writes it looks whose the lease is (``Lease.check``), on every machi
 
 import contextlib
 import json
+import logging
 import os
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -28,6 +28,8 @@ from typing import Any
 from pipeline.data import storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.words import printable
+
+logger = logging.getLogger(__name__)
 
 LEASE = "__lease__.json"
 
@@ -174,10 +176,9 @@ def _give_back(uri: str, options: storage.StorageOptions) -> None:
     try:
         storage.delete(uri, options)
     except RowError as error:
-        print(
+        logger.warning(
             f"warning: {error}; the next run in this output may wait {EXPIRY:.0f} s to see that "
             "this one has ended",
-            file=sys.stderr,
         )
 
 
@@ -234,11 +235,9 @@ def _wait_until_dead(
         raise _refusal(output, first)
     if alive is False:
         return
-    print(
+    logger.info(
         f"an earlier run ({_who(first)}) has not given this output back; waiting up to "
         f"{EXPIRY:.0f} s to see whether it is alive",
-        file=sys.stderr,
-        flush=True,
     )
     waited = 0.0
     while waited < EXPIRY:

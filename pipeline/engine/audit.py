@@ -34,7 +34,7 @@ manifest and adds up. Nothing is written. A fault has one of these names:
 
 import functools
 import json
-import sys
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -55,6 +55,8 @@ from pipeline.engine import audit_shards, cluster, flow, prepare
 from pipeline.engine.audit_tasks import check_images, read_records
 from pipeline.engine.board import Board
 from pipeline.settings import JobSettings, SettingError, StyleSettings
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES = 5
 """Named cases of each fault; the others are counted."""
@@ -153,9 +155,8 @@ def run_audit(job: JobSettings) -> Verdict:
         files = records.committed_files(output, options)
         _check_top(output, ours, options, verdict)
         _check_records_folder(output, files, options, verdict)
-        print(
+        logger.info(
             f"{counted(verdict.pairs, 'pair')}, {counted(len(files), 'file')} of records to check",
-            file=sys.stderr,
         )
         seen = Seen(set(), set())
         if files:

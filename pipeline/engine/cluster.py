@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,8 @@ from pipeline.engine import private_ray, pulse, watcher
 from pipeline.engine.core_words import Words, kept_back
 from pipeline.engine.flow import RAY_DATA_CPUS, Resources
 from pipeline.settings import JobSettings, SettingError
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 60.0
 """Seconds without a fitting node, and without one on its way, until a job that waits gives up."""
@@ -129,7 +130,7 @@ def stop_ray() -> None:
     logging.getLogger("ray").setLevel(_own.level)
     _own.folder, _own.stop_pulse = None, _nothing
     if folder and keep:
-        print(f"Ray's logs are kept in {folder}", file=sys.stderr)
+        logger.info(f"Ray's logs are kept in {folder}")
     _delete(folder, keep)
 
 
@@ -222,10 +223,9 @@ def check_cpu_actors(
             "free), or fewer --actors"
         )
     if job.actors and job.gpus_per_actor is None:
-        print(
+        logger.info(
             "note: the cluster has no GPU now, so the actors use its CPUs; give --gpus-per-actor 1 "
             "to have them wait for GPUs",
-            file=sys.stderr,
         )
 
 
@@ -290,11 +290,9 @@ def wait_for_room(resources: Resources) -> None:
                 have = "those that offer it are in use" if fits else "no node offers it yet"
                 coming = f", {counted(starting, 'node')} on the way" if starting else ""
                 trouble = f", the last launch failed: {failed}" if failed else ""
-                print(
+                logger.info(
                     f"waiting for a place for a style actor ({shown}): "
                     f"{counted(len(nodes), 'node')}, {have}{coming}{trouble}",
-                    file=sys.stderr,
-                    flush=True,
                 )
     except BaseException:  # not after it was found: Ray aborts where a task that ends is cancelled
         ray.cancel(probe)

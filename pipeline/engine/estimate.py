@@ -24,7 +24,7 @@ from pipeline.data import clearing, lease, records, resume, sampling
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError, Plan
 from pipeline.data.words import NAMED
-from pipeline.engine import cluster, flow, stages
+from pipeline.engine import cluster, flow, machine, stages
 from pipeline.engine.job import JobError
 from pipeline.engine.prepare import (
     Checked,
@@ -180,7 +180,7 @@ def _estimate(checked: Checked, context: Context, plan: Plan, pending: int, work
         "CPU": max(flow.RAY_DATA_CPUS, os.cpu_count() or 1),
         "GPU": torch.cuda.device_count(),
         # Ray sets 30% aside for its object store.
-        "memory": 0.7 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory": 0.7 * machine.memory(),
     }
     resources = flow.choose_resources(job, style, plan.shapes, [node], max(1, pending))
     in_use = lease.holder(checked.output, checked.options) is not None

@@ -8,9 +8,9 @@ import contextlib
 import ctypes
 import functools
 import gc
+import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +29,8 @@ from pipeline.engine.prepare import PLAN, Prepared, check, now, prepare
 from pipeline.engine.progress import progress
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 from pipeline.style.weights import WeightsError
+
+logger = logging.getLogger(__name__)
 
 STOP = signal.SIGTERM
 
@@ -117,10 +119,9 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
             "actors: the cluster has no GPU yet, so how many cannot be chosen; give --actors"
         )
     if joined and uris.scheme_of(prepared.context.output) == "file":
-        print(
+        logger.info(
             f"note: {uris.redact(prepared.context.output)} is a path of this machine; every node "
             "of the cluster must see the same directory there",
-            file=sys.stderr,
         )
     resources = flow.choose_resources(
         job, prepared.context.style, prepared.plan.shapes, nodes, prepared.pending
@@ -153,10 +154,9 @@ def _say_resources(resources: flow.Resources) -> None:
         if resources.gpus_per_actor
         else counted(resources.threads, "CPU thread")
     )
-    print(
+    logger.info(
         f"up to {counted(resources.actors, 'style actor')} with {where} each, batches of "
         f"{resources.batch_size}, a commit every {counted(resources.rows_per_file, 'pair')}",
-        file=sys.stderr,
     )
 
 
@@ -206,29 +206,26 @@ def _delete_plan(output: str, options: storage.StorageOptions) -> None:
     try:
         storage.delete(plan, options)
     except RowError as error:
-        print(
+        logger.warning(
             f"warning: {error}; it holds the manifest's URIs as they are, signatures with them: "
             "delete it",
-            file=sys.stderr,
         )
 
 
 def _warn_of_lost_classes(lost: list[str]) -> None:
     if lost:
-        print(
+        logger.warning(
             f"warning: no image was made of class {some_of(lost)}: torchvision's "
             "ImageFolder, which numbers the directories it finds, will number later classes "
             "otherwise than in a set that has them; see docs/formats.md",
-            file=sys.stderr,
         )
 
 
 def _warn_of_mixed_splits(counts: dict[str, int]) -> None:
     without = counts.get("", 0)
     if without and len(counts) > 1:
-        print(
+        logger.warning(
             f"warning: {without} of {sum(counts.values())} images have no split: Hugging Face's "
             "imagefolder passes over them where it finds the folders of splits beside them; give "
             "each row of the manifest a split, or none; see docs/formats.md",
-            file=sys.stderr,
         )

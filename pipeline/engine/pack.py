@@ -6,7 +6,7 @@ shards, the driver their index. A packing that was killed is begun again by the 
 
 import dataclasses
 import functools
-import sys
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -22,6 +22,8 @@ from pipeline.engine import cluster, flow
 from pipeline.engine.board import Board
 from pipeline.engine.pack_tasks import write_shards
 from pipeline.settings import JobSettings
+
+logger = logging.getLogger(__name__)
 
 
 class PackError(RuntimeError):
@@ -89,11 +91,10 @@ def _write(
     folder = uris.join(output, packed.format)
     packed.fence()
     packing.write_index(folder, packing.Index(packed.format, packed.shard_bytes), options)
-    print(
+    logger.info(
         f"packing {counted(packed.samples, 'image')} into "
         f"{counted(len(packed.parts), 'shard')} below "
         f"{uris.redact(folder)}",
-        file=sys.stderr,
     )
     lines = tqdm(
         _write_shards(packed, output, job, options) if packed.samples else (),
@@ -158,8 +159,7 @@ def _say_if_stale(output: str, form: str, options: storage.StorageOptions) -> No
         return
     packed = packing.plan(output, form, index.shard_bytes, options)
     if not _is_current(index, packed, storage.sizes(folder, options)):
-        print(
+        logger.info(
             f"note: the shards below {uris.redact(folder)} are not those of the images that "
             f"there are now; run again with --format {form}, or delete that folder",
-            file=sys.stderr,
         )

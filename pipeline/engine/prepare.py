@@ -4,8 +4,8 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
+import logging
 import platform
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,8 @@ from pipeline.engine.stages import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, canonical, fingerprint
 from pipeline.style.vgg import StateDict
 from pipeline.style.weights import load_weights
+
+logger = logging.getLogger(__name__)
 
 PACKAGE = "neural-style-pipeline"
 PLAN = "__plan__"
@@ -82,10 +84,9 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
         style, lambda uri: _read_weights(uri, options), uris.redact(style.weights)
     )
     if style.init_image == "content" and "seed" in manifest.dataset.schema.names:
-        print(
+        logger.info(
             f"note: the seeds of {manifest.shown} change nothing, as no picture begins with noise: "
             "rows that differ in them alone give equal pictures; --init-image noise uses them",
-            file=sys.stderr,
         )
     mark = fingerprint(style, digest, job.image_format, job.quality, job.embed_metadata)
     return Checked(style, job, output, source, manifest, weights, digest, mark)
@@ -121,7 +122,7 @@ def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Pre
     fence()
     if job.retry_errors:
         count = resume.forget_errors(output, options, plan.id_hashes)
-        print(f"{count} failed pairs will be done again", file=sys.stderr)
+        logger.info(f"{count} failed pairs will be done again")
     described |= {"manifest": uris.redact(checked.source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": now()}
     records.write_json(uris.join(output, records.JOB), described, options)
@@ -129,21 +130,19 @@ def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Pre
     pending = plan.rows - plan.count_done(
         records.hash_ids(resume.checkpointed_ids(output, options))
     )
-    print(
+    logger.info(
         f"{taken(plan.rows, checked.manifest.rows)}, {pending} to do, "
         f"weights {context.weights_name} ({checked.digest[:12]})",
-        file=sys.stderr,
     )
     return Prepared(context, plan, pending, checked.weights)
 
 
 def _warn_of_split_words(count: int, first: str) -> None:
     if count:
-        print(
+        logger.warning(
             f"warning: {counted(count, 'image')} will have a word in the class or name that "
             f"Hugging Face's imagefolder, given data_dir, takes for a split ({printable(first)}): "
             "load them with data_files, as docs/formats.md shows, or name them otherwise",
-            file=sys.stderr,
         )
 
 
@@ -236,10 +235,9 @@ def _clear_output(output: str, source: str, options: storage.StorageOptions) -> 
     _refuse_deleting_manifest(output, source, options)
     kept = clearing.clear(output, options)
     if kept:
-        print(
+        logger.info(
             f"note: --overwrite leaves what no earlier job is known to have written: "
             f"{some_of(kept)}; move it away if it is to be in no training set",
-            file=sys.stderr,
         )
 
 
