@@ -58,8 +58,8 @@ def poison() -> None:
 
 
 def hang() -> None:
-    """A file of 80 px hangs whoever decodes it, a result of 112 px whoever encodes it, and the first
-    content of 96 px the actor that takes it."""
+    """What hangs: whoever decodes a file of 80 px or encodes a result of 112 px, and the actor that
+    takes the first content of 96 px."""
 
     def endless_decode(data, name, max_pixels):
         image = decode(data, name, max_pixels)
