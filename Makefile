@@ -1,9 +1,12 @@
 # make demo: twelve small pictures from start to end.  make test: all checks.  make soak: the
 # long form of the tests of faults, about half an hour.  make bench: figures of this machine.
+# make quality JUDGE=FILE: what a trained VGG says of the pictures.  make pictures VGG=FILE: those of
+# README and docs anew.
 PYTHON ?= python3
 BIN := .venv/bin
+JUDGE ?= imagenet
 
-.PHONY: demo test soak bench format
+.PHONY: demo test quality pictures soak bench format
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -18,6 +21,12 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+quality: .venv/installed
+	$(BIN)/python -m jobs.quality --judge $(JUDGE)
+
+pictures: .venv/installed
+	$(BIN)/python -m jobs.pictures $(if $(VGG),--vgg $(VGG))
 
 soak: .venv/installed
 	timeout 3600 $(BIN)/python -m pytest -m soak -v --durations=0

@@ -17,24 +17,74 @@ from torch import Tensor
 from jobs._bench_style import Numbers, pictures, ready
 from pipeline.settings import StyleSettings
 from pipeline.style import losses
+from pipeline.style.balance import LossWeights, loss_weights
 from pipeline.style.batching import Batcher
 from pipeline.style.host_memory import keep_freed_memory
 from pipeline.style.lanes import rounding_of
 from pipeline.style.pairs import Done, Pair, Request
-from pipeline.style.targets import style_targets
+from pipeline.style.targets import style_target, style_targets
 from pipeline.style.vgg import VGG
 
 SLOTS, TIMES = 8, 16
 """On a GPU: pairs side by side, and how often each pair comes."""
 
 
+Activations = dict[str, Tensor]
+"""Layer to F^l (1, N_l, H_l, W_l)."""
+
+PlainLoss = Callable[[Activations, Activations, Activations], Tensor]
+"""The loss of an image's activations, the content image's and the style image's."""
+
+
+def our_loss(weights: LossWeights, settings: StyleSettings) -> PlainLoss:
+    """The loss that the product lowers, without its total variation, for autograd.
+
+    As large as the tutorial's, 1e6 times: torch's L-BFGS stops at absolute tolerances.
+    """
+
+    def loss(F_l: Activations, P: Activations, S: Activations) -> Tensor:
+        total = torch.zeros(())
+        for k in settings.content_layers:
+            total = total.to(F_l[k]) + weights.alpha * losses.content_loss(F_l[k], P[k]).sum()
+        for k, w in weights.w.items():
+            A = losses.gram_matrix(S[k]) * (F_l[k][0, 0].numel() / S[k][0, 0].numel())
+            total = total.to(A) + weights.beta * w * losses.style_loss(F_l[k], A).sum()
+        return 1e6 * total
+
+    return loss
+
+
+def tutorial_loss(settings: StyleSettings) -> PlainLoss:
+    """The loss of PyTorch's tutorial: Gram matrices over N M, mean squares, weights 1 and 1e6."""
+    mse = torch.nn.functional.mse_loss
+
+    def loss(F_l: Activations, P: Activations, S: Activations) -> Tensor:
+        def gram(F: Tensor) -> Tensor:
+            return losses.gram_matrix(F) / F[0].numel()
+
+        content = [mse(F_l[k], P[k]) for k in settings.content_layers]
+        style = [mse(gram(F_l[k]), gram(S[k])) for k in settings.style_layers]
+        return torch.stack(content).sum() + 1e6 * torch.stack(style).sum()
+
+    return loss
+
+
 def plain_loop(
-    network: VGG, content: Tensor, style: Tensor, settings: StyleSettings, evaluations: int
+    network: VGG,
+    content: Tensor,
+    style: Tensor,
+    settings: StyleSettings,
+    evaluations: int,
+    loss_of: PlainLoss,
+    seen: Callable[[int, Tensor], None] = lambda count, image: None,
 ) -> tuple[list[float], list[float]]:
     """The loop that PyTorch's tutorial teaches: one image, autograd, ``torch.optim.LBFGS``.
 
     In PyTorch's default memory format, the ReLU not in place. The image is clamped before each
     evaluation. Returns the loss of each, and the seconds since the start.
+
+    Args:
+        seen: called after each evaluation with their count and the image; its time does not count.
     """
     features = copy.deepcopy(network.features).to(memory_format=torch.contiguous_format)
     mean, std = (network.get_buffer(name).to(content) for name in ("mean", "std"))
@@ -50,33 +100,25 @@ def plain_loop(
                 x = module(x)
         return found
 
-    seen, painted = activations(content[None]), activations(style[None])
-    P = {k: seen[k] for k in settings.content_layers}
-    A = {
-        k: losses.gram_matrix(painted[k]) / painted[k][0, 0].numel() for k in settings.style_layers
-    }
-    image = content[None].clone().requires_grad_(True)
+    with torch.no_grad():
+        P, S = activations(content[None]), activations(style[None])
+    image = content[None].clone(memory_format=torch.contiguous_format).requires_grad_(True)
     optimizer = torch.optim.LBFGS([image])
     trace: list[float] = []
     seconds: list[float] = []
 
-    def loss_of(x: Tensor) -> Tensor:
-        F_l = activations(x)
-        content_loss = sum(losses.content_loss(F_l[k], P[k]) for k in P)
-        style_loss = sum(
-            settings.w[k] * losses.style_loss(F_l[k], A[k] * F_l[k][0, 0].numel()) for k in A
-        )
-        loss = settings.content_weight * content_loss + settings.style_weight * style_loss
-        return torch.as_tensor(loss).sum()
-
     def closure() -> float:
+        nonlocal started
         with torch.no_grad():
             image.clamp_(0, 1)
         optimizer.zero_grad()
-        loss = 1e6 * loss_of(image)  # as the tutorial: torch's L-BFGS stops at absolute tolerances
+        loss = loss_of(activations(image), P, S)
         loss.backward()  # type: ignore[no-untyped-call]
-        trace.append(float(loss.detach()) / 1e6)
-        seconds.append(time.perf_counter() - started)
+        trace.append(float(loss.detach()))
+        now = time.perf_counter()
+        seconds.append(now - started)
+        seen(len(trace), image.detach()[0])
+        started += time.perf_counter() - now
         return float(loss.detach())
 
     started = time.perf_counter()
@@ -120,8 +162,8 @@ def against_the_plain_loop(
 
     The plain loop takes every step, also one that raises the loss, and may end far above the lowest
     loss that it had seen: time to that one is compared, too. Ours has its default settings but one
-    scale, and gives a pair up after twice as many evaluations. The loss that counts is that in
-    float32.
+    scale, the content image as start and no total variation, so that the losses are the same, and
+    gives a pair up after twice as many evaluations. The loss that counts is that in float32.
 
     The plain loop has the machine to itself, one pair after another. Ours has it as a job has: on
     a CPU an actor of one thread on each core, that take a pair each; on a GPU one actor of
@@ -131,12 +173,20 @@ def against_the_plain_loop(
         pairs: of one style and so many content images.
         precisions: that ours is run in; the plain loop's is float32.
     """
-    network, base = ready(weights, device, tolerance=0, scales=1, iterations=2 * evaluations)
+    network, base = ready(
+        weights, device, tolerance=0, scales=1, iterations=2 * evaluations, init_image="content",
+        tv_weight=0,
+    )  # fmt: skip
     style, *contents = pictures(pairs + 1, (size, size)).to(device)
-    plain_loop(network, contents[0], style, base, 5)  # loads the libraries
-    runs = [
-        PlainRun(*plain_loop(network, content, style, base, evaluations)) for content in contents
-    ]
+    target = style_target(network, style, base)
+
+    def plain(content: Tensor, evaluations: int) -> PlainRun:
+        loss = our_loss(loss_weights(network, content, target, base), base)
+        trace, seconds = plain_loop(network, content, style, base, evaluations, loss)
+        return PlainRun([value / 1e6 for value in trace], seconds)
+
+    plain(contents[0], 5)  # loads the libraries
+    runs = [plain(content, evaluations) for content in contents]
     times = TIMES if device == "cuda" else 1
     with actors(weights, size, device, pairs) as until:
         for name, at in (
@@ -144,7 +194,7 @@ def against_the_plain_loop(
             ("lowest", [run.losses.index(min(run.losses[:evaluations])) for run in runs]),
         ):
             goals = [run.losses[n] for run, n in zip(runs, at, strict=True)]
-            plain = [run.seconds[n] for run, n in zip(runs, at, strict=True)]
+            loop_seconds = [run.seconds[n] for run, n in zip(runs, at, strict=True)]
             for precision in precisions:
                 settings = replace(base, precision=precision)
                 started = time.perf_counter()
@@ -155,13 +205,13 @@ def against_the_plain_loop(
                     "weights": weights, "size": size, "device": device,
                     "to the loss that is": name, "precision": precision,
                     "pairs": pairs, "times": times, "actors": actors_of(device),
-                    "ratio": sum(plain) / seconds,
-                    "plain_seconds": sum(plain), "our_seconds": seconds,
+                    "ratio": sum(loop_seconds) / seconds,
+                    "plain_seconds": sum(loop_seconds), "our_seconds": seconds,
                     "plain_evaluations": [n + 1 for n in at],
                     "our_evaluations": [pair.evaluations for pair in reached[:pairs]],
                     "reached": all(pair.reached for pair in reached),
                     "ratio_of_each": [
-                        loop / ours for loop, ours in zip(plain, each, strict=True)
+                        loop / ours for loop, ours in zip(loop_seconds, each, strict=True)
                     ],
                 }  # fmt: skip
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
+from pipeline.style.balance import loss_weights
 from pipeline.style.batching import Batcher
 from pipeline.style.calibration import dead_leaves
 from pipeline.style.graphs import recorder_of
@@ -58,7 +59,7 @@ def ready(weights: str, device: str, **changes: Any) -> tuple[VGG, StyleSettings
 
     ``wide``: the network and the losses of ``compact`` at the cost of VGG-19, for machines to which
     its weights cannot come: each filter four times, so that the widths are VGG-19's, the Gram
-    matrices ``compact``'s in blocks, E_l the same and L_content four times as large.
+    matrices ``compact``'s in blocks. The relative weights of the losses stay the same.
     """
     settings = StyleSettings(weights="compact" if weights == "wide" else weights, **changes)
     if weights != "wide":
@@ -69,7 +70,6 @@ def ready(weights: str, device: str, **changes: Any) -> tuple[VGG, StyleSettings
         if values.ndim == 4 and values.shape[1] != 3:
             values = values.repeat(1, WIDER, 1, 1) / WIDER
         wide[name] = values.repeat(WIDER, *[1] * (values.ndim - 1))
-    settings = replace(settings, content_weight=settings.content_weight / WIDER)
     return build_network(wide, settings).to(device), settings
 
 
@@ -79,8 +79,8 @@ def filled_lane(network: VGG, settings: StyleSettings, size: int, batch: int) ->
     target = style_target(network, images[batch], settings)
     lane = Lane(network, (size, size), batch, settings, recorder=recorder_of(network.device))
     for slot in range(batch):
-        start = Start(images[slot], images[slot], target, settings.content_weight, 1.0, 10**9)
-        lane.enter(slot, start)
+        weights = loss_weights(network, images[slot], target, settings)
+        lane.enter(slot, Start(images[slot], images[slot], target, weights, 10**9))
     return lane
 
 
@@ -315,8 +315,9 @@ def peak(weights: str, size: int, batch: int, low: bool, device: str) -> None:
     target = style_target(network, images[:, :256, :256], settings)
     recorder = recorder_of(network.device)
     lane = Lane(network, (size, size), batch, settings, low_memory=low, recorder=recorder)
+    weights = loss_weights(network, images, target, settings)
     for slot in range(batch):
-        lane.enter(slot, Start(images, images, target, settings.content_weight, 1.0, 10**9))
+        lane.enter(slot, Start(images, images, target, weights, 10**9))
     for _ in range(3):
         lane.tick()
     print(used(device) - before)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
+from pipeline.data.redaction import redact
 from pipeline.settings import (
     OPTIONS_BY_SCHEME,
     JobSettings,
@@ -25,6 +26,7 @@ from pipeline.settings import (
     grouped,
     in_short,
     plain_type,
+    takes_only,
     unknown_setting,
 )
 
@@ -80,7 +82,8 @@ def _add_option(
         on_off = argparse.BooleanOptionalAction if spec.default else "store_true"
         group.add_argument(option, action=on_off, default=argparse.SUPPRESS, help=text)
         return
-    metavar = "|".join(choices) or METAVARS.get(plain_type(spec), "LIST")
+    other = () if takes_only(spec) else (METAVARS.get(plain_type(spec), "LIST"),)
+    metavar = "|".join((*choices, *other))
     action = group.add_argument(option, default=argparse.SUPPRESS, help=text, metavar=metavar)
     if choices:
         action.completer = lambda **_: choices  # type: ignore[attr-defined]  # for argcomplete
@@ -154,7 +157,7 @@ def _unknown_option(given: str, parser: argparse.ArgumentParser) -> SettingError
     name = given.partition("=")[0]  # the value may be a secret
     known = [option for option in parser._option_string_actions if option.startswith("--")]
     meant = did_you_mean(name, known) or "--help lists all options"
-    return SettingError(f"{in_short(name)[1:-1]}: is no option; {meant}")
+    return SettingError(f"{in_short(redact(name))[1:-1]}: is no option; {meant}")
 
 
 def convert(spec: "dataclasses.Field[Any]", value: Any) -> Any:
@@ -163,6 +166,8 @@ def convert(spec: "dataclasses.Field[Any]", value: Any) -> Any:
     Raises:
         SettingError: it cannot be read so.
     """
+    if value in choices_of(spec):
+        return value
     try:
         return _convert(plain_type(spec), value)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:

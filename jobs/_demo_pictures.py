@@ -1,5 +1,6 @@
 """The demo's inputs: photographs from scikit-image's wheel, and three paintings made by code."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,16 @@ def photographs() -> dict[str, Path]:
 def paintings() -> dict[str, Picture]:
     """Name to pixels (384, 384, 3): a night full of stars, a sunset in waves, a meadow in dabs."""
     return {"night": _night(), "sunset": _sunset(), "meadow": _meadow()}
+
+
+def painting_images() -> dict[str, bytes]:
+    """Name to PNG file of each painting."""
+    files = {}
+    for name, pixels in paintings().items():
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        files[name] = buffer.getvalue()
+    return files
 
 
 def _grid() -> tuple[Array, Array]:
@@ -90,8 +101,8 @@ def save_inputs(folder: Path) -> tuple[list[Path], list[Path]]:
         contents.append(folder / "content" / f"{name}.png")
         contents[-1].parent.mkdir(parents=True, exist_ok=True)
         Image.open(source).convert("RGB").save(contents[-1])
-    for name, pixels in paintings().items():
+    for name, file in painting_images().items():
         styles.append(folder / "style" / f"{name}.png")
         styles[-1].parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(styles[-1])
+        styles[-1].write_bytes(file)
     return contents, styles

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.data.redaction import redact
 from pipeline.data.words import counted, printable, taken
 from pipeline.settings import JobSettings, StyleSettings
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 def print_estimate(found: "Estimate", style: StyleSettings, job: JobSettings) -> None:
     """A few lines on standard output."""
-    print(f"dry run: nothing was started, nothing was written in {job.output}")
+    print(f"dry run: nothing was started, nothing was written in {redact(job.output)}")
     print(f"{taken(found.rows, found.manifest_rows)}, {found.pending} to do")
     if found.in_use:
         print("a run works in this output, or was killed on another machine: the job may wait")

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from jobs import _bench_peers as peers
 from jobs import _bench_plain as plain
 from jobs import _bench_style as style
 from pipeline.style.host_memory import keep_freed_memory
@@ -30,7 +31,7 @@ Measurement = tuple[str, Callable[[], dict[str, Any]]]
 
 NAMES = (
     "floor", "plain loop", "picture", "throughput", "precision", "occupancy", "memory",
-    "efficiency", "engine cost", "planning", "style cache",
+    "peers", "efficiency", "engine cost", "planning", "style cache",
 )  # fmt: skip
 
 ONLY = f"these measurements [all]: {', '.join(map(repr, NAMES))}"
@@ -50,6 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.part in ("style", "all"):
         weights = options.weights or ("wide" if device == "cuda" else "compact")
         parts.append(style_part(weights, size, device))
+        if options.judge is None:
+            print("peers: not measured; give --judge FILE, a trained VGG-19 or VGG-16", flush=True)
+        else:
+            folder, pairs = options.pictures, options.pairs
+            compared = peers.against_the_peers(options.judge, size, device, pairs, folder)
+            parts.append(("peers", partial(next, compared)) for _ in range(pairs))
     if options.part in ("engine", "all"):
         parts.append(engine_part(options.rows, device))
     for part in parts:
@@ -153,6 +160,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--weights",
         help="of the method's measurements; 'random' and 'wide' have VGG-19's full width, 'wide' "
         "with the filters of 'compact', each four times [compact; on a GPU wide]",
+    )
+    parser.add_argument(
+        "--judge", metavar="FILE", help="weights of a trained VGG, to compare pictures with peers'"
+    )
+    parser.add_argument("--pairs", type=int, default=2, help="of that comparison [2]")
+    parser.add_argument(
+        "--pictures", type=Path, help="folder of content_*.jpg and style_*.jpg for it [the demo's]"
     )
     parser.add_argument("--size", type=int, help="px [256 on a CPU, 512 on a GPU]")
     parser.add_argument(

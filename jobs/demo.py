@@ -8,18 +8,18 @@ and makes a contact sheet. Nothing is downloaded. Further options go to ``jobs.s
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image
 
-from jobs import stylize
+from jobs import _sheet, stylize
 from jobs._demo_pictures import save_inputs
 
-THUMBNAIL = 256
-"""Edge of a picture on the contact sheet, px."""
+EDGE = 256
+"""Edge of a picture, and of its place on the contact sheet, px."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,13 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = stylize.main(
         [
             *("--manifest", str(manifest), "--output", str(result), "--weights", options.weights),
-            *("--image-size", "256", "--iterations", "80", "--rows-per-block", "1"),
-            *("--overwrite", *more),
+            *("--image-size", str(EDGE), "--rows-per-block", "1", "--overwrite", *more),
         ]
     )
     if code == 2:
         return code
-    sheet = contact_sheet(contents, styles, result / "images", output / "contact_sheet.png")
+    told = f"Weights: {Path(options.weights).stem}\n{EDGE} px\nmade by\nmake demo"
+    sheet = contact_sheet(contents, styles, result / "images", output / "contact_sheet.png", told)
     print(f"images         {result / 'images'}")
     print(f"records        {result / 'records'}")
     print(f"contact sheet  {sheet}")
@@ -80,34 +80,39 @@ def write_manifest(path: Path, contents: Sequence[Path], styles: Sequence[Path])
 
 
 def contact_sheet(
-    contents: Sequence[Path], styles: Sequence[Path], images: Path, target: Path
+    contents: Sequence[Path], styles: Sequence[Path], images: Path, target: Path, told: str = ""
 ) -> Path:
-    """Contents down, styles across, results where they meet; a cross where there is none."""
-    sheet = Image.new(
-        "RGB", (THUMBNAIL * (1 + len(styles)), THUMBNAIL * (1 + len(contents))), "white"
-    )
-    for column, style in enumerate(styles, 1):
-        _place(sheet, style, column, 0)
-    for line, content in enumerate(contents, 1):
-        _place(sheet, content, 0, line)
-        for column, style in enumerate(styles, 1):
-            # With whatever ending --image-format has given it.
-            found = next(images.glob(f"{pair_id(content, style)}.*"), None)
-            _place(sheet, found, column, line)
-    sheet.save(target)
+    """Contents down, styles across, results where they meet; a cross where there is none.
+
+    Args:
+        told: lines of text for the corner.
+    """
+    made = {
+        # With whatever ending --image-format has given it.
+        pair_id(content, style): next(images.glob(f"{pair_id(content, style)}.*"), None)
+        for content in contents
+        for style in styles
+    }
+    opened = {name: Image.open(path) if path else None for name, path in made.items()}
+    page = _sheet.draw(grid(contents, styles, opened, told), EDGE)
+    _sheet.save(page, target)
     return target
 
 
-def _place(sheet: Image.Image, path: Path | None, column: int, line: int) -> None:
-    left, top = column * THUMBNAIL, line * THUMBNAIL
-    if path is None:
-        draw = ImageDraw.Draw(sheet)
-        right, bottom = left + THUMBNAIL, top + THUMBNAIL
-        draw.line((left, top, right, bottom), fill="red", width=3)
-        draw.line((left, bottom, right, top), fill="red", width=3)
-        return
-    image = ImageOps.fit(Image.open(path).convert("RGB"), (THUMBNAIL, THUMBNAIL))
-    sheet.paste(image, (left, top))
+def grid(
+    contents: Sequence[Path],
+    styles: Sequence[Path],
+    results: Mapping[str, Image.Image | None],
+    told: str,
+) -> _sheet.Sheet:
+    """The sheet of all pairs; results: by ``pair_id``."""
+    rows: list[list[tuple[Image.Image | str | None, str]]] = [
+        [(told, ""), *((Image.open(style), style.stem) for style in styles)]
+    ]
+    for content in contents:
+        of_content = (results[pair_id(content, style)] for style in styles)
+        rows.append([(Image.open(content), content.stem), *((image, "") for image in of_content)])
+    return _sheet.Sheet((), rows)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from pipeline.settings import LAYERS, StyleSettings, replace
+from pipeline.style.balance import loss_weights
 from pipeline.style.distillation import PADDINGS, read_teacher
 from pipeline.style.objective import Objective
 from pipeline.style.optimize import stylize
@@ -66,7 +67,7 @@ def objective(network: VGG, settings: StyleSettings, content: Tensor, style: Ten
     """The loss of one pair of images (3, H, W)."""
     made = Objective(network, 1, settings)
     target = style_target(network, style, settings)
-    made.put(0, content, target, settings.content_weight, settings.style_weight)
+    made.put(0, content, target, loss_weights(network, content, target, settings))
     return made
 
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jobs._cli import new_parser, read_options
+from pipeline.data.redaction import redact
 from pipeline.data.words import counted
 from pipeline.settings import ManifestSettings, SettingError
 
@@ -83,7 +84,7 @@ def print_summary(built: "Built", settings: ManifestSettings) -> None:
             "warning: results without a split will lie beside the folders of splits, and Hugging "
             "Face's imagefolder passes over them there; see docs/formats.md"
         )
-    print(f"the manifest lies in {settings.output}")
+    print(f"the manifest lies in {redact(settings.output)}")
     own = uris.scheme_of(settings.output)
     schemes = {uris.scheme_of(settings.content), uris.scheme_of(settings.style)}
     others = schemes - {own, *uris.OBJECT_STORES}

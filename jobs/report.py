@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs._cli import OF_A_JOB, new_parser, read_options
+from pipeline.data.redaction import redact
 from pipeline.data.words import counted
 from pipeline.settings import JobSettings, SettingError
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped; no report was written", file=sys.stderr)
         return 130
     print(
-        f"{made.uri}: {counted(made.pairs, 'pair')}, {made.listed} listed, "
+        f"{redact(made.uri)}: {counted(made.pairs, 'pair')}, {made.listed} listed, "
         f"{made.pictured} with thumbnails ({made.bytes / 1e6:.1f} MB)"
     )
     return 0

@@ -20,6 +20,7 @@ from typing import Any
 from jobs._cli import OF_A_JOB, new_parser, read_options, reader_may_leave
 from jobs._estimate import print_estimate, print_faults
 from jobs.report import write_report
+from pipeline.data.redaction import redact, redact_text
 from pipeline.data.words import counted
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 
@@ -64,6 +65,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     # Loaded here, so that --help and a mistyped option answer at once.
     from ray.exceptions import RayError
 
+    from pipeline.data.lease import LostError
     from pipeline.engine.job import ClosingError, JobError, run_job
     from pipeline.engine.pack import PackError
 
@@ -73,14 +75,14 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     except JobError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (ClosingError, PackError) as error:
+    except (ClosingError, PackError, LostError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; what is recorded stays, the same command does the rest", file=sys.stderr)
         return 130
     except RayError as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = redact_text(str(error).strip().splitlines()[-1])
         print(
             f"error: the run broke off ({reason}); what is recorded stays, the same command does "
             "the rest, --verbose shows Ray's log",
@@ -90,8 +92,8 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     with reader_may_leave():
         print_summary(summary, job.output)
         if report:
-            print(f"open {report} to look at them")
-    return 1 if summary["error"] or summary["missing"] or summary["duplicates"] else 0
+            print(f"open {redact(report)} to look at them")
+    return 0 if summary["ok"] == summary["manifest_rows"] and not summary["duplicates"] else 1
 
 
 def print_summary(summary: dict[str, Any], output: str) -> None:
@@ -102,6 +104,13 @@ def print_summary(summary: dict[str, Any], output: str) -> None:
     print_faults(Counter(summary["errors_by_class"]), named)
     if summary["missing"]:
         print(f"  missing: {summary['missing']} records; run the same command again")
+    unknown = summary["pairs"] - summary["ok"] - summary["error"]
+    if unknown:
+        print(
+            f"  unknown: {counted(unknown, 'record')} with a status that no job writes; python -m "
+            "jobs.verify names them: delete the records files that hold them, and run the same "
+            "command again"
+        )
     if summary["duplicates"]:
         print(
             f"  duplicates: {summary['duplicates']} records too many; python -m jobs.verify names "
@@ -113,7 +122,7 @@ def print_summary(summary: dict[str, Any], output: str) -> None:
             f"beside them {other['ok']} ok, {other['error']} errors of other pairs are in this "
             "output: of other manifests, or of rows that have another pair_id by now"
         )
-    print(f"images, records and summary.json lie in {output}")
+    print(f"images, records and summary.json lie in {redact(output)}")
     packed = summary.get("packed")
     if packed:
         images, shards = counted(packed["samples"], "image"), counted(packed["shards"], "shard")

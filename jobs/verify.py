@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jobs._cli import new_parser, parse, reader_may_leave
+from pipeline.data.redaction import redact_text
 from pipeline.data.words import counted, printable, taken
 from pipeline.settings import SettingError
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RayError as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = redact_text(str(error).strip().splitlines()[-1])
         print(f"error: the audit broke off ({reason}); --verbose shows Ray's log", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

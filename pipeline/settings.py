@@ -60,15 +60,21 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
+    least: float | None = None,
     unit: str = "",
     group: str = "",
 ) -> Any:
-    """A dataclass field with its documentation: ``low <= value <= high`` and ``above < value``.
+    """A dataclass field with its documentation: ``low <= value <= high`` and ``above < value``,
+    and nothing between 0 and ``least``.
 
     ``group`` is the title under which it and those after it are shown, up to the next with one.
     """
-    limits = {"low": low, "high": high, "above": above, "unit": unit}
+    limits = {"low": low, "high": high, "above": above, "least": least, "unit": unit}
     return field(default=default, metadata={"help": help, "group": group, **limits})
+
+
+WEIGHT: Final[Mapping[str, Any]] = {"low": 0, "high": 1e15, "least": 1e-15}
+"""Of a loss. float32 cannot tell what is smaller or larger beside another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +89,8 @@ class StyleSettings:
         "imagenet",
         "VGG-19 weights: 'imagenet' (torchvision), 'compact' (a quarter of the filters, trained, "
         "in this package), 'random' (untrained, seeded by weights_seed), or a path or URI of a "
-        ".pth or .safetensors file",
+        ".pth or .safetensors file of VGG-19 or VGG-16, with ':caffe' behind it if it was made for "
+        "Caffe's input (BGR, 0 to 255)",
         group="network (changes pixels)",
     )
     weights_seed: int = setting(0, "seed of 'random' weights", low=0, high=2**63 - 1)
@@ -98,12 +105,28 @@ class StyleSettings:
     style_layers: tuple[str, ...] = setting(
         ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "layers of the style loss"
     )
-    style_layer_weights: tuple[float, ...] | None = setting(
-        None, "w_l of each style layer; equal shares of 1 if not given", low=0
+    style_layer_weights: Literal["balanced", "authors", "equal"] | tuple[float, ...] = setting(
+        "balanced",
+        "w_l of each style layer: 'balanced' (each layer is the same share of the content image's "
+        "style loss), 'authors' (1/N_l^2, as the paper's authors' code), 'equal' (equal shares of "
+        "1, as the paper's experiments), or a number for each layer",
+        low=0,
     )
-    content_weight: float = setting(1e-7, "alpha, the weight of the content loss", low=0)
-    style_weight: float = setting(1.0, "beta, the weight of the style loss", low=0)
-    tv_weight: float = setting(0.0, "weight of the total variation", low=0)
+    content_weight: float = setting(
+        0.02,
+        "weight of the content loss, relative to the content image's style loss; more keeps more "
+        "of the content",
+        **WEIGHT,
+    )
+    content_weight_unit: Literal["relative", "alpha"] = setting(
+        "relative",
+        "relative: content_weight counts in the content image's style loss; alpha: it is the "
+        "paper's alpha itself",
+    )
+    style_weight: float = setting(1.0, "beta, the weight of the style loss", **WEIGHT)
+    tv_weight: float = setting(
+        1.0, "weight of the total variation, relative to the content image's style loss", **WEIGHT
+    )
 
     image_size: int = setting(
         512,
@@ -117,7 +140,11 @@ class StyleSettings:
     style_scale: float = setting(
         1.0, "size of the style image relative to image_size", low=0.1, high=4
     )
-    init_image: Literal["content", "noise"] = setting("content", "where the optimisation starts")
+    init_image: Literal["recolored", "content", "noise"] = setting(
+        "recolored",
+        "where the optimisation starts: the content image in the style's colours (mean and "
+        "covariance), the content image, or white noise as in the paper",
+    )
     seed: int = setting(0, "seed of the white noise", low=0, high=2**63 - 1)
     preserve_color: Literal["none", "luminance", "histogram"] = setting(
         "none",
@@ -132,10 +159,10 @@ class StyleSettings:
         group="optimisation (changes pixels)",
     )
     scales: int = setting(
-        2, "coarse-to-fine: sizes, each half of the next, down to 64 px", low=1, high=6
+        2, "coarse-to-fine: sizes, each half of the next, none below 160 px", low=1, high=6
     )
     iterations: int = setting(
-        300,
+        60,
         "most loss evaluations per image, shared equally by the scales",
         low=1,
         high=100_000,
@@ -157,7 +184,7 @@ class StyleSettings:
         "which curvature pairs L-BFGS keeps: s.y > 1e-6 |s||y|, or torch's s.y > 1e-10",
     )
     first_step: float = setting(
-        1.0, "largest change of a pixel in the first step; 0: torch's rule", low=0, unit="levels"
+        8.0, "largest change of a pixel in the first step; 0: torch's rule", low=0, unit="levels"
     )
     backtracks: int = setting(
         6,
@@ -177,7 +204,9 @@ class StyleSettings:
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
-            check_value(spec, getattr(self, spec.name))
+            value = getattr(self, spec.name)
+            check_value(spec, value)
+            object.__setattr__(self, spec.name, in_one_form(spec, value))
         for name in ("content_layers", "style_layers"):
             chosen: tuple[str, ...] = getattr(self, name)
             unknown = [layer for layer in chosen if layer not in LAYERS]
@@ -191,20 +220,13 @@ class StyleSettings:
         if not self.content_layers and not self.style_layers:
             raise SettingError("content_layers and style_layers are both empty: nothing to match")
         weights = self.style_layer_weights
-        if weights is not None and len(weights) != len(self.style_layers):
+        if isinstance(weights, tuple) and len(weights) != len(self.style_layers):
             raise SettingError(
                 f"style_layer_weights: {len(weights)} weights for {len(self.style_layers)} "
                 "style_layers; give one for each"
             )
         if not self.weights:
             raise SettingError("weights: '' is empty; give 'imagenet', 'random', a path or a URI")
-
-    @property
-    def w(self) -> dict[str, float]:
-        """w_l of each style layer, in the order of ``style_layers``."""
-        count = len(self.style_layers)
-        values = self.style_layer_weights or (1.0 / max(count, 1),) * count
-        return dict(zip(self.style_layers, values, strict=True))
 
     @property
     def deepest_layer(self) -> str:
@@ -413,12 +435,27 @@ class ManifestSettings:
 Settings = TypeVar("Settings", StyleSettings, JobSettings, ManifestSettings)
 
 
-def fingerprint(settings: StyleSettings, weights_digest: str, *more: str | int) -> str:
-    """16 hex digits over every field that changes pixels, the weights themselves, and ``more``."""
+def canonical(settings: StyleSettings) -> dict[str, Any]:
+    """Every field that changes pixels, equal for settings that ask for the same: layers in the
+    network's order with their w_l, and these as numbers."""
     fields = dataclasses.asdict(settings)
     del fields["weights"]  # the digest says it better: one file may have several names
     del fields["weights_seed"]
-    text = json.dumps([fields, weights_digest, *more], sort_keys=True)
+    layers, count = settings.style_layers, len(settings.style_layers)
+    weights = settings.style_layer_weights
+    if weights == "equal":
+        weights = (1.0 / max(count, 1),) * count
+    if isinstance(weights, tuple):
+        of_layer = dict(zip(layers, weights, strict=True))
+        fields["style_layer_weights"] = [of_layer[layer] for layer in LAYERS if layer in of_layer]
+    for name in ("content_layers", "style_layers"):
+        fields[name] = [layer for layer in LAYERS if layer in fields[name]]
+    return fields
+
+
+def fingerprint(settings: StyleSettings, weights_digest: str, *more: str | int) -> str:
+    """16 hex digits over every field that changes pixels, the weights themselves, and ``more``."""
+    text = json.dumps([canonical(settings), weights_digest, *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -466,22 +503,40 @@ def describe_range(spec: "dataclasses.Field[Any]") -> str:
     """A field's range in words: ``32 to 8192 px``, ``avg | max``; empty if all is allowed."""
     choices = choices_of(spec)
     if choices:
-        return " | ".join(choices)
+        more = "" if takes_only(spec) else f" | {describe_type(spec)}"
+        return " | ".join(choices) + more
     low, high, above, unit = (spec.metadata[key] for key in ("low", "high", "above", "unit"))
     text = ""
     if above is not None:
         text = f"above {above}"
     elif low is not None:
         text = f"at least {low}" if high is None else f"{low}"
+    if spec.metadata["least"] is not None:
+        text = f"0, or {spec.metadata['least']}"
     if high is not None:
         text = f"{text} to {high}" if above is None else f"{text}, at most {high}"
     return f"{text} {unit}".strip()
 
 
 def choices_of(spec: "dataclasses.Field[Any]") -> tuple[str, ...]:
-    """The values of a ``Literal`` field, else nothing."""
-    hint = spec.type
-    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    """The words that a field may hold by its ``Literal``, else nothing."""
+    return tuple(
+        word
+        for hint in _parts(spec.type)
+        if typing.get_origin(hint) is Literal
+        for word in typing.get_args(hint)
+    )
+
+
+def takes_only(spec: "dataclasses.Field[Any]") -> bool:
+    """Whether a field holds nothing but one of its ``choices_of``."""
+    return typing.get_origin(spec.type) is Literal
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """The types of a union; of another type itself."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
 
 
 def in_short(value: Any) -> str:
@@ -511,11 +566,25 @@ def check_value(spec: "dataclasses.Field[Any]", value: Any) -> None:
             _check_number(spec, number)
 
 
+def in_one_form(spec: "dataclasses.Field[Any]", value: Any) -> Any:
+    """1 as 1.0 and -0.0 as 0.0 where a field takes fractions, so that equal values look equal."""
+    if not _takes_fractions(spec.type):
+        return value
+    if isinstance(value, tuple):
+        return tuple(float(number) + 0.0 for number in value)
+    return float(value) + 0.0 if isinstance(value, (int, float)) else value
+
+
+def _takes_fractions(hint: Any) -> bool:
+    return hint is float or any(map(_takes_fractions, typing.get_args(hint)))
+
+
 def _misfit(spec: "dataclasses.Field[Any]", value: Any) -> str:
     if spec.name == "storage_options":  # what they hold may be a secret
         return f"the value must be {OPTIONS_BY_SCHEME}"
-    if choices_of(spec):
-        return f"{in_short(value)} is not one of: {', '.join(choices_of(spec))}"
+    if choices := choices_of(spec):
+        more = "" if takes_only(spec) else f", nor {describe_type(spec)}"
+        return f"{in_short(value)} is not one of: {', '.join(choices)}{more}"
     allowed = describe_range(spec)
     limits = f"; range: {allowed}" if allowed else ""
     return f"{in_short(value)} is not {describe_type(spec)}{limits}"
@@ -554,16 +623,17 @@ def _refuse_patterns(output: str) -> None:
         )
 
 
-_BOUNDS = operator.itemgetter("low", "high", "above")
+_BOUNDS = operator.itemgetter("low", "high", "above", "least")
 
 
 def _check_number(spec: "dataclasses.Field[Any]", number: float) -> None:
-    low, high, above = _BOUNDS(spec.metadata)
+    low, high, above, least = _BOUNDS(spec.metadata)
     if (
         not _is_finite(number)
         or (low is not None and number < low)
         or (high is not None and number > high)
         or (above is not None and number <= above)
+        or (least is not None and 0 < number < least)
     ):
         raise SettingError(
             f"{spec.name}: {in_short(number)} is out of range; "
@@ -584,7 +654,7 @@ def _test_of(hint: Any) -> Callable[[Any], bool]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return lambda value: isinstance(value, str) and value in args
-    if origin in (typing.Union, types.UnionType):
+    if len(_parts(hint)) > 1:
         tests = tuple(map(_test_of, args))
         return lambda value: any(test(value) for test in tests)
     if origin is tuple:
@@ -612,7 +682,11 @@ def describe_type(spec: "dataclasses.Field[Any]") -> str:
 
 
 def plain_type(spec: "dataclasses.Field[Any]") -> Any:
-    """The field's type without ``| None``."""
-    if typing.get_origin(spec.type) not in (typing.Union, types.UnionType):
+    """The field's type without ``| None``, and without words that stand for a value."""
+    if takes_only(spec):
         return spec.type
-    return next(hint for hint in typing.get_args(spec.type) if hint is not types.NoneType)
+    return next(
+        hint
+        for hint in _parts(spec.type)
+        if hint is not types.NoneType and typing.get_origin(hint) is not Literal
+    )

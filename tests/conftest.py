@@ -70,6 +70,12 @@ def quick(weights_file) -> StyleSettings:
     return StyleSettings(weights=str(weights_file), image_size=64, iterations=8, scales=1)
 
 
+@pytest.fixture
+def small_scales(monkeypatch) -> None:
+    """Coarse scales of 64 px, so that small pictures have some."""
+    monkeypatch.setattr("pipeline.style.targets.COARSEST", 64)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

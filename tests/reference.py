@@ -58,23 +58,41 @@ def average_pool(x):
     return x[:, : H // 2 * 2, : W // 2 * 2].reshape(C, H // 2, 2, W // 2, 2).mean(axis=(2, 4))
 
 
+def activations(x, tensors):
+    """Layer name to rectified activations (N, H, W) of a network's input (3, H, W).
+
+    tensors: layer name to weight and bias, from the input upwards; names differ in their fifth
+    letter where a pooling lies between them.
+    """
+    block, found = "1", {}
+    for layer, (weight, bias) in tensors.items():
+        if layer[4] != block:
+            x, block = average_pool(x), layer[4]
+        x = found[layer] = np.maximum(conv(x, weight, bias), 0)
+    return found
+
+
 def vgg19(image, state):
     """Layer name to rectified activations (N, H, W) of an RGB image (3, H, W) in [0, 1]."""
     x = (image - np.array([0.485, 0.456, 0.406])[:, None, None]) / np.array([0.229, 0.224, 0.225])[
         :, None, None
     ]
-    index, found = 0, {}
+    index, tensors = 0, {}
     for block, count in enumerate([2, 2, 4, 4, 4], 1):
         for number in range(1, count + 1):
-            if f"features.{index}.weight" not in state:
-                return found
-            x = conv(x, state[f"features.{index}.weight"], state[f"features.{index}.bias"])
-            x = np.maximum(x, 0)
-            found[f"conv{block}_{number}"] = x
+            if f"features.{index}.weight" in state:
+                parts = (state[f"features.{index}.{part}"] for part in ("weight", "bias"))
+                tensors[f"conv{block}_{number}"] = tuple(parts)
             index += 2
-        x = average_pool(x)
         index += 1
-    return found
+    return activations(x, tensors)
+
+
+def caffe(image, tensors):
+    """The same of a network that was trained with Caffe: BGR from 0 to 255, less a mean."""
+    return activations(
+        255 * image[::-1] - np.array([103.939, 116.779, 123.68])[:, None, None], tensors
+    )
 
 
 def total(image, content_image, style_image, state, alpha, beta, w, content_layers):

@@ -11,8 +11,9 @@ from PIL import Image
 from ray.data.extensions import ArrowTensorArray
 
 from pipeline import Stylizer, stylize
-from pipeline.notebook.ray_data import ADDED, READ
+from pipeline.notebook import call
 from pipeline.settings import SettingError
+from pipeline.style.lanes import Lane
 from tests.conftest import image_bytes, picture
 
 
@@ -39,11 +40,13 @@ def test_every_kind_comes_back_as_it_was(quick_ones):
     assert results[0].image.dtype == torch.float32
 
 
+@pytest.mark.usefixtures("small_scales")
 def test_one_style_serves_many_contents_and_history_has_the_scales(quick_ones):
     contents = [Image.fromarray(pixels(seed)) for seed in (0, 1)]
-    results = stylize(contents, pixels(5), image_size=128, **quick_ones | {"scales": 2})
+    results = stylize(contents, pixels(5), image_size=192, **quick_ones | {"scales": 2})
     assert len(results) == 2
     history = results[0].history
+    assert [size for size, _ in history.stages] == [(64, 96), (144, 192)]
     assert sum(count for _, count in history.stages) == len(history.total)
     assert str(history.total[0]) not in repr(results[0]), "hundreds of losses, in a notebook's cell"
     axes = history.plot()
@@ -105,15 +108,69 @@ def test_a_batch_may_be_of_any_of_ray_datas_formats(quick_ones, batch):
         styles.type, pa.array([None, *styles.storage.to_pylist()[1:]], styles.type.storage_type)
     )
     table = pa.table({**batch, "style_image": styles, "error": ["of an earlier stage"] * 3})
+    pictures = ["content_image", "style_image"]
+    columns = ["id", *pictures, "stylized_image", "total_loss", "error"]
     for kind in (styles, ArrowTensorArray.from_numpy(batch["style_image"])):  # Arrow's and Ray's
         found = stylizer(table.set_column(2, "style_image", kind))
         assert found["stylized_image"].to_pylist() == files
-        assert found.column_names == ["id", *READ, *ADDED]
+        assert found.column_names == columns
         assert found.schema.field("style_image").type == kind.type, "left as it was"
         assert found["error"].to_pylist() == list(expected["error"])
         assert found["total_loss"].null_count == 0
     found = stylizer(table.set_column(2, "style_image", with_null))
     assert found["stylized_image"].to_pylist() == [None, *files[1:]]
+
+
+@pytest.mark.parametrize("where", ["enter", "tick"])
+def test_after_an_interrupt_no_row_gets_anothers_picture(quick_ones, monkeypatch, where):
+    """Ctrl-C comes in the middle of a tick; the next batch meets nothing of the last one."""
+    wide, tall = (
+        {"content_image": [pixels(seed, *size)], "style_image": [pixels(5)]}
+        for seed, size in ((0, (70, 100)), (1, (100, 70)))
+    )
+    stylizer = Stylizer(image_size=64, slots=2, **quick_ones)
+    expected = stylizer(tall)["stylized_image"][0]
+    real = getattr(Lane, where)
+
+    def interrupted(*given):
+        real(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lane, where, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stylizer(wide)
+    assert stylizer(tall)["stylized_image"][0] == expected
+    assert not len(stylizer.batcher)
+
+
+@pytest.mark.parametrize("step", ["style_targets", "finish_colors"])
+def test_a_picture_that_fails_leaves_the_others_theirs(quick_ones, batch, monkeypatch, step):
+    real, times = getattr(call, step), iter(range(9))
+
+    def fails_once(*given):
+        if next(times) == 0:
+            raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
+        return real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(call, step, fails_once)
+        with pytest.warns(RuntimeWarning, match="1 of 2 pictures failed, .*ALLOC_FAILED"):
+            failed, done = stylize([pixels(0), pixels(1)], pixels(5), image_size=64, **quick_ones)
+    assert isinstance(failed.error, torch.OutOfMemoryError)
+    with pytest.raises(torch.OutOfMemoryError, match="ALLOC_FAILED"):
+        failed.image.save("it.png")
+    assert done.error is None
+    (expected,) = stylize([pixels(1)], pixels(5), image_size=64, **quick_ones)
+    assert np.array_equal(done.image, expected.image)
+    monkeypatch.setattr(call, step, lambda *_: 1 / 0)
+    for content in (pixels(0), [pixels(0), pixels(1)]):
+        with pytest.raises(ZeroDivisionError):
+            stylize(content, pixels(5), image_size=64, **quick_ones)
+    found = Stylizer(image_size=64, **quick_ones)(batch)
+    assert [words.partition(":")[0] for words in found["error"]] == [
+        "ZeroDivisionError", "RowError", "ZeroDivisionError"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [dict, pd.DataFrame, pa.table])

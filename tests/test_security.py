@@ -69,6 +69,12 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
         {"pair_id": "a", "content_uri": "c.png", "style_uri": "s.png"},
         {"pair_id": "b", "content_uri": signed, "style_uri": "s.png"},
     ]
+    for spoiled in (  # as they come out of tables and shells
+        f" {signed}", f'"{signed}"', signed.replace("//", "/"), f"user:{SECRET}@127.0.0.1:9/x",
+        f"https://user:{SECRET}?{SECRET}@127.0.0.1:9/x", f"https://u:x@{SECRET}/y@127.0.0.1:9/x",
+    ):  # fmt: skip
+        row = {"content_uri": "c.png", "style_uri": spoiled}
+        rows.append({"pair_id": f"p{len(rows)}", **row})
     tables.write_table(f"{base}/m.parquet", pa.Table.from_pylist(rows), options)
     (tmp_path / "job.yaml").write_text(
         f"storage_options: {{s3: {{endpoint_url: {options['s3']['endpoint_url']}, "
@@ -90,8 +96,8 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
                 seen |= listening(job.pid)
                 time.sleep(1)
         text = (tmp_path / "said").read_text()
-        assert job.returncode == 1, text  # the signed row's server is not there
-        assert "1 ok, 1 error of 2 pairs" in text
+        assert job.returncode == 1, text  # the signed rows' server is not there
+        assert "1 ok, 7 errors of 8 pairs" in text
         (folder,) = Path(place).iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
         assert f"Ray's logs are kept in {folder}" in text

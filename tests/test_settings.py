@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -89,8 +90,9 @@ def test_the_fingerprint_moves_with_every_setting_that_changes_pixels():
     seen = {fingerprint(base, "digest"), fingerprint(base, "other digest")}
     changes = {
         "pooling": "max", "padding": "reflect", "content_layers": ("conv4_1",),
-        "style_layers": ("conv1_1",), "style_layer_weights": (0.2,) * 5, "content_weight": 1.0,
-        "style_weight": 2.0, "tv_weight": 1.0, "image_size": 64, "image_edge": "short",
+        "style_layers": ("conv1_1",), "style_layer_weights": (0.3,) * 5, "content_weight": 1.0,
+        "style_weight": 2.0, "content_weight_unit": "alpha", "tv_weight": 2.0, "image_size": 64,
+        "image_edge": "short",
         "style_scale": 2.0, "init_image": "noise", "seed": 1, "preserve_color": "luminance",
         "scales": 1, "iterations": 1, "tolerance": 0.5, "optimizer": "adam", "learning_rate": 0.5,
         "history_size": 5, "curvature_test": "absolute", "first_step": 2.0, "backtracks": 0,
@@ -102,6 +104,35 @@ def test_the_fingerprint_moves_with_every_setting_that_changes_pixels():
     assert len(seen) == len(changes) + 2
     names = {spec.name for spec in dataclasses.fields(base)} - {"weights", "weights_seed"}
     assert names == changes.keys()  # the weights' digest speaks for the other two
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"style_weight": 1, "tv_weight": 0}, {"style_weight": 1.0, "tv_weight": -0.0}),
+        ({"style_layer_weights": "equal"}, {"style_layer_weights": (0.2,) * 5}),
+        ({"content_layers": ("conv4_2", "conv1_1")}, {"content_layers": ("conv1_1", "conv4_2")}),
+        (
+            {"style_layers": ("conv3_1", "conv1_1"), "style_layer_weights": (2, 1)},
+            {"style_layers": ("conv1_1", "conv3_1"), "style_layer_weights": (1.0, 2.0)},
+        ),
+        ({"weights": "random"}, {"weights_seed": 7}),
+    ],
+)
+def test_settings_that_ask_for_the_same_have_one_fingerprint(one, other):
+    one, other = StyleSettings(**one), StyleSettings(**other)
+    assert fingerprint(one, "digest") == fingerprint(other, "digest")
+    swapped = replace(other, style_layers=("conv1_1", "conv2_1"), style_layer_weights=(1, 2))
+    again = replace(other, style_layers=("conv1_1", "conv2_1"), style_layer_weights=(2, 1))
+    assert fingerprint(swapped, "digest") != fingerprint(again, "digest")
+
+
+def test_a_whole_number_where_fractions_are_taken_is_a_fraction_everywhere():
+    for spec in dataclasses.fields(StyleSettings):
+        if type(spec.default) is float:
+            changed = StyleSettings(**{spec.name: 1})
+            assert json.dumps(getattr(changed, spec.name)) == "1.0"
+    assert StyleSettings(style_layer_weights=(1, 0, 0, 0, 0)).style_layer_weights[0].hex()
 
 
 def test_row_overrides_are_settings():

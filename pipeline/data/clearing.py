@@ -3,6 +3,9 @@
 An image is a job's if a record names it, or if its name is an id that was derived from a row (a
 killed run leaves images without records); a file of records by its columns, or, where it is
 damaged, by the name that Ray Data gave it. Whatever else lies in their folders stays.
+
+A mark says that deleting has begun: the records go after the images that they name, and without it
+a run after a kill would take such records for the truth.
 """
 
 import re
@@ -16,8 +19,18 @@ from pipeline.settings import SettingError
 
 DERIVED_IMAGE = re.compile(r"[0-9a-f]{20}\.(png|jpg|webp)")
 RAYS_NAME = re.compile(r"\w+_[0-9a-f]{32}_\d{6,}-\d+\.parquet")
+MARK = "__overwrite__.json"
 COLUMNS = {"pair_id", "status", "file_name"}
 """What every file of records has had."""
+
+
+def is_begun(output: str, options: storage.StorageOptions) -> bool:
+    """Whether a run was killed while it deleted: what is left must be deleted too.
+
+    Raises:
+        RowError: that is not known.
+    """
+    return storage.exists(uris.join(output, MARK), options)
 
 
 def clear(output: str, options: storage.StorageOptions) -> list[str]:
@@ -44,14 +57,19 @@ def clear(output: str, options: storage.StorageOptions) -> list[str]:
         for name in _names_below(output, form, options)
         if packing.is_own(name.partition("/")[2], form)
     ]
-    # The records after the images that they name, in case that this run is killed.
-    own = [*own_images, *shards, *own_records]
-    storage.delete_files([uris.join(output, name) for name in own], options)
+    mark = uris.join(output, MARK)
+    storage.write_bytes(mark, b"{}\n", options)
+    # Then what vouches for others: the records for their images, an index for its shards.
+    indices = [name for name in shards if name.rpartition("/")[2] == packing.INDEX]
+    first = [*own_images, *(name for name in shards if name not in indices)]
+    for some in (first, [*indices, *own_records]):
+        storage.delete_files([uris.join(output, name) for name in some], options)
     for name in (records.CHECKPOINT, records.SUMMARY, records.REPORT, resume.JOURNAL):
         storage.delete(uris.join(output, name), options)
     for folder in (records.IMAGES, records.RECORDS, *packing.FORMATS):
         storage.delete_empty_folders(uris.join(output, folder))
-    return sorted({*images, *files} - set(own))
+    storage.delete(mark, options)
+    return sorted({*images, *files}.difference(own_images, own_records))
 
 
 def _names_below(output: str, folder: str, options: storage.StorageOptions) -> list[str]:

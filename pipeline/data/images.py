@@ -1,17 +1,19 @@
 """Bytes to RGB pixels and back, through Pillow. Nothing that a file holds may end a worker."""
 
+import contextlib
 import hashlib
 import io
 import json
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
-from pipeline.data import bombs
+from pipeline.data import bombs, depths, profiles, repairs, tiffs
 from pipeline.data.errors import RowError
 
 Pixels = npt.NDArray[np.uint8]
@@ -38,15 +40,33 @@ MOST_DISTORTION = 5 / 3
 LONGEST = {"webp": 16_383, "jpg": 65_500}
 """px: of an edge that a file of the format can have, by its encoder."""
 
-GREY = ("1", "L", "LA", "La")
-"""Modes whose profiles, curves of grey, are not followed."""
-
-# One file can make Pillow warn 40 000 times.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
-Image.MAX_IMAGE_PIXELS = None  # the limit is checked below, with the job's own number
+_lock = threading.Lock()
+_within = 0  # threads in ``_without_pillows_limit``
+_at_its_end = contextlib.ExitStack()
 
 
+@contextlib.contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Pillow refuses no size and warns of nothing: ``decode`` has its own limit, and one file can
+    make Pillow warn 40 000 times. Both are the whole process's; the last thread puts them back."""
+    global _within
+    with _lock:
+        if not _within:
+            _at_its_end.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+            _at_its_end.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            Image.MAX_IMAGE_PIXELS = None
+        _within += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _within -= 1
+            if not _within:
+                _at_its_end.close()
+
+
+@_without_pillows_limit()
 def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -> Image.Image:
     """An RGB image of the first frame, as ``to_rgb`` makes it.
 
@@ -62,14 +82,21 @@ def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -
     """
     if not data:
         raise RowError("empty_file", f"{name}: the file is empty")
+    first = tiffs.first_directory(data)
+    if tiffs.is_camera_raw(data, first):
+        raise RowError(
+            "not_an_image",
+            f"{name}: camera raw, what a sensor saw; convert it to JPEG, PNG or TIFF first",
+        )
+    image: Image.Image | tiffs.Directory
     try:
         bombs.refuse_bombs(data)
-        file = bombs.TiffReader(data) if data[:2] in (b"II", b"MM") else io.BytesIO(data)
-        image: Image.Image = Image.open(file, formats=FORMATS)
-        if enough is not None:
-            image.draft(None, (enough, enough))
+        data = repairs.without_extras(data)
+        image = first if first and tiffs.is_deep(first) else _open(data, enough)
     except UnidentifiedImageError as error:
-        raise RowError("not_an_image", f"{name}: not an image that Pillow can read") from error
+        raise RowError(
+            "not_an_image", f"{name}: not an image that Pillow can read{_why(data)}"
+        ) from error
     except Exception as error:
         raise RowError(
             "not_an_image", f"{name}: broken image header: {_in_one_line(error)}"
@@ -85,9 +112,10 @@ def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -
             "image_too_small", f"{name}: {width} x {height} px; the least edge is {SMALLEST} px"
         )
     try:
+        if isinstance(image, tiffs.Directory):
+            return to_rgb(tiffs.read(data, image))
         bombs.check_tiles(image, max_pixels)
-        image.load()
-        return to_rgb(image)
+        return to_rgb(_loaded(image, data, enough), data)
     except MemoryError as error:
         raise RowError(
             "out_of_memory", f"{name}: not enough memory to decode {width} x {height} px"
@@ -99,9 +127,45 @@ def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -
         ) from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The image as RGB: upright, in sRGB (grey as it is), transparency laid on white."""
-    return _upright(_to_rgb(image), _orientation(image))
+def _open(data: bytes, enough: int | None) -> Image.Image:
+    file = bombs.TiffReader(data) if data[:2] in (b"II", b"MM") else io.BytesIO(data)
+    image: Image.Image = Image.open(file, formats=FORMATS)
+    if enough is not None:
+        image.draft(None, (enough, enough))
+    return image
+
+
+def _why(data: bytes) -> str:
+    """What Pillow's own reader of a file's format says of it."""
+    for name in FORMATS:
+        factory, accepts = Image.OPEN[name]
+        if accepts and accepts(data[:16]) is True:
+            try:
+                factory(io.BytesIO(data), "")
+            except Exception as error:
+                return f": {name}, {_in_one_line(error)}"
+    return ""
+
+
+def _loaded(image: Image.Image, data: bytes, enough: int | None) -> Image.Image:
+    """The image with its pixels; also if nothing but a JPEG's end marker is missing."""
+    try:
+        image.load()
+    except OSError:
+        again = [_open(whole, enough) for whole in repairs.ended(data)]
+        if not again or again[0].tobytes() != again[1].tobytes():
+            raise
+        return again[0]
+    return image
+
+
+def to_rgb(image: Image.Image, data: bytes = b"") -> Image.Image:
+    """The image as RGB: upright, in sRGB, transparency laid on white.
+
+    Args:
+        data: its file, if there is one (``profiles.find``).
+    """
+    return _upright(_to_rgb(image, data), _orientation(image))
 
 
 def _in_one_line(error: Exception) -> str:
@@ -128,63 +192,62 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return _to_8_bit(image).convert("RGB")
-    profile = None if image.mode in GREY else image.info.get("icc_profile")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        if image.mode != "RGBA":
-            image = image.convert("RGBA")
-        image = _in_srgb(image, profile, "RGBA")  # white, on which it is laid, is sRGB's
-        white = Image.new("RGB", image.size, (255, 255, 255))
-        white.paste(image, mask=image.getchannel("A"))
-        return white
-    if image.mode == "P":
+def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
+    profile = profiles.find(image, data)
+    samples = _samples(image, data)
+    if samples:
+        curve = profiles.curve(profile)
+        return Image.fromarray(depths.to_8_bit(samples, curve)).convert("RGB")
+    alpha = _alpha(image)
+    if image.mode in profiles.GREY:
+        image = image.convert("LA").convert("L") if image.mode == "La" else image.convert("L")
+    elif image.mode not in ("RGB", "CMYK"):
+        image = image.convert("RGBA") if image.mode == "RGBa" else image
         image = image.convert("RGB")
-    if image.mode in ("RGB", "CMYK"):
-        return _in_srgb(image, profile, "RGB")
-    return image.convert("RGB")
+    image = profiles.in_srgb(image, profile)  # white, on which it is laid, is sRGB's
+    if alpha is None:
+        return image
+    white = Image.new("RGB", image.size, (255, 255, 255))
+    white.paste(image, mask=alpha)
+    return white
 
 
-def _in_srgb(image: Image.Image, profile: bytes | None, mode: str) -> Image.Image:
-    """The image in ``mode``, its colours by its ICC profile; alpha stays as it is."""
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            target = ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, source, target, outputMode=mode)
-        except Exception:
-            converted = None  # a broken profile is no reason to refuse the picture
-        if converted is not None:
-            return converted
-    return image if image.mode == mode else image.convert(mode)
+def _alpha(image: Image.Image) -> Image.Image | None:
+    """How far each pixel covers what is below it. A channel of nothing but 0, above a picture, is
+    none: many programs leave it so."""
+    if image.mode not in ("RGBA", "LA", "PA", "La", "RGBa"):
+        return image.convert("RGBA").getchannel("A") if "transparency" in image.info else None
+    alpha = image.getchannel("A" if image.mode[-1] == "A" else "a")
+    if alpha.getextrema() == (0, 0):
+        shown = image.convert("RGB") if image.mode in ("RGBA", "PA") else image.convert("LA")
+        if any(len(set(channel.getextrema())) > 1 for channel in shown.split()):
+            return None
+    return alpha
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey by its full range; 32-bit and float grey, which have none, by their own."""
-    extremes = np.array([(part.min(), part.max()) for _, part in _strips(image)], np.float64)
-    least, most = float(extremes[:, 0].min()), float(extremes[:, 1].max())
-    if image.mode.startswith("I;16") or (image.mode == "I" and 255 < most <= 65535):
-        low, high = 0.0, 65535.0
-    elif np.isfinite([least, most]).all() and (least < 0 or most > 255):
-        low, high = least, most
-    else:
-        low, high = 0.0, 255.0
-    scale = 255 / (high - low) if high > low else 0.0
-    grey = np.empty((image.height, image.width), np.uint8)
-    for top, part in _strips(image):
-        with np.errstate(all="ignore"):  # infinite and missing values
-            scaled = ((part.astype(np.float64) - low) * scale).round().clip(0, 255)
-        grey[top : top + len(part)] = np.nan_to_num(scaled)
-    return Image.fromarray(grey)
+def _samples(image: Image.Image, data: bytes) -> depths.Samples | None:
+    """Of an image whose pixels are more than 8 bits, or signed ones, which Pillow takes for others;
+    else None."""
+    kind, bits, white_is_zero, told = "u", 16, False, None
+    first = tiffs.first_directory(data) if image.format == "TIFF" else None
+    found = tiffs.meaning(first) if first else None
+    if found:
+        kind, bits, white_is_zero, told = found
+    elif image.mode == "F":
+        kind = "f"
+    elif image.mode == "I" and image.format is None:  # of somebody's own making
+        kind, bits = "i", 32
+    is_signed = image.mode == "L" and kind == "i"
+    if not is_signed and not image.mode.startswith("I") and image.mode != "F":
+        return None
 
+    def rows(top: int, bottom: int) -> depths.Part:
+        part: depths.Part = np.asarray(image.crop((0, top, image.width, bottom)))
+        if kind == "u" and bits == 32:  # Pillow has signed ones alone
+            return part.view(np.uint32)
+        return part.view(np.int8) if is_signed else part
 
-def _strips(image: Image.Image) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Some rows at a time, and which is the first: whole pictures of float64 would take GBs."""
-    rows = max(1, 2**20 // image.width)
-    for top in range(0, image.height, rows):
-        bottom = min(top + rows, image.height)
-        yield top, np.asarray(image.crop((0, top, image.width, bottom)))
+    return depths.Samples(rows, image.width, image.height, kind, bits, white_is_zero, told)
 
 
 def fit_size(

@@ -16,7 +16,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data import records, shards, storage, uris
+from pipeline.data import lease, records, shards, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.rows import is_name
 from pipeline.settings import SettingError
@@ -81,6 +81,8 @@ class Packing:
     digest: str
     classes: dict[str, int]
     parts: tuple[Part, ...]
+    fence: Callable[[], None] = lease.unfenced
+    """To be called before each write. Raises if the output is another run's by now."""
 
 
 @dataclass(frozen=True)
@@ -276,15 +278,24 @@ def is_own(name: str, form: str) -> bool:
     return listed or storage.is_leftover(name)
 
 
+def is_empty(output: str, form: str, options: storage.StorageOptions) -> bool:
+    """Whether there is nothing in a format's folder but what was left half-written.
+
+    Raises:
+        RowError: it cannot be listed.
+    """
+    return all(map(storage.is_leftover, storage.sizes(uris.join(output, form), options)))
+
+
 def refuse_foreign(output: str, form: str, options: storage.StorageOptions) -> None:
     """Refuse a format's folder in which somebody else's files lie.
 
     Raises:
-        SettingError: it holds files but no index.
+        SettingError: it holds files but no index. Half-written ones are a killed run's.
         RowError: it cannot be read.
     """
     folder = uris.join(output, form)
-    if storage.sizes(folder, options) and own_index(output, form, options) is None:
+    if not is_empty(output, form, options) and own_index(output, form, options) is None:
         raise SettingError(
             f"format: {uris.redact(folder)} holds files but no {INDEX} of an earlier job, so "
             "nothing there is replaced; choose another output"

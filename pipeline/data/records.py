@@ -39,7 +39,10 @@ RECORD_SCHEMA = pa.schema(
         ("content_loss", pa.float64()),
         ("style_loss", pa.float64()),
         ("tv_loss", pa.float64()),
-        ("layer_losses", pa.map_(pa.string(), pa.float64())),  # unweighted
+        ("layer_losses", pa.map_(pa.string(), pa.float64())),  # at the end, unweighted
+        ("content_image_losses", pa.map_(pa.string(), pa.float64())),  # E_l of the content image
+        ("alpha", pa.float64()),  # weight of L_content
+        ("layer_weights", pa.map_(pa.string(), pa.float64())),  # w_l
         ("loss_history", pa.list_(pa.float32())),  # total loss after each evaluation
         ("iterations", pa.int32()),
         ("evaluations", pa.int32()),
@@ -140,15 +143,22 @@ def read_file(file: str, options: storage.StorageOptions) -> pa.Table:
     except RowError:
         raise
     except Exception as error:  # a flipped byte shows in many ways
-        folder, _, name = file.rpartition("/")
-        # Without its checkpoint a record would get a second one.
-        more = f" and {RECORDS}/{name.removesuffix('.parquet')}*"
-        both = more if folder.endswith(CHECKPOINT) else ""
         raise DamagedError(
-            f"{uris.redact(file)}: is damaged ({storage.reason(error)}); delete it{both}, and "
-            "run the job again: it does their pairs anew",
+            f"{uris.redact(file)}: is damaged ({storage.reason(error)}); delete it, and run the "
+            "job again: it does anew what has no record",
         ) from error
     return table
+
+
+def is_image_name(file_name: str) -> bool:
+    """Whether it is one that a job gives: images/[SPLIT/][LABEL/]NAME.png, jpg or webp.
+
+    Any other may lead out of the output.
+    """
+    folder, *folders, last = file_name.split("/")
+    name, _, ending = last.rpartition(".")
+    inside = folder == IMAGES and len(folders) <= 2 and ending in ("png", "jpg", "webp")
+    return inside and all(map(is_name, (*folders, name)))
 
 
 def hash_ids(ids: Iterable[str]) -> npt.NDArray[np.int64]:

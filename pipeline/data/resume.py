@@ -1,11 +1,14 @@
 """What must be true of an output before a run goes on in it: checkpoint and records agree.
 
-Ray Data's checkpoint says which pairs are done; the records are what users have. Where a kill left
-them apart, the pair is made undone, so that the run does it again. A row that ended as an error is
-done as far as the checkpoint knows: ``--retry-errors`` makes it undone too.
+Ray Data's checkpoint says which pairs are done; the records are what users have, and count. Where
+a pair has no record, it is made undone, so that the run does it again; where the checkpoint lacks a
+recorded pair, it gets it. A row that ended as an error is done as far as the checkpoint knows:
+``--retry-errors`` makes it undone too.
 """
 
 import itertools
+import sys
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,8 +19,12 @@ import pyarrow.compute as pc
 
 from pipeline.data import packing, records, storage, tables, uris
 from pipeline.data.clashes import COLUMNS, Clashes
+from pipeline.data.words import some_of
 
 JOURNAL = "__retry__.parquet"
+MENDED = "from-records-"
+"""Of a file of the checkpoint, the beginning of its name, if ``repair`` wrote it."""
+
 THREADS = 32
 """Requests under way at once when many small files are read."""
 
@@ -27,7 +34,7 @@ takes longer than to read a file."""
 
 
 def repair(output: str, options: storage.StorageOptions, clashes: Clashes | None = None) -> None:
-    """Finish what a killed run began, and make undone whatever has no record.
+    """Finish what a killed run began, and have the checkpoint know what is recorded, no more.
 
     Doing it twice does no harm: a kill in between is mended by the next run's call.
 
@@ -37,17 +44,37 @@ def repair(output: str, options: storage.StorageOptions, clashes: Clashes | None
     Raises:
         RowError: a file of the records or of the checkpoint cannot be read, or not be replaced.
     """
-    for name in (records.IMAGES, records.RECORDS, *packing.FORMATS):
-        storage.delete_leftovers(uris.join(output, name), options)
+    _delete_leftovers(output)
     _drop_stale_marks(output, options)
     _finish_forgetting(output, options)
     known = _record_ids(output, options, None, clashes)
-    _prune(
-        _committed(output, options),
-        ["pair_id"],
-        lambda rows: pc.is_in(rows["pair_id"], known),
-        options,
-    )
+    checkpointed: list[pa.Array] = []
+
+    def recorded(rows: pa.Table) -> pa.ChunkedArray:
+        checkpointed.extend(rows["pair_id"].chunks)
+        return pc.is_in(rows["pair_id"], known)
+
+    _prune(_committed(output, options), ["pair_id"], recorded, options)
+    have = pa.chunked_array(checkpointed, pa.string())
+    lost = known.filter(pc.invert(pc.is_in(known, have))).drop_null().unique()
+    if len(lost):
+        name = f"{MENDED}{uuid.uuid4().hex}.parquet"
+        file = uris.join(output, records.CHECKPOINT, name)
+        tables.write_table(file, pa.table({"pair_id": lost}), options)
+
+
+def _delete_leftovers(output: str) -> None:
+    """Everywhere in the output but in folders that are no job's. The lease may just be renewed:
+    then that waits for the next time."""
+    kept = storage.delete_leftovers(output, below=False)
+    for name in (records.IMAGES, records.RECORDS, records.CHECKPOINT, *packing.FORMATS):
+        kept += storage.delete_leftovers(uris.join(output, name))
+    if kept:
+        print(
+            f"warning: what a killed run left half-written cannot be deleted: {some_of(kept)}; "
+            "nobody reads it",
+            file=sys.stderr,
+        )
 
 
 def forget_errors(output: str, options: storage.StorageOptions, ids: npt.NDArray[np.int64]) -> int:
@@ -84,8 +111,7 @@ def done_hashes(
         clashes: as for ``repair``.
     """
     recorded = _record_ids(output, options, "ok" if retry_errors else None, clashes)
-    checkpointed = records.hash_ids(checkpointed_ids(output, options))
-    return np.intersect1d(checkpointed, records.hash_ids(recorded.to_pylist()))
+    return np.unique(records.hash_ids(recorded.to_pylist()))
 
 
 def _record_ids(

@@ -3,6 +3,7 @@
 An audit and a job both go by it. The manifest's other columns do not count, nor ``output_name``.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -10,9 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.data import uris
-from pipeline.settings import ROW_OVERRIDES, StyleSettings, replace
+from pipeline.settings import ROW_OVERRIDES, StyleSettings, in_one_form, replace
 
 NAMED = ("style_blend", "label", "split")
+
+_SPECS = {spec.name: spec for spec in dataclasses.fields(StyleSettings)}
 
 COLUMNS = ("content_uri", "style_uri", *NAMED, "settings")
 """What must be known of a record."""
@@ -76,4 +79,4 @@ def _asked(overrides: str, style: StyleSettings) -> Mapping[str, Any]:
 def _recorded(settings: str) -> Mapping[str, Any]:
     """The settings that a row may override, from its record."""
     values = json.loads(settings)
-    return {name: values[name] for name in ROW_OVERRIDES}
+    return {name: in_one_form(_SPECS[name], values[name]) for name in ROW_OVERRIDES}

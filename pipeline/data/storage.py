@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.data import web
 from pipeline.data.errors import RowError
+from pipeline.data.redaction import redact_text
 from pipeline.data.uris import absolute, join, local_path, redact, respelt, scheme_of
 
 StorageOptions = Mapping[str, Mapping[str, Any]]
@@ -27,6 +28,9 @@ StorageOptions = Mapping[str, Mapping[str, Any]]
 
 LEFTOVER = ".writing"
 """The ending of a local file that is not complete; a killed process leaves it behind."""
+
+KERNEL = ("/proc", "/sys")
+"""Folders whose files are none, though they look so: ``/proc/kmsg`` waits until there is news."""
 
 CHUNK = 2**23
 """Bytes that ``read_chunks`` asks for at a time."""
@@ -114,30 +118,60 @@ def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> by
     """
     try:
         fs, path = filesystem(uri, options)
-        _refuse_pipes(uri, fs, path)
+        _refuse_special(uri, fs, path)
         if scheme_of(uri) in web.SCHEMES:
-            data = web.retried(lambda: _read(fs, path, most))
+            data = web.retried(lambda: web.read(fs, path, most))
         else:
             data = _read(fs, path, most)
     except RowError:
         raise
     except Exception as error:  # each file system raises its own kinds
         raise _read_error(uri, error) from error
-    if most is not None and len(data) > most:
+    if data is None or (most is not None and len(data) > most):
         raise RowError("file_too_large", f"{redact(uri)}: more than max_bytes = {most} bytes")
     return data
 
 
-def _refuse_pipes(uri: str, fs: Any, path: str) -> None:
-    """Whoever opens a pipe waits for a writer, for ever if there is none.
+def version(uri: str, options: StorageOptions) -> str | None:
+    """What changes when the object is replaced; None where that cannot be known.
+
+    Web servers are not asked: many know no versions, and signed addresses allow no such request.
+    """
+    if scheme_of(uri) in web.SCHEMES:
+        return None
+    try:
+        fs, path = filesystem(uri, options)
+        found: str = fs.ukey(path)
+    except Exception:  # each file system raises its own kinds
+        return None
+    return found
+
+
+def _refuse_special(uri: str, fs: Any, path: str) -> None:
+    """Whoever opens a pipe waits for a writer, for ever if there is none. So do some files of the
+    kernel, which look like others.
 
     Raises:
         RowError: a local path is no file.
     """
-    if isinstance(fs, LocalFileSystem) and not stat.S_ISREG(os.stat(path).st_mode):
+    if isinstance(fs, LocalFileSystem) and is_special(path):
         raise RowError(
-            "read_failed", f"{redact(uri)}: is a folder, a pipe or a device; give a file"
+            "read_failed",
+            f"{redact(uri)}: is a folder, a pipe, a device or a file of the kernel; give a file",
         )
+
+
+def is_special(path: str) -> bool:
+    """Whether a local path is a folder, a pipe, a device or in ``/proc`` or ``/sys``; by its name
+    alone, without opening it.
+
+    Raises:
+        OSError: there is nothing of that name.
+    """
+    found = os.stat(path)
+    kernels = {os.stat(place).st_dev for place in KERNEL if os.path.ismount(place)}
+    inside = os.path.realpath(path).startswith(tuple(f"{place}/" for place in KERNEL))
+    return not stat.S_ISREG(found.st_mode) or inside or found.st_dev in kernels
 
 
 def _read(fs: Any, path: str, most: int | None) -> bytes:
@@ -191,7 +225,7 @@ def read_chunks(uri: str, options: StorageOptions) -> Iterator[bytes]:
     """
     try:
         fs, path = filesystem(uri, options)
-        _refuse_pipes(uri, fs, path)
+        _refuse_special(uri, fs, path)
         with fs.open(path, "rb", cache_type="none") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
@@ -240,7 +274,8 @@ def create_bytes(uri: str, data: bytes, options: StorageOptions) -> bool:
     """Write an object that must not exist yet. Returns whether it did not.
 
     Of several that try at once, one succeeds on local storage and on S3 (a conditional PUT);
-    elsewhere as far as the file system knows how.
+    elsewhere as far as the file system knows how. Some servers that speak S3 write over what is
+    there all the same: look first, and do it twice to know.
 
     Raises:
         RowError: ``write_failed`` or ``access_denied``.
@@ -255,9 +290,69 @@ def create_bytes(uri: str, data: bytes, options: StorageOptions) -> bool:
             fs.pipe_file(path_in_fs, data, mode="create")
         except FileExistsError:
             return False
+        except OSError as error:
+            if _s3_code(error) in CHANGED:
+                return False
+            if _s3_code(error) not in UNKNOWN:
+                raise
+            fs.pipe_file(path_in_fs, data)
     except Exception as error:
         raise _write_error(uri, error) from error
     return True
+
+
+def tag_of(uri: str, options: StorageOptions) -> str | None:
+    """What tells an object's content from any later one, for ``replace_bytes``; None where there is
+    no object, or the storage cannot replace by such a tag: all but S3.
+
+    Raises:
+        RowError: ``access_denied`` or ``read_failed``.
+    """
+    if scheme_of(uri) not in ("s3", "s3a"):
+        return None
+    try:
+        fs, path = filesystem(uri, options)
+        tag: str | None = fs.info(path).get("ETag")
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        raise _read_error(uri, error) from error
+    return tag
+
+
+def replace_bytes(uri: str, data: bytes, tag: str | None, options: StorageOptions) -> bool:
+    """Write an object if it is as it was when it had this tag; without a tag in any case.
+
+    Returns whether it was. The answer to a write may be lost, and the next try find it changed: if
+    not, see by whom.
+
+    Raises:
+        RowError: ``write_failed`` or ``access_denied``.
+    """
+    if tag is not None:
+        try:
+            fs, path = filesystem(uri, options)
+            fs.pipe_file(path, data, IfMatch=tag)
+            return True
+        except Exception as error:
+            if _s3_code(error) in CHANGED:
+                return False
+            if _s3_code(error) not in UNKNOWN:
+                raise _write_error(uri, error) from error
+    write_bytes(uri, data, options)
+    return True
+
+
+CHANGED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404")
+"""S3's words for an object that is not as a conditional write asks."""
+
+UNKNOWN = ("NotImplemented", "501", "InvalidArgument", "InvalidRequest")
+"""Of servers that speak S3 and know no conditional writes."""
+
+
+def _s3_code(error: Exception) -> str:
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
 
 
 def _write_local(path: Path, data: bytes) -> None:
@@ -371,11 +466,23 @@ def is_leftover(name: str) -> bool:
     return last.startswith(".") and last.endswith(LEFTOVER)
 
 
-def delete_leftovers(uri: str, options: StorageOptions) -> None:
-    """Delete what killed processes left half-written below a directory. Nobody may be writing."""
-    if scheme_of(uri) == "file":  # object stores show nothing that is not complete
-        for path in Path(absolute(uri)).rglob(f".*{LEFTOVER}"):
-            path.unlink()
+def delete_leftovers(uri: str, *, below: bool = True) -> list[str]:
+    """Delete what killed processes left half-written in a local directory, and ``below`` it.
+
+    Object stores show nothing that is not complete.
+
+    Returns:
+        What cannot be deleted, and why, in words. Nobody reads it: it may stay.
+    """
+    if scheme_of(uri) != "file":
+        return []
+    folder, kept = Path(absolute(uri)), []
+    for path in folder.rglob(f".*{LEFTOVER}") if below else folder.glob(f".*{LEFTOVER}"):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            kept.append(f"{path} ({reason(error)})")
+    return kept
 
 
 def delete(uri: str, options: StorageOptions) -> None:
@@ -434,9 +541,9 @@ def delete_empty_folders(uri: str) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The kind and first line of an error, without what may stand in a URI's query."""
+    """The kind and first line of an error, without what may not be shown of the addresses in it."""
     lines = str(error).strip().splitlines()
-    text = lines[0].partition("?")[0][:200] if lines else ""
+    text = redact_text(lines[0][:2000])[:200] if lines else ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -6,6 +6,7 @@ import re
 from urllib.parse import unquote
 
 from pipeline.data.errors import RowError
+from pipeline.data.redaction import redact as redact
 
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs")
 """Schemes that rows may always use: they reach nothing without the job's own credentials."""
@@ -42,26 +43,6 @@ def local_path(uri: str) -> str:
         return uri
     path = uri[found.end() :]
     return path if "%" not in path or os.path.exists(path) else unquote(path)
-
-
-_CUT_PASSWORD = re.compile(r"(?!\[|arn:)[^:]*:(?!\d*$)")
-"""``user:SEC`` of ``user:SEC/RET@host``: what follows a host's colon is a number. Not the address
-``[::1]``, and not Amazon's names, ``arn:aws:...``."""
-
-
-def redact(uri: str) -> str:
-    """``uri`` without user, password and query: a signed URL is a credential."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        return uri
-    host, slash, path = rest.partition("/")
-    if scheme.lower() in ("http", "https"):  # elsewhere ? and # are letters of a key
-        path = re.split(r"[?#]", path, maxsplit=1)[0]
-        host = re.split(r"[?#]", host, maxsplit=1)[0]
-    host = host.rpartition("@")[2]
-    if "@" in path and _CUT_PASSWORD.match(host):
-        host, slash, path = path.rpartition("@")[2].partition("/")
-    return f"{scheme}://{host}{slash}{path}"
 
 
 def resolve(uri: str, base: str) -> str:

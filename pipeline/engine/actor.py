@@ -11,7 +11,7 @@ import logging
 import os
 import queue
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
@@ -27,6 +27,7 @@ from torch import Tensor
 from pipeline.data import storage
 from pipeline.data.errors import RowError
 from pipeline.engine import metrics, stages
+from pipeline.engine.announcing import Announcer
 from pipeline.engine.board import TRIES, Board, give_up
 from pipeline.engine.stages import Context
 from pipeline.settings import StyleSettings
@@ -116,12 +117,11 @@ class Stylizer:
         self.threads = torch.get_num_threads() if on_gpu else threads
         self.device_name = torch.cuda.get_device_name() if on_gpu else f"cpu x {threads}"
         self.node = ray.get_runtime_context().get_node_id()
-        self.context, self.board = context, board
+        self.context, self.board, self.announcer = context, board, Announcer(board)
         state = {name: torch.tensor(array) for name, array in ray.get(weights[0]).items()}
         self.network = build_network(state, context.style).to(self.device)
         self.cache = TargetCache(self.network, context.style, style_cache)
         self.batcher = Batcher(self.network, batch_size, low_memory=low_memory)
-        self.single = Batcher(self.network, 1, low_memory=low_memory)
         self.meter = metrics.Meter(self._totals, self.device, board.report)
         self.inbox: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="ticks", daemon=True).start()
@@ -154,21 +154,15 @@ class Stylizer:
     def _work(self) -> None:
         """Tick for as long as the process lives."""
         torch.set_num_threads(self.threads)  # a setting of the thread's own
-        suspects: deque[_Job] = deque()
         dog = self.board.watchdog()
         try:
             while True:
                 dog.end()
-                self._receive(suspects)
+                self._receive()
+                self._foresee()
                 dog.begin(f"an evaluation on {self.device_name}")
-                # Who has ended a process goes next, alone, as soon as all that has begun is done:
-                # if this process ends too, little work is lost with it.
-                if suspects and not self.batcher.begun:
-                    self._submit(self.single, suspects.popleft())
-                    self._answer(self.single.drain())
-                else:
-                    self._answer(self.batcher.tick(admit=not suspects))
-                self.meter.look(idle=not suspects and not len(self.batcher))
+                self._answer(self.batcher.tick())
+                self.meter.look(idle=not len(self.batcher))
         except BaseException:
             # The device or this code is broken. Rows wait for answers that nobody will give: end,
             # as a crash would, so that Ray starts another process and the board counts.
@@ -176,34 +170,35 @@ class Stylizer:
             os._exit(1)
 
     def _totals(self) -> dict[str, int]:
-        batchers = (self.batcher, self.single)
         return {
-            "style_evaluations": sum(batcher.occupied for batcher in batchers),
-            "style_slot_evaluations": sum(batcher.evaluated for batcher in batchers),
+            "style_evaluations": self.batcher.occupied,
+            "style_slot_evaluations": self.batcher.evaluated,
             "style_cache_hits": self.cache.hits,
             "style_cache_misses": self.cache.misses,
         }
 
-    def _receive(self, suspects: deque[_Job]) -> None:
+    def _receive(self) -> None:
         """Take what has arrived; wait for it if there is nothing else to do."""
-        idle = not suspects and not len(self.batcher)
+        idle = not len(self.batcher)
         while True:
             try:
                 job = self.inbox.get(block=idle)
             except queue.Empty:
                 return
             idle = False
-            if job.alone:
-                suspects.append(job)
-            else:
-                self._submit(self.batcher, job)
+            build = partial(self._pair, job)
+            # If one that has ended a process ends this one too, little work is lost with it.
+            self.batcher.submit(Request(job, job.size, job.settings, build, job.alone))
 
-    def _submit(self, batcher: Batcher, job: _Job) -> None:
-        batcher.submit(Request(job, job.size, job.settings, partial(self._pair, job)))
+    def _foresee(self) -> None:
+        """Let the board know in time of those that will fill the slots that come free."""
+        upcoming = self.batcher.upcoming(self.batcher.pool.slots)
+        jobs: list[Any] = [request.key for request in upcoming]
+        self.announcer.foresee(job.row["pair_id"] for job in jobs)
 
     def _pair(self, job: _Job) -> Pair:
         """The row's problem. From here on the row is under way."""
-        self.board.begin([job.row["pair_id"]])
+        self.announcer.begin(job.row["pair_id"], alone=job.alone)
         settings = job.settings
         content = self._tensor(job.row["__content_image"])
         styles = [self._tensor(image) for image in job.row["__style_images"]]
@@ -236,7 +231,7 @@ class Stylizer:
             else:
                 fields = self._fields(job, answer)
                 metrics.optimized(answer.slots)
-            self.board.end([job.row["pair_id"]])
+            self.announcer.end(job.row["pair_id"])
             job.outcome.set_result(fields)
 
     def _fields(self, job: _Job, done: Done) -> Row:
@@ -261,7 +256,11 @@ def _unit(pixels: Tensor) -> Tensor:
 def _facts(history: History) -> Row:
     facts = asdict(history)
     del facts["stages"]
+    weights = facts.pop("weights")
     return {
+        "alpha": weights["alpha"],
+        "layer_weights": weights["w"],
+        "content_image_losses": weights["layers"],
         "loss_history": facts.pop("total"),
         "layer_losses": facts.pop("layers"),
         "stop_reason": facts.pop("stop"),

@@ -9,6 +9,8 @@ manifest and adds up. Nothing is written. A fault has one of these names:
 ``unknown_record``          its pair is not in the manifest (any more)
 ``changed_row``             it was made from other URIs, weights of styles, label, split or
                             overrides than the manifest's row now has
+``unknown_status``          a record's status is neither ok nor error
+``foreign_path``            a record names an image as no job does; it may lead out of the output
 ``unreadable_records``      a file of records is no Parquet file of ours
 ``half_written``            a file of records that was never committed
 ``missing_image``           an ok record's image is not there
@@ -22,6 +24,7 @@ manifest and adds up. Nothing is written. A fault has one of these names:
                             brings those of its own --format in line, and leaves the others
 ``missing_shard``           a shard that the index names is not there
 ``wrong_shard``             it has another length or digest than the index says
+``unfinished_overwrite``    a run with --overwrite was killed while it deleted, or is at it
 ``foreign_file``            no part of the output
 ``checkpoint_without_record``, ``record_without_checkpoint``, ``unreadable_checkpoint``
                             Ray Data's checkpoint says otherwise than the records
@@ -29,7 +32,6 @@ manifest and adds up. Nothing is written. A fault has one of these names:
 ==========================  ======================================================================
 """
 
-import dataclasses
 import functools
 import json
 import sys
@@ -44,7 +46,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from pipeline.data import lease, packing, records, resume, row_keys, storage, uris
+from pipeline.data import clearing, lease, packing, records, resume, row_keys, storage, uris
 from pipeline.data import manifest as manifests
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
@@ -117,6 +119,7 @@ class Seen:
     unknown: set[int]
 
 
+@cluster.stopped_by_signals()
 def run_audit(job: JobSettings) -> Verdict:
     """Compare ``job.output`` with ``job.manifest``.
 
@@ -186,14 +189,7 @@ def _read_job(uri: str, options: storage.StorageOptions) -> tuple[StyleSettings,
     shown = uris.redact(uri)
     try:
         described = json.loads(storage.read_bytes(uri, options))
-        values, mark = described["settings"], str(described["fingerprint"])
-        names = {spec.name for spec in dataclasses.fields(StyleSettings)}
-        chosen: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-            if name in names
-        }
-        return StyleSettings(**chosen), mark
+        return prepare.style_of(described["settings"]), str(described["fingerprint"])
     except RowError as error:
         if error.error_class != "not_found":
             raise
@@ -239,25 +235,24 @@ def _checked(
 
     Ray must have been started.
     """
-    settings = flow.ray_data_settings(verbose)
-    settings.checkpoint_config = None  # a job's: it would pass over all pairs that are done
-    named = ray.data.from_items([{"file": file} for file in files])
-    board = Board.create(patience)
-    dataset = named.map_batches(
-        functools.partial(read_records, options=options, base=base, board=board),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=flow.IO_CPUS,
-    )
-    dataset = dataset.repartition(target_num_rows_per_block=IMAGES_PER_TASK)
-    dataset = dataset.map_batches(
-        functools.partial(check_images, output=output, options=options, board=board),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=flow.IO_CPUS,
-    )
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        yield from cast(pa.Table, batch).to_pylist()
+    with flow.ray_data_settings(verbose):
+        named = ray.data.from_items([{"file": file} for file in files])
+        board = Board.create(patience)
+        dataset = named.map_batches(
+            functools.partial(read_records, options=options, base=base, board=board),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=flow.IO_CPUS,
+        )
+        dataset = dataset.repartition(target_num_rows_per_block=IMAGES_PER_TASK)
+        dataset = dataset.map_batches(
+            functools.partial(check_images, output=output, options=options, board=board),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=flow.IO_CPUS,
+        )
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from cast(pa.Table, batch).to_pylist()
 
 
 def _compare(row: dict[str, Any], expected: Expected, seen: Seen, verdict: Verdict) -> None:
@@ -277,12 +272,12 @@ def _compare(row: dict[str, Any], expected: Expected, seen: Seen, verdict: Verdi
     else:
         expected.recorded[place] = True
         verdict.ok += ok
-        verdict.errors += not ok
+        verdict.errors += row["status"] == "error"
         if expected.row_keys[place] != row["row_key"]:
             verdict.add("changed_row", row["pair_id"])
     if not ok:
         return
-    if row["fault"] not in ("missing_image", "read_failed"):
+    if row["fault"] not in ("missing_image", "foreign_path", "read_failed"):
         verdict.images += 1
         verdict.image_bytes += row["bytes"] or 0
     name = hash(row["file_name"])
@@ -294,10 +289,18 @@ def _compare(row: dict[str, Any], expected: Expected, seen: Seen, verdict: Verdi
 def _check_top(
     output: str, ours: set[str], options: storage.StorageOptions, verdict: Verdict
 ) -> None:
-    shards = {form for form in packing.FORMATS if packing.own_index(output, form, options)}
+    shards = {
+        form
+        for form in packing.FORMATS
+        if packing.own_index(output, form, options) or packing.is_empty(output, form, options)
+    }
     known = {*ours, *shards, lease.LEASE}
     for name in storage.names_in(output, options):
-        if name not in known and not storage.is_leftover(name):
+        if name == clearing.MARK:
+            verdict.add(
+                "unfinished_overwrite", f"{name}: run the job again, which deletes the rest"
+            )
+        elif name not in known and not storage.is_leftover(name):
             verdict.add("foreign_file", name)
 
 

@@ -73,10 +73,23 @@ def _read_file(file: str, options: storage.StorageOptions, base: str) -> Found:
     table = tables.read_table(file, options).select(READ).cast(schema)
     found: Found = table.to_pylist()
     for record in found:
-        if record["pair_id"] is None or record["status"] not in ("ok", "error"):
-            raise ValueError("a record has no pair_id or no status")
+        if record["pair_id"] is None:
+            raise ValueError("a record has no pair_id")
+        fault, value = _misfit(record)
+        if fault:
+            record["fault"] = fault
+            record["what"] = f"{record['pair_id']}: {value!r} in {uris.redact(file)}"
         record["row_key"] = row_keys.key_of_record(record, base)
     return found
+
+
+def _misfit(record: dict[str, Any]) -> tuple[str, Any]:
+    """The fault of a record that no job writes, and the value that shows it; empty if none."""
+    if record["status"] not in ("ok", "error"):
+        return "unknown_status", record["status"]
+    if record["file_name"] is not None and not records.is_image_name(record["file_name"]):
+        return "foreign_path", record["file_name"]
+    return "", None
 
 
 def check_images(
@@ -144,9 +157,9 @@ def _image_fault(
     Raises:
         RowError: ``access_denied`` or ``read_failed``: then nothing is known about the image.
     """
-    name = record["file_name"] or ""
-    if not name.startswith(f"{records.IMAGES}/") or ".." in name.split("/"):
-        return "missing_image"  # no name that a job gives
+    name = record["file_name"]
+    if name is None:
+        return "missing_image"
     try:
         data = storage.read_bytes(uris.join(output, name), options, record["bytes"] or 0)
     except RowError as error:

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,7 @@ class _Own:
 
     folder: str | None = None
     keep: bool = False
+    level: int = logging.NOTSET  # of Ray's logger before
     stop_pulse: Callable[[], None] = field(default=lambda: None)
 
 
@@ -87,6 +88,7 @@ def start_ray(verbose: bool) -> bool:
     }
     words = Words()
     folder = None
+    _own.level = logging.getLogger("ray").level
     try:
         if address:
             _knock(address)
@@ -124,6 +126,7 @@ def stop_ray() -> None:
     folder, keep = _own.folder, _own.keep
     _own.stop_pulse()
     ray.shutdown()
+    logging.getLogger("ray").setLevel(_own.level)
     _own.folder, _own.stop_pulse = None, _nothing
     if folder and keep:
         print(f"Ray's logs are kept in {folder}", file=sys.stderr)
@@ -145,6 +148,20 @@ def stop_by_signals() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not where nohup has it ignored
         signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """``stop_by_signals`` while the block runs; then what they did before holds again."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    stop_by_signals()
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:  # else it is no handler of Python's
+                    signal.signal(number, handler)
 
 
 def _knock(address: str) -> None:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow.dataset
 import torch
 
-from pipeline.data import lease, records, resume, sampling
+from pipeline.data import clearing, lease, records, resume, sampling
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError, Plan
 from pipeline.data.words import NAMED
@@ -45,8 +45,8 @@ SAMPLE = 12
 AROUND = 2
 """Evaluations that a pair's targets and its final losses cost."""
 
-TYPICAL = 150
-"""Evaluations of a pair by default settings, if the output has no records to go by."""
+TYPICAL = 135
+"""Evaluations after which the default tolerance ends a pair, for want of records to go by."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class Estimate:
         return self.work.area * self.calibration.shape * self.calibration.bytes
 
 
+@cluster.stopped_by_signals()  # the plan holds the manifest's URIs, signed ones as well
 def dry_run(style: StyleSettings, job: JobSettings) -> Estimate:
     """Check all that ``run_job`` checks before it starts Ray, and estimate what it will cost.
 
@@ -115,7 +116,6 @@ def dry_run(style: StyleSettings, job: JobSettings) -> Estimate:
         JobError: the job could not start.
         KeyboardInterrupt: stopped by the user, or by a signal.
     """
-    cluster.stop_by_signals()  # the plan holds the manifest's URIs, signed ones as well
     try:
         checked = check(style, job)
         context = make_context(checked, check_output(checked))
@@ -130,7 +130,7 @@ def dry_run(style: StyleSettings, job: JobSettings) -> Estimate:
 
 def _done(checked: Checked, plan: str) -> npt.NDArray[np.int64]:
     """Raises SettingError if the job would be refused for what is recorded."""
-    if checked.job.overwrite:
+    if checked.job.overwrite or clearing.is_begun(checked.output, checked.options):
         return np.empty(0, dtype=np.int64)
     clashes, again = find_clashes(checked, plan), checked.job.retry_errors
     done = resume.done_hashes(checked.output, checked.options, retry_errors=again, clashes=clashes)

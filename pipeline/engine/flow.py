@@ -1,12 +1,14 @@
 """The Ray Data graph: plan -> load -> style actors -> store -> records."""
 
+import contextlib
 import functools
 import logging
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data
 
@@ -43,6 +45,13 @@ ACTOR_BYTES = 1_500_000_000
 PIXEL_BYTES = 2_400
 """Host memory for each pixel of an image that an actor optimises: VGG-19 at full width."""
 
+LOAD_BYTES = 400_000_000
+"""Host memory of a load task's process without its images."""
+
+DECODED_BYTES = 13
+"""Most host memory for each pixel of an image that is decoded (an RGBA PNG with a colour profile);
+a plain JPEG takes 5."""
+
 RAY_DATA_CPUS = 2
 """CPUs that actors must leave free: Ray Data's checkpoint filter holds a whole one for as long as
 the plan is read, and looking at the plan's files wants some of another. With less a resumed job
@@ -61,6 +70,8 @@ class Resources:
     rows_per_block: int
     rows_per_file: int
     """Pairs that are recorded together, at least: blocks, of whichever actors."""
+    load_memory: int
+    """Bytes of host memory that a load task reserves; 0 where the nodes' memory is not known."""
 
 
 def choose_resources(
@@ -107,7 +118,18 @@ def choose_resources(
     reserved = job.cpus_per_actor if job.cpus_per_actor is not None else share
     if reserved == IO_CPUS:
         reserved += 0.01  # equal demands would let Ray Data load images inside the actor
-    return Resources(actors, on_gpu, reserved, threads, batch, block, file)
+    load = _load_memory(job, block * _row_bytes(style, shapes), nodes)
+    return Resources(actors, on_gpu, reserved, threads, batch, block, file, load)
+
+
+def _load_memory(job: JobSettings, block_bytes: int, nodes: Sequence[Mapping[str, float]]) -> int:
+    """What the largest image takes that is let in, beside a block and its copy in Arrow.
+
+    No more than the least node has: a task that fits nowhere would be waited for without end.
+    """
+    need = LOAD_BYTES + job.max_bytes + DECODED_BYTES * job.max_pixels + 2 * block_bytes
+    known = [node["memory"] for node in nodes if node.get("CPU") and node.get("memory")]
+    return int(min(need, *known)) if known else 0
 
 
 def _pixels(style: StyleSettings, size: int | None) -> int:
@@ -121,17 +143,31 @@ def _row_bytes(style: StyleSettings, shapes: Iterable[tuple[int | None, int]]) -
     return max(1, math.ceil(3 * max(pixels, default=0)))
 
 
-def ray_data_settings(verbose: bool) -> ray.data.DataContext:
-    """The process's settings of Ray Data; unless ``verbose`` it says nothing of its own.
+@contextlib.contextmanager
+def ray_data_settings(verbose: bool) -> Iterator[ray.data.DataContext]:
+    """The process's settings of Ray Data while the block runs; unless ``verbose`` it says nothing.
 
-    What goes wrong reaches the caller as an exception all the same.
+    What goes wrong reaches the caller as an exception all the same. No checkpoint holds: it would
+    pass over all pairs that are done.
     """
-    settings = ray.data.DataContext.get_current()
-    settings.enable_progress_bars = verbose
-    settings.print_on_execution_start = verbose
-    if not verbose:
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    return settings
+    settings, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    before, level = {name: getattr(settings, name) for name in private_ray.SETTINGS}, logger.level
+    try:
+        settings.enable_progress_bars = verbose
+        settings.print_on_execution_start = verbose
+        private_ray.set_up(settings, None)
+        if not verbose:
+            logger.setLevel(logging.CRITICAL)
+        yield settings
+    finally:
+        for name, value in before.items():
+            setattr(settings, name, value)
+        logger.setLevel(level)
+
+
+def _fenced(table: pa.Table, fence: Callable[[], None]) -> pa.Table:
+    fence()
+    return table
 
 
 def run(
@@ -148,13 +184,25 @@ def run(
         plan: directory of the plan.
         weights: reference to the normalised state dict in Ray's object store.
     """
+    with ray_data_settings(job.verbose) as settings:
+        _run(settings, plan, job, resources, context, weights, board)
+
+
+def _run(
+    settings: ray.data.DataContext,
+    plan: str,
+    job: JobSettings,
+    resources: Resources,
+    context: Context,
+    weights: Any,
+    board: Board,
+) -> None:
     options = context.storage_options
     fs, plan_path = storage.arrow_filesystem(plan, options)
     _, records_path = storage.arrow_filesystem(uris.join(context.output, records.RECORDS), options)
     _, checkpoint_path = storage.arrow_filesystem(
         uris.join(context.output, records.CHECKPOINT), options
     )
-    settings = ray_data_settings(job.verbose)
     private_ray.set_up(settings, private_ray.checkpoint_config(checkpoint_path, fs))
     dataset = ray.data.read_parquet(
         plan_path,
@@ -169,6 +217,7 @@ def run(
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=IO_CPUS,
+        memory=resources.load_memory or None,
     )
     dataset = dataset.map_batches(
         StyleActor,
@@ -200,12 +249,16 @@ def run(
         num_cpus=IO_CPUS,
     )
     several = resources.rows_per_file > resources.rows_per_block
-    try:
-        dataset.write_parquet(
-            records_path,
-            filesystem=fs,
-            min_rows_per_file=resources.rows_per_file if several else None,
-            ray_remote_args={"num_cpus": WRITE_CPUS if several else IO_CPUS},
+    if several:  # these tasks begin when blocks have been waiting
+        dataset = dataset.map_batches(
+            functools.partial(_fenced, fence=context.fence),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=WRITE_CPUS,
         )
-    finally:
-        settings.checkpoint_config = None  # it is the whole process's, and this job's alone
+    dataset.write_parquet(
+        records_path,
+        filesystem=fs,
+        min_rows_per_file=resources.rows_per_file if several else None,
+        ray_remote_args={"num_cpus": WRITE_CPUS if several else IO_CPUS},
+    )

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from pipeline.data import images, packing, shards, storage, uris
+from pipeline.data import images, packing, records, shards, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.engine.board import Board
 
@@ -79,6 +79,7 @@ def _write_shard(
     write = shards.write_tar if packed.format == "webdataset" else shards.write_parquet
     try:
         data = write(_samples(rows, output, options), packed.classes)
+        packed.fence()
         storage.write_bytes(uris.join(output, packed.format, part.name), data, options)
     except RowError as error:
         return _fault(part.name, str(error), error)
@@ -95,6 +96,9 @@ def _samples(
     """
 
     def fetch(row: dict[str, Any]) -> shards.Sample:
+        if not records.is_image_name(row["file_name"] or ""):
+            text = f"file_name {row['file_name']!r}: leads out of the images; see jobs.verify"
+            raise RowError("read_failed", text)
         uri = uris.join(output, row["file_name"])
         data = storage.read_bytes(uri, options)
         if images.sha256(data) != row["sha256"]:

@@ -6,23 +6,25 @@ import importlib.metadata
 import json
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import torch
 
-from pipeline.data import clearing, packing, records, resume, storage, uris
+from pipeline.data import clearing, lease, packing, records, resume, storage, uris
 from pipeline.data import manifest as manifests
 from pipeline.data.clashes import Clashes
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
-from pipeline.data.words import some_of, taken
+from pipeline.data.words import counted, printable, some_of, taken
 from pipeline.engine.stages import Context
-from pipeline.settings import JobSettings, SettingError, StyleSettings, fingerprint
+from pipeline.settings import JobSettings, SettingError, StyleSettings, canonical, fingerprint
 from pipeline.style.vgg import StateDict
 from pipeline.style.weights import load_weights
 
+PACKAGE = "neural-style-pipeline"
 PLAN = "__plan__"
 PROBE = f".probe{storage.LEFTOVER}"
 """Written and deleted at the start. Its ending has the next run delete what a kill left of it."""
@@ -69,7 +71,7 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
     options = job.storage_options or {}
     output, source = uris.absolute(job.output), uris.absolute(job.manifest)
     if storage.is_local_file(output):
-        raise SettingError(f"output {output}: is a file; give a folder")
+        raise SettingError(f"output {uris.redact(output)}: is a file; give a folder")
     if f"{output}/".startswith(f"{source}/"):  # the next run would read the records as pairs
         raise SettingError(
             f"output: {uris.redact(output)} is in the manifest's folder "
@@ -89,11 +91,14 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
     return Checked(style, job, output, source, manifest, weights, digest, mark)
 
 
-def prepare(checked: Checked) -> Prepared:
+def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Prepared:
     """Check the output, mend it, write the plan and ``job.json``. The lease must be held.
 
     What is recorded is compared with the plan before failed pairs are made undone, so that a job
     that is refused has taken nothing away.
+
+    Args:
+        fence: ``Lease.check``.
 
     Raises:
         SettingError, ManifestError, RowError: see ``run_job``.
@@ -103,19 +108,23 @@ def prepare(checked: Checked) -> Prepared:
     shards = () if job.format == "files" else (job.format,)
     for folder in (output, *(uris.join(output, name) for name in (*RESULTS, *shards))):
         _check_writing(folder, options)
+    for form in packing.FORMATS:  # where another job was killed between the two
+        storage.delete(uris.join(output, form, PROBE), options)
     plan = make_plan(checked, uris.join(output, PLAN))
-    if job.overwrite:
+    fence()
+    if job.overwrite or clearing.is_begun(output, options):
         _clear_output(output, checked.source, options)
     clashes = find_clashes(checked, uris.join(output, PLAN))
     resume.repair(output, options, clashes)
     clashes.refuse(output)
+    fence()
     if job.retry_errors:
         count = resume.forget_errors(output, options, plan.id_hashes)
         print(f"{count} failed pairs will be done again", file=sys.stderr)
     described |= {"manifest": uris.redact(checked.source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": now()}
     records.write_json(uris.join(output, records.JOB), described, options)
-    context = make_context(checked, described)
+    context = dataclasses.replace(make_context(checked, described), fence=fence)
     pending = plan.rows - plan.count_done(
         records.hash_ids(resume.checkpointed_ids(output, options))
     )
@@ -125,6 +134,16 @@ def prepare(checked: Checked) -> Prepared:
         file=sys.stderr,
     )
     return Prepared(context, plan, pending, checked.weights)
+
+
+def _warn_of_split_words(count: int, first: str) -> None:
+    if count:
+        print(
+            f"warning: {counted(count, 'image')} will have a word in the class or name that "
+            f"Hugging Face's imagefolder, given data_dir, takes for a split ({printable(first)}): "
+            "load them with data_files, as docs/formats.md shows, or name them otherwise",
+            file=sys.stderr,
+        )
 
 
 def check_output(checked: Checked) -> dict[str, Any]:
@@ -159,7 +178,9 @@ def make_plan(checked: Checked, target: str) -> manifests.Plan:
         checked.mark,
         frozenset({uris.scheme_of(source), *uris.OBJECT_STORES, *job.allow_schemes}),
     )
-    return manifests.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
+    plan = manifests.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
+    _warn_of_split_words(*plan.split_words)
+    return plan
 
 
 def find_clashes(checked: Checked, plan: str) -> Clashes:
@@ -241,7 +262,7 @@ def _describe(style: StyleSettings, job: JobSettings, digest: str, mark: str) ->
     for name in ("image_format", "quality", "embed_metadata"):
         settings[name] = getattr(job, name)
     versions = {
-        "neural-style-pipeline": _own_version(),
+        PACKAGE: _own_version(),
         "python": platform.python_version(),
         "ray": ray.__version__,
         "torch": torch.__version__,
@@ -258,7 +279,7 @@ def _describe(style: StyleSettings, job: JobSettings, digest: str, mark: str) ->
 
 def _own_version() -> str:
     try:
-        return importlib.metadata.version("neural-style-pipeline")
+        return importlib.metadata.version(PACKAGE)
     except importlib.metadata.PackageNotFoundError:  # run from a checkout, as ray job submit does
         return "source"
 
@@ -293,28 +314,73 @@ def _refuse_other_settings(output: str, earlier: dict[str, Any], described: dict
     """An output holds the pictures of one set of settings.
 
     Raises:
-        SettingError: names the first setting that differs, with both values.
+        SettingError: names every setting that differs, with both values.
     """
     if earlier["fingerprint"] == described["fingerprint"]:
         return
-    before = earlier["settings"] | {"weights_digest": earlier["weights_digest"]}
-    asked = json.loads(json.dumps(described["settings"]))
-    asked |= {"weights_digest": described["weights_digest"]}
     shown = uris.redact(output)
-    # A digest tells more than the weights' name.
-    both = [name for name in asked if name in before and name != "weights"]
-    for name in (name for name in both if before[name] != asked[name]):
-        raise SettingError(
-            f"output {shown}: an earlier run had {name} = {before[name]!r}, this one has "
-            f"{asked[name]!r}; choose another output, the earlier value, or --overwrite"
+    others = sorted(earlier["settings"].keys() ^ described["settings"].keys())
+    try:
+        before, asked = _what_counts(earlier), _what_counts(described)
+    except (SettingError, TypeError, KeyError):  # of another version
+        before, asked = earlier["settings"], json.loads(json.dumps(described["settings"]))
+    differ = [name for name in asked if name not in others and before[name] != asked[name]]
+    if differ:
+        values = "; ".join(
+            f"{name} = {before[name]!r}, this one has {asked[name]!r}" for name in differ
         )
-    others = sorted(before.keys() ^ asked.keys())
+        more = f" (and it had not the same settings: {', '.join(others)})" if others else ""
+        plural = "s" if len(differ) > 1 else ""
+        raise SettingError(
+            f"output {shown}: an earlier run had {values}{more}; choose another output, the "
+            f"earlier value{plural}, or --overwrite"
+        )
+    versions = [_version_of(job) for job in (earlier, described)]
+    if versions[0] != versions[1]:
+        raise SettingError(
+            f"output {shown}: an earlier run was of another version of this program "
+            f"({versions[0]}, this is {versions[1]}), whose pictures are others"
+            + (f" (it had not the same settings: {', '.join(others)})" if others else "")
+            + "; choose another output, that version, or --overwrite"
+        )
+    reason = f"had not the same settings: {', '.join(others)}" if others else "has another mark"
     raise SettingError(
-        f"output {shown}: an earlier run was of another version of this program, whose pictures "
-        "are others"
-        + (f" (it had not the same settings: {', '.join(others)})" if others else "")
-        + "; choose another output, that version, or --overwrite"
+        f"output {shown}: an earlier run {reason}, though its version and values are the same; it "
+        "was of another checkout of this program, or its job.json was changed: choose another "
+        "output, or --overwrite"
     )
+
+
+def _what_counts(described: dict[str, Any]) -> dict[str, Any]:
+    """What the fingerprint of a ``job.json`` stands for, by name, in one form.
+
+    Raises:
+        SettingError, TypeError: it is of another version.
+    """
+    values = {**described["settings"], "weights_digest": described["weights_digest"]}
+    style = canonical(style_of(values))
+    del values["weights"], values["weights_seed"]  # the digest tells more
+    return values | style
+
+
+def style_of(settings: dict[str, Any]) -> StyleSettings:
+    """The style among a ``job.json``'s settings; what it lacks has its default.
+
+    Raises:
+        SettingError, TypeError: they are not this version's.
+    """
+    names = {spec.name for spec in dataclasses.fields(StyleSettings)}
+    chosen: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in settings.items()
+        if name in names
+    }
+    return StyleSettings(**chosen)
+
+
+def _version_of(described: dict[str, Any]) -> str:
+    versions = described.get("versions")
+    return str(versions.get(PACKAGE)) if isinstance(versions, dict) else "unknown"
 
 
 def _refuse_unknown_results(output: str, overwrite: bool, options: storage.StorageOptions) -> None:

@@ -9,20 +9,25 @@ import functools
 import hashlib
 import json
 import time
+import uuid
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data import images, records, storage, uris
+from pipeline.data import columns, images, lease, records, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.images import Pixels
 from pipeline.data.rows import PLAN_SCHEMA
 from pipeline.engine import metrics
 from pipeline.engine.board import Board
 from pipeline.settings import StyleSettings, replace
+
+STYLE_BYTES = 2**26
+"""Most bytes of style pixels that a load process keeps for the rows to come."""
 
 IMAGE = pa.struct([("pixels", pa.large_binary()), ("height", pa.int32()), ("width", pa.int32())])
 
@@ -56,10 +61,14 @@ class Context:
     weights_name: str
     weights_digest: str
     versions: str
+    fence: Callable[[], None] = lease.unfenced
+    """To be called before each write. Raises if the output is another run's by now."""
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Tells this run from others that Ray's processes serve."""
 
     def schema(self, *more: tuple[str, pa.DataType]) -> pa.Schema:
-        """The plan's columns, the manifest's unknown ones, and ``more``."""
-        return pa.schema([*PLAN_SCHEMA, *self.extra, *more])
+        """The plan's columns, the manifest's unknown ones as the plan has them, and ``more``."""
+        return pa.schema([*PLAN_SCHEMA, *columns.as_numbers(self.extra), *more])
 
 
 def pack(pixels: Pixels) -> dict[str, Any]:
@@ -163,19 +172,27 @@ def _read_image(uri: str, size: float, edge: str, context: Context) -> Pixels:
     return images.resize(image, fitted)
 
 
-_style_memo: dict[tuple[str, float, str], tuple[Pixels, str]] = {}
+_Memo = OrderedDict[tuple[object, ...], tuple[Pixels, str]]
+
+_style_memo: _Memo = OrderedDict()
 
 
 def _read_style(uri: str, size: float, edge: str, context: Context) -> tuple[Pixels, str]:
-    """Pixels and their digest. Rows of one style come together: a worker keeps the last few."""
-    memo = (uri, size, edge)
-    if memo not in _style_memo:
-        pixels = _read_image(uri, size, edge, context)
-        digest = hashlib.sha256(pixels.tobytes() + str(pixels.shape).encode()).hexdigest()
-        while len(_style_memo) >= 8:
-            del _style_memo[next(iter(_style_memo))]
-        _style_memo[memo] = pixels, digest
-    return _style_memo[memo]
+    """Pixels and their digest. Rows of one style come together: a process keeps the last few.
+
+    The process may serve another run later, and the file be replaced by then.
+    """
+    version = storage.version(uri, context.storage_options)
+    memo = (context.run, uri, version, size, edge, context.max_pixels, context.max_bytes)
+    if memo in _style_memo:
+        _style_memo.move_to_end(memo)
+        return _style_memo[memo]
+    pixels = _read_image(uri, size, edge, context)
+    digest = hashlib.sha256(pixels.tobytes() + str(pixels.shape).encode()).hexdigest()
+    _style_memo[memo] = pixels, digest
+    while sum(kept.nbytes for kept, _ in _style_memo.values()) > STYLE_BYTES:
+        _style_memo.popitem(last=False)
+    return pixels, digest
 
 
 def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
@@ -187,7 +204,10 @@ def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
         metrics.stored(row)
     failed = sum(row["status"] == "error" for row in rows)
     board.add(len(rows) - failed, failed)
-    return pa.Table.from_pylist(rows, schema=pa.schema([*records.RECORD_SCHEMA, *context.extra]))
+    context.fence()  # what is returned is written next
+    numbers = pa.schema([*records.RECORD_SCHEMA, *columns.as_numbers(context.extra)])
+    kinds = pa.schema([*records.RECORD_SCHEMA, *context.extra])
+    return pa.Table.from_pylist(rows, schema=numbers).cast(kinds)
 
 
 def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
@@ -197,8 +217,10 @@ def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
     origin = _origin(row, facts, context) if context.embed_metadata else None
     data = images.encode(pixels, context.file_format, context.quality, origin)
     file_name = f"{records.IMAGES}/{row['file_stem']}.{context.file_format}"
+    context.fence()
     storage.write_bytes(uris.join(context.output, file_name), data, context.storage_options)
-    facts["layer_losses"] = list(facts["layer_losses"].items())
+    for name in ("layer_losses", "layer_weights", "content_image_losses"):
+        facts[name] = list(facts[name].items())
     return {
         "file_name": file_name,
         "width": pixels.shape[1],
@@ -214,7 +236,16 @@ def _origin(row: dict[str, Any], facts: dict[str, Any], context: Context) -> dic
     """How an image was made, for those who have nothing but the image. No time: a row done again
     gives the same bytes."""
     version = json.loads(context.versions)["neural-style-pipeline"]
-    told = ("total_loss", "content_loss", "style_loss", "tv_loss", "evaluations", "stop_reason")
+    told = (
+        "alpha",
+        "layer_weights",
+        "total_loss",
+        "content_loss",
+        "style_loss",
+        "tv_loss",
+        "evaluations",
+        "stop_reason",
+    )
     return {
         "software": f"neural-style-pipeline {version}",
         "pair_id": row["pair_id"],

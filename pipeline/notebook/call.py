@@ -1,6 +1,7 @@
 """``stylize``: pictures in, pictures of the same kind and their loss history out."""
 
 import functools
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from pipeline.notebook.pictures import Picture
 from pipeline.settings import StyleSettings, replace
 from pipeline.style.batching import Batcher
 from pipeline.style.color import finish_colors, prepare_colors
+from pipeline.style.device_faults import lost, plain
 from pipeline.style.lane_pool import check_precision
 from pipeline.style.pairs import Done, History, Pair, Request
 from pipeline.style.targets import style_targets
@@ -57,6 +59,22 @@ class Result:
 
     image: Any
     history: LossHistory = field(repr=False)
+    error: None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One of several pictures that could not be made. error: why; its image raises it."""
+
+    error: Exception
+
+    @property
+    def image(self) -> Any:
+        raise self.error
+
+    @property
+    def history(self) -> LossHistory:
+        raise self.error
 
 
 def stylize(
@@ -67,7 +85,7 @@ def stylize(
     device: str | None = None,
     batch_size: int | None = None,
     **settings: Any,
-) -> Result | list[Result]:
+) -> Result | list[Result | Failure]:
     """Stylise one picture or several, without Ray or storage.
 
     Args:
@@ -83,9 +101,10 @@ def stylize(
 
     Returns:
         A ``Result``, or a list of them if several pictures were given. Images are of the content's
-        kind: PIL images, arrays (H, W, 3) or tensors (3, H, W).
+        kind: PIL images, arrays (H, W, 3) or tensors (3, H, W). Where some of several pictures fail
+        there is a warning, and a ``Failure`` in the place of each: the others are kept.
 
-    Raises:
+    Raises (of several pictures only if all of them fail):
         SettingError: a setting is unknown, out of range, or a size was given with tensors.
         TypeError, ValueError: what was given are no pictures, or their numbers do not match.
         WeightsError: the weights cannot be had.
@@ -106,17 +125,27 @@ def stylize(
     pairs = list(zip(_repeat(contents, count), _repeat(styles, count), strict=True))
     batcher = make_batcher(chosen, network, device, batch_size)
     answers = optimise(batcher, [to_pair(*pair, chosen) for pair in pairs], chosen)
-    results = [_result(answer, given) for answer, (given, _) in zip(answers, pairs, strict=True)]
-    return results if many or many_styles else results[0]
+    done = [answer for answer in answers if isinstance(answer, Done)]
+    failed = [answer for answer in answers if isinstance(answer, Exception)]
+    if not done:
+        raise failed[0]
+    if not many and not many_styles:
+        return _result(done[0], contents[0])
+    if failed:
+        why = f"{type(failed[0]).__name__}: {failed[0]}"
+        words = f"{len(failed)} of {count} pictures failed, the first with {why}; see their .error"
+        warnings.warn(words, RuntimeWarning, stacklevel=2)
+    return [
+        Failure(answer) if isinstance(answer, Exception) else _result(answer, given)
+        for answer, (given, _) in zip(answers, pairs, strict=True)
+    ]
 
 
 def _repeat(given: list[Picture], count: int) -> list[Picture]:
     return given * count if len(given) == 1 else given
 
 
-def _result(answer: Done | Exception, content: Picture) -> Result:
-    if isinstance(answer, Exception):
-        raise answer
+def _result(answer: Done, content: Picture) -> Result:
     return Result(pictures.like(answer.image, content), LossHistory(**vars(answer.history)))
 
 
@@ -148,12 +177,21 @@ def optimise(
     Raises:
         RuntimeError: a CUDA error: the device can no longer be used.
     """
-    for index, (content, style) in enumerate(pairs):
-        size = (content.shape[1], content.shape[2])
-        build = functools.partial(_build, batcher.network, content, style, settings)
-        batcher.submit(Request(index, size, settings, build))
-    found = dict(batcher.drain())
-    return [_finish(found[index], pairs[index][0], settings) for index in range(len(pairs))]
+    # No key is ever used again, as the number of a row would be by the batcher's next call.
+    keys = [object() for _ in pairs]
+    try:
+        for key, (content, style) in zip(keys, pairs, strict=True):
+            size = (content.shape[1], content.shape[2])
+            build = functools.partial(_build, batcher.network, content, style, settings)
+            batcher.submit(Request(key, size, settings, build))
+        found = dict(batcher.drain())
+    except BaseException:  # Ctrl-C among them, which comes in the middle of anything
+        batcher.abandon()
+        raise
+    return [
+        _finish(found[key], content, settings)
+        for key, (content, _) in zip(keys, pairs, strict=True)
+    ]
 
 
 def _build(network: VGG, content: Tensor, style: Tensor, settings: StyleSettings) -> Pair:
@@ -167,5 +205,10 @@ def _build(network: VGG, content: Tensor, style: Tensor, settings: StyleSettings
 def _finish(answer: Done | Exception, content: Tensor, settings: StyleSettings) -> Done | Exception:
     if isinstance(answer, Exception):
         return answer
-    image = finish_colors(answer.image, content.to(answer.image), settings.preserve_color)
+    try:
+        image = finish_colors(answer.image, content.to(answer.image), settings.preserve_color)
+    except Exception as error:
+        if lost(error):
+            raise
+        return plain(error)
     return Done(image, answer.history, answer.seconds, answer.slots)

@@ -2,7 +2,6 @@
 
 import hashlib
 import heapq
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data import records, storage, uris
+from pipeline.data import records, storage
+from pipeline.data.redaction import redact_text
 
 MOST_PAIRS = 20_000
 """Pairs in the page: some 8 MB. Of more it shows a sample; the counts are over all."""
@@ -45,8 +45,6 @@ COLUMNS = [
     "finished_at",
     "manifest_row",
 ]
-
-_ADDRESS = re.compile(r"https?://[^\s'\"<>]+", re.IGNORECASE)
 
 
 @dataclass
@@ -94,7 +92,7 @@ def title_of(record: Mapping[str, Any]) -> str:
 
 def without_credentials(text: str) -> str:
     """A message, clipped, with web addresses cut as in records: a signed one is a credential."""
-    return clip(_ADDRESS.sub(lambda found: uris.redact(found[0]), text))
+    return clip(redact_text(text))
 
 
 def gather(output: str, options: storage.StorageOptions) -> Facts:

@@ -5,6 +5,7 @@ threads. A pair's way is a list of stages: its scales from coarse to fine, and i
 16 bits cannot do.
 """
 
+import itertools
 import logging
 import math
 import time
@@ -68,7 +69,7 @@ class Batcher:
     def submit(self, request: Request) -> None:
         """Take a pair; it waits for a slot."""
         stages = stages_of(request.size, request.settings, self.half)
-        run = Run(request, stages, since=self.ticks)
+        run = Run(request, stages, since=self.ticks, alone=request.alone)
         self.waiting.setdefault(self._key(run), deque()).append(run)
 
     @property
@@ -82,23 +83,29 @@ class Batcher:
         waiting = (run for queue in self.waiting.values() for run in queue)
         return self.busy + sum(run.pair is not None for run in waiting)
 
+    def upcoming(self, most: int) -> list[Request]:
+        """Pairs that are to begin next as far as can be told; so many of them, or fewer."""
+        if self._alone_runs() or self._alone_waits():
+            return []
+        queues = [queue for key, queue in self.waiting.items() if self._open(key)]
+        turns = itertools.zip_longest(*(itertools.islice(queue, most) for queue in queues))
+        runs = (run for turn in turns for run in turn if run is not None and run.pair is None)
+        return [run.request for run in itertools.islice(runs, most)]
+
     def __len__(self) -> int:
         """Pairs that were submitted and are not done."""
         return self.busy + sum(map(len, self.waiting.values()))
 
-    def tick(self, *, admit: bool = True) -> list[Answer]:
+    def tick(self) -> list[Answer]:
         """Fill free slots and evaluate one lane once. Returns the pairs that are through.
 
         A pair's own failure is its answer. ``NonFiniteError``: its loss is not finite at its start.
         ``torch.OutOfMemoryError``: it does not fit, even alone.
 
-        Args:
-            admit: whether pairs that have not begun may enter.
-
         Raises:
             RuntimeError: a CUDA error: the device can no longer be used.
         """
-        failed = self._fill(admit)
+        failed = self._fill()
         if not self.running:
             return failed
         self.ticks += 1
@@ -133,22 +140,29 @@ class Batcher:
         while len(self):
             yield from self.tick()
 
+    def abandon(self) -> None:
+        """Forget all pairs, and give up the lanes: a tick that was broken off may have left
+        anything half done in them."""
+        self.running, self.waiting, self.turns = {}, {}, {}
+        self.pool.lanes.clear()
+
     def _key(self, run: Run) -> LaneKey:
         shared = {name: getattr(DEFAULTS, name) for name in PER_PAIR}
-        return run.stage.size, run.stage.half, replace(run.request.settings, **shared)
+        settings = replace(run.request.settings, **shared)
+        return run.stage.size, run.stage.half, settings, run.request.alone
 
-    def _fill(self, admit: bool) -> list[Answer]:
+    def _fill(self) -> list[Answer]:
         """Let waiting pairs into free slots. Returns those that cannot begin."""
         failed: list[Answer] = []
-        if any(run.alone for runs in self.running.values() for run in runs.values()):
+        if self._alone_runs():
             return failed
-        admit = admit and not any(queue[0].alone for queue in self.waiting.values())
+        admit = not self._alone_waits()
         latest = self._latest()
         for key in list(self.waiting):
             queue = self.waiting[key]
             while queue:
                 run = queue[0]
-                if run.alone and self.busy:
+                if run.alone and (self.begun if run.pair is None else self.busy):
                     break
                 fresh = run.pair is None and not run.alone
                 if fresh and not (admit and self._open(key) and run.since <= latest):
@@ -175,6 +189,12 @@ class Batcher:
                 failed.append((run.request.key, fault))
         return failed
 
+    def _alone_runs(self) -> bool:
+        return any(run.alone for runs in self.running.values() for run in runs.values())
+
+    def _alone_waits(self) -> bool:
+        return any(queue[0].alone for queue in self.waiting.values())
+
     def _open(self, key: LaneKey) -> bool:
         """Whether a pair that has not begun may have a lane of this kind."""
         return key in self.running or len(self.running) < OPEN_LANES
@@ -195,7 +215,7 @@ class Batcher:
         slot = lane.free()
         if slot is None:
             return False
-        lane.enter(slot, start_of(run))
+        lane.enter(slot, start_of(run, self.network))
         run.slot, run.known = slot, None  # the lane has it now
         self.running.setdefault(key, {})[slot] = run
         return True
@@ -293,7 +313,7 @@ class Batcher:
             run.alone = True
             return []
         self._forget(key, run)
-        if not too_small:
+        if not too_small and not run.request.alone:
             self.pool.fits.pop(key[:2], None)  # the fault was the pair's, not the size's
         return [(run.request.key, plain(error))]
 

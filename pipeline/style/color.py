@@ -1,4 +1,4 @@
-"""Keeping the content's colours.
+"""Keeping the content's colours, and giving a picture another's.
 
 Source: Gatys, Bethge, Hertzmann, Shechtman, "Preserving Color in Neural Artistic Style Transfer",
 arXiv 1606.05897. Images are (3, H, W), RGB in [0, 1].
@@ -14,6 +14,9 @@ RGB_TO_YIQ = (
     (0.595716, -0.274453, -0.321263),
     (0.211456, -0.522591, 0.311135),
 )
+
+FAINT = (4 / 255) ** 2
+"""Variance of colours along an axis below which ``recolor`` stretches them no further."""
 
 
 def _to_yiq(image: Tensor) -> Tensor:
@@ -49,15 +52,32 @@ def match_color(style_image: Tensor, content_image: Tensor) -> Tensor:
 
     The transform is the symmetric one of Image Analogies: C_content^(1/2) C_style^(-1/2).
     """
-    style, content = style_image.flatten(1).double(), content_image.flatten(1).double()
-    eye = 1e-8 * torch.eye(3, dtype=torch.float64, device=style.device)
+    content = content_image.flatten(1).double()
+    return _moved(style_image, content.mean(dim=1), torch.cov(content, correction=0), 1e-8)
+
+
+def recolor(image: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """An image (3, H, W) with a mean (3,) and covariance (3, 3) of another's colours.
+
+    As ``match_color``, but colours that hardly vary are not stretched beyond what ``FAINT`` would
+    be: in a grey photograph they are a compression's noise.
+    """
+    return _moved(image, mean.double(), covariance.double(), FAINT)
+
+
+def _moved(image: Tensor, mean: Tensor, covariance: Tensor, least: float) -> Tensor:
+    colors = image.flatten(1).double()
+    eye = 1e-8 * torch.eye(3, dtype=torch.float64, device=colors.device)
     roots = []
-    for colors, power in ((content, 0.5), (style, -0.5)):
-        values, vectors = torch.linalg.eigh(torch.cov(colors, correction=0) + eye)
-        roots.append(vectors @ torch.diag(values.clamp_min(1e-8) ** power) @ vectors.T)
-    centred = style - style.mean(dim=1, keepdim=True)
-    matched: Tensor = roots[0] @ roots[1] @ centred + content.mean(dim=1, keepdim=True)
-    return matched.to(style_image).view_as(style_image).clamp(0, 1)
+    for matrix, power, floor in (
+        (covariance, 0.5, 1e-8),
+        (torch.cov(colors, correction=0), -0.5, least),
+    ):
+        values, vectors = torch.linalg.eigh(matrix + eye)
+        roots.append(vectors @ torch.diag(values.clamp_min(floor) ** power) @ vectors.T)
+    centred = colors - colors.mean(dim=1, keepdim=True)
+    moved: Tensor = roots[0] @ roots[1] @ centred + mean[:, None]
+    return moved.to(image).view_as(image).clamp(0, 1)
 
 
 def prepare_colors(

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from pipeline.style.conventions import converted, named_convention, names_in_file, split_convention
 from pipeline.style.losses import gram_matrix
 from pipeline.style.vgg import VGG, Padding, StateDict, layers_up_to, tensor_names
 from pipeline.style.weights import (
@@ -59,7 +60,8 @@ class Teacher:
 
 
 def read_teacher(source: str) -> tuple[StateDict, str, Padding]:
-    """The weights called ``imagenet`` or ``FILE[:PADDING]``, their deepest layer, their padding.
+    """The weights called ``imagenet`` or ``FILE[:CONVENTION][:PADDING]`` (see ``conventions``),
+    their deepest layer, their padding.
 
     Raises:
         WeightsError: they cannot be had or do not fit.
@@ -70,15 +72,18 @@ def read_teacher(source: str) -> tuple[StateDict, str, Padding]:
         padding = ending
     else:
         name = source
+    name, convention = split_convention(name)
     if name == "imagenet":
-        state = imagenet_weights()
+        state, convention = imagenet_weights(), "torchvision"
     else:
         try:
             state = parse_weights(Path(name).read_bytes(), name)
         except OSError as error:
             raise WeightsError(f"--teacher {name}: cannot be read ({error})") from error
+    convention = convention or named_convention(state)
     deepest = deepest_layer(state, name)
-    return check_weights(state, deepest, name), deepest, padding
+    state = converted(check_weights(state, deepest, name), convention, name)
+    return state, deepest, padding
 
 
 def load_teacher(source: str, images: Tensor) -> Teacher:
@@ -104,13 +109,13 @@ def thinned(layer: str, activation: Tensor) -> Tensor:
 
 def deepest_layer(state: StateDict, name: str) -> str:
     """The last layer up to conv5_1 of which ``state`` has all the layers below."""
-    found = None
-    for layer in layers_up_to(DEEPEST):
-        if tensor_names(layer)[0] not in state:
+    found, names = None, names_in_file(state)
+    for layer in (layer for layer in layers_up_to(DEEPEST) if layer in names):
+        if f"{names[layer]}.weight" not in state:
             break
         found = layer
     if found is None:
-        raise WeightsError(f"--teacher {name}: has no tensor {tensor_names('conv1_1')[0]!r}")
+        raise WeightsError(f"--teacher {name}: has no tensor '{names['conv1_1']}.weight'")
     return found
 
 

@@ -18,8 +18,9 @@ IDLE_LANES = 4
 HALF_SINCE = 7
 """The compute capability with which units came that convolve in 16 bits."""
 
-LaneKey = tuple[Size, bool, StyleSettings]
-"""Image size (H, W), whether in 16 bits, and the settings that a lane's pairs share."""
+LaneKey = tuple[Size, bool, StyleSettings, bool]
+"""Image size (H, W), whether in 16 bits, the settings that a lane's pairs share, and whether it has
+one slot, for pairs that are to be alone."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class LanePool:
             idle = self._idle()
             for other in idle[: max(0, len(idle) + 1 - IDLE_LANES)]:
                 del self.lanes[other]
-            size, half, settings = key
+            size, half, settings, _ = key
             self.lanes[key] = Lane(
                 self._network(half),
                 size,
@@ -83,6 +84,8 @@ class LanePool:
         """How many slots this key's lane has, or would have if it were made now."""
         if key in self.lanes:
             return self.lanes[key].slots
+        if key[3]:
+            return 1
         fit = self.fits.get(key[:2])
         return self.slots if fit is None or len(self.lanes) < fit.beside else fit.slots
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.settings import StyleSettings
 from pipeline.style.adam import Adam
+from pipeline.style.balance import LossWeights
 from pipeline.style.convolution import in_tf32
 from pipeline.style.graphs import Recorder, Repeated
 from pipeline.style.lbfgs import LBFGS, Curvature
@@ -65,15 +66,14 @@ class Known:
 class Start:
     """What a pair brings into a slot: all at the lane's size (H, W).
 
-    content, images: (3, H, W) in [0, 1]; the latter is where the optimisation begins. alpha, beta:
-    the weights at this size. most: evaluations. known: from another lane of this size.
+    content, image: (3, H, W) in [0, 1]; the latter is where the optimisation begins. weights: of
+    the loss at this size. most: evaluations. known: from another lane of this size.
     """
 
     content: Tensor
     image: Tensor
     target: StyleTarget
-    alpha: float
-    beta: float
+    weights: LossWeights
     most: int
     known: Known | None = None
 
@@ -136,7 +136,7 @@ class Lane:
     @torch.no_grad()
     def enter(self, slot: int, start: Start) -> None:
         """Begin with a pair in an empty slot."""
-        self.objective.put(slot, start.content, start.target, start.alpha, start.beta)
+        self.objective.put(slot, start.content, start.target, start.weights)
         known = start.known
         if self.precondition is not None:
             colors = start.target.covariance if self.settings.color_preconditioner else None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.settings import StyleSettings
 from pipeline.style import gpu_passes, losses
+from pipeline.style.balance import LossWeights
 from pipeline.style.convolution import activate, convolve_back
 from pipeline.style.targets import StyleTarget
 from pipeline.style.vgg import VGG, Block
@@ -54,7 +55,7 @@ class Objective:
     Args:
         network: its floating-point type is the one that the convolutions run in.
         slots: B; each is empty, of zero loss, until ``put`` fills it.
-        settings: gives the layers, w_l and the total variation's weight.
+        settings: gives the layers, and whether there is a total variation.
         low_memory: keep only the blocks' inputs and compute a block's activations again on the way
             back: a third more time, a third of the memory.
     """
@@ -65,48 +66,51 @@ class Objective:
         self.network, self.slots, self.settings = network, slots, settings
         self.low_memory = low_memory
         self.fast = transforms(network)
-        self.w = {layer: w for layer, w in settings.w.items() if w > 0}
+        self.style_layers = weighted_layers(settings)
         wide = torch.promote_types(network.dtype, torch.float32)
         self.alpha = torch.zeros(slots, device=network.device, dtype=wide)
-        self.beta = torch.zeros_like(self.alpha)
+        self.tv = torch.zeros_like(self.alpha)
         self.mean, self.std = (network.get_buffer(name).to(self.alpha) for name in ("mean", "std"))
         # By which gradients are multiplied on their way through the network, powers of 2.
         self.scale = torch.ones_like(self.alpha)
         self.largest = torch.full_like(self.alpha, LARGEST)
-        self.A: dict[str, Tensor] = {}  # layer to A^l / M^l (B, N, N)
+        # Layer to beta w_l (B,), to A^l / M^l (B, N, N)
+        self.share = {layer: torch.zeros_like(self.alpha) for layer in self.style_layers}
+        self.A: dict[str, Tensor] = {}
         self.P: dict[str, Tensor] = {}  # layer to P^l (B, N, H, W)
 
     @torch.no_grad()
-    def put(
-        self, slot: int, content: Tensor, target: StyleTarget, alpha: float, beta: float
-    ) -> None:
+    def put(self, slot: int, content: Tensor, target: StyleTarget, weights: LossWeights) -> None:
         """Fill a slot: content (3, H, W) in [0, 1], of the same size in every slot."""
         found = self.network(content[None], self.settings.content_layers)
         for layer, features in found.items():
             if layer not in self.P:
                 self.P[layer] = torch.zeros_like(features.expand(self.slots, -1, -1, -1))
             self.P[layer][slot] = features[0]
-        for layer in self.w:
+        for layer in self.style_layers:
             gram = target.grams[layer]
             if layer not in self.A:
                 self.A[layer] = gram.new_zeros(self.slots, *gram.shape)
             self.A[layer][slot] = gram
-        scale = self._first_scale(alpha, beta, content.shape[1], content.shape[2])
+        scale = self._first_scale(weights, content.shape[1], content.shape[2])
+        shares = [weights.beta * weights.w[layer] for layer in self.style_layers]
+        buffers = (self.alpha, self.tv, self.scale, *self.share.values())
         # In float64, so that too large a weight becomes inf.
-        weights = torch.tensor([alpha, beta, scale], dtype=torch.float64).to(self.alpha)
-        self.alpha[slot], self.beta[slot], self.scale[slot] = weights
+        values = torch.tensor([weights.alpha, weights.tv, scale, *shares], dtype=torch.float64)
+        for buffer, value in zip(buffers, values.to(self.alpha), strict=True):
+            buffer[slot] = value
         self.largest[slot] = LARGEST
 
-    def _first_scale(self, alpha: float, beta: float, H: int, W: int) -> float:
+    def _first_scale(self, weights: LossWeights, H: int, W: int) -> float:
         if self.network.dtype != torch.float16:
             return 1.0
         wanted = [SCALES[1]]
-        for layer, w in self.w.items():
+        for layer in self.style_layers:
             N, M = self.A[layer].shape[1], (H * W) >> 2 * (int(layer[4]) - 1)
-            factor = beta * w / (N**2 * max(M, 1))
+            factor = weights.beta * weights.w[layer] / (N**2 * max(M, 1))
             wanted.append(BEGIN / factor if factor else SCALES[1])
-        if self.P and alpha:
-            wanted.append(CAP / alpha)
+        if self.P and weights.alpha:
+            wanted.append(CAP / weights.alpha)
         return 2.0 ** math.floor(math.log2(max(SCALES[0], min(wanted))))
 
     @torch.no_grad()
@@ -121,7 +125,7 @@ class Objective:
         if exact is not None:
             network, content = exact
             P_l = network(content[None], P_l)
-        F_l = network(image[None], {*self.w, *P_l})
+        F_l = network(image[None], {*self.style_layers, *P_l})
         layers = {}
         for layer, P in P_l.items():
             layers[f"content.{layer}"] = float(losses.content_loss(F_l[layer], P))
@@ -131,9 +135,10 @@ class Objective:
         tv = float(losses.tv_loss(image[None])) if self.settings.tv_weight else 0.0
         return Terms(
             content=float(self.alpha[slot]) * sum(layers[f"content.{layer}"] for layer in P_l),
-            style=float(self.beta[slot])
-            * sum(w * layers[f"style.{layer}"] for layer, w in self.w.items()),
-            tv=self.settings.tv_weight * tv,
+            style=sum(
+                float(share[slot]) * layers[f"style.{layer}"] for layer, share in self.share.items()
+            ),
+            tv=float(self.tv[slot]) * tv,
             layers=layers,
         )
 
@@ -156,8 +161,8 @@ class Objective:
             gradient = self._backward(block, x, activations, gradient, loss)
         gradient = self._leave(gradient)
         if self.settings.tv_weight:
-            loss += self.settings.tv_weight * losses.tv_loss(images)
-            gradient = gradient + self.settings.tv_weight * losses.tv_gradient(images)
+            loss += self.tv * losses.tv_loss(images)
+            gradient = gradient + self.tv.view(-1, 1, 1, 1) * losses.tv_gradient(images)
         return loss, gradient.contiguous()
 
     def _enter(self, images: Tensor) -> Tensor:
@@ -231,12 +236,20 @@ class Objective:
             P, weight = self.P[layer], self.alpha * self.scale
             loss += self.alpha * losses.add_content_gradient(F_l, P, weight, gradient)
         if layer in self.A:
-            share = self.beta * self.w[layer]
+            share = self.share[layer]
             E, rectified = losses.add_style_gradient(
                 F_l, self.A[layer], share * self.scale, gradient
             )
             loss += share * E
         return rectified
+
+
+def weighted_layers(settings: StyleSettings) -> tuple[str, ...]:
+    """The style layers that count: those whose w_l is not 0."""
+    w = settings.style_layer_weights
+    if not isinstance(w, tuple):
+        return settings.style_layers
+    return tuple(layer for layer, w_l in zip(settings.style_layers, w, strict=True) if w_l > 0)
 
 
 def pool(block: Block, x: Tensor) -> Tensor:

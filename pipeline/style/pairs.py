@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
+from pipeline.style.balance import LossWeights
 from pipeline.style.targets import Size, StyleTarget, scale_sizes
 
 FLOAT32_SHARE = 10
@@ -28,7 +29,8 @@ class History:
 
     total: the loss after each evaluation, over all scales. content, style, tv: at the end, each
     with its weight, so that their sum is total_loss. layers: E_l or L_content of each layer at the
-    end, without weights. evaluations: of loss and gradient. iterations: steps taken. stop:
+    end, without weights. weights: alpha, beta and w_l, and each E_l of the content image.
+    evaluations: of loss and gradient. iterations: steps taken. stop:
     ``converged``, ``iterations``, ``stuck`` (no step lowers the loss) or ``non-finite`` (only steps
     to values that are not finite were left; the picture is the last good one). stages: size (H, W)
     and evaluations of each part of the way.
@@ -40,6 +42,7 @@ class History:
     style_loss: float
     tv_loss: float
     layers: dict[str, float]
+    weights: LossWeights
     evaluations: int
     iterations: int
     stop: str
@@ -54,13 +57,15 @@ class NonFiniteError(ArithmeticError):
 class Request:
     """A pair that is to be optimised; ``build`` is called when a slot is free for it.
 
-    key: names the pair in ``Batcher.tick``'s answer. size: (H, W) of the content image.
+    key: names the pair in ``Batcher.tick``'s answer. size: (H, W) of the content image. alone: it
+    goes next, with no other pair begun, in a lane of one slot.
     """
 
     key: Hashable
     size: Size
     settings: StyleSettings
     build: Callable[[], Pair]
+    alone: bool = False
 
 
 @dataclass(frozen=True)

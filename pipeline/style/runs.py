@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
+from pipeline.style.balance import LossWeights, loss_weights
+from pipeline.style.color import recolor
 from pipeline.style.device_faults import out_of_memory
 from pipeline.style.lanes import Finish, Known, Lane, Start
 from pipeline.style.pairs import History, Pair, Request, Stage
-from pipeline.style.targets import Size, resize
+from pipeline.style.targets import Size, StyleTarget, resize
 from pipeline.style.vgg import VGG
 
 
@@ -24,6 +26,7 @@ class Run:
     pair: Pair | None = None
     image: Tensor | None = None  # (3, H, W) where the last stage ended
     known: Known | None = None  # from the last stage, if it was of this one's size
+    weights: LossWeights | None = None  # of the loss at the last stage's size
     spare: int = 0  # evaluations that it left to this one
     losses: list[float] = field(default_factory=list)
     passed: list[tuple[Size, int]] = field(default_factory=list)
@@ -60,31 +63,31 @@ class Run:
         self.image = finish.image
 
 
-def start_of(run: Run) -> Start:
-    """What the pair brings into its next stage."""
+def start_of(run: Run, network: VGG) -> Start:
+    """What the pair brings into its next stage. network: in float32."""
     if run.pair is None:
         run.pair = run.request.build()
     pair, stage = run.pair, run.stage
+    target = pair.style_targets[stage.scale]
     full = pair.content_image[None]
     content = resize(full, stage.size).clamp(0, 1)
     if run.image is None:
-        image = _initial(content[0], pair.settings)
+        image = _initial(content[0], target, pair.settings)
     elif run.image.shape[1:] == content.shape[2:]:
         image = run.image
-    elif pair.settings.init_image == "content":
+    elif pair.settings.init_image != "noise":
         # The change is carried up, not the image: the content keeps its detail.
         coarse = resize(full, (run.image.shape[1], run.image.shape[2])).clamp(0, 1)
         image = (content + resize(run.image[None] - coarse, stage.size))[0].clamp(0, 1)
     else:
         image = resize(run.image[None], stage.size)[0].clamp(0, 1)
-    # M_l shrinks with the scale and L_content with it, E_l does not: keep the final balance.
-    share = (full.shape[2] * full.shape[3]) / (stage.size[0] * stage.size[1])
+    if run.weights is None or run.image is None or run.image.shape[1:] != content.shape[2:]:
+        run.weights = loss_weights(network, content[0], target, pair.settings)
     return Start(
         content=content[0],
         image=image,
-        target=pair.style_targets[stage.scale],
-        alpha=pair.settings.content_weight * share,
-        beta=pair.settings.style_weight,
+        target=target,
+        weights=run.weights,
         most=stage.most + run.spare,
         known=run.known,
     )
@@ -100,9 +103,11 @@ def known_of(lane: Lane, slot: int) -> Known | None:
         raise
 
 
-def _initial(content: Tensor, settings: StyleSettings) -> Tensor:
+def _initial(content: Tensor, target: StyleTarget, settings: StyleSettings) -> Tensor:
     if settings.init_image == "content":
         return content
+    if settings.init_image == "recolored":
+        return recolor(content, target.mean, target.covariance)
     # Drawn on the CPU: the same picture whatever the device and the neighbours.
     generator = torch.Generator().manual_seed(settings.seed)
     noise = torch.randn(content.shape, generator=generator)
@@ -111,9 +116,10 @@ def _initial(content: Tensor, settings: StyleSettings) -> Tensor:
 
 def history_of(lane: Lane, run: Run, finish: Finish, network: VGG) -> History:
     """The losses of the last image by ``network``, and the way there."""
-    exact = None
-    if run.pair is not None and network is not lane.objective.network:
-        exact = network, run.pair.content_image
+    assert run.pair is not None  # both are there since its first stage  # noqa: S101
+    assert run.weights is not None  # noqa: S101
+    own = network is lane.objective.network
+    exact = None if own else (network, run.pair.content_image)
     terms = lane.objective.terms(run.slot, finish.image, exact)
     return History(
         total=tuple(run.losses),
@@ -122,6 +128,7 @@ def history_of(lane: Lane, run: Run, finish: Finish, network: VGG) -> History:
         style_loss=terms.style,
         tv_loss=terms.tv,
         layers=terms.layers,
+        weights=run.weights,
         evaluations=len(run.losses),
         iterations=run.steps,
         stop=finish.stop,

@@ -12,8 +12,9 @@ from pipeline.style import losses
 from pipeline.style.precondition import color_covariance
 from pipeline.style.vgg import VGG
 
-COARSEST = 64
-"""Pixels: no scale's shorter edge is smaller, unless the image's is."""
+COARSEST = 160
+"""Least shorter edge of a coarse scale, in pixels. Below it the coarse picture helps no more than
+as much time spent on the fine one."""
 
 Size = tuple[int, int]
 
@@ -29,10 +30,11 @@ class StyleTarget:
     """What a style image asks for, at one scale.
 
     grams: layer to A^l / M^l (N_l, N_l), a Gram matrix per position, so that a style of another
-    size serves. covariance: (3, 3) of its colours.
+    size serves. mean, covariance: (3,) and (3, 3), of its colours.
     """
 
     grams: dict[str, Tensor]
+    mean: Tensor
     covariance: Tensor
 
 
@@ -62,7 +64,7 @@ def style_target(network: VGG, style_image: Tensor, settings: StyleSettings) -> 
     for layer, activation in features.items():
         M = activation.shape[2] * activation.shape[3]
         grams[layer] = losses.gram_matrix(activation)[0] / M
-    return StyleTarget(grams, color_covariance(style_image))
+    return StyleTarget(grams, style_image.mean(dim=(1, 2)), color_covariance(style_image))
 
 
 def style_targets(
@@ -89,7 +91,7 @@ def blend_targets(
 
     def mean(tensors: Sequence[Tensor]) -> Tensor:
         stacked = torch.stack(list(tensors))
-        return torch.einsum("s,sij->ij", shares.to(stacked), stacked)
+        return torch.einsum("s,s...->...", shares.to(stacked), stacked)
 
     return tuple(
         StyleTarget(
@@ -97,6 +99,7 @@ def blend_targets(
                 layer: mean([target.grams[layer] for target in at_scale])
                 for layer in at_scale[0].grams
             },
+            mean([target.mean for target in at_scale]),
             mean([target.covariance for target in at_scale]),
         )
         for at_scale in zip(*targets, strict=True)

@@ -27,11 +27,16 @@ ALIGNED = 8
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+INPUT_MEAN = "input.mean"
+"""Name in a state dict: the mean that the network wants taken off, if not ``IMAGENET_MEAN``."""
 
-def conv_indices() -> dict[str, int]:
-    """Layer name to index N of its convolution ``features.N`` in torchvision's ``vgg19``."""
+ABSENT_FROM_VGG16 = ("conv3_4", "conv4_4", "conv5_4")
+
+
+def conv_indices(convs_per_block: Sequence[int]) -> dict[str, int]:
+    """Layer name to index N of its convolution ``features.N`` in torchvision's networks."""
     indices, index = {}, 0
-    for block, count in enumerate(CONVS_PER_BLOCK, 1):
+    for block, count in enumerate(convs_per_block, 1):
         for conv in range(1, count + 1):
             indices[f"conv{block}_{conv}"] = index
             index += 2  # the convolution and its ReLU
@@ -39,7 +44,7 @@ def conv_indices() -> dict[str, int]:
     return indices
 
 
-CONV_INDEX = conv_indices()
+CONV_INDEX = conv_indices(CONVS_PER_BLOCK)
 
 
 def tensor_names(layer: str) -> tuple[str, str]:
@@ -78,7 +83,8 @@ class VGG(nn.Module):
     """Rectified activations F^l of VGG-19, frozen, cut after ``deepest_layer``.
 
     Args:
-        state: ``features.N.weight`` (N_l, N_{l-1}, 3, 3) and ``features.N.bias`` (N_l,), float32.
+        state: ``features.N.weight`` (N_l, N_{l-1}, 3, 3) and ``features.N.bias`` (N_l,), float32,
+            those that VGG-16 has none of or all; ``INPUT_MEAN`` (3,) if it has its own.
         deepest_layer: the last layer that is built.
         pooling: ``avg`` as in the paper, or ``max`` as VGG-19 was trained.
         padding: how the convolutions pad; VGG-19 was trained with ``zeros``.
@@ -93,7 +99,11 @@ class VGG(nn.Module):
         padding: Padding = "zeros",
     ) -> None:
         super().__init__()
-        layers = layers_up_to(deepest_layer)
+        layers = tuple(
+            layer
+            for layer in layers_up_to(deepest_layer)
+            if layer not in ABSENT_FROM_VGG16 or tensor_names(layer)[0] in state
+        )
         pool = nn.AvgPool2d if pooling == "avg" else nn.MaxPool2d
         modules: list[nn.Module] = []
         for before, layer in zip((layers[0], *layers), layers, strict=False):
@@ -105,10 +115,11 @@ class VGG(nn.Module):
         self.features = nn.Sequential(*modules)
         self.layers = layers
         self.blocks = _blocks(self.features, layers)
-        own = {name for layer in layers for name in tensor_names(layer)}
-        self.load_state_dict({name: state[name] for name in own})
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            constant = torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
+        for layer, conv in (each for block in self.blocks for each in block.convs):
+            weight, bias = tensor_names(layer)
+            conv.load_state_dict({"weight": state[weight], "bias": state[bias]})
+        for name, values in (("mean", state.get(INPUT_MEAN, IMAGENET_MEAN)), ("std", IMAGENET_STD)):
+            constant = torch.as_tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
             self.register_buffer(name, constant, persistent=False)
         self.requires_grad_(False)
         self.eval()
@@ -126,7 +137,7 @@ class VGG(nn.Module):
         return self.blocks[0].convs[0][1].weight.device
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W), RGB in [0, 1] -> the mean and deviation that VGG-19 was trained with.
+        """(B, 3, H, W), RGB in [0, 1] -> the mean and deviation that the network was trained with.
 
         In the type that the convolutions work in; the subtraction is done in the images' own. Where
         the first layer has more channels, zeros follow.

@@ -9,7 +9,7 @@ import hashlib
 import io
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import resources
 from pathlib import Path
 
@@ -21,14 +21,31 @@ from torch import Tensor
 
 from pipeline.settings import CONVS_PER_BLOCK, LAYERS, StyleSettings
 from pipeline.style.calibration import calibration_pictures
-from pipeline.style.vgg import VGG, Padding, Pooling, StateDict, layers_up_to, tensor_names
+from pipeline.style.conventions import (
+    Convention,
+    converted,
+    convolutions,
+    named_convention,
+    names_in_file,
+    split_convention,
+)
+from pipeline.style.vgg import (
+    INPUT_MEAN,
+    VGG,
+    Padding,
+    Pooling,
+    StateDict,
+    layers_up_to,
+    tensor_names,
+)
 
 WIDTHS = (64, 128, 256, 512, 512)  # filters per block: arXiv 1409.1556, table 1
 
 THREE_WAYS = (
     "Three ways to provide weights: (1) let torchvision download them once where there is a "
     "network (weights 'imagenet'), or copy its vgg19-*.pth into ~/.cache/torch/hub/checkpoints; "
-    "(2) give a path or URI of a .pth or .safetensors file, local, on s3:// or elsewhere; "
+    "(2) give a path or URI of a .pth or .safetensors file, local, on s3:// or elsewhere, with "
+    "':caffe' behind it if it was made for Caffe's input; "
     "(3) weights 'compact': a small trained network that comes with this package; or 'random': "
     "untrained, it carries over palette and texture but no brush strokes."
 )
@@ -89,7 +106,9 @@ def compact_weights() -> StateDict:
 
 
 def parse_weights(data: bytes, name: str) -> StateDict:
-    """The ``features.*`` tensors of a file, in float32. Nothing is unpickled but tensors.
+    """The convolutions' tensors of a file, by its own names, in float32.
+
+    Nothing is unpickled but tensors.
 
     Args:
         data: the content of a .pth (``torch.save`` of a state dict) or .safetensors file.
@@ -109,29 +128,45 @@ def parse_weights(data: bytes, name: str) -> StateDict:
             f"weights {name}: not a state dict that can be loaded safely ({reason[:200]}). "
             "Give a .safetensors file, or a .pth file that holds tensors only"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in state.items()
+    ):
         raise WeightsError(
             f"weights {name}: holds no plain dictionary of tensors; save model.state_dict()"
         )
-    return {key: tensor.float() for key, tensor in state.items() if key.startswith("features.")}
+    return {key: tensor.float() for key, tensor in convolutions(state).items()}
 
 
-def check_weights(state: StateDict, deepest_layer: str, name: str) -> StateDict:
-    """``state`` cut after ``deepest_layer``, when every tensor has its right name and shape.
+def check_weights(
+    state: StateDict, deepest_layer: str, name: str, used: Collection[str] = ()
+) -> StateDict:
+    """``state`` by VGG-19's names, cut after ``deepest_layer``, when each tensor is as it must be.
 
     Networks with fewer filters per layer pass: a layer's width is its weight's first dimension.
+
+    Args:
+        state: by the names of a file.
+        used: the layers that losses read, if not the deepest alone.
 
     Raises:
         WeightsError: names the first tensor that is missing, misshapen or not finite.
     """
-    known = {tensor for layer in LAYERS for tensor in tensor_names(layer)}
+    names = names_in_file(state)
+    network = "VGG-19" if LAYERS[-1] in names else "VGG-16"
+    for layer in (*used, deepest_layer):
+        if layer not in names:
+            raise WeightsError(
+                f"weights {name}: are those of {network}, which has no {layer}; choose other "
+                "content_layers and style_layers"
+            )
+    known = {f"{own}.{part}" for own in names.values() for part in ("weight", "bias")}
     for key in state:
         if key not in known:
-            raise WeightsError(f"weights {name}: tensor {key!r} is none of VGG-19's features")
+            raise WeightsError(f"weights {name}: tensor {key!r} is none of {network}'s features")
     cut: StateDict = {}
     channels = 3
-    for layer in layers_up_to(deepest_layer):
-        weight_name, bias_name = tensor_names(layer)
+    for layer in (layer for layer in layers_up_to(deepest_layer) if layer in names):
+        weight_name, bias_name = f"{names[layer]}.weight", f"{names[layer]}.bias"
         for key in (weight_name, bias_name):
             if key not in state:
                 raise WeightsError(
@@ -153,13 +188,16 @@ def check_weights(state: StateDict, deepest_layer: str, name: str) -> StateDict:
         for key, tensor in ((weight_name, weight), (bias_name, bias)):
             if not torch.isfinite(tensor).all():
                 raise WeightsError(f"weights {name}: tensor {key!r} ({layer}) is not finite")
-            cut[key] = tensor
+        cut |= dict(zip(tensor_names(layer), (weight, bias), strict=True))
     return cut
 
 
-def weights_digest(state: StateDict) -> str:
-    """sha256 over names, shapes and float32 values: the same for .pth and .safetensors."""
-    digest = hashlib.sha256()
+def weights_digest(state: StateDict, convention: Convention | None = None) -> str:
+    """sha256 over names, shapes and float32 values: the same for .pth and .safetensors.
+
+    Of Caffe's convention also over its name, as the same values mean another network then.
+    """
+    digest = hashlib.sha256(b"caffe" if convention == "caffe" else b"")
     for key in sorted(state):
         tensor = state[key].detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{key}{tuple(tensor.shape)}".encode())
@@ -253,7 +291,7 @@ def _rescale(
             below = scale
         else:
             x = module(x)
-    return result
+    return result | {name: state[name] for name in (INPUT_MEAN,) if name in state}
 
 
 def load_weights(
@@ -263,6 +301,23 @@ def load_weights(
 ) -> tuple[StateDict, str]:
     """The weights that ``settings`` name, checked and normalised, and their digest.
 
+    Args, Raises: as ``read_weights``.
+    """
+    state, digest = read_weights(settings, read, shown)
+    # The compact network comes normalised, over pictures that make all its filters speak: those
+    # for brush strokes are nearly silent on dead leaves and would come out nine times too loud.
+    if settings.weights != "compact":
+        state = normalise(state, settings.deepest_layer, settings.pooling, settings.padding)
+    return state, digest
+
+
+def read_weights(
+    settings: StyleSettings,
+    read: Callable[[str], bytes] | None = None,
+    shown: str | None = None,
+) -> tuple[StateDict, str]:
+    """The weights that ``settings`` name, checked but as they are, and their digest.
+
     Args:
         settings: names the weights, and the layers, pooling and padding they are used with.
         read: gets the bytes of a path or URI; local files only if not given.
@@ -271,7 +326,8 @@ def load_weights(
     Raises:
         WeightsError: they cannot be had or do not fit.
     """
-    name = settings.weights
+    name, shown = settings.weights, shown or settings.weights
+    convention: Convention | None = "torchvision"
     if name == "imagenet":
         state = imagenet_weights()
     elif name == "compact":
@@ -279,20 +335,18 @@ def load_weights(
     elif name == "random":
         state = random_weights(settings.weights_seed)
     else:
+        (name, convention), (shown, _) = split_convention(name), split_convention(shown)
         try:
             data = read(name) if read else Path(name).read_bytes()
         except OSError as error:
-            message = f"weights {shown or name}: cannot be read ({error}). {THREE_WAYS}"
+            message = f"weights {shown}: cannot be read ({error}). {THREE_WAYS}"
             raise WeightsError(message) from error
-        state = parse_weights(data, shown or name)
-    digest = weights_digest(state)
-    deepest = settings.deepest_layer
-    state = check_weights(state, deepest, shown or name)
-    # The compact network comes normalised, over pictures that make all its filters speak: those
-    # for brush strokes are nearly silent on dead leaves and would come out nine times too loud.
-    if name != "compact":
-        state = normalise(state, deepest, settings.pooling, settings.padding)
-    return state, digest
+        state = parse_weights(data, shown)
+        convention = convention or named_convention(state)
+    digest = weights_digest(state, convention)
+    used = (*settings.content_layers, *settings.style_layers)
+    state = check_weights(state, settings.deepest_layer, shown, used)
+    return converted(state, convention, shown), digest
 
 
 def load_network(settings: StyleSettings) -> VGG:

@@ -108,6 +108,15 @@ def test_what_asks_for_the_same_goes_on(tmp_path):
     assert refusal(tmp_path, absolute, made) == ""
     failed = recorded(plan_of(tmp_path, ROWS), status="error")  # made nothing
     assert refusal(tmp_path, [ROWS[0] | {"content_uri": "mended.png"}], failed) == ""
+    names = made.schema.names
+    whole = made.set_column(  # as an earlier version wrote settings that were given so
+        names.index("settings"),
+        "settings",
+        pa.array([text.replace('"style_weight": 1.0', '"style_weight": 1')
+                  for text in made["settings"].to_pylist()]),
+    )  # fmt: skip
+    assert whole["settings"] != made["settings"]
+    assert refusal(tmp_path, ROWS, whole) == ""
     # Refused now, as without --allow-schemes: it is done all the same.
     refused = [ROWS[2] | {"content_uri": "https://h/c.png", "label": None}]
     assert refusal(tmp_path, refused, made) == ""

@@ -95,6 +95,7 @@ def originals(kind: str) -> tuple[bytes, ...]:
             make(base_picture("F")), make(base_picture("I")), make(base_picture("CMYK")),
             make(palette), make(base_picture("LAB")), make(base_picture("YCbCr")), tiled_tiff(),
             make(base_picture("1"), compression="group4"), make(rgb, big_tiff=True),
+            *deep_tiffs(),
             *(make(rgb, compression=name, exif=exif) for name in packed),
         )  # fmt: skip
     if kind == "GIF":
@@ -170,6 +171,24 @@ def tiled_tiff() -> bytes:
     tags |= {324: (4, 4, start), 325: (4, 4, start + 16)}
     places = struct.pack(">8I", *(start + 32 + 256 * i for i in range(4)), *[256] * 4)
     return tiff(tags, places + bytes(range(256)) * 4, ">")
+
+
+def deep_tiffs() -> tuple[bytes, ...]:
+    """Of 12 bits, white where it is 0; of signed 16 bits, packed; float64 in tiles."""
+    tags = grey_tags(32, 32) | {273: (4, 1, after(10)), 278: (4, 1, 32), 339: (3, 1, 1)}
+    twelve = tags | {258: (3, 1, 12), 262: (3, 1, 0), 279: (4, 1, 1536)}
+    twelve[273] = (4, 1, after(len(twelve)))
+    packed = zlib.compress(np.arange(-512, 512, dtype="<i2").tobytes())
+    signed = tags | {258: (3, 1, 16), 259: (3, 1, 8), 339: (3, 1, 2), 279: (4, 1, len(packed))}
+    signed[273] = (4, 1, after(len(signed)))
+    tiles = grey_tags(16, 32) | {258: (3, 1, 64), 339: (3, 1, 3)}
+    tiles |= {322: (3, 1, 16), 323: (3, 1, 16), 324: (4, 2, 0), 325: (4, 2, 0)}
+    start = after(len(tiles))
+    tiles |= {324: (4, 2, start), 325: (4, 2, start + 8)}
+    places = struct.pack(">4I", start + 16, start + 16 + 2048, 2048, 2048)
+    doubles = np.linspace(0, 1, 512).astype(">f8").tobytes()
+    first, last = tiff(twelve, bytes(range(256)) * 6), tiff(tiles, places + doubles, ">")
+    return first, tiff(signed, packed), last
 
 
 def rle_bmp() -> bytes:
@@ -260,8 +279,8 @@ def hostile_pngs() -> dict[str, tuple[bytes, str]]:
     return {
         "png of 60000 x 60000": (png_header(60000, 60000, 2, 0) + end, "image_too_large"),
         "png of 2^31 x 2^31": (png_header(2**31 - 1, 2**31 - 1, 2, 0) + end, "image_too_large"),
-        "png, 100 MB of text in 100 KB": (head + texts + end, "not_an_image"),
-        "png, profile of 16 MB in 16 KB": (head + icc + end, "not_an_image"),
+        "png, 100 MB of text in 100 KB": (head + texts + end, "image"),
+        "png, profile of 16 MB in 16 KB": (head + icc + end, "image"),
         "png, huge orientation": (head + chunk(b"eXIf", upside_down[6:]) + end, "image"),
         "png, 20000 chunks": (head + chunk(b"prVt", b"") * 20_000 + end, "image"),
         "png, pixels without end": (

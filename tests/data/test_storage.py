@@ -4,6 +4,7 @@ import http.server
 import os
 import stat
 import threading
+import tracemalloc
 
 import pyarrow.fs
 import pytest
@@ -27,6 +28,19 @@ def test_reads_and_writes_on_s3_and_locally(s3, tmp_path):
         storage.delete(base, options)
         storage.delete(base, options)
         assert storage.list_files(base, options) == []
+
+
+def test_an_object_that_is_replaced_has_another_version(s3, tmp_path):
+    options, bucket = s3
+    for uri in (f"s3://{bucket}/a", str(tmp_path / "a")):
+        assert storage.version(uri, options) is None
+        storage.write_bytes(uri, b"one", options)
+        first = storage.version(uri, options)
+        assert first == storage.version(uri, options)
+        storage.write_bytes(uri, b"two", options)
+        assert None not in (first, storage.version(uri, options))
+        assert first != storage.version(uri, options)
+    assert storage.version("https://127.0.0.1:1/a", {}) is None
 
 
 @pytest.mark.parametrize("name", ["out[1]", "out?", "out*"])
@@ -178,9 +192,9 @@ def website(monkeypatch):
         (401, "access_denied", 1),
         (403, "access_denied", 1),
         (400, "read_failed", 1),
-        (429, "read_failed", web.TRIES),
-        (500, "read_failed", web.TRIES),
-        (503, "read_failed", web.TRIES),
+        (429, "read_failed", 4),
+        (500, "read_failed", 4),
+        (503, "read_failed", 4),
     ],
 )
 def test_what_a_web_server_answers_is_told_apart(website, status, error_class, tries, most):
@@ -209,21 +223,64 @@ def test_what_a_web_server_answers_to_a_manifest_is_told_apart(website, status, 
 
 @pytest.mark.parametrize("most", [None, 10**6])
 def test_a_web_server_that_was_busy_is_asked_again_and_its_file_read_whole(website, most):
-    uri = f"{website.url}/503/{web.TRIES - 1}"
+    uri = f"{website.url}/503/3"
     assert storage.read_bytes(uri, {}, most) == b"".join(PIECES)
     with pytest.raises(RowError, match="more than max_bytes = 60000 bytes"):
         storage.read_bytes(uri, {}, 60_000)
+
+
+class Endless(http.server.BaseHTTPRequestHandler):
+    """Sends 100 MB, whatever it is asked for; says so if the path is ``/told``."""
+
+    def do_GET(self):
+        self.send_response(206 if "Range" in self.headers else 200)
+        if self.path == "/told":
+            self.send_header("Content-Length", str(100 * 2**20))
+        if self.command == "HEAD":
+            self.send_header("Content-Length", "1000")
+            self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100 if self.command == "GET" else 0):
+                self.wfile.write(bytes(2**20))
+                self.server.sent += 1
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(("path", "most_sent"), [("untold", 30), ("told", 30)])
+def test_a_server_that_sends_more_than_it_is_asked_for_is_hung_up_on(path, most_sent):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        server.sent = 0
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}/{path}"
+        storage.read_bytes(uri.replace(path, "untold"), {}, 2**30)  # all of it, with its buffers
+        assert server.sent == 100
+        server.sent = 0
+        tracemalloc.start()
+        with pytest.raises(RowError, match="more than max_bytes = 1048576 bytes") as caught:
+            storage.read_bytes(uri, {}, 2**20)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert caught.value.error_class == "file_too_large"
+        assert server.sent <= most_sent, "buffers of the system hold some MB"
+        assert peak < 12 * 2**20
+        server.shutdown()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9", "no-such-host.invalid"])
 def test_a_web_server_that_is_away_is_no_missing_file(monkeypatch, host):
     pauses = []
     monkeypatch.setattr(web.time, "sleep", pauses.append)
+    monkeypatch.setattr(web.random, "uniform", lambda least, most: (least, most))
     with pytest.raises(RowError, match=rf"http://{host}/x.png: cannot be read: Client") as caught:
         storage.read_bytes(f"http://user:SECRET@{host}/x.png", {}, 1000)
     assert caught.value.error_class == "read_failed"
-    assert len(pauses) == web.TRIES - 1
-    assert all(0 <= pause <= web.PAUSE * 2**number for number, pause in enumerate(pauses))
+    assert pauses == [(0, 1), (0, 2), (0, 4)]
 
 
 @pytest.mark.parametrize("base", ["", "file://"])
@@ -236,10 +293,23 @@ def test_a_local_path_that_is_no_file_is_not_waited_for(tmp_path, base):
             lambda uri=uri: storage.read_bytes(uri, {}),
             lambda uri=uri: list(storage.read_chunks(uri, {})),
         ):
-            with pytest.raises(RowError, match="is a folder, a pipe or a device") as caught:
+            with pytest.raises(RowError, match="is a folder, a pipe, a device or a") as caught:
                 read()
             assert caught.value.error_class == "read_failed"
             assert str(caught.value).startswith(uri)
+
+
+def test_what_the_kernel_shows_as_files_is_refused_unread(tmp_path, monkeypatch):
+    os.symlink("/proc/kmsg", tmp_path / "link")
+    monkeypatch.setattr("builtins.open", lambda *_, **__: pytest.fail("it was opened"))
+    monkeypatch.setattr("io.open", lambda *_, **__: pytest.fail("it was opened"))
+    for path in ("/proc/kmsg", "/proc/self/mem", "/sys/kernel/mm", "/dev/zero", tmp_path / "link"):
+        with pytest.raises(RowError, match="a file of the kernel; give a file") as caught:
+            storage.read_bytes(str(path), {}, 1000)
+        assert caught.value.error_class == "read_failed"
+    for path in ("/dev/zero", tmp_path / "link"):
+        with pytest.raises(ManifestError, match="is no file, but a pipe or a device"):
+            open_manifest(str(path), {})
 
 
 def test_a_local_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path, monkeypatch):

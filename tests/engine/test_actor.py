@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import json
+import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,16 +13,19 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.data import storage
 from pipeline.data.errors import RowError
 from pipeline.engine import cluster, flow, stages
 from pipeline.engine.actor import Stylizer, TargetCache
+from pipeline.engine.announcing import Announcer
 from pipeline.engine.board import Vitals
 from pipeline.engine.hanging import Watchdog
 from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
 from pipeline.style.lane_pool import Fit
 from pipeline.style.lanes import Lane
 from pipeline.style.weights import load_network, load_weights
-from tests.conftest import picture, wait_until
+from tests.conftest import image_bytes, picture, wait_until
+from tests.style.test_batching import Room
 
 
 def pixels(seed, height=64, width=64):
@@ -75,22 +80,77 @@ def test_a_result_that_its_format_cannot_hold_is_an_error_before_it_is_made(cont
             stages.load_images({**row, "content_uri": uris["long"]}, context)
 
 
+@pytest.fixture
+def style(tmp_path):
+    """A style image: what writes it anew, and what a load process reads."""
+    path = tmp_path / "s.png"
+    stages._style_memo.clear()
+
+    def write(seed):
+        path.write_bytes(image_bytes(seed, 64, 64))
+
+    def read(context, size=64.0):
+        return stages._read_style(str(path), size, "long", context)
+
+    write(0)
+    return write, read
+
+
+@pytest.mark.parametrize("versions", ["known", "unknown"])
+def test_a_style_that_was_replaced_is_read_again(context, style, monkeypatch, versions):
+    """By a process that has served an earlier run, or the same one where the storage tells."""
+    write, read = style
+    if versions == "unknown":
+        monkeypatch.setattr(storage, "version", lambda *_: None)
+    first = read(context)
+    assert read(context)[0] is first[0]
+    write(1)
+    pixels, digest = read(dataclasses.replace(context, run="another"))
+    assert digest != first[1]
+    assert not np.array_equal(pixels, first[0])
+    assert (read(context)[0] is first[0]) == (versions == "unknown")
+
+
+@pytest.mark.parametrize("limit", ["max_pixels", "max_bytes"])
+def test_a_style_that_an_earlier_run_let_in_is_held_to_the_new_ones_limits(context, style, limit):
+    _, read = style
+    read(context)
+    with pytest.raises(RowError, match=limit):
+        read(dataclasses.replace(context, run="another", **{limit: 2000}))
+
+
+def test_the_styles_that_a_load_process_keeps_are_bounded_in_bytes(context, style, monkeypatch):
+    _, read = style
+    each = 64 * 64 * 3
+    for most, kept in ((3 * each, 3), (3 * each - 1, 2), (each - 1, 0)):
+        monkeypatch.setattr(stages, "STYLE_BYTES", most)
+        stages._style_memo.clear()
+        for size in (64.0, 64.1, 64.2):  # they round to as many pixels
+            assert read(context, size)[0].nbytes == each
+        assert len(stages._style_memo) == kept
+
+
 class NoBoard:
     """A board on which processes have died as told."""
 
     def __init__(self):
         self.deaths: dict[str, int] = {}
         self.begun: list[str] = []
+        self.messages: list[tuple[str, int]] = []  # of pairs that begin: the thread, how many
+        self.under_way: set[str] = set()
         self.vitals = None
 
     def count_deaths(self, pairs):
         return {pair: self.deaths[pair] for pair in pairs if pair in self.deaths}
 
     def begin(self, pairs):
+        time.sleep(0.01)  # as a message takes, and longer
+        self.messages.append((threading.current_thread().name, len(pairs)))
         self.begun.extend(pairs)
+        self.under_way |= set(pairs)
 
     def end(self, pairs):
-        pass
+        self.under_way -= set(pairs)
 
     def report(self, vitals):
         self.vitals = vitals
@@ -178,6 +238,64 @@ def test_pairs_under_way_when_a_process_died_come_alone(stylizer, context, monke
     assert "5" not in stylizer.board.begun
 
 
+def test_the_board_knows_of_a_pair_that_begins_by_few_messages_off_the_ticking_thread(
+    stylizer, context, monkeypatch
+):
+    board, pair = stylizer.board, Stylizer._pair
+    known = []
+
+    def begun(self, job):
+        found = pair(self, job)
+        known.append(job.row["pair_id"] in board.under_way)
+        return found
+
+    monkeypatch.setattr(Stylizer, "_pair", begun)
+    (rows,) = run(stylizer, loaded(context, [{}] * 12))
+    assert all(row["fault_class"] is None for row in rows)
+    assert known == [True] * 12
+    assert {thread for thread, _ in board.messages} == {"announcing_0"}
+    assert len(board.messages) <= 6
+    assert max(pairs for _, pairs in board.messages) <= 4, "all of them are suspected if it dies"
+    wait_until(lambda: not board.under_way, 10)
+
+
+def test_where_one_that_comes_alone_ends_the_process_no_other_is_suspected(
+    stylizer, context, monkeypatch
+):
+    """Neither those that were foreseen before it came, nor those that wait for its end."""
+    board, advance, beside = stylizer.board, Lane._advance, []
+
+    def watched(lane):
+        if lane.slots == 1:
+            beside.append(set(board.under_way))
+        advance(lane)
+
+    monkeypatch.setattr(Lane, "_advance", watched)
+    board.deaths = {"9": 1, "10": 1}
+    run(stylizer, loaded(context, [{}] * 12))
+    assert {frozenset(pairs) for pairs in beside} == {frozenset({"9"}), frozenset({"10"})}
+
+
+def test_what_was_foreseen_is_taken_back_where_one_comes_alone():
+    announcer = Announcer(NoBoard())
+    announcer.foresee(["a", "b", "c"])
+    announcer.begin("a", alone=False)
+    announcer.end("a")
+    announcer.begin("suspect", alone=True)
+    assert announcer.board.under_way == {"suspect"}
+    announcer.begin("b", alone=False)
+    assert announcer.board.under_way == {"suspect", "b"}
+
+
+def test_a_pair_that_comes_alone_has_the_memory_of_idle_lanes(stylizer, context, monkeypatch):
+    monkeypatch.setattr("pipeline.style.lane_pool.Lane", Room(4).lane)
+    run(stylizer, loaded(context, [{}]))
+    stylizer.board.deaths = {"0": 1}
+    ((row,),) = run(stylizer, loaded(context, [{"__content_image": pixels(0, 64, 80)}]))
+    assert row["fault_class"] is None
+    assert '"batch_size": 1' in row["__result"]
+
+
 def test_pairs_of_all_blocks_in_the_actor_share_its_slots(stylizer, context, monkeypatch):
     seen = limit_slots(monkeypatch, 4, AssertionError("never"))
     halves = loaded(context, [{}] * 2), loaded(context, [{}] * 2)
@@ -189,7 +307,10 @@ def plain(level, height=64, width=64):
     return stages.pack(np.full((height, width, 3), level, np.uint8))
 
 
-def test_images_of_one_colour_are_done_and_an_infinite_loss_is_its_rows_own(stylizer, context):
+def test_images_of_one_colour_are_done_and_an_infinite_loss_is_its_rows_own(
+    stylizer, context, monkeypatch
+):
+    monkeypatch.setattr("pipeline.settings._BOUNDS", lambda _: (None,) * 4)  # else it is refused
     rows = [
         {},
         {"__content_image": plain(0)},
@@ -231,6 +352,20 @@ def test_style_targets_are_computed_once_and_the_oldest_leaves(quick, stylizer, 
     assert (cache.hits, cache.misses) == (2, 4)
     cache.get("b", picture(1, 32, 32), (32, 64))  # another size is another target
     assert cache.misses == 5
+
+
+def test_a_load_task_reserves_what_the_largest_image_takes():
+    job = JobSettings(manifest="m", output="o")
+
+    def reserved(nodes, **given):
+        return choose(replace(job, **given), 256, nodes, rows=1000).load_memory / 1e9
+
+    assert 1.9 < reserved([machine(8)]) < 2.1
+    assert reserved([machine(8)], max_pixels=10**9) > 13
+    assert 0.9 < reserved([machine(8)], max_pixels=10**6, max_bytes=2**29) < 1.0
+    # Whatever is asked for, a node that is there has it; some have no CPU, and load nothing.
+    assert reserved([machine(8), machine(2, gigabytes=1), machine(0, gigabytes=0.5)]) == 1
+    assert reserved([{"CPU": 8}]) == 0
 
 
 def machine(cpus, gpus=0, gigabytes=1000):

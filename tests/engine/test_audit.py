@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import verify
-from pipeline.data import images, lease, storage, uris
+from jobs import stylize, verify
+from pipeline.data import clearing, images, lease, storage, uris
 from pipeline.engine.audit import run_audit
 from pipeline.engine.job import run_job
 from pipeline.settings import JobSettings, StyleSettings, replace
@@ -147,7 +147,8 @@ def test_every_damage_to_an_image_is_found(copy):
     change_record(output, "filed", file_name=None)
     change_record(output, "large", width=None, height=32)
     found = faults_of(copy)
-    assert len(found["missing_image"]) == 3
+    assert len(found["missing_image"]) == 2
+    assert len(found["foreign_path"]) == 1
     assert found["wrong_size"] == ["large: images/large.png"]
     assert found["foreign_file"] == ["images/plain.png", "images/val/cat/filed.png"]
 
@@ -181,6 +182,45 @@ def test_every_damage_to_the_records_is_found(copy):
         "unknown_record": ["stranger"],
         "foreign_file": ["images/large.png", "images/val/cat/filed.png"],
     }
+
+
+def test_records_that_no_job_writes_are_faults(copy, tmp_path):
+    """Of one such record the pairs beside it are checked all the same."""
+    (tmp_path / "secret.png").write_bytes(image_bytes(0, 64, 64))
+    change_record(copy.output, "plain", status="done")
+    change_record(copy.output, "filed", file_name="images/../../secret.png")
+    change_record(copy.output, "large", file_name=str(tmp_path / "secret.png"))
+    change_record(copy.output, "gone", file_name="../secret.png")
+    verdict = run_audit(copy)
+    found = {fault: sorted(named) for fault, named in verdict.examples.items()}
+    found.pop("foreign_file")  # the images that no record names any more
+    (unknown,), outside = found.pop("unknown_status"), found.pop("foreign_path")
+    assert found == {}
+    file, _ = record_file(copy.output, "plain")
+    assert unknown == f"plain: 'done' in {file}"
+    assert outside[0].startswith("filed: 'images/../../secret.png' in ")
+    assert outside[1].startswith("gone: '../secret.png' in ")
+    assert outside[2].startswith(f"large: '{tmp_path}/secret.png' in ")
+    assert (verdict.ok, verdict.errors) == (3, 4)
+    assert verify.main(["--manifest", copy.manifest, "--output", copy.output]) == 1
+
+
+def test_a_status_that_no_job_writes_does_not_pass_for_done(copy, weights_file, capsys):
+    style = StyleSettings(weights=str(weights_file), image_size=64, iterations=3, scales=1)
+    job = replace(copy, limit=1, report=False)
+    assert stylize.run(style, job) == 0
+    change_record(copy.output, "plain", status="done")
+    assert stylize.run(style, job) == 1
+    assert "  unknown: 1 record with a status that no job writes; " in capsys.readouterr().out
+
+
+def test_a_run_that_was_killed_in_overwrite_is_a_fault_and_a_begun_packing_is_none(copy):
+    Path(copy.output, clearing.MARK).write_text("{}")
+    Path(copy.output, "webdataset").mkdir()
+    Path(copy.output, "parquet").mkdir()
+    Path(copy.output, "parquet", f".probe{storage.LEFTOVER}").touch()
+    said = "__overwrite__.json: run the job again, which deletes the rest"
+    assert faults_of(copy) == {"unfinished_overwrite": [said]}
 
 
 def test_a_flipped_byte_in_a_record_file_is_found(copy):

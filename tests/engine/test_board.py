@@ -3,9 +3,12 @@
 import pytest
 import ray
 
-from pipeline.engine.board import STARTS, Board, Counts, Vitals
+from pipeline.engine.board import Board, Counts, Vitals
 
 pytestmark = pytest.mark.usefixtures("local_ray")
+
+STARTS = 5
+"""Of a style actor, for nothing: then it is given up."""
 
 
 def test_the_board_adds_up_what_style_actors_say_of_themselves():

@@ -146,7 +146,7 @@ def test_the_examples_in_the_documentation_run(finished, monkeypatch, tmp_path):
     monkeypatch.chdir(Path(finished[0].output).parent)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     examples = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    assert len(examples) == 6
+    assert len(examples) == 7
     for example in examples:
         found: dict = {}
         exec(example, found)

@@ -1,19 +1,26 @@
 """Whole jobs: a real Ray, a real S3 endpoint on loopback, real Parquet and image files."""
 
+import copy
 import json
+import logging
 import os
 import signal
+import threading
+import time
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from ray.data import DataContext, Dataset
 
+from jobs import stylize
 from pipeline.data import lease, records, resume, storage, tables, uris
 from pipeline.engine import flow
+from pipeline.engine.cluster import stop_by_signals
 from pipeline.engine.estimate import dry_run
-from pipeline.engine.job import JobError, _delete_plan, run_job
+from pipeline.engine.job import JobError, _delete_plan, _interrupt, _run_on_ray, run_job
 from pipeline.engine.prepare import prepare
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, write_parquet
@@ -238,6 +245,56 @@ def test_a_run_that_was_taken_over_leaves_the_others_plan(inputs, quick, tmp_pat
     assert (tmp_path / "out" / "__plan__").is_dir()
 
 
+def test_a_job_that_lost_its_lease_ends_with_1_and_records_nothing(
+    inputs, quick, tmp_path, monkeypatch, capsys
+):
+    """Its tasks see it first: the driver looks every 15 seconds."""
+    rows = [{"pair_id": f"p{i}", "content_uri": "c0.png", "style_uri": "s0.jpg"} for i in range(4)]
+    job = JobSettings(manifest=manifest_of(inputs, rows), output=str(tmp_path / "out"))
+    real = _run_on_ray
+
+    def lose_it(*arguments):
+        (tmp_path / "out" / lease.LEASE).write_text('{"run": "other"}')
+        real(*arguments)
+
+    monkeypatch.setattr("pipeline.engine.job._run_on_ray", lose_it)
+    assert stylize.run(quick, job) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: output {job.output}: another run has taken it over, or its")
+    assert list((tmp_path / "out" / "images").iterdir()) == []
+    assert records_of(job.output) == {}
+    assert (tmp_path / "out" / lease.LEASE).read_text() == '{"run": "other"}'
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_a_lost_lease_stops_a_job_where_sigint_is_ignored(main):
+    """As a script's shell has it for what it starts with ``&``."""
+    ended = []
+
+    def work():
+        threading.Timer(0.3, _interrupt, [threading.get_ident()]).start()
+        try:
+            for _ in range(300):
+                time.sleep(0.1)
+        except KeyboardInterrupt:
+            ended.append(True)
+
+    before = [(kind, signal.getsignal(kind)) for kind in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        stop_by_signals()
+        if main:
+            work()
+        else:
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+    finally:
+        for kind, handler in before:
+            signal.signal(kind, handler)
+    assert ended == [True]
+
+
 def test_a_plan_that_cannot_be_deleted_is_named(capsys):
     _delete_plan("nosuch://u:SECRET@bucket/out", {})
     said = capsys.readouterr().err
@@ -309,18 +366,29 @@ def test_small_blocks_of_large_images_are_recorded_together(
     """One large row makes blocks small; it must not make as many files as there are blocks."""
     monkeypatch.setattr(flow, "BLOCK_BYTES", 1)
     monkeypatch.setattr(flow, "MOST_FILES", 3)
+    demands, map_batches = [], Dataset.map_batches
+    monkeypatch.setattr(
+        Dataset, "map_batches",
+        lambda *given, **named: demands.append(named) or map_batches(*given, **named),
+    )  # fmt: skip
     manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, 8))
     job = JobSettings(manifest=manifest, output=str(tmp_path / "out"))
+    logger, settings = logging.getLogger("ray.data"), DataContext.get_current()
+    before = logger.level, copy.copy(vars(settings))
     summary = run_job(quick, job)
+    assert (logger.level, vars(settings)) == before, "put back"
     assert (summary["ok"], summary["missing"], summary["duplicates"]) == (8, 0, 0)
     check_images(job.output, records_of(job.output))
     assert len(list((tmp_path / "out/records").glob("*.parquet"))) <= 3
     assert len(list(resume.checkpointed_ids(job.output, {}))) == 8
+    load, *others = [demand.get("memory") for demand in demands]
+    assert load > 10**8
+    assert others == [None, None]
 
 
 def test_a_job_that_is_stopped_before_ray_is_there_leaves_no_plan(quick, tmp_path, monkeypatch):
-    def stopped(checked):
-        prepared = prepare(checked)
+    def stopped(checked, fence):
+        prepared = prepare(checked, fence)
         assert (tmp_path / "out/__plan__").exists()
         os.kill(os.getpid(), signal.SIGTERM)
         return prepared
@@ -331,6 +399,7 @@ def test_a_job_that_is_stopped_before_ray_is_there_leaves_no_plan(quick, tmp_pat
     try:
         with pytest.raises(KeyboardInterrupt):
             run_job(quick, JobSettings(manifest=manifest, output=str(tmp_path / "out")))
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "put back"
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not (tmp_path / "out/__plan__").exists()

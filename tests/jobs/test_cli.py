@@ -189,6 +189,17 @@ def test_of_images_with_and_without_a_split_a_job_warns(done, capsys):
     assert line.startswith("warning: 1 of 2 images have no split: ")
 
 
+def test_of_names_that_load_as_splits_a_job_warns_before_it_starts(done, capsys):
+    command, _ = done
+    row = {"pair_id": "a", "content_uri": "c.png", "style_uri": "s.png"}
+    write_parquet(command[1], [{**row, "output_name": "photo-of-a-train"}])
+    assert stylize.main(command) == 0
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("warning: 1 image will have a word in the class or name that")
+    assert "(photo-of-a-train)" in first
+    assert "docs/formats.md" in first
+
+
 def test_a_summary_that_cannot_be_written_is_no_job_that_could_not_start(done, capsys):
     command, output = done
     (output / "summary.json").mkdir()

@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.settings import StyleSettings
 from pipeline.style import losses
-from pipeline.style.batching import OPEN_LANES, Batcher
+from pipeline.style.batching import Batcher
 from pipeline.style.lane_pool import check_precision
-from pipeline.style.lanes import LEAST_PAIRS, Lane, Start, teach
+from pipeline.style.lanes import Lane, Start, teach
 from pipeline.style.lbfgs import LBFGS
 from pipeline.style.objective import Objective
 from pipeline.style.optimize import stylize
@@ -21,10 +21,11 @@ from pipeline.style.pairs import Done, Pair, Request, stages_of
 from pipeline.style.targets import style_targets
 from pipeline.style.weights import load_network
 from tests.conftest import picture
+from tests.style.plain_weights import equal_weights
 
 PLAIN = {
     "spectral_exponent": 0.0, "color_preconditioner": False, "learn_preconditioner": False,
-    "tolerance": 0.0,
+    "tolerance": 0.0, "init_image": "content", "first_step": 1.0,
 }  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def plain_objective(network, content, style, settings):
         leaf = image.detach().clone().requires_grad_(True)
         F = network(leaf, {*P, *A})
         loss = settings.content_weight * sum(losses.content_loss(F[k], P[k]) for k in P)
-        for layer, w in settings.w.items():
+        for layer, w in equal_weights(0, 1, settings).w.items():
             style_loss = losses.style_loss(F[layer], A[layer] * F[layer][0, 0].numel())
             loss = loss + settings.style_weight * w * style_loss
         loss = loss + settings.tv_weight * losses.tv_loss(leaf)
@@ -55,8 +56,10 @@ def plain_objective(network, content, style, settings):
     return loss_and_gradient
 
 
-REAL = StyleSettings(weights="compact", scales=1, content_weight=1e-4)
-"""L_content is a sum: of a 64 px image 1e-4 asks what the default asks of a large one."""
+REAL = StyleSettings(
+    weights="compact", scales=1, content_weight=1e-4, content_weight_unit="alpha",
+    style_layer_weights="equal", tv_weight=0.0,
+)  # fmt: skip
 
 
 def test_after_50_evaluations_the_loss_is_the_plain_loops():
@@ -87,8 +90,9 @@ def test_the_gradient_by_hand_is_autograds(quick, padding, pooling, low_memory):
     content, style, image = (picture(seed, 48, 50).double() for seed in range(3))
     objective = Objective(network, 2, settings, low_memory=low_memory)
     target = style_targets(network, style, (48, 50), dataclasses.replace(settings, scales=1))[0]
-    objective.put(0, content, target, 0.1, 1.0)
-    objective.put(1, image, target, 0.1, 1.0)
+    weights = equal_weights(0.1, 1.0, settings, tv=0.3)
+    objective.put(0, content, target, weights)
+    objective.put(1, image, target, weights)
     loss, gradient = objective(torch.stack([image, content]))
     expected, autograds = plain_objective(network, content, style, settings)(image[None])
     assert torch.allclose(loss[:1], expected, rtol=1e-9)
@@ -137,6 +141,7 @@ def test_a_pair_that_is_done_makes_room_for_the_next(quick, network):
     assert batcher.evaluated == 40  # one batch after another would take 48
 
 
+@pytest.mark.usefixtures("small_scales")
 def test_pairs_of_several_shapes_and_settings_keep_apart(quick, network):
     batcher = Batcher(network, 4)
     wide = dataclasses.replace(quick, scales=2, **PLAIN)
@@ -168,7 +173,9 @@ def test_what_a_pair_has_taught_is_kept_in_its_next_lane():
     network = load_network(REAL)
     settings = dataclasses.replace(REAL, tolerance=0.0)
     pair = request(network, 0, settings).build()
-    start = Start(pair.content_image, pair.content_image, pair.style_targets[0], 1e-4, 1.0, 100)
+    start = Start(
+        pair.content_image, pair.content_image, pair.style_targets[0], equal_weights(1e-4), 100
+    )
     first = Lane(network, (64, 64), 1, settings)
     first.enter(0, start)
     for _ in range(30):
@@ -194,7 +201,7 @@ def taught_lane(network, ticks):
         if tick < 3:
             pair = request(network, tick, settings, seed=tick).build()
             content, target = pair.content_image, pair.style_targets[0]
-            lane.enter(tick, Start(content, content, target, 1e-4, 1.0, 10**9))
+            lane.enter(tick, Start(content, content, target, equal_weights(1e-4), 10**9))
         lane.tick()
     return lane
 
@@ -227,12 +234,12 @@ def test_a_slot_that_learns_leaves_the_others_as_they_are():
             assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("pairs", [0, 1, LEAST_PAIRS - 1, LEAST_PAIRS])
+@pytest.mark.parametrize("pairs", [0, 1, 2, 3])
 def test_too_few_steps_teach_nothing(pairs):
     """Nor do those of which no finite metric comes."""
     lane = taught_lane(load_network(REAL), 8)
     lane.optimizer.pairs[1] = pairs
-    if pairs >= LEAST_PAIRS:
+    if pairs == 3:
         lane.optimizer.basis[1, 0, 0] = 1e30
     before = state_of(lane)
     teach(lane.optimizer, lane.precondition, torch.tensor([1]))
@@ -474,6 +481,7 @@ def test_a_pair_beyond_the_range_of_float16_is_done_in_float32(
     assert histories[0] == histories[1]
 
 
+@pytest.mark.usefixtures("small_scales")
 def test_a_pair_that_float16_fails_on_the_way_goes_on_in_float32(float16, monkeypatch):
     """Whatever stage it is in; what it has done is kept."""
     settings = dataclasses.replace(REAL, iterations=40, tolerance=0.0, scales=2)
@@ -570,15 +578,35 @@ def test_a_gpu_without_units_for_16_bits_is_told_before_any_pair(monkeypatch):
 def test_only_so_many_lanes_are_open_at_a_time(quick, network):
     batcher = Batcher(network, 2)
     settings = dataclasses.replace(quick, iterations=3)
-    sizes = [(64, 64 + 16 * index) for index in range(OPEN_LANES + 3)]
+    sizes = [(64, 64 + 16 * index) for index in range(11)]
     for key, size in enumerate(sizes * 2):
         batcher.submit(request(network, key, settings, size=size))
     most, done = 0, []
     while len(batcher):
         done += batcher.tick()
         most = max(most, len(batcher.running))
-    assert most == OPEN_LANES
+    assert most == 8
     assert len(done) == 2 * len(sizes)
+
+
+def test_the_fullest_lane_goes_first_and_of_equals_the_finest(quick, network):
+    """But of 16 evaluations one is for the lane that has waited longest."""
+    settings = dataclasses.replace(quick, iterations=100, tolerance=0.0)
+    wide, small, large = (64, 96), (64, 64), (96, 96)
+
+    def turns(*sizes):
+        batcher = Batcher(network, 2)
+        for key, size in enumerate(sizes):
+            batcher.submit(request(network, key, settings, size=size))
+        went = []
+        for _ in range(32):
+            batcher.tick()
+            ((size, _, _),) = (key for key, at in batcher.turns.items() if at == batcher.ticks)
+            went.append(size)
+        return went
+
+    assert turns(large, small, small) == ([small] * 15 + [large]) * 2
+    assert turns(small, large, wide) == ([large] * 15 + [small] + [large] * 15 + [wide])
 
 
 def test_a_rare_pair_is_not_kept_waiting_by_those_that_come_later(quick, network, monkeypatch):
@@ -607,16 +635,51 @@ def test_a_rare_pair_is_not_kept_waiting_by_those_that_come_later(quick, network
     assert ticks_until_the_rare_one_is_done(rare_first=True) < 100
 
 
+@pytest.mark.usefixtures("small_scales")
 def test_pairs_between_two_stages_have_begun(quick, network):
     batcher = Batcher(network, 1)
     settings = dataclasses.replace(quick, scales=2, iterations=4, image_size=128)
-    for key in range(2):
-        batcher.submit(request(network, key, settings, seed=key, size=(128, 128)))
-    assert not batcher.begun
-    batcher.tick()
+    batcher.submit(request(network, 0, settings, size=(128, 128)))
     begun = [batcher.begun]
-    while begun[-1]:
-        batcher.tick(admit=False)
+    while len(batcher):
+        batcher.tick()
         begun.append(batcher.begun)
-    assert begun == [1, 1, 1, 0]  # after the second tick it waits for its finer scale
-    assert len(batcher) == 1
+    assert begun == [0, 1, 1, 1, 0]  # after the second tick it waits for its finer scale
+
+
+def test_a_pair_that_is_to_be_alone_is_next_with_nothing_begun_beside_it(quick, network):
+    """In a lane of one slot, whatever stage it and the others are in."""
+    batcher = Batcher(network, 2)
+    settings = dataclasses.replace(quick, scales=2, iterations=8, image_size=128)
+    sizes = [(128, 128), (128, 160)]
+    for key in range(8):
+        asked = request(network, key, settings, seed=key, size=sizes[key % 2])
+        batcher.submit(dataclasses.replace(asked, alone=key >= 6))
+        if key == 1:
+            batcher.tick()
+    order = []
+    while len(batcher):
+        for key, done in batcher.tick():
+            order.append(key)
+            assert done.slots == (1 if key >= 6 else 2)
+        runs = [run for some in batcher.running.values() for run in some.values()]
+        if any(run.request.alone for run in runs):
+            assert batcher.begun == 1
+    assert len(order) == 8
+    assert set(order[:2]) == {0, 1}
+    assert set(order[2:4]) == {6, 7}
+
+
+@pytest.mark.parametrize("first_alone", [True, False])
+def test_memory_of_idle_lanes_serves_a_pair_that_is_to_be_alone_and_the_others(
+    quick, network, monkeypatch, first_alone
+):
+    """All lanes are of one pool."""
+    room = Room(4)
+    monkeypatch.setattr("pipeline.style.lane_pool.Lane", room.lane)
+    batcher = Batcher(network, 4)
+    settings = dataclasses.replace(quick, iterations=5)
+    for alone in (first_alone, not first_alone):
+        asked = request(network, alone, settings, size=(64, 80) if alone else (64, 64))
+        batcher.submit(dataclasses.replace(asked, alone=alone))
+        assert finish(batcher)[alone].slots == (1 if alone else 4)

@@ -24,6 +24,7 @@ from pipeline.style.precondition import Metric, Preconditioner
 from pipeline.style.targets import style_target, style_targets
 from pipeline.style.vgg import VGG, half_precision
 from pipeline.style.weights import random_weights
+from tests.style.plain_weights import equal_weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -46,7 +47,7 @@ def evaluated(network, images, settings, dtype=torch.float32, low_memory=False):
     target = style_target(network, images[3], settings)
     objective = Objective(network, 2, settings, low_memory=low_memory)
     for slot in range(2):
-        objective.put(slot, images[slot], target, 1e-3, 1.0)
+        objective.put(slot, images[slot], target, equal_weights(1e-3))
     loss, gradient = objective(images[1:3])
     return loss.double().cpu(), gradient.double().cpu()
 
@@ -212,8 +213,8 @@ def test_gradients_in_float16_are_scaled_whatever_the_weights(weight):
     half, images = half_precision(network), pictures(4, (96, 64)).cuda()
     target = style_target(network, images[3], settings)
     plain, other = Objective(half, 1, settings), Objective(half, 1, settings)
-    plain.put(0, images[0], target, settings.content_weight, 1.0)
-    other.put(0, images[0], target, settings.content_weight * weight, weight)
+    plain.put(0, images[0], target, equal_weights(1e-7))
+    other.put(0, images[0], target, equal_weights(1e-7 * weight, weight))
     for _ in range(2):  # the second with the scale of the first
         gradient = plain(images[1:2])[1]
         assert gradient.isfinite().all()
@@ -255,7 +256,7 @@ def test_recorded_learning_is_the_learning_to_the_bit(size):
                 if tick == entered:
                     image = images[slot]
                     weight = settings.content_weight
-                    lane.enter(slot, Start(image, image, target, weight, 1.0, 10**9))
+                    lane.enter(slot, Start(image, image, target, equal_weights(weight), 10**9))
             lane.tick()
     assert recorded.learning.graph is not None
     assert launched.learning.graph is None
@@ -272,7 +273,7 @@ def test_a_pair_that_is_not_finite_leaves_nothing_in_its_slot():
     fresh, used = (filled_lane(network, settings, 96, 1) for _ in range(2))
     content, style = pictures(2, (96, 96)).cuda()
     target = style_target(network, style, settings)
-    start = Start(content, content, target, settings.content_weight, 1.0, 10**9)
+    start = Start(content, content, target, equal_weights(1e-7), 10**9)
     for _ in range(5):
         used.tick()
     assert used.ticking.graph is not None
@@ -353,7 +354,7 @@ def test_a_lane_of_adam_is_recorded_too():
     image = pictures(2, (64, 64)).cuda()
     lane = Lane(network, (64, 64), 1, settings, recorder=recorder_of(network.device))
     target = style_target(network, image[1], settings)
-    lane.enter(0, Start(image[0], image[0], target, settings.content_weight, 1.0, 30))
+    lane.enter(0, Start(image[0], image[0], target, equal_weights(1e-7), 30))
     while not lane.tick():
         pass
     assert lane.ticking.graph is not None

@@ -9,9 +9,10 @@ from pipeline.style import losses, objective
 from pipeline.style.lbfgs import LBFGS
 from pipeline.style.objective import Objective
 from pipeline.style.targets import style_target
-from pipeline.style.vgg import ALIGNED, VGG, align_input
+from pipeline.style.vgg import VGG, align_input
 from pipeline.style.weights import random_weights
 from tests.conftest import NARROW, picture
+from tests.style.plain_weights import equal_weights
 
 
 def network_of():
@@ -23,7 +24,7 @@ def evaluated(network):
     settings = StyleSettings(scales=1)
     content, style, image = (picture(seed, 48, 64).double() for seed in range(3))
     made = Objective(network, 1, settings)
-    made.put(0, content, style_target(network, style, settings), 1e-3, 1.0)
+    made.put(0, content, style_target(network, style, settings), equal_weights(1e-3))
     return made(image[None])
 
 
@@ -51,7 +52,7 @@ def test_an_objective_by_fours_is_the_objective(monkeypatch):
 def test_more_input_channels_of_zeros_change_nothing():
     expected, aligned = evaluated(network_of()), network_of()
     align_input(aligned)
-    assert aligned.preprocess(torch.rand(1, 3, 4, 4)).shape[1] == ALIGNED
+    assert aligned.preprocess(torch.rand(1, 3, 4, 4)).shape[1] == 8
     found = evaluated(aligned)
     assert found[1].shape[1] == 3
     for value, other in zip(found, expected, strict=True):
@@ -84,7 +85,7 @@ def half_objective(weight):
     target = style_target(network, style, settings)
     network.features.half()
     made = Objective(network, 1, settings)
-    made.put(0, content, target, 1e-3 * weight, weight)
+    made.put(0, content, target, equal_weights(1e-3 * weight, weight))
     return made, image[None]
 
 

@@ -11,6 +11,7 @@ import resource, sys, threading
 import torch
 from pipeline.settings import StyleSettings
 from pipeline.style.host_memory import keep_freed_memory
+from pipeline.style.balance import loss_weights
 from pipeline.style.lanes import Lane, Start
 from pipeline.style.targets import style_target
 from pipeline.style.weights import load_network
@@ -23,10 +24,11 @@ settings = StyleSettings(weights="compact", tolerance=0, learn_preconditioner=Fa
 network = load_network(settings)
 image = torch.rand(3, 512, 512, generator=torch.Generator().manual_seed(0))
 target = style_target(network, image, settings)
+weights = loss_weights(network, image, target, settings)
 
 def ticks():
     lane = Lane(network, (512, 512), 1, settings)
-    lane.enter(0, Start(image, image, target, settings.content_weight, 1.0, 10**9))
+    lane.enter(0, Start(image, image, target, weights, 10**9))
     for _ in range(6):
         lane.tick()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -10,6 +10,7 @@ from pipeline.style.targets import style_targets
 from pipeline.style.vgg import VGG
 from pipeline.style.weights import normalise
 from tests.conftest import picture
+from tests.style.plain_weights import equal_weights
 
 PLAIN = {"curvature_test": "absolute", "first_step": 0.0, "backtracks": 0, "history_size": 100}
 
@@ -28,7 +29,7 @@ def problem(narrow_state, samples):
     def objective(which):
         made = Objective(network, len(which), settings)
         for slot, b in enumerate(which):
-            made.put(slot, content[b], targets[b], 1e-5, 1.0)
+            made.put(slot, content[b], targets[b], equal_weights(1e-5))
         return made
 
     return content, objective

@@ -14,6 +14,7 @@ from pipeline.style.targets import blend_targets, scale_sizes, style_targets
 from pipeline.style.weights import load_network
 from tests import reference
 from tests.conftest import picture
+from tests.style.plain_weights import equal_weights
 
 
 def batch(*seeds, size=(64, 64)):
@@ -37,14 +38,15 @@ def test_total_loss_is_the_papers_for_styles_of_any_size(quick):
     content, style, image = picture(0, 48, 64), picture(1, 80, 32), picture(2, 48, 64)
     target = style_targets(network, style.double(), (48, 64), settings)[0]
     objective = Objective(network, 1, settings)
-    objective.put(0, content.double(), target, 3e-4, 2.0)
+    weights = equal_weights(3e-4, 2.0, settings)
+    objective.put(0, content.double(), target, weights)
     loss, gradient = objective(image[None].double())
 
     state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     pictures = (content.double().numpy(), style.double().numpy())
 
     def paper(x):
-        arguments = (state, 3e-4, 2.0, settings.w, settings.content_layers)
+        arguments = (state, 3e-4, 2.0, weights.w, settings.content_layers)
         return reference.total(x, *pictures, *arguments)
 
     x = image.double().numpy()
@@ -58,6 +60,7 @@ def test_total_loss_is_the_papers_for_styles_of_any_size(quick):
 
 @pytest.mark.parametrize("init_image", ["content", "noise"])
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+@pytest.mark.usefixtures("small_scales")
 def test_loss_falls_and_the_history_says_so(quick, network, init_image, optimizer):
     settings = dataclasses.replace(
         quick, init_image=init_image, optimizer=optimizer, iterations=30, scales=2, image_size=128
@@ -71,7 +74,7 @@ def test_loss_falls_and_the_history_says_so(quick, network, init_image, optimize
         assert history.total[-1] < 0.7 * history.total[0]
         assert history.evaluations == len(history.total) == 30
         assert history.total_loss == pytest.approx(
-            history.content_loss + history.style_loss, rel=1e-5
+            history.content_loss + history.style_loss + history.tv_loss, rel=1e-5
         )
         assert set(history.layers) == {
             "content.conv4_2",
@@ -79,6 +82,7 @@ def test_loss_falls_and_the_history_says_so(quick, network, init_image, optimize
         }
 
 
+@pytest.mark.usefixtures("small_scales")
 @pytest.mark.parametrize("padding", ["zeros", "replicate", "reflect"])
 @pytest.mark.parametrize("style_size", [(48, 128), (32, 128), (16, 16), (33, 47)])
 def test_a_small_style_serves_with_every_padding(quick, padding, style_size):
@@ -154,11 +158,12 @@ def test_style_interpolation_lies_between_its_styles(quick, network):
     assert torch.allclose(images, alone, atol=1e-5)
 
 
-def test_scales_halve_down_to_64_px():
-    assert scale_sizes((512, 384), 3) == [(128, 96), (256, 192), (512, 384)]
-    assert scale_sizes((512, 384), 6)[0] == (128, 96)
-    assert scale_sizes((96, 96), 4) == [(96, 96)]
-    assert scale_sizes((256, 256), 1) == [(256, 256)]
+def test_scales_halve_down_to_160_px():
+    assert scale_sizes((1024, 768), 3) == [(256, 192), (512, 384), (1024, 768)]
+    assert scale_sizes((1024, 768), 6)[0] == (256, 192)
+    assert scale_sizes((320, 320), 2) == [(160, 160), (320, 320)]
+    assert scale_sizes((288, 512), 4) == [(288, 512)]
+    assert scale_sizes((512, 512), 1) == [(512, 512)]
 
 
 @pytest.mark.parametrize("mode", ["luminance", "histogram"])
@@ -200,7 +205,7 @@ def test_a_loss_that_is_not_finite_is_an_error(quick, network):
 
 def test_total_variation_smooths(quick, network):
     def roughness(weight):
-        settings = dataclasses.replace(quick, tv_weight=weight, iterations=30)
+        settings = dataclasses.replace(quick, tv_weight=100 * weight, iterations=30)
         images, (history,) = stylize(batch(0), batch(5), settings, network=network)
         assert (history.tv_loss > 0) == (weight > 0)
         return float(losses.tv_loss(images)[0])
@@ -212,5 +217,5 @@ def test_defaults_are_the_papers():
     settings = StyleSettings()
     assert settings.content_layers == ("conv4_2",)
     assert settings.style_layers == ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
-    assert set(settings.w.values()) == {0.2}
-    assert (settings.pooling, settings.optimizer, settings.tv_weight) == ("avg", "lbfgs", 0.0)
+    assert settings.style_layer_weights == "balanced"
+    assert (settings.pooling, settings.optimizer) == ("avg", "lbfgs")

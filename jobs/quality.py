@@ -1,0 +1,220 @@
+"""Judge the pictures that these settings make, and compare them with what is recorded.
+
+    python -m jobs.quality --judge imagenet
+    python -m jobs.quality --judge vgg16.pth --weights compact --iterations 30 --sheet sheet.png
+    python -m jobs.quality --judge vgg16.pth --pictures FOLDER    (content_*.jpg and style_*.jpg)
+
+The judge is a trained VGG-19 or VGG-16. The judge's share is E_l(picture) / E_l(content image), in
+the mean over the five style layers: 1 is the photograph, 0 the style's statistics. Every change to
+the optimiser, its start, scales, precision or the network is to be judged by this, at equal cost.
+Settings that change pixels are options, as of jobs.stylize. Exit code: 0, or 1 if the mean share of
+a set of weights is more than a tenth above the recorded one, 2 if nothing could be judged.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs._cli import read_options
+from jobs._demo_pictures import painting_images, photographs
+from jobs._judge import Judge, Verdict, judged, load_judge, read_square, to_image
+from pipeline.settings import SettingError, StyleSettings, fingerprint, replace
+from pipeline.style.optimize import stylize
+from pipeline.style.weights import WeightsError, build_network, load_weights
+
+RECORD = Path(__file__).parents[1] / "docs" / "quality.json"
+
+WORSE = 1.1
+"""Ratio to the recorded mean share above which the exit code is 1."""
+
+Pair = tuple[str, Tensor, Tensor]
+"""Name, content and style, each (3, size, size) in [0, 1]."""
+
+
+def development_pairs(size: int) -> list[Pair]:
+    """Each photograph of the demo with each of its paintings."""
+    contents = {name: read_square(path, size) for name, path in photographs().items()}
+    styles = {name: read_square(data, size) for name, data in painting_images().items()}
+    return _all_pairs(contents, styles)
+
+
+def folder_pairs(folder: Path, size: int) -> list[Pair]:
+    """Each ``content_*`` picture of a folder with each ``style_*`` picture.
+
+    Raises:
+        SettingError: there are none.
+    """
+    found = [
+        {
+            path.stem.removeprefix(kind): read_square(path, size)
+            for path in sorted(folder.glob(f"{kind}*"))
+            if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+        }
+        for kind in ("content_", "style_")
+    ]
+    if not all(found):
+        raise SettingError(f"pictures: {folder} has no content_*.jpg or no style_*.jpg; add some")
+    return _all_pairs(*found)
+
+
+def _all_pairs(contents: dict[str, Tensor], styles: dict[str, Tensor]) -> list[Pair]:
+    """In an order in which the first few pairs hold different pictures."""
+    named = [
+        (f"{c}-{s}", contents[c], styles[s], (j - i) % len(styles))
+        for i, c in enumerate(contents)
+        for j, s in enumerate(styles)
+    ]
+    return [pair[:3] for pair in sorted(named, key=lambda pair: pair[3])]
+
+
+def judge_weights(
+    settings: StyleSettings, judge: Judge, pairs: Sequence[Pair]
+) -> tuple[str, dict[str, dict[str, Any]], list[Tensor]]:
+    """The weights' digest, figures by pair, and the pictures.
+
+    Raises:
+        WeightsError: the weights cannot be had or do not fit.
+    """
+    state, digest = load_weights(settings)
+    network = build_network(state, settings)
+    figures: dict[str, dict[str, Any]] = {}
+    pictures = []
+    for name, content, style in pairs:
+        started = time.perf_counter()
+        made, (history,) = stylize(content[None], [style], settings, network=network)
+        seconds = time.perf_counter() - started
+        (verdict,) = judged(judge, content, style, [made[0]])
+        pictures.append(made[0])
+        figures[name] = _figures(verdict) | {
+            "evaluations": history.evaluations,
+            "seconds": round(seconds, 1),
+        }
+    return digest, figures, pictures
+
+
+def _figures(verdict: Verdict) -> dict[str, Any]:
+    layers = {layer: round(value, 4) for layer, value in verdict.layers.items()}
+    return {
+        "share": round(verdict.share, 4),
+        "layers": layers,
+        "content": round(verdict.content, 3),
+        "specks": round(verdict.specks, 3),
+    }
+
+
+def mean(figures: dict[str, dict[str, Any]], name: str) -> float:
+    """Of one figure over the pairs."""
+    return sum(float(pair[name]) for pair in figures.values()) / len(figures)
+
+
+def table(figures: dict[str, dict[str, Any]], known: dict[str, dict[str, Any]]) -> str:
+    """A line a pair, and one for their mean; ``known``: what is recorded of them."""
+    width = max(len(name) for name in [*figures, "mean"])
+    layers = list(next(iter(figures.values()))["layers"])
+    head = f"{'':{width}}  share  was     {'  '.join(layers)}  content  specks  evals  seconds"
+    lines = [head]
+    for name, pair in figures.items():
+        was = f"{known[name]['share']:.3f}" if name in known else "  -  "
+        by_layer = "  ".join(f"{pair['layers'][layer]:7.3f}" for layer in layers)
+        lines.append(
+            f"{name:{width}}  {pair['share']:.3f}  {was}   {by_layer}  {pair['content']:7.2f}"
+            f"  {pair['specks']:6.2f}  {pair['evaluations']:5d}  {pair['seconds']:7.1f}"
+        )
+    both = [name for name in figures if name in known]
+    was = f"{mean({n: known[n] for n in both}, 'share'):.3f}" if both else "  -  "
+    by_layer = "  ".join(
+        f"{sum(pair['layers'][layer] for pair in figures.values()) / len(figures):7.3f}"
+        for layer in layers
+    )
+    lines.append(
+        f"{'mean':{width}}  {mean(figures, 'share'):.3f}  {was}   {by_layer}"
+        f"  {mean(figures, 'content'):7.2f}  {mean(figures, 'specks'):6.2f}"
+        f"  {mean(figures, 'evaluations'):5.0f}  {mean(figures, 'seconds'):7.1f}"
+    )
+    return "\n".join(lines)
+
+
+def parse(argv: Sequence[str] | None) -> tuple[StyleSettings, dict[str, Any]]:
+    """The settings of all pictures, and the other options.
+
+    Raises:
+        SettingError: a setting is unknown or out of range.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.quality",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--judge", default="imagenet", help="weights that judge [imagenet]")
+    parser.add_argument(
+        "--weights", action="append", help="weights that paint; several times [judge's, compact]"
+    )
+    parser.add_argument("--pictures", type=Path, help="folder of content_*.jpg and style_*.jpg")
+    parser.add_argument("--pairs", type=int, help="most pairs [all]")
+    parser.add_argument("--size", type=int, default=256, help="edge of the squares, px [256]")
+    parser.add_argument("--sheet", type=Path, help="file for all pictures: content, style, results")
+    parser.add_argument("--record", action="store_true", help=f"write {RECORD.name}")
+    names = {spec.name for spec in fields(StyleSettings)} - {"weights", "image_size"}
+    (style,), own = read_options(argv, parser, (StyleSettings,), names)
+    return StyleSettings(**style), own
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        base, own = parse(argv)
+        judge = load_judge(own["judge"])
+        folder, size = own["pictures"], own["size"]
+        pairs = folder_pairs(folder, size) if folder else development_pairs(size)
+        pairs = pairs[: own["pairs"]]
+        known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+        columns, worse, shares = [], False, {}
+        for source in own["weights"] or [own["judge"], "compact"]:
+            settings = replace(base, weights=source, image_size=size)
+            print(f"{source}, {size} px, judged by {own['judge']}", flush=True)
+            digest, figures, pictures = judge_weights(settings, judge, pairs)
+            key = f"{Path(source).name} {folder.name if folder else 'demo'} {size}"
+            recorded = known.get(key, {}) if known.get(key, {}).get("judge") == judge.digest else {}
+            before = recorded.get("pairs", {})
+            print(table(figures, before), "\n", flush=True)
+            shares[source] = mean(figures, "share")
+            both = {name: before[name] for name in figures if name in before}
+            if both:
+                now = mean({name: figures[name] for name in both}, "share")
+                worse |= now > WORSE * mean(both, "share")
+            known[key] = {
+                "judge": judge.digest,
+                "weights": digest,
+                "fingerprint": fingerprint(settings, digest),
+                "pairs": figures,
+            }
+            columns.append(pictures)
+    except (SettingError, WeightsError, OSError) as error:
+        print(f"quality: {error}", file=sys.stderr)
+        return 2
+    if own["judge"] in shares:
+        for source, share in shares.items():
+            if source != own["judge"]:
+                ratio = share / shares[own["judge"]]
+                print(f"{source}: {ratio:.1f} times the share of the judge's own pictures")
+    if own["sheet"]:
+        rows = [
+            torch.cat([content, style, *(column[index] for column in columns)], dim=2)
+            for index, (_, content, style) in enumerate(pairs)
+        ]
+        to_image(torch.cat(rows, dim=1)).save(own["sheet"])
+    if own["record"]:
+        RECORD.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+        return 0
+    return int(worse)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

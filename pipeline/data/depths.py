@@ -1,0 +1,96 @@
+"""Samples of more than 8 bits, signed ones and floats, to 8 bits: what is black and what is white.
+
+Integers go by the range of their type, floats by the range that their values fit.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+AT_ONCE = 2**20
+"""Pixels that are float64 at a time: whole pictures of it would take GBs."""
+
+LEAST_FILLED = 1 / 8
+"""Of its type's range, by signed and by 32-bit samples. Measurements fill less of it, and have none
+that a file could say."""
+
+Part = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a file holds. ``rows(top, bottom)`` gives (bottom - top, width) or (..., width, n).
+
+    ``kind`` is numpy's letter: u, i or f. ``told`` are black and white where the file says so.
+    """
+
+    rows: Callable[[int, int], Part]
+    width: int
+    height: int
+    kind: str
+    bits: int
+    white_is_zero: bool = False
+    told: tuple[float, float] | None = None
+
+
+def to_8_bit(samples: Samples, curve: npt.NDArray[np.float64] | None = None) -> Part:
+    """uint8 of the same form.
+
+    Args:
+        curve: 256 values that stand for 0 to 255, between which is interpolated.
+    """
+    low, high = samples.told or _range(samples)
+    scale = 255 / (high - low) if high > low else 0.0
+    parts = []
+    for part in _parts(samples):
+        with np.errstate(all="ignore"):  # infinite and missing values
+            scaled = np.nan_to_num(((part.astype(np.float64) - low) * scale).clip(0, 255))
+        if samples.white_is_zero:
+            scaled = 255 - scaled
+        if curve is not None:
+            scaled = np.interp(scaled, np.arange(256), curve)
+        parts.append(scaled.round().astype(np.uint8))
+    return np.concatenate(parts)
+
+
+def _range(samples: Samples) -> tuple[float, float]:
+    """What is black and what is white."""
+    if samples.kind == "u" and samples.bits <= 16:
+        return 0.0, 2.0**samples.bits - 1
+    least, most = _extremes(samples)
+    if samples.kind == "f":
+        return _range_of_floats(least, most)
+    whole = 2.0**samples.bits
+    low, high = (0.0, whole - 1) if samples.kind == "u" else (-whole / 2, whole / 2 - 1)
+    low = 0.0 if least >= 0 else low  # nothing negative: the upper half alone
+    if most - least >= (high - low) * LEAST_FILLED:
+        return low, high
+    usual = (255.0, 65535.0) if samples.bits == 32 else (255.0,)
+    bound = next((bound for bound in usual if least >= 0 and most <= bound), None)
+    return (least, most) if bound is None else (0.0, bound)
+
+
+def _range_of_floats(least: float, most: float) -> tuple[float, float]:
+    if least >= 0 and most <= 1:
+        return 0.0, 1.0
+    # 0.9 to 1.7 are no values of 0 to 255.
+    return (0.0, 255.0) if least >= 0 and 16 < most <= 255 else (least, most)
+
+
+def _extremes(samples: Samples) -> tuple[float, float]:
+    """Of the finite values; 0 and 0 if there are none."""
+    least, most = np.inf, -np.inf
+    for part in _parts(samples):
+        finite = part[np.isfinite(part)] if samples.kind == "f" else part
+        if finite.size:
+            least, most = min(least, float(finite.min())), max(most, float(finite.max()))
+    return (least, most) if least <= most else (0.0, 0.0)
+
+
+def _parts(samples: Samples) -> Iterator[Part]:
+    count = max(1, AT_ONCE // samples.width)
+    for top in range(0, samples.height, count):
+        yield samples.rows(top, min(top + count, samples.height))

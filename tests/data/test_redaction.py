@@ -1,0 +1,106 @@
+"""No credential is shown, in whatever shape its address is."""
+
+import json
+import time
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipeline.data import storage, uris
+from pipeline.data.redaction import redact, redact_text
+from pipeline.data.rows import RowChecker
+from pipeline.engine import stages
+from pipeline.report.facts import without_credentials
+from pipeline.settings import StyleSettings
+
+MARK = "MARKED"
+
+SECRETS = st.lists(st.sampled_from(["/", "?", "#", "@", ":", "%", "&", "=", "+", ".", "\\", "1"]))
+"""What may stand between two marks. Each mark begins with a letter: digits alone are a port."""
+
+BEGINNINGS = (
+    *("https://", "http://", "HTTPS://", "https:/", "https:///", "https//", "https:", "https;//"),
+    *("https:\\\\", "https ://", "//", "", "htps://", "s3://", "gs://", "abfs://", "ftp://"),
+    *("file:///data/https://", "git+https://", "https://proxy/https://", "./", "/"),
+)
+JUNK = ("", " ", '"', "'", "<", "(", "\t", "\ufeff", "zip::", "url:", "\u201c")
+ENDS = ("", " ", '"', ">", ")", "#top", "&x=1")
+
+
+@st.composite
+def spoiled(draw):
+    """An address with a password, a signature or both, as it comes out of tables and shells."""
+    secret = MARK + "".join(draw(SECRETS)) + MARK
+    where = draw(st.sampled_from(("user", "query", "both")))
+    user = f"user:{secret}@" if where != "query" else ""
+    name = draw(st.sampled_from(("X-Amz-Signature", "sig", "X-Goog-Signature", "token", "Key")))
+    query = f"?{name}={secret}" if where != "user" else draw(st.sampled_from(("", "?w=1", "?a@b")))
+    host = draw(st.sampled_from(("h", "h.example:8080", "bucket.s3.amazonaws.com")))
+    start = draw(st.sampled_from(JUNK)) + draw(st.sampled_from(BEGINNINGS))
+    return f"{start}{user}{host}/a b/x.png{query}{draw(st.sampled_from(ENDS))}"
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(spoiled())
+@example(f" https://h/x?X-Amz-Signature={MARK}")
+@example(f'"https://h/x?X-Amz-Signature={MARK}"')
+@example(f"https:/h/x?X-Amz-Signature={MARK}")
+@example(f"user:{MARK}@h/x")
+@example(f"https://user:{MARK}?{MARK}@h/x")
+@example(f"https://user:x@{MARK}/y@h/x")
+def test_no_secret_of_a_spoiled_address_is_shown(uri):
+    for base in ("/data", "s3://bucket/m", "https://h/m"):
+        full = uris.resolve(uri, base)
+        assert MARK not in redact(full)
+        assert redact(redact(full)) == redact(full)
+    assert MARK not in redact(uri)
+    assert MARK not in redact_text(f"cannot open '{uri}' (no such host)")
+    assert MARK not in without_credentials(f"cannot open {uri}: no such host")
+    assert MARK not in storage.reason(OSError(f"cannot open {uri}"))
+    assert MARK not in storage.reason_at(uri, OSError(uri))
+
+
+CONTEXT = stages.Context(
+    style=StyleSettings(weights="random"), output="/out", storage_options={}, max_pixels=10**6,
+    max_bytes=10**6, file_format="png", quality=95, embed_metadata=True, extra=pa.schema([]),
+    weights_name="w", weights_digest="d", versions="{}",
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(spoiled())
+def test_no_secret_reaches_a_record(uri):
+    """A row that is refused, and one whose file nobody can read."""
+    for column in ("content_uri", "style_uri"):
+        row = {"content_uri": "a.png", "style_uri": "b.png", "pair_id": "p", column: uri}
+        planned = RowChecker("/nowhere", "f", frozenset({"file"}))(row, 3)
+        if planned["fault_class"] is None:
+            planned = stages.guarded(planned, lambda row=planned: stages.load_images(row, CONTEXT))
+        record = stages._record(planned, CONTEXT)
+        assert record["status"] == "error"
+        assert MARK not in json.dumps(record, default=str)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "/data/what?.png", "/data/a#1@2x.png", "/data/2024-01-01T12:30:00/me@home.png",
+        "photos/a@2x.png", "/data/a b/c: d.png", "s3://b/in/a#b?c.png", "s3://bucket/a:b@c.png",
+        "file:///a b/c?d.png", "https://medium.com/@user/a.png", "https://host:8080/@user/a.png",
+        "https://[::1]:80/a@b.png", "https://host/x:y/@z.png", "gs://b/a=1&b=2.png", "...",
+        "s3://arn:aws:s3:us-west-2:1:accesspoint/x/a@b.png", "memory://a?b", "C:/x.png",
+    ],
+)  # fmt: skip
+def test_what_is_well_formed_and_holds_no_secret_is_shown_as_it_is(uri):
+    assert redact(uri) == uri
+
+
+def test_long_texts_take_no_long_time():
+    started = time.perf_counter()
+    for part in ("?key", ":/", "a:b@", "/user:", "https://", "@", "%3f", "/x:/?", "http:"):
+        for uri in (part * 10_000, "https://h/" + part * 10_000, "s3://b/" + part * 10_000):
+            redact(uri)
+            redact_text(uri)
+    assert time.perf_counter() - started < 10
