@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from pipeline.data.redaction import redact
+from pipeline.data.redaction import redact, redact_text
 from pipeline.settings import (
     OPTIONS_BY_SCHEME,
     JobSettings,
@@ -204,6 +204,17 @@ def reader_may_leave() -> Iterator[None]:
     except BrokenPipeError:
         # Python writes what is left once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+RAYS_ADVICE = "(To change retry attempts"
+"""How the line begins that Ray Data adds to a task's error."""
+
+
+def why_it_broke_off(error: Exception) -> str:
+    """The line of Ray's error that says what happened: the last one, before its advice."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(RAYS_ADVICE)]
+    return redact_text(told[-1]) if told else type(error).__name__
 
 
 def shown_default(spec: "dataclasses.Field[Any]") -> str:

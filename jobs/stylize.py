@@ -17,10 +17,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from jobs._cli import OF_A_JOB, new_parser, read_options, reader_may_leave
+from jobs._cli import OF_A_JOB, new_parser, read_options, reader_may_leave, why_it_broke_off
 from jobs._estimate import print_estimate, print_faults
 from jobs.report import write_report
-from pipeline.data.redaction import redact, redact_text
+from pipeline.data.redaction import redact
 from pipeline.data.words import counted
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 
@@ -82,7 +82,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
         print("stopped; what is recorded stays, the same command does the rest", file=sys.stderr)
         return 130
     except RayError as error:
-        reason = redact_text(str(error).strip().splitlines()[-1])
+        reason = why_it_broke_off(error)
         print(
             f"error: the run broke off ({reason}); what is recorded stays, the same command does "
             "the rest, --verbose shows Ray's log",

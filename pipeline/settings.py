@@ -113,7 +113,7 @@ class StyleSettings:
         low=0,
     )
     content_weight: float = setting(
-        0.02,
+        0.03,
         "weight of the content loss, relative to the content image's style loss; more keeps more "
         "of the content",
         **WEIGHT,
@@ -514,7 +514,8 @@ def describe_range(spec: "dataclasses.Field[Any]") -> str:
     if spec.metadata["least"] is not None:
         text = f"0, or {spec.metadata['least']}"
     if high is not None:
-        text = f"{text} to {high}" if above is None else f"{text}, at most {high}"
+        most = f"{high:g}".replace("e+", "e") if isinstance(high, float) else high
+        text = f"{text} to {most}" if above is None else f"{text}, at most {most}"
     return f"{text} {unit}".strip()
 
 

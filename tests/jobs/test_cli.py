@@ -262,3 +262,10 @@ def test_a_shell_completes_options_and_choices(tmp_path):
 def test_a_shell_recognises_the_jobs(job):
     # argcomplete looks for this mark at the beginning of the file before it runs it.
     assert "PYTHON_ARGCOMPLETE_OK" in (ROOT / "jobs" / f"{job}.py").read_text()[:1024]
+
+
+def test_what_broke_a_run_off_is_named_not_rays_advice():
+    advice = "(To change retry attempts, backoff, or which errors are retried, configure it.)"
+    text = f"task failed\n  File x\nValueError: https://h/x?X-Amz-Signature=S is bad\n{advice}\n"
+    assert _cli.why_it_broke_off(RuntimeError(text)) == "ValueError: https://h/x is bad"
+    assert _cli.why_it_broke_off(RuntimeError(advice)) == "RuntimeError"
