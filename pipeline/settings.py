@@ -514,8 +514,7 @@ def describe_range(spec: "dataclasses.Field[Any]") -> str:
     if spec.metadata["least"] is not None:
         return f"0, or {spec.metadata['least']:g} to {high:g}"
     if high is not None:
-        most = f"{high:g}".replace("e+", "e") if isinstance(high, float) else high
-        text = f"{text} to {most}" if above is None else f"{text}, at most {most}"
+        text = f"{text} to {high}" if above is None else f"{text}, at most {high}"
     return f"{text} {unit}".strip()
 
 
