@@ -302,18 +302,23 @@ def planned_slices(
 
 
 def _slices(manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
-    schema = manifest.dataset.schema
-    numbers = columns.as_numbers(schema)
-    fields = [schema.field(name) if name in OWN_COLUMNS else numbers.field(name)
-              for name in schema.names]  # fmt: skip
     try:
         for batch in manifest.dataset.to_batches(batch_size=SLICE):
-            yield batch.cast(pa.schema(fields)).to_pylist()
+            values = [_values(batch, name) for name in batch.schema.names]
+            yield [dict(zip(batch.schema.names, row)) for row in zip(*values)]  # noqa: B905
     except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
         raise ManifestError(
             f"manifest {manifest.shown}: {_unreadable(manifest)}cannot be read: "
             f"{storage.reason(error)}; every file of it must be sound Parquet"
         ) from error
+
+
+def _values(batch: pa.RecordBatch, name: str) -> list[Any]:
+    """Of a column; of one that is carried, the numbers that dates and times are."""
+    column, kind = batch[name], columns.as_numbers(batch.schema).field(name).type
+    is_as_it_is = name in OWN_COLUMNS or kind == column.type
+    found: list[Any] = (column if is_as_it_is else column.cast(kind)).to_pylist()
+    return found
 
 
 def _unreadable(manifest: Manifest) -> str:
@@ -323,8 +328,7 @@ def _unreadable(manifest: Manifest) -> str:
         for name in schema.names:
             try:
                 for batch in part.to_batches(schema=schema, columns=[name], batch_size=SLICE):
-                    kind = columns.as_numbers(batch.schema)
-                    (batch if name in OWN_COLUMNS else batch.cast(kind)).to_pylist()
+                    _values(batch, name)
             except Exception:  # the one that is being told
                 return f"column {name!r} of {printable(part.path.rpartition('/')[2])} "
     return ""
