@@ -29,7 +29,8 @@ from pipeline.style.weights import WeightsError, build_network, load_weights
 
 DOCS = Path(__file__).parents[1] / "docs"
 
-PROBE = StyleSettings(weights="compact", iterations=12, tolerance=0)
+PROBE = StyleSettings(weights="random", iterations=12, tolerance=0)
+"""Random weights, so that another version of the compact network makes no other optimiser."""
 
 PROBE_SIZE = 96
 """Edge of the probe's pictures, px."""
