@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import sys
 import typing
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from pipeline.data.redaction import redact
+from pipeline.data.redaction import redact, redact_text
 from pipeline.settings import (
     OPTIONS_BY_SCHEME,
     JobSettings,
@@ -109,6 +110,21 @@ def parse(
     return StyleSettings(**style), JobSettings(**job)
 
 
+class _StandardError(logging.Handler):
+    """Whatever standard error is by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def show_what_is_logged() -> None:
+    """What ``pipeline`` logs goes to standard error, one line each."""
+    logger = logging.getLogger("pipeline")
+    if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
+        logger.addHandler(_StandardError())
+        logger.setLevel(logging.INFO)
+
+
 def read_options(
     argv: Sequence[str] | None,
     parser: argparse.ArgumentParser,
@@ -124,6 +140,7 @@ def read_options(
         SettingError: an unknown option, an unknown name in the file, or a value that cannot be
             read.
     """
+    show_what_is_logged()
     own = {action.dest for action in parser._actions}
     parser.add_argument(
         "--config", metavar="FILE", help="YAML or TOML file of settings by name, without the dashes"
@@ -204,6 +221,17 @@ def reader_may_leave() -> Iterator[None]:
     except BrokenPipeError:
         # Python writes what is left once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+RAYS_ADVICE = "(To change retry attempts"
+"""How the line begins that Ray Data adds to a task's error."""
+
+
+def why_it_broke_off(error: Exception) -> str:
+    """The line of Ray's error that says what happened: the last one, before its advice."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(RAYS_ADVICE)]
+    return redact_text(told[-1]) if told else type(error).__name__
 
 
 def shown_default(spec: "dataclasses.Field[Any]") -> str:

@@ -29,7 +29,8 @@ from pipeline.style.weights import WeightsError, build_network, load_weights
 
 DOCS = Path(__file__).parents[1] / "docs"
 
-PROBE = StyleSettings(weights="compact", iterations=12, tolerance=0)
+PROBE = StyleSettings(weights="random", iterations=12, tolerance=0)
+"""Random weights, so that another version of the compact network makes no other optimiser."""
 
 PROBE_SIZE = 96
 """Edge of the probe's pictures, px."""
@@ -107,6 +108,39 @@ def all_pairs(
     return grid(contents, styles, made, told)
 
 
+def demo(options: argparse.Namespace, contents: Sequence[Path], styles: Sequence[Path]) -> None:
+    """All pairs of the demo with the weights in this package."""
+    painter = Painter("compact", 256)
+    told = "Four photographs,\nthree paintings made\nby code; weights\ncompact, 256 px"
+    page = all_pairs(painter, contents, styles, told)
+    _sheet.save(_sheet.draw(page, 256), DOCS / "demo.jpg", origin([painter]))
+
+
+def imagenet(options: argparse.Namespace, contents: Sequence[Path], styles: Sequence[Path]) -> None:
+    """Two photographs in each style with a trained VGG, large."""
+    painter = Painter(options.vgg, 512)
+    page = all_pairs(painter, contents[:2], styles, f"Weights of\n{options.name},\n512 px")
+    _sheet.save(_sheet.draw(page, 384), DOCS / "imagenet.jpg", origin([painter]))
+
+
+def weights(options: argparse.Namespace, contents: Sequence[Path], styles: Sequence[Path]) -> None:
+    """Two pairs, each with every set of weights."""
+    painters = [Painter(name, 256) for name in ("random", "compact", options.vgg)]
+    rows: list[list[tuple[Image.Image | str | None, str]]] = [
+        [
+            (Image.open(content), content.stem),
+            (Image.open(style), style.stem),
+            *((painter.paint(content, style), "") for painter in painters),
+        ]
+        for content, style in zip(contents[1:3], styles[:2], strict=True)
+    ]
+    page = _sheet.Sheet(("content image", "style image", "random", "compact", options.name), rows)
+    _sheet.save(_sheet.draw(page, 256), DOCS / "weights.jpg", origin(painters))
+
+
+ALL = {"demo": demo, "imagenet": imagenet, "weights": weights}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.pictures",
@@ -114,33 +148,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--vgg", help="weights of a trained VGG-19 or VGG-16, or 'imagenet'")
-    parser.add_argument("--name", default="VGG", help="what captions call them [VGG]")
+    parser.add_argument("--name", default="VGG-16", help="what captions call them [VGG-16]")
+    parser.add_argument("--only", nargs="+", choices=ALL, help="these pictures [all]")
     options = parser.parse_args(argv)
+    chosen = options.only or (ALL if options.vgg else ["demo"])
+    if options.vgg is None and set(chosen) != {"demo"}:
+        parser.error(f"{', '.join(chosen)}: give --vgg, a trained VGG's weights")
     try:
         with tempfile.TemporaryDirectory() as folder:
-            contents, styles = save_inputs(Path(folder))
-            compact = Painter("compact", 256)
-            told = "Four photographs,\nthree paintings made\nby code: weights\ncompact, 256 px"
-            page = all_pairs(compact, contents, styles, told)
-            _sheet.save(_sheet.draw(page, 256), DOCS / "demo.jpg", origin([compact]))
-            if options.vgg is None:
-                return 0
-            vgg = Painter(options.vgg, 512)
-            told = f"Weights of\n{options.name},\n512 px"
-            page = all_pairs(vgg, contents[:2], styles, told)
-            _sheet.save(_sheet.draw(page, 384), DOCS / "imagenet.jpg", origin([vgg]))
-            painters = [Painter("random", 256), compact, Painter(options.vgg, 256)]
-            rows: list[list[tuple[Image.Image | str | None, str]]] = [
-                [
-                    (Image.open(content), content.stem),
-                    (Image.open(style), style.stem),
-                    *((painter.paint(content, style), "") for painter in painters),
-                ]
-                for content, style in zip(contents[1:3], styles[:2], strict=True)
-            ]
-            columns = ("content image", "style image", "random", "compact", options.name)
-            page = _sheet.Sheet(columns, rows)
-            _sheet.save(_sheet.draw(page, 256), DOCS / "weights.jpg", origin(painters))
+            inputs = save_inputs(Path(folder))
+            for name in chosen:
+                ALL[name](options, *inputs)
     except WeightsError as error:
         print(f"pictures: {error}", file=sys.stderr)
         return 2

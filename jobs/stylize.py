@@ -17,10 +17,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from jobs._cli import OF_A_JOB, new_parser, read_options, reader_may_leave
+from jobs._cli import OF_A_JOB, new_parser, read_options, reader_may_leave, why_it_broke_off
 from jobs._estimate import print_estimate, print_faults
 from jobs.report import write_report
-from pipeline.data.redaction import redact, redact_text
+from pipeline.data.redaction import redact
 from pipeline.data.words import counted
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 
@@ -65,6 +65,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     # Loaded here, so that --help and a mistyped option answer at once.
     from ray.exceptions import RayError
 
+    from pipeline.data.lease import LostError
     from pipeline.engine.job import ClosingError, JobError, run_job
     from pipeline.engine.pack import PackError
 
@@ -74,14 +75,14 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     except JobError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (ClosingError, PackError) as error:
+    except (ClosingError, PackError, LostError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; what is recorded stays, the same command does the rest", file=sys.stderr)
         return 130
     except RayError as error:
-        reason = redact_text(str(error).strip().splitlines()[-1])
+        reason = why_it_broke_off(error)
         print(
             f"error: the run broke off ({reason}); what is recorded stays, the same command does "
             "the rest, --verbose shows Ray's log",

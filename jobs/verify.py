@@ -18,8 +18,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs._cli import new_parser, parse, reader_may_leave
-from pipeline.data.redaction import redact_text
+from jobs._cli import new_parser, parse, reader_may_leave, why_it_broke_off
 from pipeline.data.words import counted, printable, taken
 from pipeline.settings import SettingError
 
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RayError as error:
-        reason = redact_text(str(error).strip().splitlines()[-1])
+        reason = why_it_broke_off(error)
         print(f"error: the audit broke off ({reason}); --verbose shows Ray's log", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

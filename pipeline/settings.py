@@ -60,15 +60,21 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
+    least: float | None = None,
     unit: str = "",
     group: str = "",
 ) -> Any:
-    """A dataclass field with its documentation: ``low <= value <= high`` and ``above < value``.
+    """A dataclass field with its documentation: ``low <= value <= high`` and ``above < value``,
+    and nothing between 0 and ``least``.
 
     ``group`` is the title under which it and those after it are shown, up to the next with one.
     """
-    limits = {"low": low, "high": high, "above": above, "unit": unit}
+    limits = {"low": low, "high": high, "above": above, "least": least, "unit": unit}
     return field(default=default, metadata={"help": help, "group": group, **limits})
+
+
+WEIGHT: Final[Mapping[str, Any]] = {"low": 0, "high": 1e15, "least": 1e-15}
+"""Of a loss. float32 cannot tell what is smaller or larger beside another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,19 +113,19 @@ class StyleSettings:
         low=0,
     )
     content_weight: float = setting(
-        0.02,
+        0.03,
         "weight of the content loss, relative to the content image's style loss; more keeps more "
         "of the content",
-        low=0,
+        **WEIGHT,
     )
     content_weight_unit: Literal["relative", "alpha"] = setting(
         "relative",
         "relative: content_weight counts in the content image's style loss; alpha: it is the "
         "paper's alpha itself",
     )
-    style_weight: float = setting(1.0, "beta, the weight of the style loss", low=0)
+    style_weight: float = setting(1.0, "beta, the weight of the style loss", **WEIGHT)
     tv_weight: float = setting(
-        1.0, "weight of the total variation, relative to the content image's style loss", low=0
+        1.0, "weight of the total variation, relative to the content image's style loss", **WEIGHT
     )
 
     image_size: int = setting(
@@ -285,9 +291,9 @@ class JobSettings:
     style_cache: int = setting(64, "style targets that an actor keeps", low=1, high=100_000)
     stall_timeout: float = setting(
         1800.0,
-        "longest time without progress: a process that loads, evaluates or stores one pair for so "
-        "long is ended and begins again, three times at most; waiting for nodes does not count; 0: "
-        "never",
+        "longest time without progress: a process that loads, evaluates or stores one pair, or "
+        "packs one shard, for so long is ended and begins again, three times at most; waiting for "
+        "nodes does not count; 0: never",
         low=0,
         high=1_000_000,
         unit="s",
@@ -505,6 +511,8 @@ def describe_range(spec: "dataclasses.Field[Any]") -> str:
         text = f"above {above}"
     elif low is not None:
         text = f"at least {low}" if high is None else f"{low}"
+    if spec.metadata["least"] is not None:
+        return f"0, or {spec.metadata['least']:g} to {high:g}"
     if high is not None:
         text = f"{text} to {high}" if above is None else f"{text}, at most {high}"
     return f"{text} {unit}".strip()
@@ -615,16 +623,17 @@ def _refuse_patterns(output: str) -> None:
         )
 
 
-_BOUNDS = operator.itemgetter("low", "high", "above")
+_BOUNDS = operator.itemgetter("low", "high", "above", "least")
 
 
 def _check_number(spec: "dataclasses.Field[Any]", number: float) -> None:
-    low, high, above = _BOUNDS(spec.metadata)
+    low, high, above, least = _BOUNDS(spec.metadata)
     if (
         not _is_finite(number)
         or (low is not None and number < low)
         or (high is not None and number > high)
         or (above is not None and number <= above)
+        or (least is not None and 0 < number < least)
     ):
         raise SettingError(
             f"{spec.name}: {in_short(number)} is out of range; "

@@ -21,12 +21,15 @@ import torch
 from PIL import Image
 from ray.cluster_utils import Cluster
 
+from jobs._cli import show_what_is_logged
 from pipeline.data import storage
 from pipeline.settings import StyleSettings
 from pipeline.style.weights import random_weights
 
 # Ray settles once in a process whether it asks for tokens; tests start Rays of both kinds.
 os.environ["RAY_AUTH_MODE"] = "disabled"
+
+show_what_is_logged()  # as each command does, so that tests see what users see
 
 NARROW = (4, 6, 8, 8, 8)
 

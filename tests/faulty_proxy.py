@@ -24,15 +24,17 @@ ERROR = (
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """``rate``: share of requests that fail. ``refuse``: answer all with this status and code."""
+    """``rate``: share of requests that fail. ``refuse``: answer all with this status and code.
+    ``conditions``: of writes; "ignored", or "refused" as what the server does not know."""
 
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, target, rate, seed=0, stall=5.0, refuse=None):
+    def __init__(self, target, rate, seed=0, stall=5.0, refuse=None, conditions=None):
         super().__init__(("127.0.0.1", 0), Handler)
         self.target, self.rate, self.stall, self.refuse = target, rate, stall, refuse
+        self.conditions = conditions
         self.random, self.lock = random.Random(seed), threading.Lock()
         self.count, self.seen = 0, Counter()
 
@@ -61,6 +63,16 @@ class Handler(socketserver.BaseRequestHandler):
             status, code = server.refuse
             self.answer(status, code, "refused", bare)
             return
+        conditional = [
+            line
+            for line in head.split(b"\r\n")
+            if line.lower().startswith((b"if-match", b"if-none"))
+        ]
+        if conditional and server.conditions == "refused":
+            self.answer(501, "NotImplemented", "A header is not implemented.", bare)
+            return
+        if server.conditions:
+            head = b"\r\n".join(line for line in head.split(b"\r\n") if line not in conditional)
         fault = server.fault()
         if fault == "500":
             self.answer(500, "InternalError", "We encountered an internal error.", bare)

@@ -22,7 +22,17 @@ from pipeline.style import weights
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "pipeline/style/compact.md"]
-JOBS = ("stylize", "make_manifest", "verify", "report", "demo", "benchmark", "distil")
+JOBS = (
+    "stylize",
+    "make_manifest",
+    "verify",
+    "report",
+    "demo",
+    "benchmark",
+    "quality",
+    "pictures",
+    "distil",
+)
 TROUBLE = (ROOT / "docs/troubleshooting.md").read_text()
 
 

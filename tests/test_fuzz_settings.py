@@ -77,7 +77,7 @@ def near_range(spec) -> st.SearchStrategy:
     """Values that a field allows, and those just outside."""
     if choices_of(spec):
         return st.sampled_from(choices_of(spec))
-    edges = [spec.metadata[key] for key in ("low", "high", "above")]
+    edges = [spec.metadata[key] for key in ("low", "high", "above", "least")]
     numbers = [edge for edge in edges if edge is not None]
     floats = [np.nextafter(edge, edge + way) for edge in numbers for way in (-1, 1)]
     integers = [int(edge) + step for edge in numbers for step in (-1, 0, 1)]

@@ -83,3 +83,13 @@ def test_modules_import_downwards_only(path):
 def test_what_a_module_does_not_load(modules, absent):
     code = f"import sys; import {modules}; sys.exit(', '.join({absent} & {{*sys.modules}}) or 0)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_only_commands_print():
+    """A library logs, and whoever uses it decides what is shown; a watcher is its own program."""
+    for path in sorted(ROOT.glob("pipeline/**/*.py")):
+        calls = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        ]
+        printing = any(isinstance(c.func, ast.Name) and c.func.id == "print" for c in calls)
+        assert not printing or path.name == "watcher.py", path

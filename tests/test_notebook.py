@@ -46,7 +46,7 @@ def test_one_style_serves_many_contents_and_history_has_the_scales(quick_ones):
     results = stylize(contents, pixels(5), image_size=192, **quick_ones | {"scales": 2})
     assert len(results) == 2
     history = results[0].history
-    assert [size for size, _ in history.stages] == [(64, 96), (144, 192)]
+    assert [size for size, _ in history.stages] == [(64, 96), (128, 192)]
     assert sum(count for _, count in history.stages) == len(history.total)
     assert str(history.total[0]) not in repr(results[0]), "hundreds of losses, in a notebook's cell"
     axes = history.plot()

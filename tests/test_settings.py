@@ -22,7 +22,7 @@ from pipeline.settings import (
         ({"image_size": 64.5}, "image_size: 64.5 is not a whole number; range: 32"),
         ({"iterations": 0}, "iterations: 0 is out of range"),
         ({"iterations": True}, "iterations: True is not a whole number"),
-        ({"content_weight": -1.0}, "content_weight: -1.0 is out of range; range: at least 0"),
+        ({"content_weight": -1.0}, "content_weight: -1.0 is out of range; range: 0, or 1e-15 to"),
         ({"style_weight": float("nan")}, "style_weight: nan is out of range"),
         ({"style_weight": float("inf")}, "style_weight: inf is out of range"),
         ({"learning_rate": 0.0}, "learning_rate: 0.0 is out of range; range: above 0"),

@@ -4,6 +4,39 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
+from pyarrow import types
+
+
+def as_numbers(schema: pa.Schema) -> pa.Schema:
+    """The schema with the numbers that dates and times are, at any depth, in their place.
+
+    Python knows neither nanoseconds nor the year 10000. Arrow casts both ways without a loss.
+    """
+    return pa.schema([field.with_type(_as_number(field.type)) for field in schema])
+
+
+def _as_number(kind: pa.DataType) -> pa.DataType:
+    inner = [field.with_type(_as_number(field.type)) for field in _fields(kind)]
+    if types.is_map(kind):
+        return pa.map_(*inner)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(inner[0], kind.list_size)
+    if types.is_list(kind):
+        return pa.list_(inner[0])
+    if types.is_struct(kind):
+        return pa.struct(inner)
+    if types.is_date32(kind) or types.is_time32(kind):
+        return pa.int32()
+    is_long = types.is_date64(kind) or types.is_time64(kind) or types.is_duration(kind)
+    return pa.int64() if is_long or types.is_timestamp(kind) else kind
+
+
+def _fields(kind: pa.DataType) -> list[pa.Field]:
+    if types.is_map(kind):
+        return [kind.key_field, kind.item_field]
+    if types.is_list(kind) or types.is_fixed_size_list(kind):
+        return [kind.value_field]
+    return list(kind) if types.is_struct(kind) else []
 
 
 def values(table: pa.Table, name: str) -> list[Any]:

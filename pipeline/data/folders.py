@@ -6,6 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.fs
+import pyarrow.parquet as pq
 from pyarrow import types
 
 from pipeline.data.words import printable
@@ -35,6 +37,33 @@ def open_files(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
         pa.ArrowTypeError: a column has types in two files that do not go together.
         OSError, pa.ArrowException: a file cannot be read, or is not Parquet.
     """
+    try:
+        return _open(path, fs)
+    except pa.ArrowInvalid:
+        _refuse_doubled(path, fs)
+        raise
+
+
+def _refuse_doubled(path: str, fs: Any) -> None:
+    """Arrow says of two columns of one name neither which nor where."""
+    files = [fs.get_file_info(path)]
+    if not files[0].is_file:
+        files = fs.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
+    for info in files:
+        try:
+            with fs.open_input_file(info.path) as file:
+                names = pq.read_schema(file).names
+        except (pa.ArrowException, OSError):
+            continue
+        for name in names:
+            if names.count(name) > 1:
+                raise ColumnError(
+                    f"{printable(info.base_name)} has {names.count(name)} columns called "
+                    f"{name!r}; rename them, or leave all but one out"
+                )
+
+
+def _open(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
     found = _opened(path, fs, [])
     below = [file[len(path) :].lstrip("/") for file in found.files]
     if not below:

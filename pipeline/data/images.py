@@ -1,10 +1,12 @@
 """Bytes to RGB pixels and back, through Pillow. Nothing that a file holds may end a worker."""
 
+import contextlib
 import hashlib
 import io
 import json
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,12 +40,33 @@ MOST_DISTORTION = 5 / 3
 LONGEST = {"webp": 16_383, "jpg": 65_500}
 """px: of an edge that a file of the format can have, by its encoder."""
 
-# One file can make Pillow warn 40 000 times.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+_lock = threading.Lock()
+_within = 0  # threads in ``_without_pillows_limit``
+_at_its_end = contextlib.ExitStack()
 
-Image.MAX_IMAGE_PIXELS = None  # the limit is checked below, with the job's own number
+
+@contextlib.contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Pillow refuses no size and warns of nothing: ``decode`` has its own limit, and one file can
+    make Pillow warn 40 000 times. Both are the whole process's; the last thread puts them back."""
+    global _within
+    with _lock:
+        if not _within:
+            _at_its_end.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+            _at_its_end.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            Image.MAX_IMAGE_PIXELS = None
+        _within += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _within -= 1
+            if not _within:
+                _at_its_end.close()
 
 
+@_without_pillows_limit()
 def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -> Image.Image:
     """An RGB image of the first frame, as ``to_rgb`` makes it.
 

@@ -1,29 +1,35 @@
 """One run at a time in an output: two would record pairs twice.
 
 A run that was killed cannot give its lease back. On the same machine the next one sees that the
-process is gone and goes on; from elsewhere it watches for EXPIRY seconds whether the lease
-is still being renewed. No clocks are compared.
+process is gone and goes on; from elsewhere, or where it may not see the process, it watches for
+EXPIRY seconds whether the lease is still being renewed. No clocks are compared.
 
 Several may find one dead at the same time. Not every storage can replace a file only if nobody else
 has: each writes its own lease over the dead one, the last one stays, and after SETTLE seconds each
 looks whose it is.
+
+A run that was paused for longer than EXPIRY may wake up when the output is another's by now. Before
+each of its writes it looks whose the lease is (``Lease.check``), on every machine that it uses.
 """
 
 import contextlib
 import json
+import logging
 import os
 import socket
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.data import storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.words import printable
+
+logger = logging.getLogger(__name__)
 
 LEASE = "__lease__.json"
 
@@ -38,6 +44,9 @@ SETTLE = 2.0
 that took longer from its look at the dead lease to its own waits for two renewals, in which whoever
 was quicker finds out."""
 
+INSIST = 30.0
+"""Seconds after which a run that has lost its lease is told so again, if it has not ended."""
+
 TRIES = 5
 """Of making a lease or taking one over: whoever comes too late sees the winner at the next one."""
 
@@ -46,22 +55,58 @@ class LeaseError(RuntimeError):
     """Another run works in this output. The message says which."""
 
 
+class LostError(RuntimeError):
+    """This run's output is another run's by now. Nothing more may be written there."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease that a run has taken. Small: it travels with each task."""
+
+    output: str
+    run: str
+    options: storage.StorageOptions
+
+    def held(self) -> bool:
+        """Whether it is still this run's; also while the storage is away."""
+        try:
+            found = _read(uris.join(self.output, LEASE), self.options)
+        except RowError:  # that makes it nobody else's
+            return True
+        return not _is_lost(found, self.run)
+
+    def check(self) -> None:
+        """To be asked before each write.
+
+        Raises:
+            LostError: it is not this run's any more.
+        """
+        if not self.held():
+            raise LostError(
+                f"output {uris.redact(self.output)}: another run has taken it over, or its {LEASE} "
+                "was deleted; this run was stopped and writes nothing more there"
+            )
+
+
+def unfenced() -> None:
+    """In place of ``Lease.check``, for those who work where nobody else does."""
+
+
 @contextlib.contextmanager
-def hold(
-    output: str, options: storage.StorageOptions, lost: Callable[[], None]
-) -> Iterator[Callable[[], bool]]:
-    """Hold the lease of ``output`` while the block runs. Gives a question: is it still held?
+def hold(output: str, options: storage.StorageOptions, lost: Callable[[], None]) -> Iterator[Lease]:
+    """Hold the lease of ``output`` while the block runs.
 
     Args:
         lost: called from another thread when another run has taken the lease over, which it does
-            when this one could not renew it in time.
+            when this one could not renew it in time; again and again until the block has ended.
 
     Raises:
         LeaseError: another run holds it and is alive.
+        LostError: in place of whatever ended the block, if the lease was lost by then.
         RowError: the output cannot be written, or the lease not be read.
     """
     uri = uris.join(output, LEASE)
-    mine = {
+    mine: dict[str, Any] = {
         "run": uuid.uuid4().hex,
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -72,30 +117,22 @@ def hold(
         _take(uri, output, mine, options)
     except BaseException:  # Ctrl-C as well, for which there is time in SETTLE
         with contextlib.suppress(RowError):
-            if _is_run(_read(uri, options), mine):
+            if _is_run(_read(uri, options), mine["run"]):
                 storage.delete(uri, options)
         raise
-    stop, taken = threading.Event(), threading.Event()
-
-    def tell() -> None:
-        taken.set()
-        lost()
-
-    thread = threading.Thread(target=_renew, args=(uri, mine, options, stop, tell), daemon=True)
+    ours, stop = Lease(output, mine["run"], options), threading.Event()
+    thread = threading.Thread(target=_renew, args=(uri, mine, options, stop, lost), daemon=True)
     thread.start()
-
-    def held() -> bool:
-        try:
-            return not taken.is_set() and _is_run(_read(uri, options), mine)
-        except RowError:  # the storage is away: that makes it nobody else's
-            return True
-
     try:
-        yield held
+        yield ours
+    except (Exception, KeyboardInterrupt):
+        stop.set()
+        ours.check()
+        raise
     finally:
         stop.set()
         thread.join()
-        if held():
+        if ours.held():
             _give_back(uri, options)
 
 
@@ -106,21 +143,26 @@ def _take(uri: str, output: str, mine: dict[str, Any], options: storage.StorageO
         LeaseError, RowError: see ``hold``.
     """
     for _ in range(TRIES):
-        if storage.create_bytes(uri, _bytes(mine), options):
-            return
+        looked = time.monotonic()
         found = _read(uri, options)
         if found is None:
-            continue  # given back since
-        if _is_run(found, mine):
+            if not storage.create_bytes(uri, _bytes(mine), options):
+                continue  # another one was quicker
+            if not storage.create_bytes(uri, _bytes(mine), options):
+                return  # what is there is written over by nobody
+        elif _is_run(found, mine["run"]):
             return  # written, though the answer was lost
-        _wait_until_dead(uri, found, output, options)
-        looked = time.monotonic()
-        if _read(uri, options) != found:
-            continue  # another one was quicker
-        storage.write_bytes(uri, _bytes(mine), options)
+        else:
+            _wait_until_dead(uri, found, output, options)
+            looked = time.monotonic()
+            tag = storage.tag_of(uri, options)
+            if _read(uri, options) != found:
+                continue  # another one was quicker
+            if not storage.replace_bytes(uri, _bytes(mine), tag, options):
+                continue
         quick = time.monotonic() - looked < SETTLE
         time.sleep(SETTLE if quick else 2 * RENEWAL)
-        if _is_run(_read(uri, options), mine):
+        if _is_run(_read(uri, options), mine["run"]):
             return
     raise LeaseError(
         f"output {uris.redact(output)}: its {LEASE} is there for those who would make it and not "
@@ -134,10 +176,9 @@ def _give_back(uri: str, options: storage.StorageOptions) -> None:
     try:
         storage.delete(uri, options)
     except RowError as error:
-        print(
+        logger.warning(
             f"warning: {error}; the next run in this output may wait {EXPIRY:.0f} s to see that "
             "this one has ended",
-            file=sys.stderr,
         )
 
 
@@ -158,11 +199,24 @@ def _who(found: dict[str, Any]) -> str:
 
 
 def _is_alive(found: dict[str, Any]) -> bool | None:
-    """Whether a lease's process is; None if it is another machine's, so that this is not known."""
+    """Whether a lease's process is; None if that is not known: it is another machine's, or there is
+    a process of its number that this one may not see."""
     pid, process, here = found.get("pid"), found.get("process"), _process(os.getpid())
     if isinstance(pid, int) and isinstance(process, list) and here and process[:2] == here[:2]:
-        return bool(_process(pid) == process)
+        there = _process(pid)
+        return there == process if there or not _exists(pid) else None
     return None
+
+
+def _exists(pid: int) -> bool:
+    """Whether a process of this number space has it: /proc may hide other users' (``hidepid``)."""
+    try:
+        os.kill(max(pid, 1), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _refusal(output: str, found: dict[str, Any]) -> LeaseError:
@@ -181,11 +235,9 @@ def _wait_until_dead(
         raise _refusal(output, first)
     if alive is False:
         return
-    print(
+    logger.info(
         f"an earlier run ({_who(first)}) has not given this output back; waiting up to "
         f"{EXPIRY:.0f} s to see whether it is alive",
-        file=sys.stderr,
-        flush=True,
     )
     waited = 0.0
     while waited < EXPIRY:
@@ -205,14 +257,44 @@ def _renew(
     stop: threading.Event,
     lost: Callable[[], None],
 ) -> None:
+    renewed = _clock()
     while not stop.wait(RENEWAL):
         with contextlib.suppress(RowError):  # the storage is away: the next renewal may get through
-            seen = _read(uri, options)
-            if seen and not _is_run(seen, mine):
-                lost()
-                return
-            mine["renewals"] += 1
-            storage.write_bytes(uri, _bytes(mine), options)
+            started = _clock()
+            tag = storage.tag_of(uri, options)
+            is_lost = _is_lost(_read(uri, options), mine["run"])
+            if not is_lost:
+                mine["renewals"] += 1
+                if not storage.replace_bytes(uri, _bytes(mine), tag, options):
+                    is_lost = _is_lost(_read(uri, options), mine["run"])
+            if not is_lost and tag is None and _paused(renewed, started):
+                # Between look and write another run may have come, and been written over.
+                storage.delete(uri, options)
+                is_lost = True
+            if is_lost:
+                break
+            renewed = started
+    while not stop.is_set():
+        lost()
+        stop.wait(INSIST)
+
+
+def _paused(renewed: float, started: float) -> bool:
+    """Whether a renewal took so long, so late, that another run may hold a lease by then: it waits
+    for EXPIRY seconds, writes, and looks at it again after SETTLE seconds."""
+    now = _clock()
+    return now - renewed > EXPIRY and now - started > SETTLE
+
+
+def _clock() -> float:
+    """Seconds that also pass while the machine sleeps, where the system counts them."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def _is_lost(found: dict[str, Any] | None, run: str) -> bool:
+    """Whether a lease is another run's, or gone. What no run wrote is nobody's: some storages show
+    a file while it is being written."""
+    return found is None or (found != {} and not _is_run(found, run))
 
 
 def _read(uri: str, options: storage.StorageOptions) -> dict[str, Any] | None:
@@ -232,8 +314,8 @@ def _read(uri: str, options: storage.StorageOptions) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else {}
 
 
-def _is_run(found: dict[str, Any] | None, mine: dict[str, Any]) -> bool:
-    return found is not None and found.get("run") == mine["run"]
+def _is_run(found: dict[str, Any] | None, run: str) -> bool:
+    return found is not None and found.get("run") == run
 
 
 def _bytes(lease: dict[str, Any]) -> bytes:

@@ -4,6 +4,7 @@ fsspec's ``find`` and pyarrow's ``FileSelector`` return all at once, and fsspec'
 folder at a time (a flat S3 prefix is one folder) and passes over folders that cannot be read.
 """
 
+import contextlib
 import datetime
 import os
 import re
@@ -105,20 +106,30 @@ def _local(folder: str, depth: int, above: frozenset[tuple[int, int]]) -> Iterat
 def _s3(fs: Any, path: str, depth: int, prefix: str) -> Iterator[str]:
     """A page of 1000 keys in memory at a time; s3fs retries each page's request."""
     fs.connect()
-    responses = fs.session.get_component("response_parser_factory")
-    responses.set_parser_defaults(timestamp_parser=_timestamp)
     bucket, key, _ = fs.split_path(path)
     request = {"Bucket": bucket, "Prefix": f"{key}/{prefix}" if key else prefix, **fs.req_kw}
     if depth == 1:
         request["Delimiter"] = "/"
     while True:
-        page = fs.call_s3("list_objects_v2", **request)
+        with _quick_times(fs.session):
+            page = fs.call_s3("list_objects_v2", **request)
         for item in page.get("Contents", ()):
             if not item["Key"].endswith("/"):  # what consoles make for a folder
                 yield f"{bucket}/{item['Key']}"
         if not page.get("IsTruncated"):
             return
         request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+@contextlib.contextmanager
+def _quick_times(session: Any) -> Iterator[None]:
+    """Have a session of botocore's, which others may share, read times by ``_timestamp``."""
+    responses = session.get_component("response_parser_factory")
+    responses.set_parser_defaults(timestamp_parser=_timestamp)
+    try:
+        yield
+    finally:
+        responses.set_parser_defaults(timestamp_parser=None)  # its own
 
 
 def _timestamp(text: str) -> datetime.datetime:

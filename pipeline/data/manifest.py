@@ -23,10 +23,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.fs
 
-from pipeline.data import folders, storage, tables, uris, web
+from pipeline.data import columns, folders, storage, tables, uris, web
 from pipeline.data.errors import RowError
 from pipeline.data.records import RECORD_SCHEMA, hash_ids
-from pipeline.data.rows import OWN_COLUMNS, PLAN_SCHEMA, RowChecker, file_key
+from pipeline.data.rows import OWN_COLUMNS, PLAN_SCHEMA, SPLIT_WORD, RowChecker, file_key
+from pipeline.data.words import printable
 
 CHUNK = 65_536
 """Rows of one file of the plan; equal styles are brought together within it."""
@@ -75,6 +76,8 @@ class Plan:
     shapes: frozenset[tuple[int | None, int]]
     """What sound rows ask to be loaded: their own image_size (px), if they have one, and how many
     styles. Each such pair once."""
+    split_words: tuple[int, str]
+    """How many images have a word of a split in their class or name, and the first of them."""
 
     def count_done(self, done: npt.NDArray[np.int64]) -> int:
         """How many rows are among the ids of these hashes (``records.hash_ids``)."""
@@ -102,6 +105,9 @@ def open_manifest(uri: str, options: storage.StorageOptions) -> Manifest:
         ) from error
     if info.type == pyarrow.fs.FileType.NotFound:
         raise ManifestError(f"manifest {shown}: does not exist")
+    is_local_file = uris.scheme_of(uri) == "file" and info.type != pyarrow.fs.FileType.Directory
+    if is_local_file and storage.is_special(path):
+        raise ManifestError(f"manifest {shown}: is no file, but a pipe or a device")
     if info.type == pyarrow.fs.FileType.File and not info.size:
         raise ManifestError(f"manifest {shown}: the file is empty")
     if storage.exists(uris.join(uri, INCOMPLETE), options):
@@ -209,7 +215,7 @@ def write_plan(
         ManifestError: there are no rows, or two rows have one ``pair_id`` or one image.
     """
     storage.delete(target, options)
-    schema = pa.schema([*PLAN_SCHEMA, *manifest.extra])
+    schema = pa.schema([*PLAN_SCHEMA, *columns.as_numbers(manifest.extra)])
     tally = _Tally()
     try:
         parts = (
@@ -238,6 +244,7 @@ def write_plan(
         digest=tally.digest.hexdigest(),
         id_hashes=id_hashes,
         shapes=frozenset(tally.shapes),
+        split_words=(tally.split_words, tally.first_split_word),
     )
 
 
@@ -249,14 +256,20 @@ class _Tally:
         self.ids: list[npt.NDArray[np.int64]] = []
         self.stems: list[npt.NDArray[np.int64]] = []
         self.shapes: set[tuple[int | None, int]] = set()
+        self.split_words, self.first_split_word = 0, ""
 
     def add(self, planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
         names = [row["pair_id"] for row in planned]
-        stems = (row["file_stem"] for row in planned)
+        stems = [row["file_stem"] for row in planned]
         self.faulty += sum(row["fault_class"] is not None for row in planned)
         self.digest.update("".join(f"{name}\n" for name in names).encode())
         self.ids.append(hash_ids(names))
         self.stems.append(hash_ids(file_key(stem) for stem in stems if stem))
+        for row, stem in zip(planned, stems, strict=True):
+            below = stem.removeprefix(f"{row['split']}/") if stem else ""
+            if SPLIT_WORD.search(below):
+                self.split_words += 1
+                self.first_split_word = self.first_split_word or below
         self.shapes.update(_shape(row) for row in planned if row["fault_class"] is None)
         return planned
 
@@ -291,12 +304,34 @@ def planned_slices(
 def _slices(manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
     try:
         for batch in manifest.dataset.to_batches(batch_size=SLICE):
-            yield batch.to_pylist()
+            values = [_values(batch, name) for name in batch.schema.names]
+            yield [dict(zip(batch.schema.names, row)) for row in zip(*values)]  # noqa: B905
     except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
         raise ManifestError(
-            f"manifest {manifest.shown}: cannot be read: {storage.reason(error)}; every file of "
-            "it must be sound Parquet"
+            f"manifest {manifest.shown}: {_unreadable(manifest)}cannot be read: "
+            f"{storage.reason(error)}; every file of it must be sound Parquet"
         ) from error
+
+
+def _values(batch: pa.RecordBatch, name: str) -> list[Any]:
+    """Of a column; of one that is carried, the numbers that dates and times are."""
+    column, kind = batch[name], columns.as_numbers(batch.schema).field(name).type
+    is_as_it_is = name in OWN_COLUMNS or kind == column.type
+    found: list[Any] = (column if is_as_it_is else column.cast(kind)).to_pylist()
+    return found
+
+
+def _unreadable(manifest: Manifest) -> str:
+    """The first file and column that cannot be read, for a message; empty if none is found."""
+    schema = manifest.dataset.schema
+    for part in manifest.dataset.get_fragments():
+        for name in schema.names:
+            try:
+                for batch in part.to_batches(schema=schema, columns=[name], batch_size=SLICE):
+                    _values(batch, name)
+            except Exception:  # the one that is being told
+                return f"column {name!r} of {printable(part.path.rpartition('/')[2])} "
+    return ""
 
 
 def _chunks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

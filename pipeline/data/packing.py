@@ -16,7 +16,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data import records, shards, storage, uris
+from pipeline.data import lease, records, shards, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.rows import is_name
 from pipeline.settings import SettingError
@@ -81,6 +81,8 @@ class Packing:
     digest: str
     classes: dict[str, int]
     parts: tuple[Part, ...]
+    fence: Callable[[], None] = lease.unfenced
+    """To be called before each write. Raises if the output is another run's by now."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ recorded pair, it gets it. A row that ended as an error is done as far as the ch
 """
 
 import itertools
-import sys
+import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +20,8 @@ import pyarrow.compute as pc
 from pipeline.data import packing, records, storage, tables, uris
 from pipeline.data.clashes import COLUMNS, Clashes
 from pipeline.data.words import some_of
+
+logger = logging.getLogger(__name__)
 
 JOURNAL = "__retry__.parquet"
 MENDED = "from-records-"
@@ -70,10 +72,9 @@ def _delete_leftovers(output: str) -> None:
     for name in (records.IMAGES, records.RECORDS, records.CHECKPOINT, *packing.FORMATS):
         kept += storage.delete_leftovers(uris.join(output, name))
     if kept:
-        print(
+        logger.warning(
             f"warning: what a killed run left half-written cannot be deleted: {some_of(kept)}; "
             "nobody reads it",
-            file=sys.stderr,
         )
 
 

@@ -25,6 +25,13 @@ one part of a path on any storage."""
 UNSEEN = re.compile("[\u034f\u17b4\u17b5\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 """Marks that Unicode calls ignorable: names that differ in them look the same."""
 
+SPLIT_WORD = re.compile(
+    r"(?<![^-._ 0-9/])(?:train(?:ing)?|valid(?:ation)?|dev|val|test(?:ing)?|eval(?:uation)?)"
+    r"(?![^-._ 0-9/])"
+)
+"""In the path of an image below its split: what Hugging Face's ``datasets`` takes for a split where
+it is not told them (``SPLIT_KEYWORDS``)."""
+
 LONGEST_NAME = 200
 """Bytes: file systems take 255, and temporary names add a few."""
 

@@ -29,6 +29,9 @@ StorageOptions = Mapping[str, Mapping[str, Any]]
 LEFTOVER = ".writing"
 """The ending of a local file that is not complete; a killed process leaves it behind."""
 
+KERNEL = ("/proc", "/sys")
+"""Folders whose files are none, though they look so: ``/proc/kmsg`` waits until there is news."""
+
 CHUNK = 2**23
 """Bytes that ``read_chunks`` asks for at a time."""
 
@@ -115,16 +118,16 @@ def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> by
     """
     try:
         fs, path = filesystem(uri, options)
-        _refuse_pipes(uri, fs, path)
+        _refuse_special(uri, fs, path)
         if scheme_of(uri) in web.SCHEMES:
-            data = web.retried(lambda: _read(fs, path, most))
+            data = web.retried(lambda: web.read(fs, path, most))
         else:
             data = _read(fs, path, most)
     except RowError:
         raise
     except Exception as error:  # each file system raises its own kinds
         raise _read_error(uri, error) from error
-    if most is not None and len(data) > most:
+    if data is None or (most is not None and len(data) > most):
         raise RowError("file_too_large", f"{redact(uri)}: more than max_bytes = {most} bytes")
     return data
 
@@ -144,16 +147,31 @@ def version(uri: str, options: StorageOptions) -> str | None:
     return found
 
 
-def _refuse_pipes(uri: str, fs: Any, path: str) -> None:
-    """Whoever opens a pipe waits for a writer, for ever if there is none.
+def _refuse_special(uri: str, fs: Any, path: str) -> None:
+    """Whoever opens a pipe waits for a writer, for ever if there is none. So do some files of the
+    kernel, which look like others.
 
     Raises:
         RowError: a local path is no file.
     """
-    if isinstance(fs, LocalFileSystem) and not stat.S_ISREG(os.stat(path).st_mode):
+    if isinstance(fs, LocalFileSystem) and is_special(path):
         raise RowError(
-            "read_failed", f"{redact(uri)}: is a folder, a pipe or a device; give a file"
+            "read_failed",
+            f"{redact(uri)}: is a folder, a pipe, a device or a file of the kernel; give a file",
         )
+
+
+def is_special(path: str) -> bool:
+    """Whether a local path is a folder, a pipe, a device or in ``/proc`` or ``/sys``; by its name
+    alone, without opening it.
+
+    Raises:
+        OSError: there is nothing of that name.
+    """
+    found = os.stat(path)
+    kernels = {os.stat(place).st_dev for place in KERNEL if os.path.ismount(place)}
+    inside = os.path.realpath(path).startswith(tuple(f"{place}/" for place in KERNEL))
+    return not stat.S_ISREG(found.st_mode) or inside or found.st_dev in kernels
 
 
 def _read(fs: Any, path: str, most: int | None) -> bytes:
@@ -207,7 +225,7 @@ def read_chunks(uri: str, options: StorageOptions) -> Iterator[bytes]:
     """
     try:
         fs, path = filesystem(uri, options)
-        _refuse_pipes(uri, fs, path)
+        _refuse_special(uri, fs, path)
         with fs.open(path, "rb", cache_type="none") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
@@ -256,7 +274,8 @@ def create_bytes(uri: str, data: bytes, options: StorageOptions) -> bool:
     """Write an object that must not exist yet. Returns whether it did not.
 
     Of several that try at once, one succeeds on local storage and on S3 (a conditional PUT);
-    elsewhere as far as the file system knows how.
+    elsewhere as far as the file system knows how. Some servers that speak S3 write over what is
+    there all the same: look first, and do it twice to know.
 
     Raises:
         RowError: ``write_failed`` or ``access_denied``.
@@ -271,9 +290,69 @@ def create_bytes(uri: str, data: bytes, options: StorageOptions) -> bool:
             fs.pipe_file(path_in_fs, data, mode="create")
         except FileExistsError:
             return False
+        except OSError as error:
+            if _s3_code(error) in CHANGED:
+                return False
+            if _s3_code(error) not in UNKNOWN:
+                raise
+            fs.pipe_file(path_in_fs, data)
     except Exception as error:
         raise _write_error(uri, error) from error
     return True
+
+
+def tag_of(uri: str, options: StorageOptions) -> str | None:
+    """What tells an object's content from any later one, for ``replace_bytes``; None where there is
+    no object, or the storage cannot replace by such a tag: all but S3.
+
+    Raises:
+        RowError: ``access_denied`` or ``read_failed``.
+    """
+    if scheme_of(uri) not in ("s3", "s3a"):
+        return None
+    try:
+        fs, path = filesystem(uri, options)
+        tag: str | None = fs.info(path).get("ETag")
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        raise _read_error(uri, error) from error
+    return tag
+
+
+def replace_bytes(uri: str, data: bytes, tag: str | None, options: StorageOptions) -> bool:
+    """Write an object if it is as it was when it had this tag; without a tag in any case.
+
+    Returns whether it was. The answer to a write may be lost, and the next try find it changed: if
+    not, see by whom.
+
+    Raises:
+        RowError: ``write_failed`` or ``access_denied``.
+    """
+    if tag is not None:
+        try:
+            fs, path = filesystem(uri, options)
+            fs.pipe_file(path, data, IfMatch=tag)
+            return True
+        except Exception as error:
+            if _s3_code(error) in CHANGED:
+                return False
+            if _s3_code(error) not in UNKNOWN:
+                raise _write_error(uri, error) from error
+    write_bytes(uri, data, options)
+    return True
+
+
+CHANGED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404")
+"""S3's words for an object that is not as a conditional write asks."""
+
+UNKNOWN = ("NotImplemented", "501", "InvalidArgument", "InvalidRequest")
+"""Of servers that speak S3 and know no conditional writes."""
+
+
+def _s3_code(error: Exception) -> str:
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
 
 
 def _write_local(path: Path, data: bytes) -> None:

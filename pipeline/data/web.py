@@ -1,19 +1,25 @@
 """Requests of fsspec's HTTP: why one failed, which fsspec hides, and further tries.
 
-Whatever goes wrong when fsspec opens a web address it calls "not found", with what it was as the
+Whatever goes wrong when fsspec looks at a web address it calls "not found", with what it was as the
 error's cause. Unlike botocore it asks nothing twice. And it follows every redirect: from https to
 http none is followed here, as a job that allows https alone has not allowed the other.
 """
 
 import asyncio
+import io
 import random
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import fsspec.asyn
+
 from pipeline.data.errors import ErrorClass
 
 SCHEMES = ("http", "https")
+
+PIECE = 2**20
+"""Bytes that are taken at a time."""
 
 TRIES = 4
 """Of one read."""
@@ -46,6 +52,31 @@ async def _check_hop(_session: object, _context: object, params: Any) -> None:
     if here.scheme == "https" and here.join(yarl.URL(target)).scheme != "https":
         params.response.close()
         raise DowngradeError
+
+
+def read(fs: Any, url: str, most: int | None) -> bytes | None:
+    """What a server sends, in one request and piece by piece; None if it is more than ``most``.
+
+    Whatever it says of ranges and lengths, no more than that is in memory.
+    """
+    found: bytes | None = fsspec.asyn.sync(fs.loop, _read, fs, url, most)
+    return found
+
+
+async def _read(fs: Any, url: str, most: int | None) -> bytes | None:
+    session = await fs.set_session()
+    # What is packed could be a thousand times as long.
+    headers = {**fs.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
+    async with session.get(fs.encode_url(url), **{**fs.kwargs, "headers": headers}) as response:
+        fs._raise_not_found_for_status(response, url)
+        if most is not None and (response.content_length or 0) > most:
+            return None
+        whole = io.BytesIO()
+        while part := await response.content.read(PIECE):
+            whole.write(part)
+            if most is not None and whole.tell() > most:
+                return None
+    return whole.getvalue()
 
 
 def retried(read: Callable[[], Found]) -> Found:
@@ -87,7 +118,7 @@ def explain(error: Exception) -> tuple[ErrorClass, str]:
 
 
 def _cause(error: BaseException) -> BaseException:
-    return error.__cause__ or error
+    return (isinstance(error, FileNotFoundError) and error.__cause__) or error
 
 
 def _status(error: BaseException) -> int | None:

@@ -27,6 +27,7 @@ from torch import Tensor
 from pipeline.data import storage
 from pipeline.data.errors import RowError
 from pipeline.engine import metrics, stages
+from pipeline.engine.announcing import Announcer
 from pipeline.engine.board import TRIES, Board, give_up
 from pipeline.engine.stages import Context
 from pipeline.settings import StyleSettings
@@ -116,7 +117,7 @@ class Stylizer:
         self.threads = torch.get_num_threads() if on_gpu else threads
         self.device_name = torch.cuda.get_device_name() if on_gpu else f"cpu x {threads}"
         self.node = ray.get_runtime_context().get_node_id()
-        self.context, self.board = context, board
+        self.context, self.board, self.announcer = context, board, Announcer(board)
         state = {name: torch.tensor(array) for name, array in ray.get(weights[0]).items()}
         self.network = build_network(state, context.style).to(self.device)
         self.cache = TargetCache(self.network, context.style, style_cache)
@@ -158,6 +159,7 @@ class Stylizer:
             while True:
                 dog.end()
                 self._receive()
+                self._foresee()
                 dog.begin(f"an evaluation on {self.device_name}")
                 self._answer(self.batcher.tick())
                 self.meter.look(idle=not len(self.batcher))
@@ -188,9 +190,15 @@ class Stylizer:
             # If one that has ended a process ends this one too, little work is lost with it.
             self.batcher.submit(Request(job, job.size, job.settings, build, job.alone))
 
+    def _foresee(self) -> None:
+        """Let the board know in time of those that will fill the slots that come free."""
+        upcoming = self.batcher.upcoming(self.batcher.pool.slots)
+        jobs: list[Any] = [request.key for request in upcoming]
+        self.announcer.foresee(job.row["pair_id"] for job in jobs)
+
     def _pair(self, job: _Job) -> Pair:
         """The row's problem. From here on the row is under way."""
-        self.board.begin([job.row["pair_id"]])
+        self.announcer.begin(job.row["pair_id"], alone=job.alone)
         settings = job.settings
         content = self._tensor(job.row["__content_image"])
         styles = [self._tensor(image) for image in job.row["__style_images"]]
@@ -223,7 +231,7 @@ class Stylizer:
             else:
                 fields = self._fields(job, answer)
                 metrics.optimized(answer.slots)
-            self.board.end([job.row["pair_id"]])
+            self.announcer.end(job.row["pair_id"])
             job.outcome.set_result(fields)
 
     def _fields(self, job: _Job, done: Done) -> Row:

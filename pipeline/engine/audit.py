@@ -34,7 +34,7 @@ manifest and adds up. Nothing is written. A fault has one of these names:
 
 import functools
 import json
-import sys
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -55,6 +55,8 @@ from pipeline.engine import audit_shards, cluster, flow, prepare
 from pipeline.engine.audit_tasks import check_images, read_records
 from pipeline.engine.board import Board
 from pipeline.settings import JobSettings, SettingError, StyleSettings
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES = 5
 """Named cases of each fault; the others are counted."""
@@ -119,6 +121,7 @@ class Seen:
     unknown: set[int]
 
 
+@cluster.stopped_by_signals()
 def run_audit(job: JobSettings) -> Verdict:
     """Compare ``job.output`` with ``job.manifest``.
 
@@ -152,9 +155,8 @@ def run_audit(job: JobSettings) -> Verdict:
         files = records.committed_files(output, options)
         _check_top(output, ours, options, verdict)
         _check_records_folder(output, files, options, verdict)
-        print(
+        logger.info(
             f"{counted(verdict.pairs, 'pair')}, {counted(len(files), 'file')} of records to check",
-            file=sys.stderr,
         )
         seen = Seen(set(), set())
         if files:
@@ -234,25 +236,24 @@ def _checked(
 
     Ray must have been started.
     """
-    settings = flow.ray_data_settings(verbose)
-    settings.checkpoint_config = None  # a job's: it would pass over all pairs that are done
-    named = ray.data.from_items([{"file": file} for file in files])
-    board = Board.create(patience)
-    dataset = named.map_batches(
-        functools.partial(read_records, options=options, base=base, board=board),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=flow.IO_CPUS,
-    )
-    dataset = dataset.repartition(target_num_rows_per_block=IMAGES_PER_TASK)
-    dataset = dataset.map_batches(
-        functools.partial(check_images, output=output, options=options, board=board),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=flow.IO_CPUS,
-    )
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        yield from cast(pa.Table, batch).to_pylist()
+    with flow.ray_data_settings(verbose):
+        named = ray.data.from_items([{"file": file} for file in files])
+        board = Board.create(patience)
+        dataset = named.map_batches(
+            functools.partial(read_records, options=options, base=base, board=board),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=flow.IO_CPUS,
+        )
+        dataset = dataset.repartition(target_num_rows_per_block=IMAGES_PER_TASK)
+        dataset = dataset.map_batches(
+            functools.partial(check_images, output=output, options=options, board=board),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=flow.IO_CPUS,
+        )
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from cast(pa.Table, batch).to_pylist()
 
 
 def _compare(row: dict[str, Any], expected: Expected, seen: Seen, verdict: Verdict) -> None:

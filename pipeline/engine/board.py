@@ -318,7 +318,7 @@ class Board:
             for name in fresh:
                 with dog.limited(f"{stage} {what} {name}"):
                     answers[name] = work[name]()
-            self.end(fresh)
+            self._end(fresh)
             fresh = []
             for name, count in deaths.items():
                 if count >= TRIES:
@@ -327,7 +327,7 @@ class Board:
                 with self.working([name]), dog.limited(f"{stage} {what} {name}"):
                     answers[name] = work[name]()
         finally:
-            self.end(fresh)
+            self._end(fresh)
             dog.close()
         return answers
 
@@ -339,7 +339,12 @@ class Board:
         try:
             yield
         finally:
-            self.end(names)
+            self._end(names)
+
+    def _end(self, pairs: list[str]) -> None:
+        """``end``, once the board knows: the next stage asks it from another process."""
+        if pairs:
+            ray.get(self.actor.end.remote(pairs))
 
 
 def _unless_hopeless(deaths: dict[str, int], hopeless: bool) -> dict[str, int]:

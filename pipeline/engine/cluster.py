@@ -6,10 +6,9 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +20,8 @@ from pipeline.engine import private_ray, pulse, watcher
 from pipeline.engine.core_words import Words, kept_back
 from pipeline.engine.flow import RAY_DATA_CPUS, Resources
 from pipeline.settings import JobSettings, SettingError
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 60.0
 """Seconds without a fitting node, and without one on its way, until a job that waits gives up."""
@@ -43,6 +44,7 @@ class _Own:
 
     folder: str | None = None
     keep: bool = False
+    level: int = logging.NOTSET  # of Ray's logger before
     stop_pulse: Callable[[], None] = field(default=lambda: None)
 
 
@@ -87,6 +89,7 @@ def start_ray(verbose: bool) -> bool:
     }
     words = Words()
     folder = None
+    _own.level = logging.getLogger("ray").level
     try:
         if address:
             _knock(address)
@@ -124,9 +127,10 @@ def stop_ray() -> None:
     folder, keep = _own.folder, _own.keep
     _own.stop_pulse()
     ray.shutdown()
+    logging.getLogger("ray").setLevel(_own.level)
     _own.folder, _own.stop_pulse = None, _nothing
     if folder and keep:
-        print(f"Ray's logs are kept in {folder}", file=sys.stderr)
+        logger.info(f"Ray's logs are kept in {folder}")
     _delete(folder, keep)
 
 
@@ -145,6 +149,20 @@ def stop_by_signals() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not where nohup has it ignored
         signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """``stop_by_signals`` while the block runs; then what they did before holds again."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    stop_by_signals()
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:  # else it is no handler of Python's
+                    signal.signal(number, handler)
 
 
 def _knock(address: str) -> None:
@@ -205,10 +223,9 @@ def check_cpu_actors(
             "free), or fewer --actors"
         )
     if job.actors and job.gpus_per_actor is None:
-        print(
+        logger.info(
             "note: the cluster has no GPU now, so the actors use its CPUs; give --gpus-per-actor 1 "
             "to have them wait for GPUs",
-            file=sys.stderr,
         )
 
 
@@ -273,11 +290,9 @@ def wait_for_room(resources: Resources) -> None:
                 have = "those that offer it are in use" if fits else "no node offers it yet"
                 coming = f", {counted(starting, 'node')} on the way" if starting else ""
                 trouble = f", the last launch failed: {failed}" if failed else ""
-                print(
+                logger.info(
                     f"waiting for a place for a style actor ({shown}): "
                     f"{counted(len(nodes), 'node')}, {have}{coming}{trouble}",
-                    file=sys.stderr,
-                    flush=True,
                 )
     except BaseException:  # not after it was found: Ray aborts where a task that ends is cancelled
         ray.cancel(probe)

@@ -1,11 +1,14 @@
 """What Ray's core, which is no Python and has no logger, writes to standard error at its start."""
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+logger = logging.getLogger(__name__)
 
 NO_NEWS = "Set ray log level from environment variable"
 """It says that it has taken the level at which it is silent."""
@@ -40,4 +43,4 @@ def kept_back() -> Iterator[Words]:
             words.lines += kept.read().decode(errors="replace").splitlines()
     for line in words.lines:
         if NO_NEWS not in line:
-            print(line, file=sys.stderr)
+            logger.warning("%s", line)

@@ -24,7 +24,7 @@ from pipeline.data import clearing, lease, records, resume, sampling
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import ManifestError, Plan
 from pipeline.data.words import NAMED
-from pipeline.engine import cluster, flow, stages
+from pipeline.engine import cluster, flow, machine, stages
 from pipeline.engine.job import JobError
 from pipeline.engine.prepare import (
     Checked,
@@ -45,8 +45,8 @@ SAMPLE = 12
 AROUND = 2
 """Evaluations that a pair's targets and its final losses cost."""
 
-TYPICAL = 150
-"""Evaluations of a pair by default settings, if the output has no records to go by."""
+TYPICAL = 135
+"""Evaluations after which the default tolerance ends a pair, for want of records to go by."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class Estimate:
         return self.work.area * self.calibration.shape * self.calibration.bytes
 
 
+@cluster.stopped_by_signals()  # the plan holds the manifest's URIs, signed ones as well
 def dry_run(style: StyleSettings, job: JobSettings) -> Estimate:
     """Check all that ``run_job`` checks before it starts Ray, and estimate what it will cost.
 
@@ -115,7 +116,6 @@ def dry_run(style: StyleSettings, job: JobSettings) -> Estimate:
         JobError: the job could not start.
         KeyboardInterrupt: stopped by the user, or by a signal.
     """
-    cluster.stop_by_signals()  # the plan holds the manifest's URIs, signed ones as well
     try:
         checked = check(style, job)
         context = make_context(checked, check_output(checked))
@@ -180,7 +180,7 @@ def _estimate(checked: Checked, context: Context, plan: Plan, pending: int, work
         "CPU": max(flow.RAY_DATA_CPUS, os.cpu_count() or 1),
         "GPU": torch.cuda.device_count(),
         # Ray sets 30% aside for its object store.
-        "memory": 0.7 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory": 0.7 * machine.memory(),
     }
     resources = flow.choose_resources(job, style, plan.shapes, [node], max(1, pending))
     in_use = lease.holder(checked.output, checked.options) is not None

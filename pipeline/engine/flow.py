@@ -1,12 +1,14 @@
 """The Ray Data graph: plan -> load -> style actors -> store -> records."""
 
+import contextlib
 import functools
 import logging
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data
 
@@ -141,17 +143,31 @@ def _row_bytes(style: StyleSettings, shapes: Iterable[tuple[int | None, int]]) -
     return max(1, math.ceil(3 * max(pixels, default=0)))
 
 
-def ray_data_settings(verbose: bool) -> ray.data.DataContext:
-    """The process's settings of Ray Data; unless ``verbose`` it says nothing of its own.
+@contextlib.contextmanager
+def ray_data_settings(verbose: bool) -> Iterator[ray.data.DataContext]:
+    """The process's settings of Ray Data while the block runs; unless ``verbose`` it says nothing.
 
-    What goes wrong reaches the caller as an exception all the same.
+    What goes wrong reaches the caller as an exception all the same. No checkpoint holds: it would
+    pass over all pairs that are done.
     """
-    settings = ray.data.DataContext.get_current()
-    settings.enable_progress_bars = verbose
-    settings.print_on_execution_start = verbose
-    if not verbose:
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    return settings
+    settings, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    before, level = {name: getattr(settings, name) for name in private_ray.SETTINGS}, logger.level
+    try:
+        settings.enable_progress_bars = verbose
+        settings.print_on_execution_start = verbose
+        private_ray.set_up(settings, None)
+        if not verbose:
+            logger.setLevel(logging.CRITICAL)
+        yield settings
+    finally:
+        for name, value in before.items():
+            setattr(settings, name, value)
+        logger.setLevel(level)
+
+
+def _fenced(table: pa.Table, fence: Callable[[], None]) -> pa.Table:
+    fence()
+    return table
 
 
 def run(
@@ -168,13 +184,25 @@ def run(
         plan: directory of the plan.
         weights: reference to the normalised state dict in Ray's object store.
     """
+    with ray_data_settings(job.verbose) as settings:
+        _run(settings, plan, job, resources, context, weights, board)
+
+
+def _run(
+    settings: ray.data.DataContext,
+    plan: str,
+    job: JobSettings,
+    resources: Resources,
+    context: Context,
+    weights: Any,
+    board: Board,
+) -> None:
     options = context.storage_options
     fs, plan_path = storage.arrow_filesystem(plan, options)
     _, records_path = storage.arrow_filesystem(uris.join(context.output, records.RECORDS), options)
     _, checkpoint_path = storage.arrow_filesystem(
         uris.join(context.output, records.CHECKPOINT), options
     )
-    settings = ray_data_settings(job.verbose)
     private_ray.set_up(settings, private_ray.checkpoint_config(checkpoint_path, fs))
     dataset = ray.data.read_parquet(
         plan_path,
@@ -221,12 +249,16 @@ def run(
         num_cpus=IO_CPUS,
     )
     several = resources.rows_per_file > resources.rows_per_block
-    try:
-        dataset.write_parquet(
-            records_path,
-            filesystem=fs,
-            min_rows_per_file=resources.rows_per_file if several else None,
-            ray_remote_args={"num_cpus": WRITE_CPUS if several else IO_CPUS},
+    if several:  # these tasks begin when blocks have been waiting
+        dataset = dataset.map_batches(
+            functools.partial(_fenced, fence=context.fence),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=WRITE_CPUS,
         )
-    finally:
-        settings.checkpoint_config = None  # it is the whole process's, and this job's alone
+    dataset.write_parquet(
+        records_path,
+        filesystem=fs,
+        min_rows_per_file=resources.rows_per_file if several else None,
+        ray_remote_args={"num_cpus": WRITE_CPUS if several else IO_CPUS},
+    )

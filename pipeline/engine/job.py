@@ -4,11 +4,14 @@ Whatever can be wrong with the settings, the manifest, the weights or the output
 Ray starts, and raised as a ``JobError``.
 """
 
-import _thread
 import contextlib
+import ctypes
+import functools
 import gc
+import logging
 import os
-import sys
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -27,6 +30,10 @@ from pipeline.engine.progress import progress
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 from pipeline.style.weights import WeightsError
 
+logger = logging.getLogger(__name__)
+
+STOP = signal.SIGTERM
+
 
 class JobError(ValueError):
     """The job cannot start. The message says what is wrong, where, and what to do."""
@@ -36,6 +43,7 @@ class ClosingError(RuntimeError):
     """The pairs are done and recorded, but they could not be added up. The message says why."""
 
 
+@cluster.stopped_by_signals()
 def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
     """Do the whole job and return its summary (also written to ``summary.json``).
 
@@ -47,28 +55,29 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
             works in the output.
         ClosingError: everything is done but what is written at the end.
         PackError: everything is done but the shards.
+        LostError: another run has taken the output over.
         KeyboardInterrupt: stopped by the user; the same command goes on.
     """
     started = time.monotonic()
     ray_was_running = ray.is_initialized()
-    cluster.stop_by_signals()
     try:
         cluster.check_ray()  # before its checkpoint is mended
         checked = check(style, job)
-        with lease.hold(checked.output, checked.options, lost=_stop_without_lease) as held:
-            plan = uris.join(checked.output, PLAN)
+        plan = uris.join(checked.output, PLAN)
+        lost = functools.partial(_interrupt, threading.get_ident())
+        with lease.hold(checked.output, checked.options, lost) as ours:
             try:
                 watcher.remember(plan=watcher.plan_of(checked.output, plan, checked.options))
-                prepared = prepare(checked)
+                prepared = prepare(checked, ours.check)
                 if prepared.pending:
                     _run_on_ray(job, prepared)
                 summary = _finish(prepared, time.monotonic() - started)
             finally:  # also an earlier run's, which was killed
-                if held():  # else it is another run's by now
+                if ours.held():  # else it is another run's by now
                     _delete_plan(checked.output, checked.options)
                 watcher.forget("plan")
             if not summary["missing"] and not summary["duplicates"]:
-                summary["packed"] = pack.pack(job)
+                summary["packed"] = pack.pack(job, ours.check)
             return summary
     except (
         SettingError,
@@ -84,9 +93,14 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
             cluster.stop_ray()
 
 
-def _stop_without_lease() -> None:
-    print("error: another run has taken this output over; stopping", file=sys.stderr)
-    _thread.interrupt_main()
+def _interrupt(thread: int) -> None:
+    """Raise a KeyboardInterrupt in a thread, also where SIGINT is ignored, as by ``command &``."""
+    by_signal = thread == threading.main_thread().ident and callable(signal.getsignal(STOP))
+    if by_signal:  # as ``cluster.stop_by_signals`` has it; it ends a wait for the system as well
+        signal.pthread_kill(thread, STOP)
+    else:
+        stop = ctypes.py_object(KeyboardInterrupt)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), stop)
 
 
 def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
@@ -105,10 +119,9 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
             "actors: the cluster has no GPU yet, so how many cannot be chosen; give --actors"
         )
     if joined and uris.scheme_of(prepared.context.output) == "file":
-        print(
+        logger.info(
             f"note: {uris.redact(prepared.context.output)} is a path of this machine; every node "
             "of the cluster must see the same directory there",
-            file=sys.stderr,
         )
     resources = flow.choose_resources(
         job, prepared.context.style, prepared.plan.shapes, nodes, prepared.pending
@@ -141,10 +154,9 @@ def _say_resources(resources: flow.Resources) -> None:
         if resources.gpus_per_actor
         else counted(resources.threads, "CPU thread")
     )
-    print(
+    logger.info(
         f"up to {counted(resources.actors, 'style actor')} with {where} each, batches of "
         f"{resources.batch_size}, a commit every {counted(resources.rows_per_file, 'pair')}",
-        file=sys.stderr,
     )
 
 
@@ -164,6 +176,7 @@ def _closing() -> Iterator[None]:
 def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
     """Check that every row has its record, write what is written at the end, add up."""
     output, options = prepared.context.output, prepared.context.storage_options
+    prepared.context.fence()
     sums, hashes = records.close(output, options, prepared.plan.id_hashes)
     summary = {
         "manifest_rows": prepared.plan.rows,
@@ -177,6 +190,7 @@ def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
             "finished_at": now(),
         },
     }
+    prepared.context.fence()
     records.write_json(uris.join(output, records.SUMMARY), summary, options)
     _warn_of_lost_classes(summary["lost_classes"])
     _warn_of_mixed_splits(summary["images_by_split"])
@@ -192,29 +206,26 @@ def _delete_plan(output: str, options: storage.StorageOptions) -> None:
     try:
         storage.delete(plan, options)
     except RowError as error:
-        print(
+        logger.warning(
             f"warning: {error}; it holds the manifest's URIs as they are, signatures with them: "
             "delete it",
-            file=sys.stderr,
         )
 
 
 def _warn_of_lost_classes(lost: list[str]) -> None:
     if lost:
-        print(
+        logger.warning(
             f"warning: no image was made of class {some_of(lost)}: torchvision's "
             "ImageFolder, which numbers the directories it finds, will number later classes "
             "otherwise than in a set that has them; see docs/formats.md",
-            file=sys.stderr,
         )
 
 
 def _warn_of_mixed_splits(counts: dict[str, int]) -> None:
     without = counts.get("", 0)
     if without and len(counts) > 1:
-        print(
+        logger.warning(
             f"warning: {without} of {sum(counts.values())} images have no split: Hugging Face's "
             "imagefolder passes over them where it finds the folders of splits beside them; give "
             "each row of the manifest a split, or none; see docs/formats.md",
-            file=sys.stderr,
         )

@@ -4,9 +4,10 @@ The image files stay: they and their records are what a job resumes from. Ray Da
 shards, the driver their index. A packing that was killed is begun again by the next run.
 """
 
+import dataclasses
 import functools
-import sys
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import ray
 import ray.data
 from tqdm import tqdm
 
-from pipeline.data import packing, storage, uris
+from pipeline.data import lease, packing, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.words import counted
 from pipeline.engine import cluster, flow
@@ -22,16 +23,21 @@ from pipeline.engine.board import Board
 from pipeline.engine.pack_tasks import write_shards
 from pipeline.settings import JobSettings
 
+logger = logging.getLogger(__name__)
+
 
 class PackError(RuntimeError):
     """The shards could not be made. The message says why; images and records are untouched."""
 
 
-def pack(job: JobSettings) -> dict[str, Any] | None:
+def pack(job: JobSettings, fence: Callable[[], None] = lease.unfenced) -> dict[str, Any] | None:
     """Bring the shards of ``job.format`` in line with the records; nothing to do for ``files``.
 
     Ray is started if there is something to write, and not ended. Says on standard error what it
     does, and which shards of another format are out of date.
+
+    Args:
+        fence: ``Lease.check``.
 
     Returns: how many ``shards`` and ``samples`` there are, and in which ``folder``; None for
     ``files``.
@@ -46,7 +52,7 @@ def pack(job: JobSettings) -> dict[str, Any] | None:
                 _say_if_stale(output, form, options)
         if job.format == "files":
             return None
-        index = _bring_up_to_date(output, job, options)
+        index = _bring_up_to_date(output, job, options, fence)
     except RowError as error:
         raise PackError(
             f"{job.format}: {error}; no index was written, images and records are untouched "
@@ -60,10 +66,11 @@ def pack(job: JobSettings) -> dict[str, Any] | None:
 
 
 def _bring_up_to_date(
-    output: str, job: JobSettings, options: storage.StorageOptions
+    output: str, job: JobSettings, options: storage.StorageOptions, fence: Callable[[], None]
 ) -> packing.Index:
     folder = uris.join(output, job.format)
     packed = packing.plan(output, job.format, round(job.shard_size * 1e6), options)
+    packed = dataclasses.replace(packed, fence=fence)
     index = packing.read_index(folder, options)
     if index is None or not _is_current(index, packed, storage.sizes(folder, options)):
         index = _write(packed, output, job, options)
@@ -82,12 +89,12 @@ def _write(
     packed: packing.Packing, output: str, job: JobSettings, options: storage.StorageOptions
 ) -> packing.Index:
     folder = uris.join(output, packed.format)
+    packed.fence()
     packing.write_index(folder, packing.Index(packed.format, packed.shard_bytes), options)
-    print(
+    logger.info(
         f"packing {counted(packed.samples, 'image')} into "
         f"{counted(len(packed.parts), 'shard')} below "
         f"{uris.redact(folder)}",
-        file=sys.stderr,
     )
     lines = tqdm(
         _write_shards(packed, output, job, options) if packed.samples else (),
@@ -113,6 +120,7 @@ def _write(
     index = packing.Index(
         packed.format, packed.shard_bytes, packed.digest, packed.classes, tuple(made)
     )
+    packed.fence()
     packing.write_index(folder, index, options)
     return index
 
@@ -122,27 +130,26 @@ def _write_shards(
 ) -> Iterator[dict[str, Any]]:
     """Lines of the index, as the shards are written. Images pass through no hands but a task's."""
     cluster.start_ray(job.verbose)
-    settings = flow.ray_data_settings(job.verbose)
-    settings.checkpoint_config = None  # a job's: it would pass over all pairs that are done
-    # In the object store, which spills: the driver may be small, and records are millions.
-    tables = packing.ok_records(output, packed.format, options)
-    chunks = [ray.put(table) for table in tables]
-    parts = ray.data.from_items([{"part": number} for number in range(len(packed.parts))])
-    written = parts.map_batches(
-        functools.partial(
-            write_shards,
-            packed=packed,
-            chunks=chunks,
-            output=output,
-            options=options,
-            board=Board.create(job.stall_timeout),
-        ),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=1,
-    )
-    for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
-        yield from cast(pa.Table, batch).to_pylist()
+    with flow.ray_data_settings(job.verbose):
+        # In the object store, which spills: the driver may be small, and records are millions.
+        tables = packing.ok_records(output, packed.format, options)
+        chunks = [ray.put(table) for table in tables]
+        parts = ray.data.from_items([{"part": number} for number in range(len(packed.parts))])
+        written = parts.map_batches(
+            functools.partial(
+                write_shards,
+                packed=packed,
+                chunks=chunks,
+                output=output,
+                options=options,
+                board=Board.create(job.stall_timeout),
+            ),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=1,
+        )
+        for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from cast(pa.Table, batch).to_pylist()
 
 
 def _say_if_stale(output: str, form: str, options: storage.StorageOptions) -> None:
@@ -152,8 +159,7 @@ def _say_if_stale(output: str, form: str, options: storage.StorageOptions) -> No
         return
     packed = packing.plan(output, form, index.shard_bytes, options)
     if not _is_current(index, packed, storage.sizes(folder, options)):
-        print(
+        logger.info(
             f"note: the shards below {uris.redact(folder)} are not those of the images that "
             f"there are now; run again with --format {form}, or delete that folder",
-            file=sys.stderr,
         )

@@ -79,6 +79,7 @@ def _write_shard(
     write = shards.write_tar if packed.format == "webdataset" else shards.write_parquet
     try:
         data = write(_samples(rows, output, options), packed.classes)
+        packed.fence()
         storage.write_bytes(uris.join(output, packed.format, part.name), data, options)
     except RowError as error:
         return _fault(part.name, str(error), error)

@@ -4,24 +4,27 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
+import logging
 import platform
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import torch
 
-from pipeline.data import clearing, packing, records, resume, storage, uris
+from pipeline.data import clearing, lease, packing, records, resume, storage, uris
 from pipeline.data import manifest as manifests
 from pipeline.data.clashes import Clashes
 from pipeline.data.errors import RowError
 from pipeline.data.rows import RowChecker
-from pipeline.data.words import some_of, taken
+from pipeline.data.words import counted, printable, some_of, taken
 from pipeline.engine.stages import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, canonical, fingerprint
 from pipeline.style.vgg import StateDict
 from pipeline.style.weights import load_weights
+
+logger = logging.getLogger(__name__)
 
 PACKAGE = "neural-style-pipeline"
 PLAN = "__plan__"
@@ -81,20 +84,22 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
         style, lambda uri: _read_weights(uri, options), uris.redact(style.weights)
     )
     if style.init_image == "content" and "seed" in manifest.dataset.schema.names:
-        print(
+        logger.info(
             f"note: the seeds of {manifest.shown} change nothing, as no picture begins with noise: "
             "rows that differ in them alone give equal pictures; --init-image noise uses them",
-            file=sys.stderr,
         )
     mark = fingerprint(style, digest, job.image_format, job.quality, job.embed_metadata)
     return Checked(style, job, output, source, manifest, weights, digest, mark)
 
 
-def prepare(checked: Checked) -> Prepared:
+def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Prepared:
     """Check the output, mend it, write the plan and ``job.json``. The lease must be held.
 
     What is recorded is compared with the plan before failed pairs are made undone, so that a job
     that is refused has taken nothing away.
+
+    Args:
+        fence: ``Lease.check``.
 
     Raises:
         SettingError, ManifestError, RowError: see ``run_job``.
@@ -106,28 +111,39 @@ def prepare(checked: Checked) -> Prepared:
         _check_writing(folder, options)
     for form in packing.FORMATS:  # where another job was killed between the two
         storage.delete(uris.join(output, form, PROBE), options)
+    fence()
     plan = make_plan(checked, uris.join(output, PLAN))
+    fence()
     if job.overwrite or clearing.is_begun(output, options):
         _clear_output(output, checked.source, options)
     clashes = find_clashes(checked, uris.join(output, PLAN))
     resume.repair(output, options, clashes)
     clashes.refuse(output)
+    fence()
     if job.retry_errors:
         count = resume.forget_errors(output, options, plan.id_hashes)
-        print(f"{count} failed pairs will be done again", file=sys.stderr)
+        logger.info(f"{count} failed pairs will be done again")
     described |= {"manifest": uris.redact(checked.source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": now()}
     records.write_json(uris.join(output, records.JOB), described, options)
-    context = make_context(checked, described)
+    context = dataclasses.replace(make_context(checked, described), fence=fence)
     pending = plan.rows - plan.count_done(
         records.hash_ids(resume.checkpointed_ids(output, options))
     )
-    print(
+    logger.info(
         f"{taken(plan.rows, checked.manifest.rows)}, {pending} to do, "
         f"weights {context.weights_name} ({checked.digest[:12]})",
-        file=sys.stderr,
     )
     return Prepared(context, plan, pending, checked.weights)
+
+
+def _warn_of_split_words(count: int, first: str) -> None:
+    if count:
+        logger.warning(
+            f"warning: {counted(count, 'image')} will have a word in the class or name that "
+            f"Hugging Face's imagefolder, given data_dir, takes for a split ({printable(first)}): "
+            "load them with data_files, as docs/formats.md shows, or name them otherwise",
+        )
 
 
 def check_output(checked: Checked) -> dict[str, Any]:
@@ -162,7 +178,9 @@ def make_plan(checked: Checked, target: str) -> manifests.Plan:
         checked.mark,
         frozenset({uris.scheme_of(source), *uris.OBJECT_STORES, *job.allow_schemes}),
     )
-    return manifests.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
+    plan = manifests.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
+    _warn_of_split_words(*plan.split_words)
+    return plan
 
 
 def find_clashes(checked: Checked, plan: str) -> Clashes:
@@ -217,10 +235,9 @@ def _clear_output(output: str, source: str, options: storage.StorageOptions) -> 
     _refuse_deleting_manifest(output, source, options)
     kept = clearing.clear(output, options)
     if kept:
-        print(
+        logger.info(
             f"note: --overwrite leaves what no earlier job is known to have written: "
             f"{some_of(kept)}; move it away if it is to be in no training set",
-            file=sys.stderr,
         )
 
 

@@ -37,6 +37,15 @@ NAMES: tuple[tuple[str, str], ...] = (
 )
 """Modules and what is used of each."""
 
+SETTINGS = (
+    "checkpoint_config",
+    "enable_progress_bars",
+    "execution_no_progress_timeout_s",
+    "print_on_execution_start",
+    "use_datasource_v2",
+)
+"""Settings of Ray Data that a job sets, and puts back as they are the whole process's."""
+
 LONGEST_PLACE = 24
 """Letters of a folder in which ``make_folder`` may make one: Ray appends 70, a socket has 107."""
 
@@ -105,7 +114,7 @@ def checkpoint_config(path: str, filesystem: Any) -> CheckpointConfig:
     return config
 
 
-def set_up(settings: ray.data.DataContext, checkpoint: CheckpointConfig) -> None:
+def set_up(settings: ray.data.DataContext, checkpoint: CheckpointConfig | None) -> None:
     """Have Ray Data use this checkpoint, and neither read nor wait in its newer ways."""
     settings.checkpoint_config = checkpoint
     # The newer reader starts 32 processes to look at the ends of the plan's few files.

@@ -92,7 +92,8 @@ def _show_lines(board: Board, total: int, stream: TextIO, stop: threading.Event)
         done = min(counts.ok + counts.failed, total)
         seconds = time.monotonic() - started
         left = f", about {_duration(seconds * (total - done) / done)} left" if done else ""
-        print(f"{done}/{total} pairs, {_state(counts, seconds)}{left}", file=stream, flush=True)
+        stream.write(f"{done}/{total} pairs, {_state(counts, seconds)}{left}\n")
+        stream.flush()
 
 
 def _state(counts: Counts, seconds: float, *, all_of_it: bool = True) -> str:

@@ -16,7 +16,7 @@ import ray
 
 from pipeline.engine import watcher
 
-INTERVAL = 0.5
+INTERVAL = 0.25
 """Seconds between two looks at the processes."""
 
 GCS_INTERVAL, GCS_PATIENCE, GCS_TIMEOUT = 5.0, 45.0, 10.0

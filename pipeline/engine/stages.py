@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data import images, records, storage, uris
+from pipeline.data import columns, images, lease, records, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.data.images import Pixels
 from pipeline.data.rows import PLAN_SCHEMA
@@ -61,12 +61,14 @@ class Context:
     weights_name: str
     weights_digest: str
     versions: str
+    fence: Callable[[], None] = lease.unfenced
+    """To be called before each write. Raises if the output is another run's by now."""
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Tells this run from others that Ray's processes serve."""
 
     def schema(self, *more: tuple[str, pa.DataType]) -> pa.Schema:
-        """The plan's columns, the manifest's unknown ones, and ``more``."""
-        return pa.schema([*PLAN_SCHEMA, *self.extra, *more])
+        """The plan's columns, the manifest's unknown ones as the plan has them, and ``more``."""
+        return pa.schema([*PLAN_SCHEMA, *columns.as_numbers(self.extra), *more])
 
 
 def pack(pixels: Pixels) -> dict[str, Any]:
@@ -202,7 +204,10 @@ def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
         metrics.stored(row)
     failed = sum(row["status"] == "error" for row in rows)
     board.add(len(rows) - failed, failed)
-    return pa.Table.from_pylist(rows, schema=pa.schema([*records.RECORD_SCHEMA, *context.extra]))
+    context.fence()  # what is returned is written next
+    numbers = pa.schema([*records.RECORD_SCHEMA, *columns.as_numbers(context.extra)])
+    kinds = pa.schema([*records.RECORD_SCHEMA, *context.extra])
+    return pa.Table.from_pylist(rows, schema=numbers).cast(kinds)
 
 
 def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
@@ -212,6 +217,7 @@ def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
     origin = _origin(row, facts, context) if context.embed_metadata else None
     data = images.encode(pixels, context.file_format, context.quality, origin)
     file_name = f"{records.IMAGES}/{row['file_stem']}.{context.file_format}"
+    context.fence()
     storage.write_bytes(uris.join(context.output, file_name), data, context.storage_options)
     for name in ("layer_losses", "layer_weights", "content_image_losses"):
         facts[name] = list(facts[name].items())

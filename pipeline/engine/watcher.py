@@ -88,6 +88,9 @@ def _send() -> None:
 def give_up(why: str) -> None:
     """End this process at once with exit code 1, once the watcher has cleared up and said why."""
     remember(why=why)
+    with open(os.devnull, "w") as nowhere:  # what Ray says of its death is no help
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
     with _lock:
         if _process is not None and _process.stdin is not None:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -189,7 +192,7 @@ def _delete_plan(output: str, plan: str, holder: str | None, options: bytes) -> 
     from pipeline.data.errors import RowError
 
     known = pickle.loads(options)  # noqa: S301 (as above)
-    if holder is not None and _holder(output, known) not in (holder, None):
+    if _holder(output, known) not in (holder, None):
         return
     try:
         storage.delete(plan, known)

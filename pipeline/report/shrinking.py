@@ -31,6 +31,9 @@ TRIES = 3
 PATIENCE = 300.0
 """Seconds without any answer after which what is under way is given up: storage hangs."""
 
+START_PATIENCE = 600.0
+"""Seconds in which the process must have begun with something."""
+
 QUALITY = 74
 
 THREADS = 8
@@ -106,7 +109,7 @@ class Shrinker:
         self._send(b"".join(map(_line, map(dataclasses.asdict, tasks))))
         while waiting:
             try:
-                answer = self.answers.get(timeout=PATIENCE)
+                answer = self.answers.get(timeout=PATIENCE if begun else START_PATIENCE)
             except queue.Empty:
                 self._end()
                 return begun, True

@@ -87,7 +87,7 @@ def loss_weights(
         alpha=alpha,
         beta=settings.style_weight,
         w=w,
-        tv=settings.tv_weight * whole / content_image.numel(),
+        tv=settings.style_weight * settings.tv_weight * whole / content_image.numel(),
         layers={f"style.{layer}": E[layer] for layer in settings.style_layers},
     )
 

@@ -5,6 +5,7 @@ threads. A pair's way is a list of stages: its scales from coarse to fine, and i
 16 bits cannot do.
 """
 
+import itertools
 import logging
 import math
 import time
@@ -82,6 +83,15 @@ class Batcher:
         waiting = (run for queue in self.waiting.values() for run in queue)
         return self.busy + sum(run.pair is not None for run in waiting)
 
+    def upcoming(self, most: int) -> list[Request]:
+        """Pairs that are to begin next as far as can be told; so many of them, or fewer."""
+        if self._alone_runs() or self._alone_waits():
+            return []
+        queues = [queue for key, queue in self.waiting.items() if self._open(key)]
+        turns = itertools.zip_longest(*(itertools.islice(queue, most) for queue in queues))
+        runs = (run for turn in turns for run in turn if run is not None and run.pair is None)
+        return [run.request for run in itertools.islice(runs, most)]
+
     def __len__(self) -> int:
         """Pairs that were submitted and are not done."""
         return self.busy + sum(map(len, self.waiting.values()))
@@ -144,9 +154,9 @@ class Batcher:
     def _fill(self) -> list[Answer]:
         """Let waiting pairs into free slots. Returns those that cannot begin."""
         failed: list[Answer] = []
-        if any(run.alone for runs in self.running.values() for run in runs.values()):
+        if self._alone_runs():
             return failed
-        admit = not any(queue[0].alone for queue in self.waiting.values())
+        admit = not self._alone_waits()
         latest = self._latest()
         for key in list(self.waiting):
             queue = self.waiting[key]
@@ -178,6 +188,12 @@ class Batcher:
                 self._forget(key, run)
                 failed.append((run.request.key, fault))
         return failed
+
+    def _alone_runs(self) -> bool:
+        return any(run.alone for runs in self.running.values() for run in runs.values())
+
+    def _alone_waits(self) -> bool:
+        return any(queue[0].alone for queue in self.waiting.values())
 
     def _open(self, key: LaneKey) -> bool:
         """Whether a pair that has not begun may have a lane of this kind."""

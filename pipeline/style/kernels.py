@@ -75,7 +75,7 @@ def _kernel(name: str, device: int) -> Kernel | None:
         _tell_once(f"a GPU's ticks take a quarter longer: {error}; pip install cuda-bindings")
         return None
     except Exception as error:  # whatever is wrong with a machine's CUDA: there is another way
-        logger.info("%s is left to PyTorch: %s", name, error)
+        logger.warning("a GPU's ticks take longer: %s is left to PyTorch: %s", name, error)
         return None
 
 

@@ -104,7 +104,7 @@ def known_of(lane: Lane, slot: int) -> Known | None:
 
 
 def _initial(content: Tensor, target: StyleTarget, settings: StyleSettings) -> Tensor:
-    if settings.init_image == "content":
+    if settings.init_image == "content" or not settings.style_weight:
         return content
     if settings.init_image == "recolored":
         return recolor(content, target.mean, target.covariance)

@@ -1,5 +1,10 @@
 import io
 import json
+import subprocess
+import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -231,3 +236,39 @@ def told(data):
     exif = image.getexif()
     text = exif[ExifTags.Base.ImageDescription]
     return exif[ExifTags.Base.Software], json.loads(text)
+
+
+def test_pillow_is_left_as_the_process_has_it(monkeypatch):
+    """Whether a file is read or refused, and by however many threads at a time."""
+    large = saved(Image.new("L", (64, 64)), "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)  # Pillow would refuse it
+    filters = list(warnings.filters)
+    seen, opened = [], Image.open
+
+    def watched(*given, **named):
+        seen.append((Image.MAX_IMAGE_PIXELS, len(warnings.filters) - len(filters)))
+        barrier.wait(60)
+        return opened(*given, **named)
+
+    monkeypatch.setattr(Image, "open", watched)
+    barrier = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(decode, large)
+        second = pool.submit(decode, large[:40])
+        assert first.result().shape == (64, 64, 3)
+        assert isinstance(second.exception(), RowError)
+    assert seen == [(None, 1)] * 2
+    assert Image.MAX_IMAGE_PIXELS == 64
+    assert list(warnings.filters) == filters
+
+
+def test_no_import_changes_pillow_or_what_is_warned_of():
+    script = """
+import warnings
+from PIL import Image
+before = Image.MAX_IMAGE_PIXELS
+import pipeline.data.images
+assert Image.MAX_IMAGE_PIXELS == before
+assert not [each for each in warnings.filters if "PIL" in str(each)], warnings.filters
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

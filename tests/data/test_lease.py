@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from pipeline.data import lease, storage, uris
 from pipeline.data.errors import RowError
+from tests.faulty_proxy import proxy
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -86,7 +88,7 @@ def test_a_run_on_another_machine_is_watched(place, tmp_path, s3, monkeypatch, c
 
 def test_a_file_in_the_place_of_the_output_is_no_lease(tmp_path):
     (tmp_path / "out").write_bytes(b"a thesis")
-    with pytest.raises(RowError, match=r"out/__lease__\.json: cannot be written: FileExistsError"):
+    with pytest.raises(RowError, match=r"out/__lease__\.json: cannot be read: NotADirectoryError"):
         hold(str(tmp_path / "out")).__enter__()
     assert (tmp_path / "out").read_bytes() == b"a thesis"
 
@@ -94,14 +96,16 @@ def test_a_file_in_the_place_of_the_output_is_no_lease(tmp_path):
 def test_a_run_whose_lease_was_taken_over_hears_of_it_and_leaves_it_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "RENEWAL", 0.1)
     heard = []
-    with hold(str(tmp_path), lost=lambda: heard.append(True)) as held:
-        assert held()
+    with hold(str(tmp_path), lost=lambda: heard.append(True)) as ours:
+        assert ours.held()
         (tmp_path / lease.LEASE).write_text('{"run": "other"}')
         for _ in range(50):
             if heard:
                 break
             time.sleep(0.1)
-        assert not held()
+        assert not ours.held()
+        with pytest.raises(lease.LostError, match="another run has taken it over, or its"):
+            ours.check()
     assert heard == [True]
     assert json.loads((tmp_path / lease.LEASE).read_text()) == {"run": "other"}
 
@@ -132,8 +136,8 @@ def test_of_several_that_find_one_dead_one_takes_its_place(place, apart, tmp_pat
 
     def run():
         try:
-            with hold(output, options) as held:
-                inside.append(held)
+            with hold(output, options) as ours:
+                inside.append(ours)
                 over.wait(30)
         except lease.LeaseError as error:
             refused.append(str(error))
@@ -189,16 +193,16 @@ def test_one_that_is_stopped_while_it_takes_over_leaves_nothing_of_its_own(
 
 
 def test_a_storage_that_fails_makes_a_lease_nobody_elses(tmp_path, monkeypatch):
-    with hold(str(tmp_path)) as held:
+    with hold(str(tmp_path)) as ours:
         with monkeypatch.context() as patch:
 
             def away(*_):
                 raise RowError("read_failed", "503")
 
             patch.setattr(storage, "read_bytes", away)
-            assert held()
+            assert ours.held()
         (tmp_path / lease.LEASE).unlink()
-        assert not held()
+        assert not ours.held()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -225,3 +229,139 @@ def test_a_lease_that_no_run_wrote_is_watched_as_another_machines(tmp_path, proc
     found = {"run": "x", "host": "h", "pid": 1, "process": process}
     (tmp_path / lease.LEASE).write_text(json.dumps(found))
     assert lease.holder(str(tmp_path), {}) == "process 1 on h"
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_process_that_cannot_be_seen_is_not_taken_for_dead(tmp_path, monkeypatch, exists):
+    """As another user's, where /proc is mounted with hidepid=2: its number says whether it is."""
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        found = {"run": "x", "host": "h", "pid": other.pid, "process": lease._process(other.pid)}
+        real = lease._process
+        monkeypatch.setattr(lease, "_process", lambda pid: None if pid == other.pid else real(pid))
+        if not exists:
+            other.kill()
+            other.wait()
+        assert lease._is_alive(found) is (None if exists else False)
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.parametrize("conditions", ["ignored", "refused"])
+def test_a_server_that_knows_no_conditional_writes_lets_one_run_in(
+    conditions, s3_server, s3, monkeypatch
+):
+    monkeypatch.setattr(lease, "SETTLE", 1.0)
+    monkeypatch.setattr(lease, "RENEWAL", 1.0)
+    options, bucket = s3
+    output = f"s3://{bucket}/out"
+    with proxy(s3_server, rate=0, conditions=conditions) as server:
+        there = {"s3": {**options["s3"], "endpoint_url": server.url}}
+        with hold(output, there) as ours:
+            with pytest.raises(lease.LeaseError, match=f"process {os.getpid()} on"):
+                hold(output, there).__enter__()
+            time.sleep(1.5)  # a renewal
+            assert ours.held()
+            uri = uris.join(output, lease.LEASE)
+            assert json.loads(storage.read_bytes(uri, options))["renewals"] >= 1
+        assert not storage.exists(uri, options)
+        # Both have seen that there is none before either makes it.
+        seen, over, inside, refused = threading.Barrier(2), threading.Barrier(2), [], []
+        create, waited = storage.create_bytes, threading.local()
+
+        def both_make_it(*arguments):
+            if not hasattr(waited, "once"):
+                waited.once = seen.wait(30)
+            return create(*arguments)
+
+        def run():
+            try:
+                with hold(output, there):
+                    inside.append(True)
+                    over.wait(30)
+            except lease.LeaseError as error:
+                refused.append(str(error))
+                over.wait(30)
+
+        monkeypatch.setattr(storage, "create_bytes", both_make_it)
+        threads = [threading.Thread(target=run) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(inside), len(refused)) == (1, 1)
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_a_renewal_never_stands_over_the_lease_of_a_run_that_came_in_between(
+    place, tmp_path, s3, monkeypatch
+):
+    """It was paused after it had seen that all is well: S3 refuses to replace what has changed;
+    elsewhere it knows that it was away for long, and both stop."""
+    monkeypatch.setattr(lease, "RENEWAL", 0.2)
+    options, bucket = ({}, None) if place == "local" else s3
+    output = str(tmp_path) if place == "local" else f"s3://{bucket}/out"
+    uri = uris.join(output, lease.LEASE)
+    real, heard = lease._read, threading.Event()
+
+    def pause_after_it(*arguments):
+        found = real(*arguments)
+        if threading.current_thread() is not threading.main_thread() and found["run"] != "other":
+            storage.write_bytes(uri, b'{"run": "other"}', options)
+            monkeypatch.setattr(lease, "EXPIRY", 0.0)
+            monkeypatch.setattr(lease, "SETTLE", -1.0)
+        return found
+
+    def work():
+        with hold(output, options, lost=heard.set) as ours:
+            monkeypatch.setattr(lease, "_read", pause_after_it)
+            assert heard.wait(30)
+            assert not ours.held()
+            raise RuntimeError
+
+    with pytest.raises(lease.LostError):
+        work()
+    found = real(uri, options)
+    assert found == (None if place == "local" else {"run": "other"})
+
+
+PAUSED = """
+import sys, time
+from pathlib import Path
+from pipeline.data import lease
+lease.RENEWAL = 300  # none is under way while it is paused
+lease._process = lambda pid: None  # as on another machine
+with lease.hold(sys.argv[1], {}, lambda: None) as ours:
+    print("held", flush=True)
+    for number in range(10_000):
+        ours.check()
+        Path(sys.argv[1], f"{number}.txt").touch()
+        time.sleep(0.01)
+"""
+
+
+def test_a_run_that_was_paused_past_its_lease_writes_nothing_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "EXPIRY", 1.5)
+    monkeypatch.setattr(lease, "RENEWAL", 0.3)
+    monkeypatch.setattr(lease, "SETTLE", 0.5)
+    command = [sys.executable, "-c", PAUSED, str(tmp_path)]
+    paused = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert paused.stdout.readline() == "held\n"
+        time.sleep(0.3)
+        paused.send_signal(signal.SIGSTOP)
+        before = {path.name for path in tmp_path.glob("*.txt")}
+        assert before
+        with hold(str(tmp_path)) as ours:
+            paused.send_signal(signal.SIGCONT)
+            _, said = paused.communicate(timeout=60)
+            assert "LostError: output" in said
+            assert ours.held()
+        written = {path.name for path in tmp_path.glob("*.txt")} - before
+        assert len(written) <= 1  # had looked just before it was paused
+    finally:
+        paused.kill()
+        paused.wait()

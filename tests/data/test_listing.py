@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from pipeline.data import storage
+from pipeline.data import listing, storage
 from pipeline.data.listing import ListingError, iterate_files
 
 FILES = ("a.jpg", "train/cat/1.jpg", "train/cat/2.png", "train/dog/3.jpg", "val/cat/4.jpg")
@@ -110,3 +110,17 @@ def test_a_folder_that_may_not_be_read_is_not_passed_over(tree):
             keys(tree)
     finally:
         (tree / "val").chmod(0o700)
+
+
+def test_a_listing_leaves_the_session_of_others_as_it_is(s3):
+    """File systems of equal options are one, and their responses' times are whoever's who asks."""
+    options, bucket = s3
+    fs, _ = storage.filesystem("s3://x", options)
+    for name in ("a", "b"):
+        fs.pipe_file(f"{bucket}/{name}", b"x")
+    factory = fs.session.get_component("response_parser_factory")
+    found = iterate_files(f"s3://{bucket}", options)
+    next(found)  # it is under way
+    assert factory.create_parser("rest-xml")._timestamp_parser is not listing._timestamp
+    assert len(list(found)) == 1
+    assert factory.create_parser("rest-xml")._timestamp_parser is not listing._timestamp

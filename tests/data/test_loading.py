@@ -15,6 +15,7 @@ import torchvision
 import webdataset
 
 from pipeline.data import records, shards, storage
+from pipeline.data.rows import SPLIT_WORD
 from tests.data.test_shards import record, write_records
 
 CLASSES = ("train", "test_tube", "val_day", "dev board", "cat")
@@ -76,6 +77,16 @@ def test_datasets_loses_and_moves_no_picture(made, monkeypatch):
         for row in loaded:
             assert row["pair_id"] == rows[red(row["image"])]["pair_id"]
         assert len(loaded) == len(of_split(rows, name))
+
+
+def test_a_word_that_datasets_takes_for_a_split_is_known():
+    words = list(itertools.chain(*datasets.data_files.SPLIT_KEYWORDS.values()))
+    assert {"train", "dev", "val", "test"} < set(words)
+    for word in words:
+        for name in (word, f"a {word}", f"{word}_1/a", f"x/{word}.b", f"photo-of-{word}1"):
+            assert SPLIT_WORD.search(name), name
+    for name in ("trainer/a", "protest", "Vale", "devil", "cat/sky", "tests"):
+        assert not SPLIT_WORD.search(name), name
 
 
 def test_torchvision_loses_and_moves_no_picture(made):

@@ -1,5 +1,9 @@
+import dataclasses
 import hashlib
 import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +13,9 @@ from pipeline.data import manifest as manifests
 from pipeline.data.manifest import ManifestError, open_manifest, write_plan
 from pipeline.data.records import hash_ids
 from pipeline.data.rows import RowChecker
+from pipeline.engine import stages
 from tests.conftest import write_parquet
+from tests.data.test_redaction import CONTEXT
 
 ROW = {"content_uri": "c.png", "style_uri": "s.png"}
 
@@ -46,6 +52,7 @@ def test_rows_are_brought_into_one_form(tmp_path):
     )  # fmt: skip
     assert (plan.rows, plan.faulty) == (2, 0)
     assert plan.shapes == {(96, 2), (None, 1)}
+    assert plan.split_words == (0, ""), "a split's own folder is no such word"
     assert first["content_uri"] == "/data/c.png"
     assert first["style_uri"] == ["/data/s.png", "s3://b/t.png"]
     assert first["style_blend"] == [2.0, 1.0]
@@ -397,3 +404,66 @@ def test_a_signed_manifest_lies_where_its_address_without_the_signature_does():
 def test_a_malformed_uri_is_one_rows_fault(tmp_path):
     plan, _ = plan_of(tmp_path, [{**ROW, "content_uri": "https://[x/y.png"}, ROW])
     assert (plan.rows, plan.faulty) == (2, 1)
+
+
+FAULTS = Path(__file__).parent / "faults"
+
+
+def test_dates_that_python_does_not_know_are_carried_as_they_are(tmp_path):
+    """Through the plan, and through a block of records."""
+    days = pa.array([2**31 - 1, 0], pa.int32())
+    nanoseconds = pa.array([86_399_999_999_999, None], pa.int64())
+    kinds = {
+        "date": (days, pa.date32()),
+        "time": (nanoseconds, pa.time64("ns")),
+        "when": (pa.array([2**62 + 1, 1], pa.int64()), pa.timestamp("ns", "UTC")),
+        "long": (nanoseconds, pa.duration("ns")),
+        "deep": (
+            pa.array([[{"a": [5, None], "b": [("k", 1)]}], None],
+                     pa.list_(pa.struct([("a", pa.list_(pa.int64(), 2)),
+                                         ("b", pa.map_(pa.string(), pa.int32()))]))),
+            pa.list_(pa.struct([("a", pa.list_(pa.time64("ns"), 2)),
+                                ("b", pa.map_(pa.string(), pa.date32()))])),
+        ),
+    }  # fmt: skip
+    given = {name: numbers.cast(kind) for name, (numbers, kind) in kinds.items()}
+    uris = {"content_uri": ["a.png", "b.png"], "style_uri": ["s.png"] * 2, "pair_id": ["a", "b"]}
+    pq.write_table(pa.table({**uris, **given}), tmp_path / "m.parquet")
+    manifest = open_manifest(str(tmp_path / "m.parquet"), {})
+    plan = write_plan(manifest, str(tmp_path / "plan"), {}, checker=checker(), limit=None)
+    assert (plan.rows, plan.faulty) == (2, 0)
+    planned = pq.read_table(tmp_path / "plan").sort_by("manifest_row")
+    context = dataclasses.replace(CONTEXT, extra=manifest.extra)
+    board = SimpleNamespace(add=lambda *_: None, in_turn=lambda *_: {})  # all have failed
+    loaded = context.schema(*stages.STYLIZED)
+    failed = [{**row, "fault_class": "not_found"} for row in planned.to_pylist()]
+    stored = stages.store(pa.Table.from_pylist(failed, schema=loaded), context, board)
+    for name, values in given.items():
+        assert stored[name].combine_chunks().equals(values), name
+
+
+def test_a_date_that_never_comes_ends_no_job(tmp_path):
+    manifest = open_manifest(str(FAULTS / "date_inf.parquet"), {})
+    plan = write_plan(manifest, str(tmp_path / "plan"), {}, checker=checker(), limit=None)
+    assert (plan.rows, plan.faulty) == (2, 0)
+    assert manifest.extra.field("t").type == pa.date32()
+
+
+def test_two_columns_of_one_name_are_named(tmp_path):
+    with pytest.raises(ManifestError) as caught:
+        open_manifest(str(FAULTS / "dupcol.parquet"), {})
+    assert "dupcol.parquet has 2 columns called 'note'; rename them" in str(caught.value)
+    (tmp_path / "b").mkdir()
+    write_parquet(tmp_path / "b" / "a.parquet", [ROW])
+    shutil.copy(FAULTS / "dupcol.parquet", tmp_path / "b" / "z.parquet")
+    with pytest.raises(ManifestError, match=r"z\.parquet has 2 columns called 'note'"):
+        open_manifest(str(tmp_path / "b"), {})
+
+
+@pytest.mark.parametrize("column", ["content_weight", "style_weight"])
+def test_weights_that_float32_cannot_tell_are_refused_by_their_range(tmp_path, column):
+    weights = [1e20, 1e-22, 0.0, 1e-15, 1e15]
+    rows = [{**ROW, "pair_id": str(n), column: weight} for n, weight in enumerate(weights)]
+    _, planned = plan_of(tmp_path, rows)
+    assert [row["fault_class"] for row in planned] == ["bad_row"] * 2 + [None] * 3
+    assert f"{column}: 1e-22 is out of range; range: 0, or 1e-15 to" in planned[1]["fault_message"]

@@ -4,6 +4,7 @@ import http.server
 import os
 import stat
 import threading
+import tracemalloc
 
 import pyarrow.fs
 import pytest
@@ -228,6 +229,49 @@ def test_a_web_server_that_was_busy_is_asked_again_and_its_file_read_whole(websi
         storage.read_bytes(uri, {}, 60_000)
 
 
+class Endless(http.server.BaseHTTPRequestHandler):
+    """Sends 100 MB, whatever it is asked for; says so if the path is ``/told``."""
+
+    def do_GET(self):
+        self.send_response(206 if "Range" in self.headers else 200)
+        if self.path == "/told":
+            self.send_header("Content-Length", str(100 * 2**20))
+        if self.command == "HEAD":
+            self.send_header("Content-Length", "1000")
+            self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100 if self.command == "GET" else 0):
+                self.wfile.write(bytes(2**20))
+                self.server.sent += 1
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(("path", "most_sent"), [("untold", 30), ("told", 30)])
+def test_a_server_that_sends_more_than_it_is_asked_for_is_hung_up_on(path, most_sent):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        server.sent = 0
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}/{path}"
+        storage.read_bytes(uri.replace(path, "untold"), {}, 2**30)  # all of it, with its buffers
+        assert server.sent == 100
+        server.sent = 0
+        tracemalloc.start()
+        with pytest.raises(RowError, match="more than max_bytes = 1048576 bytes") as caught:
+            storage.read_bytes(uri, {}, 2**20)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert caught.value.error_class == "file_too_large"
+        assert server.sent <= most_sent, "buffers of the system hold some MB"
+        assert peak < 12 * 2**20
+        server.shutdown()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1:9", "no-such-host.invalid"])
 def test_a_web_server_that_is_away_is_no_missing_file(monkeypatch, host):
     pauses = []
@@ -249,10 +293,23 @@ def test_a_local_path_that_is_no_file_is_not_waited_for(tmp_path, base):
             lambda uri=uri: storage.read_bytes(uri, {}),
             lambda uri=uri: list(storage.read_chunks(uri, {})),
         ):
-            with pytest.raises(RowError, match="is a folder, a pipe or a device") as caught:
+            with pytest.raises(RowError, match="is a folder, a pipe, a device or a") as caught:
                 read()
             assert caught.value.error_class == "read_failed"
             assert str(caught.value).startswith(uri)
+
+
+def test_what_the_kernel_shows_as_files_is_refused_unread(tmp_path, monkeypatch):
+    os.symlink("/proc/kmsg", tmp_path / "link")
+    monkeypatch.setattr("builtins.open", lambda *_, **__: pytest.fail("it was opened"))
+    monkeypatch.setattr("io.open", lambda *_, **__: pytest.fail("it was opened"))
+    for path in ("/proc/kmsg", "/proc/self/mem", "/sys/kernel/mm", "/dev/zero", tmp_path / "link"):
+        with pytest.raises(RowError, match="a file of the kernel; give a file") as caught:
+            storage.read_bytes(str(path), {}, 1000)
+        assert caught.value.error_class == "read_failed"
+    for path in ("/dev/zero", tmp_path / "link"):
+        with pytest.raises(ManifestError, match="is no file, but a pipe or a device"):
+            open_manifest(str(path), {})
 
 
 def test_a_local_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ write_tar = shards.write_tar
 
 def poison() -> None:
     """What ends a process: a content of 96 px the actor's, a file of 80 px whoever decodes it, a
-    result of 72 px whoever encodes it, the pair p05 whoever packs it."""
+    result of 112 px whoever encodes it, the pair p05 whoever packs it."""
 
     def deadly_unpack(value):
         if value["width"] == 96:
@@ -43,7 +43,7 @@ def poison() -> None:
         return image
 
     def deadly_encode(pixels, *options):
-        if pixels.shape[1] == 72:
+        if pixels.shape[1] == 112:
             os.kill(os.getpid(), signal.SIGSEGV)
         return encode(pixels, *options)
 
@@ -58,8 +58,8 @@ def poison() -> None:
 
 
 def hang() -> None:
-    """A file of 80 px hangs whoever decodes it, a result of 72 px whoever encodes it, and the first
-    content of 96 px the actor that takes it."""
+    """What hangs: whoever decodes a file of 80 px or encodes a result of 112 px, and the actor that
+    takes the first content of 96 px."""
 
     def endless_decode(data, name, max_pixels):
         image = decode(data, name, max_pixels)
@@ -68,7 +68,7 @@ def hang() -> None:
         return image
 
     def endless_encode(pixels, *options):
-        if pixels.shape[1] == 72:
+        if pixels.shape[1] == 112:
             time.sleep(600)
         return encode(pixels, *options)
 

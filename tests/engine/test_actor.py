@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import json
+import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,7 @@ from pipeline.data import storage
 from pipeline.data.errors import RowError
 from pipeline.engine import cluster, flow, stages
 from pipeline.engine.actor import Stylizer, TargetCache
+from pipeline.engine.announcing import Announcer
 from pipeline.engine.board import Vitals
 from pipeline.engine.hanging import Watchdog
 from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
@@ -133,16 +136,21 @@ class NoBoard:
     def __init__(self):
         self.deaths: dict[str, int] = {}
         self.begun: list[str] = []
+        self.messages: list[tuple[str, int]] = []  # of pairs that begin: the thread, how many
+        self.under_way: set[str] = set()
         self.vitals = None
 
     def count_deaths(self, pairs):
         return {pair: self.deaths[pair] for pair in pairs if pair in self.deaths}
 
     def begin(self, pairs):
+        time.sleep(0.01)  # as a message takes, and longer
+        self.messages.append((threading.current_thread().name, len(pairs)))
         self.begun.extend(pairs)
+        self.under_way |= set(pairs)
 
     def end(self, pairs):
-        pass
+        self.under_way -= set(pairs)
 
     def report(self, vitals):
         self.vitals = vitals
@@ -230,6 +238,55 @@ def test_pairs_under_way_when_a_process_died_come_alone(stylizer, context, monke
     assert "5" not in stylizer.board.begun
 
 
+def test_the_board_knows_of_a_pair_that_begins_by_few_messages_off_the_ticking_thread(
+    stylizer, context, monkeypatch
+):
+    board, pair = stylizer.board, Stylizer._pair
+    known = []
+
+    def begun(self, job):
+        found = pair(self, job)
+        known.append(job.row["pair_id"] in board.under_way)
+        return found
+
+    monkeypatch.setattr(Stylizer, "_pair", begun)
+    (rows,) = run(stylizer, loaded(context, [{}] * 12))
+    assert all(row["fault_class"] is None for row in rows)
+    assert known == [True] * 12
+    assert {thread for thread, _ in board.messages} == {"announcing_0"}
+    assert len(board.messages) <= 6
+    assert max(pairs for _, pairs in board.messages) <= 4, "all of them are suspected if it dies"
+    wait_until(lambda: not board.under_way, 10)
+
+
+def test_where_one_that_comes_alone_ends_the_process_no_other_is_suspected(
+    stylizer, context, monkeypatch
+):
+    """Neither those that were foreseen before it came, nor those that wait for its end."""
+    board, advance, beside = stylizer.board, Lane._advance, []
+
+    def watched(lane):
+        if lane.slots == 1:
+            beside.append(set(board.under_way))
+        advance(lane)
+
+    monkeypatch.setattr(Lane, "_advance", watched)
+    board.deaths = {"9": 1, "10": 1}
+    run(stylizer, loaded(context, [{}] * 12))
+    assert {frozenset(pairs) for pairs in beside} == {frozenset({"9"}), frozenset({"10"})}
+
+
+def test_what_was_foreseen_is_taken_back_where_one_comes_alone():
+    announcer = Announcer(NoBoard())
+    announcer.foresee(["a", "b", "c"])
+    announcer.begin("a", alone=False)
+    announcer.end("a")
+    announcer.begin("suspect", alone=True)
+    assert announcer.board.under_way == {"suspect"}
+    announcer.begin("b", alone=False)
+    assert announcer.board.under_way == {"suspect", "b"}
+
+
 def test_a_pair_that_comes_alone_has_the_memory_of_idle_lanes(stylizer, context, monkeypatch):
     monkeypatch.setattr("pipeline.style.lane_pool.Lane", Room(4).lane)
     run(stylizer, loaded(context, [{}]))
@@ -250,7 +307,10 @@ def plain(level, height=64, width=64):
     return stages.pack(np.full((height, width, 3), level, np.uint8))
 
 
-def test_images_of_one_colour_are_done_and_an_infinite_loss_is_its_rows_own(stylizer, context):
+def test_images_of_one_colour_are_done_and_an_infinite_loss_is_its_rows_own(
+    stylizer, context, monkeypatch
+):
+    monkeypatch.setattr("pipeline.settings._BOUNDS", lambda _: (None,) * 4)  # else it is refused
     rows = [
         {},
         {"__content_image": plain(0)},

@@ -57,7 +57,7 @@ def test_what_ends_every_process_is_given_up_and_its_neighbours_are_done(
     """In each stage, in packing, and in the audit."""
     start("poison")
     (tmp_path / "deadly.png").write_bytes(image_bytes(2, 64, 80))
-    sizes = {"p01": 96, "p03": 72, "p10": 80}
+    sizes = {"p01": 96, "p03": 112, "p10": 80}
     changes = {name: {"image_size": size} for name, size in sizes.items()}
     settings = job(**changes, p08={"content_uri": "deadly.png"})
     settings = replace(settings, format="webdataset", shard_size=0.02)

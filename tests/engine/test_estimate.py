@@ -94,6 +94,7 @@ def test_a_dry_run_that_is_stopped_leaves_no_plan(job, quick, tmp_path, monkeypa
     handlers = {kind: signal.signal(kind, signal.SIG_DFL) for kind in STOPS}
     try:
         assert stylize.main(command(job, quick)) == 130
+        assert {signal.getsignal(kind) for kind in STOPS} == {signal.SIG_DFL}, "put back"
     finally:
         for kind, handler in handlers.items():
             signal.signal(kind, handler)

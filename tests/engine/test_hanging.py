@@ -100,7 +100,7 @@ def test_what_hangs_in_each_stage_is_begun_again_or_given_up(
     try:
         (tmp_path / "deadly.png").write_bytes(image_bytes(2, 64, 80))
         rows = equal_pairs(tmp_path, 8)
-        changes = {1: {"image_size": 96}, 3: {"image_size": 72}, 6: {"content_uri": "deadly.png"}}
+        changes = {1: {"image_size": 96}, 3: {"image_size": 112}, 6: {"content_uri": "deadly.png"}}
         rows = [row | {"image_size": 64} | changes.get(i, {}) for i, row in enumerate(rows)]
         job = JobSettings(
             manifest=write_parquet(tmp_path / "m.parquet", rows), output=str(tmp_path / "out"),

@@ -1,6 +1,8 @@
 """Whole jobs: a real Ray, a real S3 endpoint on loopback, real Parquet and image files."""
 
+import copy
 import json
+import logging
 import os
 import signal
 
@@ -9,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from ray.data import Dataset
+from ray.data import DataContext, Dataset
 
+from jobs import stylize
 from pipeline.data import lease, records, resume, storage, tables, uris
 from pipeline.engine import flow
 from pipeline.engine.estimate import dry_run
-from pipeline.engine.job import JobError, _delete_plan, run_job
+from pipeline.engine.job import JobError, _delete_plan, _run_on_ray, run_job
 from pipeline.engine.prepare import prepare
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, write_parquet
@@ -239,6 +242,27 @@ def test_a_run_that_was_taken_over_leaves_the_others_plan(inputs, quick, tmp_pat
     assert (tmp_path / "out" / "__plan__").is_dir()
 
 
+def test_a_job_that_lost_its_lease_ends_with_1_and_records_nothing(
+    inputs, quick, tmp_path, monkeypatch, capsys
+):
+    """Its tasks see it first: the driver looks every 15 seconds."""
+    rows = [{"pair_id": f"p{i}", "content_uri": "c0.png", "style_uri": "s0.jpg"} for i in range(4)]
+    job = JobSettings(manifest=manifest_of(inputs, rows), output=str(tmp_path / "out"))
+    real = _run_on_ray
+
+    def lose_it(*arguments):
+        (tmp_path / "out" / lease.LEASE).write_text('{"run": "other"}')
+        real(*arguments)
+
+    monkeypatch.setattr("pipeline.engine.job._run_on_ray", lose_it)
+    assert stylize.run(quick, job) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: output {job.output}: another run has taken it over, or its")
+    assert list((tmp_path / "out" / "images").iterdir()) == []
+    assert records_of(job.output) == {}
+    assert (tmp_path / "out" / lease.LEASE).read_text() == '{"run": "other"}'
+
+
 def test_a_plan_that_cannot_be_deleted_is_named(capsys):
     _delete_plan("nosuch://u:SECRET@bucket/out", {})
     said = capsys.readouterr().err
@@ -317,7 +341,10 @@ def test_small_blocks_of_large_images_are_recorded_together(
     )  # fmt: skip
     manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, 8))
     job = JobSettings(manifest=manifest, output=str(tmp_path / "out"))
+    logger, settings = logging.getLogger("ray.data"), DataContext.get_current()
+    before = logger.level, copy.copy(vars(settings))
     summary = run_job(quick, job)
+    assert (logger.level, vars(settings)) == before, "put back"
     assert (summary["ok"], summary["missing"], summary["duplicates"]) == (8, 0, 0)
     check_images(job.output, records_of(job.output))
     assert len(list((tmp_path / "out/records").glob("*.parquet"))) <= 3
@@ -328,8 +355,8 @@ def test_small_blocks_of_large_images_are_recorded_together(
 
 
 def test_a_job_that_is_stopped_before_ray_is_there_leaves_no_plan(quick, tmp_path, monkeypatch):
-    def stopped(checked):
-        prepared = prepare(checked)
+    def stopped(checked, fence):
+        prepared = prepare(checked, fence)
         assert (tmp_path / "out/__plan__").exists()
         os.kill(os.getpid(), signal.SIGTERM)
         return prepared
@@ -340,6 +367,7 @@ def test_a_job_that_is_stopped_before_ray_is_there_leaves_no_plan(quick, tmp_pat
     try:
         with pytest.raises(KeyboardInterrupt):
             run_job(quick, JobSettings(manifest=manifest, output=str(tmp_path / "out")))
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "put back"
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not (tmp_path / "out/__plan__").exists()

@@ -14,7 +14,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipeline.data import images, packing, records, storage, uris
+from pipeline.data import clearing, images, packing, records, storage, uris
 from pipeline.engine import pack as packs
 from pipeline.engine import pack_tasks
 from pipeline.engine.prepare import check, check_output, prepare
@@ -86,12 +86,11 @@ def place(request, tmp_path, weights_file, quick, monkeypatch):
         for name, data in files.items():
             storage.write_bytes(f"{base}/{name}", data, {})
 
-    def write_here(packed, output, verbose, options):
+    def write_here(packed, output, _, options):
         chunks = list(packing.ok_records(output, packed.format, options))
-        for number in range(len(packed.parts)):
-            numbers = pa.table({"part": [number]})
-            for lines in pack_tasks.write_shards(numbers, packed, chunks, output, options):
-                yield from lines.to_pylist()
+        for part in packed.parts:
+            line = pack_tasks._write_shard(part, packed, chunks, output, options)
+            yield {"fault_class": None, **line}
 
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(packs, "_write_shards", write_here)
@@ -159,14 +158,16 @@ def test_a_kill_while_another_format_was_begun_leaves_nothing_behind(place, monk
 def test_what_overwrite_began_to_delete_is_deleted_by_whichever_run_comes_next(place, monkeypatch):
     """Without the option as well: records whose images are gone are nobody's results."""
     checked, put_back = place
-    clearing = replace_job(checked, overwrite=True)
 
     def put_back_with_shards():
         put_back()
         packs.pack(checked.job)
 
+    def work():
+        clearing.clear(checked.output, {})
+
     ends = set()
-    for at in kill_at_each_change(lambda: prepare(clearing), put_back_with_shards, monkeypatch):
+    for at in kill_at_each_change(work, put_back_with_shards, monkeypatch):
         prepare(checked)
         rows = list(records.iterate(checked.output, {}, ["file_name"]))
         for row in rows:

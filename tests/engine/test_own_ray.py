@@ -16,6 +16,19 @@ from tests.conftest import equal_pairs, free_port, wait_until, write_parquet
 ROOT = Path(__file__).parents[2]
 
 
+def test_the_files_of_a_ray_of_ones_own_go_with_it_unless_it_was_verbose(monkeypatch, tmp_path):
+    for keep in (False, True):
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+        folder = cluster.private_ray.make_folder()
+        assert Path(folder).stat().st_mode & 0o777 == 0o700
+        with Path(folder, "log").open("w") as log:
+            worker = subprocess.Popen(["sleep", "600"], stdout=log)
+        cluster._own.folder, cluster._own.keep = folder, keep
+        cluster.stop_ray()
+        assert worker.wait(10) == -signal.SIGKILL
+        assert Path(folder).exists() == keep
+
+
 @pytest.mark.parametrize("victim", ["gcs_server", "raylet", "driver"])
 def test_whatever_ends_a_run_nothing_of_it_stays_but_what_is_recorded(
     victim, tmp_path, weights_file
@@ -30,14 +43,14 @@ def test_whatever_ends_a_run_nothing_of_it_stays_but_what_is_recorded(
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     with tempfile.TemporaryDirectory(prefix="t") as place, (tmp_path / "said").open("wb") as said:
         environment |= {"RAY_TMPDIR": place}
-        driver = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=said)
+        driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said)
         try:
 
             def at_work() -> bool:
                 assert driver.poll() is None, (tmp_path / "said").read_text()
                 return "batches of" in (tmp_path / "said").read_text()
 
-            wait_until(at_work)
+            wait_until(at_work, 300)
             (folder,) = Path(place).iterdir()
             assert folder.stat().st_mode & 0o777 == 0o700
             assert (output / "__plan__").is_dir()
@@ -53,8 +66,9 @@ def test_whatever_ends_a_run_nothing_of_it_stays_but_what_is_recorded(
             watcher.clear(place)
     assert watcher.processes_of(str(folder)) == []
     assert not (output / "__plan__").exists()
-    errors = [line for line in (tmp_path / "said").read_text().splitlines() if "error:" in line]
-    (line,) = errors
+    said = (tmp_path / "said").read_text()
+    assert "(raylet)" not in said, "Ray's own words"
+    (line,) = [line for line in said.splitlines() if "error" in line]
     reasons = {
         "gcs_server": "Ray's control service (gcs_server) has ended",
         "raylet": "Ray's node manager (raylet) has ended",

@@ -189,6 +189,17 @@ def test_of_images_with_and_without_a_split_a_job_warns(done, capsys):
     assert line.startswith("warning: 1 of 2 images have no split: ")
 
 
+def test_of_names_that_load_as_splits_a_job_warns_before_it_starts(done, capsys):
+    command, _ = done
+    row = {"pair_id": "a", "content_uri": "c.png", "style_uri": "s.png"}
+    write_parquet(command[1], [{**row, "output_name": "photo-of-a-train"}])
+    assert stylize.main(command) == 0
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("warning: 1 image will have a word in the class or name that")
+    assert "(photo-of-a-train)" in first
+    assert "docs/formats.md" in first
+
+
 def test_a_summary_that_cannot_be_written_is_no_job_that_could_not_start(done, capsys):
     command, output = done
     (output / "summary.json").mkdir()
@@ -251,3 +262,10 @@ def test_a_shell_completes_options_and_choices(tmp_path):
 def test_a_shell_recognises_the_jobs(job):
     # argcomplete looks for this mark at the beginning of the file before it runs it.
     assert "PYTHON_ARGCOMPLETE_OK" in (ROOT / "jobs" / f"{job}.py").read_text()[:1024]
+
+
+def test_what_broke_a_run_off_is_named_not_rays_advice():
+    advice = "(To change retry attempts, backoff, or which errors are retried, configure it.)"
+    text = f"task failed\n  File x\nValueError: https://h/x?X-Amz-Signature=S is bad\n{advice}\n"
+    assert _cli.why_it_broke_off(RuntimeError(text)) == "ValueError: https://h/x is bad"
+    assert _cli.why_it_broke_off(RuntimeError(advice)) == "RuntimeError"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import demo
+from jobs import _sheet, demo
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
@@ -16,13 +16,37 @@ def test_results_of_every_format_are_on_the_contact_sheet(tmp_path, ending):
     for path in (*contents, *styles, *results[:-1]):
         Image.new("RGB", (64, 48), "blue").save(path)
     sheet = demo.contact_sheet(contents, styles, images, tmp_path / "sheet.png")
-    pixels = np.asarray(Image.open(sheet)).astype(int)
-    edge = demo.THUMBNAIL
+    page = Image.open(sheet)
+    pixels, edge = np.asarray(page).astype(int), demo.EDGE
+    step = page.width // 3, page.height // 3
 
     def middle(column, line):
-        return pixels[edge * line + edge // 2, edge * column + edge // 2]
+        return pixels[step[1] * line + step[1] // 2, step[0] * column + step[0] // 2]
 
-    assert middle(0, 0).tolist() == [255, 255, 255]
+    assert min(step) > edge
     for place in ((1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (0, 2), (1, 2)):
         assert middle(*place) == pytest.approx([0, 0, 255], abs=10), place
-    assert middle(2, 2).tolist() == [255, 0, 0]  # a cross, where there is no result
+    near = pixels[2 * step[1] :, 2 * step[0] :].reshape(-1, 3)
+    assert [255, 0, 0] in near.tolist()  # a cross, where there is no result
+    assert [0, 0, 255] not in near.tolist()
+
+
+def test_the_corner_and_the_captions_have_words(tmp_path):
+    contents, styles = ([tmp_path / f"{kind}{n}.png" for n in range(2)] for kind in "cs")
+    for path in (*contents, *styles):
+        Image.new("RGB", (64, 48), "blue").save(path)
+    made = {demo.pair_id(c, s): Image.new("RGB", (8, 8)) for c in contents for s in styles}
+    page = np.asarray(_sheet.draw(demo.grid(contents, styles, made, "compact, 256 px"), demo.EDGE))
+    corner = page[: demo.EDGE, : demo.EDGE]
+    assert (corner < 60).all(axis=2).any()
+    captions = page[demo.EDGE + 20 : demo.EDGE + 46, demo.EDGE + 24 :]
+    assert (captions < 140).all(axis=2).any()
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_a_sheet_tells_how_it_was_made(tmp_path, ending):
+    path = tmp_path / f"sheet.{ending}"
+    _sheet.save(Image.new("RGB", (32, 32)), path, {"software": "ours 1", "probe": 0.5})
+    assert _sheet.origin_of(path) == {"software": "ours 1", "probe": 0.5}
+    _sheet.save(Image.new("RGB", (32, 32)), path)
+    assert _sheet.origin_of(path) == {}

@@ -56,7 +56,9 @@ def test_authors_equal_and_numbers_are_what_they_say(quick, network):
         ("equal", dict.fromkeys(E, 0.2)),
         ((1.0, 0.0, 2.0, 3.0, 4.0), dict(zip(E, (1.0, 0.0, 2.0, 3.0, 4.0), strict=True))),
     ):
-        settings = dataclasses.replace(quick, style_layer_weights=chosen, tv_weight=0.5)
+        settings = dataclasses.replace(
+            quick, style_layer_weights=chosen, tv_weight=0.25, style_weight=2.0
+        )
         weights = weigh(network, settings)
         assert weights.w == w
         whole = sum(w[layer] * E[layer] for layer in E)

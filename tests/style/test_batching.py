@@ -601,8 +601,7 @@ def test_the_fullest_lane_goes_first_and_of_equals_the_finest(quick, network):
         went = []
         for _ in range(32):
             batcher.tick()
-            ((size, _, _),) = (key for key, at in batcher.turns.items() if at == batcher.ticks)
-            went.append(size)
+            went += [key[0] for key, at in batcher.turns.items() if at == batcher.ticks]
         return went
 
     assert turns(large, small, small) == ([small] * 15 + [large]) * 2

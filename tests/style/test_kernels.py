@@ -4,6 +4,7 @@ The source is compiled for the host, with what it needs of CUDA from ``cuda_on_h
 through ``gpu_passes`` as on a GPU. The three instructions that it has in assembly are C++ there.
 """
 
+import contextlib
 import ctypes
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.style import gpu_passes, objective
+from pipeline.style import gpu_passes, kernels, objective
 from pipeline.style.kernels import SOURCE, _kind
 from pipeline.style.lbfgs import LBFGS
 from pipeline.style.losses import add_style_gradient
@@ -241,3 +242,16 @@ def test_lbfgs_by_kernels_is_that_without(on_host, monkeypatch, m, blocks):
             torch.testing.assert_close(value, wanted, rtol=1e-3, atol=limit)
     assert torch.equal(solver.pairs, other.pairs)
     assert solver.pairs.min() > 2
+
+
+def test_where_no_kernel_can_be_compiled_a_warning_says_so(monkeypatch, caplog):
+    def broken(name, device):
+        raise RuntimeError("CUDA error: NVRTC_ERROR_COMPILATION")
+
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    monkeypatch.setattr(kernels, "_bind", lambda device: None)
+    monkeypatch.setattr(kernels, "_compiled", broken)
+    assert kernels._kernel.__wrapped__("a_kernel", 0) is None
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "a_kernel is left to PyTorch: CUDA error: NVRTC" in record.getMessage()

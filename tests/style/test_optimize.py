@@ -198,9 +198,17 @@ def test_pictures_of_one_color_are_handled(quick, network, shade):
 
 
 def test_a_loss_that_is_not_finite_is_an_error(quick, network):
-    settings = dataclasses.replace(quick, style_weight=3e38, style_layer_weights=(3e38,) * 5)
+    settings = dataclasses.replace(quick, style_weight=1e15, style_layer_weights=(3e38,) * 5)
     with pytest.raises(NonFiniteError, match="not finite at the start"):
         stylize(batch(0), batch(5), settings, network=network)
+
+
+@pytest.mark.parametrize("init_image", ["recolored", "content"])
+def test_without_a_style_weight_the_picture_is_the_content(quick, network, init_image):
+    settings = dataclasses.replace(quick, style_weight=0.0, init_image=init_image)
+    images, (history,) = stylize(batch(0), batch(5), settings, network=network)
+    assert torch.equal(images, batch(0))
+    assert history.total_loss == 0
 
 
 def test_total_variation_smooths(quick, network):

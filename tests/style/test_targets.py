@@ -15,7 +15,7 @@ from tests.conftest import picture
 def test_a_style_is_made_smaller_with_the_content(quick):
     network, settings = load_network(quick), dataclasses.replace(quick, scales=3)
     style = picture(5, 96, 160)
-    found = style_targets(network, style, (256, 256), settings)
+    found = style_targets(network, style, (640, 640), settings)
     for target, size in zip(found, [(24, 40), (48, 80), (96, 160)], strict=True):
         small = F.interpolate(style[None], size=size, mode="bicubic", antialias=True)[0]
         expected = style_target(network, small, settings)
