@@ -125,7 +125,7 @@ class StyleSettings:
     )
     style_weight: float = setting(1.0, "beta, the weight of the style loss", **WEIGHT)
     tv_weight: float = setting(
-        1.0, "weight of the total variation, relative to the content image's style loss", **WEIGHT
+        0.25, "weight of the total variation, relative to the content image's style loss", **WEIGHT
     )
 
     image_size: int = setting(
