@@ -87,7 +87,7 @@ class StyleSettings:
 
     weights: str = setting(
         "imagenet",
-        "VGG-19 weights: 'imagenet' (torchvision), 'compact' (a quarter of the filters, trained, "
+        "VGG-19 weights: 'imagenet' (torchvision), 'compact' (few filters, fitted to VGG-16, "
         "in this package), 'random' (untrained, seeded by weights_seed), or a path or URI of a "
         ".pth or .safetensors file of VGG-19 or VGG-16, with ':caffe' behind it if it was made for "
         "Caffe's input (BGR, 0 to 255)",
@@ -125,7 +125,7 @@ class StyleSettings:
     )
     style_weight: float = setting(1.0, "beta, the weight of the style loss", **WEIGHT)
     tv_weight: float = setting(
-        1.0, "weight of the total variation, relative to the content image's style loss", **WEIGHT
+        0.25, "weight of the total variation, relative to the content image's style loss", **WEIGHT
     )
 
     image_size: int = setting(

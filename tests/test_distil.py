@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from jobs import distil, evaluate_weights, training_pictures
+from jobs import distil, training_pictures
 from pipeline.settings import StyleSettings
 from pipeline.style import distillation
 from pipeline.style.calibration import calibration_pictures
@@ -126,12 +126,6 @@ def test_a_filter_may_answer_anything_negative_where_its_teacher_does() -> None:
     assert missed(30) < 0.05 * missed(0)
 
 
-def test_evaluations_are_timed_in_turns(source: Path) -> None:
-    settings = StyleSettings(weights=str(source), style_layers=("conv1_1",), content_layers=())
-    first, second = evaluate_weights.seconds([settings, settings], size=32, rounds=3)
-    assert min(first, second) > 0
-
-
 def test_pictures_are_functions_of_the_seed() -> None:
     source = [np.full((120, 100, 3), 90, dtype=np.uint8)]
     first, again, other = (
@@ -175,24 +169,3 @@ def test_stamps_lie_on_pictures_and_drawings_are_left_out(tmp_path: Path) -> Non
     assert (red == 255).any()
     assert (red == 0).any()
     assert not (blue > red).any()
-
-
-def test_weights_are_judged_by_a_teacher(
-    tmp_path: Path,
-    source: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(evaluate_weights, "seconds", lambda *_: [0.1, 0.8])
-    for name, picture in zip("cs", calibration_pictures(64), strict=False):
-        pixels = (picture * 255).byte().permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    words = ["--weights", f"{source}:reflect", "--teacher", str(source), "--size", "64"]
-    words += ["--pair", str(tmp_path / "c.png"), str(tmp_path / "s.png")]
-    words += ["--evaluations", "5", "--picture", str(tmp_path / "out.png")]
-    assert evaluate_weights.main(words) == 0
-    rows = capsys.readouterr().out.splitlines()
-    assert rows[2].startswith("| c | s | teacher.pth | 1.000 (0.000 + 1.000) | 0.")
-    assert rows[-1] == f"| {source}:reflect | 0.100 | 8.0 |"
-    with Image.open(tmp_path / "out.png") as picture:
-        assert picture.size == (3 * 64, 64)
