@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.settings import StyleSettings
+from pipeline.settings import LAYERS, StyleSettings
 from pipeline.style.balance import loss_weights
 from pipeline.style.batching import Batcher
 from pipeline.style.calibration import dead_leaves
@@ -28,15 +28,18 @@ from pipeline.style.lanes import Lane, Start
 from pipeline.style.optimize import stylize
 from pipeline.style.pairs import Done, Pair, Request
 from pipeline.style.targets import Size, style_target, style_targets
-from pipeline.style.vgg import VGG, half_precision
-from pipeline.style.weights import build_network, load_network, load_weights, random_weights
+from pipeline.style.vgg import VGG, StateDict, half_precision, tensor_names
+from pipeline.style.weights import (
+    WIDTHS,
+    build_network,
+    load_network,
+    load_weights,
+    random_weights,
+)
 
 Numbers = dict[str, Any]
 
 PEAK_RESET = Path("/proc/self/clear_refs")
-
-WIDER = 4
-"""VGG-19's filters a layer over those of ``compact``."""
 
 
 @functools.cache
@@ -57,20 +60,28 @@ def pictures(count: int, size: Size) -> Tensor:
 def ready(weights: str, device: str, **changes: Any) -> tuple[VGG, StyleSettings]:
     """A network in float32 on the device, and settings that name its weights.
 
-    ``wide``: the network and the losses of ``compact`` at the cost of VGG-19, for machines to which
-    its weights cannot come: each filter four times, so that the widths are VGG-19's, the Gram
-    matrices ``compact``'s in blocks. The relative weights of the losses stay the same.
+    ``wide``: the network of ``compact`` at the cost of VGG-16, for machines to which its weights
+    cannot come: filters are repeated until the widths are VGG-16's, and give what they gave.
     """
     settings = StyleSettings(weights="compact" if weights == "wide" else weights, **changes)
     if weights != "wide":
         return load_network(settings).to(device), settings
     state, _ = load_weights(settings)
-    wide = {}
-    for name, values in state.items():
-        if values.ndim == 4 and values.shape[1] != 3:
-            values = values.repeat(1, WIDER, 1, 1) / WIDER
-        wide[name] = values.repeat(WIDER, *[1] * (values.ndim - 1))
-    return build_network(wide, settings).to(device), settings
+    return build_network(widened(state), settings).to(device), settings
+
+
+def widened(state: StateDict) -> StateDict:
+    """A network of VGG-16's widths whose filters are those of ``state``, again and again."""
+    wide: StateDict = {}
+    below, shares = torch.arange(3), torch.ones(3)  # the filters below, and one over their number
+    for layer in (layer for layer in LAYERS if tensor_names(layer)[0] in state):
+        weight, bias = tensor_names(layer)
+        filters = len(state[bias])
+        own = torch.arange(max(filters, WIDTHS[int(layer[4]) - 1])) % filters
+        wide[weight] = state[weight][own][:, below] * shares.view(1, -1, 1, 1)
+        wide[bias] = state[bias][own]
+        below, shares = own, 1 / torch.bincount(own)[own]
+    return wide
 
 
 def filled_lane(network: VGG, settings: StyleSettings, size: int, batch: int) -> Lane:

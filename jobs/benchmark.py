@@ -158,8 +158,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=ONLY)
     parser.add_argument(
         "--weights",
-        help="of the method's measurements; 'random' and 'wide' have VGG-19's full width, 'wide' "
-        "with the filters of 'compact', each four times [compact; on a GPU wide]",
+        help="of the method's measurements; 'random' has VGG-19's full width, 'wide' VGG-16's, "
+        "with the filters of 'compact', repeated [compact; on a GPU wide]",
     )
     parser.add_argument(
         "--judge", metavar="FILE", help="weights of a trained VGG, to compare pictures with peers'"

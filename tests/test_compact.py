@@ -4,7 +4,9 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+import torch
 
+from jobs._bench_style import ready
 from pipeline.settings import StyleSettings
 from pipeline.style import distillation, weights
 from pipeline.style.calibration import calibration_pictures
@@ -58,3 +60,15 @@ def test_an_image_stylised_with_it_lowers_its_loss() -> None:
 def test_its_digest_is_that_of_its_values() -> None:
     _, digest = weights.load_weights(SETTINGS)
     assert digest == weights.weights_digest(weights.compact_weights())
+
+
+def test_at_the_widths_of_vgg_16_it_gives_what_it_gives() -> None:
+    network = weights.load_network(SETTINGS)
+    wide, _ = ready("wide", "cpu")
+    picture = calibration_pictures(64)[:1]
+    expected = dict(network.activations(picture))
+    for layer, found in wide.activations(picture):
+        own = expected[layer]
+        assert found.shape[1] == weights.WIDTHS[int(layer[4]) - 1]
+        repeated = own[:, torch.arange(found.shape[1]) % own.shape[1]]
+        torch.testing.assert_close(found, repeated, rtol=1e-3, atol=1e-3)

