@@ -29,8 +29,8 @@ GRACE = 1.0
 PATIENCE = 20.0
 """Seconds for which a driver that cannot go on waits for its watcher."""
 
-KILLED = "this run's process was ended (killed, or out of memory)"
-"""What happened to a driver that could not say."""
+KILLED = "this run's process, or its Ray, was ended (killed, or out of memory)"
+"""What happened to a driver that could not say: Ray's core may end it before ``pulse`` looks."""
 
 Plan = tuple[str, str, "str | None", bytes]
 """The output, the plan in it, the run that holds the output's lease, and storage options."""

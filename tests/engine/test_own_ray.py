@@ -67,14 +67,17 @@ def test_whatever_ends_a_run_nothing_of_it_stays_but_what_is_recorded(
     assert watcher.processes_of(str(folder)) == []
     assert not (output / "__plan__").exists()
     said = (tmp_path / "said").read_text()
-    assert "(raylet)" not in said, "Ray's own words"
-    (line,) = [line for line in said.splitlines() if "error" in line]
+    # Ray's agent prints a line of its own if it is quicker to see its raylet gone.
+    ours = [line for line in said.splitlines() if "(raylet)" not in line]
+    (line,) = [line for line in ours if "error" in line]
     reasons = {
         "gcs_server": "Ray's control service (gcs_server) has ended",
         "raylet": "Ray's node manager (raylet) has ended",
-        "driver": "this run's process was ended (killed, or out of memory)",
     }
-    assert line.startswith(f"error: {reasons[victim]}")
+    # Ray's core may end the driver before it can say which part of Ray is gone.
+    mute = "this run's process, or its Ray, was ended (killed, or out of memory)"
+    known = [mute] if victim == "driver" else [reasons[victim], mute]
+    assert any(line.startswith(f"error: {reason}") for reason in known)
     assert line.endswith("what is recorded stays, the same command does the rest")
 
 
