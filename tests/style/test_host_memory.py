@@ -52,7 +52,7 @@ def page_faults(how: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
 def test_an_evaluation_faults_no_memory_in_anew() -> None:
-    # By default a block of 16 MB in each evaluation; kept, at most one that finds no place once.
-    # Now and then the default finds room, too, as the order in which two threads ask is chance.
-    kept = page_faults("keep")
-    assert any(kept * 4 < page_faults("default") for _ in range(4))
+    # By default a block of 16 MB, 4096 pages, in each of 16 evaluations (168,602 faults were seen;
+    # now and then it finds room, as the order in which two threads ask is chance). Kept, at most
+    # one block that finds no place once.
+    assert page_faults("keep") < 3 * 4096
