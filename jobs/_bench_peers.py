@@ -13,7 +13,7 @@ import torch
 
 from jobs._bench_plain import plain_loop, tutorial_loss
 from jobs._judge import judged, load_judge
-from jobs.quality import development_pairs, folder_pairs
+from jobs.quality import pairs_of
 from pipeline.settings import StyleSettings
 from pipeline.style.batching import Batcher
 from pipeline.style.pairs import Pair, Request
@@ -40,25 +40,24 @@ def against_the_peers(
     judge.network.to(device)
     settings = StyleSettings(weights=source)
     network = load_network(settings).to(device)
-    found = folder_pairs(folder, size) if folder else development_pairs(size)
-    for name, content, style in found[:pairs]:
+    for name, content, style in pairs_of(folder, size)[:pairs]:
         content, style = content.to(device), style.to(device)
 
         def share(image: torch.Tensor, content: Any = content, style: Any = style) -> float:
             return judged(judge, content, style, [image.clamp(0, 1)])[0].share
 
-        plain: Shares = []
+        goals: dict[int, float] = {}
 
-        def seen(count: int, image: torch.Tensor, plain: Shares = plain) -> None:
+        def seen(count: int, image: torch.Tensor, goals: dict[int, float] = goals) -> None:
             if count in AT:
-                plain.append((0.0, share(image)))
+                goals[count] = share(image)
 
         _, seconds = plain_loop(
             judge.network, content, style, settings, max(AT), tutorial_loss(settings), seen
         )
         ours = _our_way(network, content, style, settings, share)
         figures: dict[str, Any] = {"pair": name, "size": size, "device": device}
-        for count, (_, goal) in zip(AT, plain, strict=True):
+        for count, goal in goals.items():
             reached = next((at for at in enumerate(ours, 1) if at[1][1] <= goal), None)
             figures |= {
                 f"plain_seconds_{count}": seconds[count - 1],

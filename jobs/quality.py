@@ -35,8 +35,20 @@ RECORD = Path(__file__).parents[1] / "docs" / "quality.json"
 WORSE = 1.1
 """Ratio to the recorded mean share above which the exit code is 1."""
 
+Figures = dict[str, dict[str, Any]]
+"""What is said of each pair, by its name."""
+
 Pair = tuple[str, Tensor, Tensor]
 """Name, content and style, each (3, size, size) in [0, 1]."""
+
+
+def pairs_of(folder: Path | None, size: int) -> list[Pair]:
+    """The pairs of a folder, or of the demo if None.
+
+    Raises:
+        SettingError: the folder has none.
+    """
+    return folder_pairs(folder, size) if folder else development_pairs(size)
 
 
 def development_pairs(size: int) -> list[Pair]:
@@ -77,7 +89,7 @@ def _all_pairs(contents: dict[str, Tensor], styles: dict[str, Tensor]) -> list[P
 
 def judge_weights(
     settings: StyleSettings, judge: Judge, pairs: Sequence[Pair]
-) -> tuple[str, dict[str, dict[str, Any]], list[Tensor]]:
+) -> tuple[str, Figures, list[Tensor]]:
     """The weights' digest, figures by pair, and the pictures.
 
     Raises:
@@ -85,7 +97,7 @@ def judge_weights(
     """
     state, digest = load_weights(settings)
     network = build_network(state, settings)
-    figures: dict[str, dict[str, Any]] = {}
+    figures: Figures = {}
     pictures = []
     for name, content, style in pairs:
         started = time.perf_counter()
@@ -110,35 +122,31 @@ def _figures(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def mean(figures: dict[str, dict[str, Any]], name: str) -> float:
-    """Of one figure over the pairs."""
+def mean(figures: Figures, name: str) -> float:
+    """The mean of one figure over the pairs."""
     return sum(float(pair[name]) for pair in figures.values()) / len(figures)
 
 
-def table(figures: dict[str, dict[str, Any]], known: dict[str, dict[str, Any]]) -> str:
+def table(figures: Figures, known: Figures) -> str:
     """A line a pair, and one for their mean; ``known``: what is recorded of them."""
-    width = max(len(name) for name in [*figures, "mean"])
     layers = list(next(iter(figures.values()))["layers"])
-    head = f"{'':{width}}  share  was     {'  '.join(layers)}  content  specks  evals  seconds"
-    lines = [head]
-    for name, pair in figures.items():
-        was = f"{known[name]['share']:.3f}" if name in known else "  -  "
-        by_layer = "  ".join(f"{pair['layers'][layer]:7.3f}" for layer in layers)
+    names = ("share", "content", "specks", "evaluations", "seconds")
+    by_layer = {name: pair["layers"] for name, pair in figures.items()}
+    whole: dict[str, Any] = {name: mean(figures, name) for name in names}
+    whole["layers"] = {layer: mean(by_layer, layer) for layer in layers}
+    both = {name: known[name] for name in figures if name in known}
+    before = {name: pair["share"] for name, pair in both.items()}
+    if both:
+        before["mean"] = mean(both, "share")
+    width = max(len(name) for name in [*figures, "mean"])
+    lines = [f"{'':{width}}  share  was     {'  '.join(layers)}  content  specks  evals  seconds"]
+    for name, pair in {**figures, "mean": whole}.items():
+        was = f"{before[name]:.3f}" if name in before else "  -  "
+        shares = "  ".join(f"{pair['layers'][layer]:7.3f}" for layer in layers)
         lines.append(
-            f"{name:{width}}  {pair['share']:.3f}  {was}   {by_layer}  {pair['content']:7.2f}"
-            f"  {pair['specks']:6.2f}  {pair['evaluations']:5d}  {pair['seconds']:7.1f}"
+            f"{name:{width}}  {pair['share']:.3f}  {was}   {shares}  {pair['content']:7.2f}"
+            f"  {pair['specks']:6.2f}  {pair['evaluations']:5.0f}  {pair['seconds']:7.1f}"
         )
-    both = [name for name in figures if name in known]
-    was = f"{mean({n: known[n] for n in both}, 'share'):.3f}" if both else "  -  "
-    by_layer = "  ".join(
-        f"{sum(pair['layers'][layer] for pair in figures.values()) / len(figures):7.3f}"
-        for layer in layers
-    )
-    lines.append(
-        f"{'mean':{width}}  {mean(figures, 'share'):.3f}  {was}   {by_layer}"
-        f"  {mean(figures, 'content'):7.2f}  {mean(figures, 'specks'):6.2f}"
-        f"  {mean(figures, 'evaluations'):5.0f}  {mean(figures, 'seconds'):7.1f}"
-    )
     return "\n".join(lines)
 
 
@@ -172,8 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         base, own = parse(argv)
         judge = load_judge(own["judge"])
         folder, size = own["pictures"], own["size"]
-        pairs = folder_pairs(folder, size) if folder else development_pairs(size)
-        pairs = pairs[: own["pairs"]]
+        pairs = pairs_of(folder, size)[: own["pairs"]]
         known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
         columns, worse, shares = [], False, {}
         for source in own["weights"] or [own["judge"], "compact"]:
