@@ -74,7 +74,7 @@ def setting(
 
 
 WEIGHT: Final[Mapping[str, Any]] = {"low": 0, "high": 1e15, "least": 1e-15}
-"""Of a loss. float32 cannot tell what is smaller or larger beside another."""
+"""Range of a loss's weight. float32 cannot tell what is smaller or larger beside another."""
 
 
 @dataclass(frozen=True, kw_only=True)

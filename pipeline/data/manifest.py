@@ -314,7 +314,7 @@ def _slices(manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
 
 
 def _values(batch: pa.RecordBatch, name: str) -> list[Any]:
-    """Of a column; of one that is carried, the numbers that dates and times are."""
+    """A column's values; dates and times as numbers where the column is only carried."""
     column, kind = batch[name], columns.as_numbers(batch.schema).field(name).type
     is_as_it_is = name in OWN_COLUMNS or kind == column.type
     found: list[Any] = (column if is_as_it_is else column.cast(kind)).to_pylist()

@@ -94,7 +94,7 @@ def _redact(uri: str) -> str:
 
 
 def _shown_web(rest: str) -> str:
-    """Of what follows ``https://``."""
+    """What may be shown of the text behind ``https://``."""
     place = re.search(r"[?#]", rest)
     main, query = (rest[: place.start()], rest[place.start() :]) if place else (rest, "")
     authority, slash, path = main.partition("/")

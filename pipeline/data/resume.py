@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 JOURNAL = "__retry__.parquet"
 MENDED = "from-records-"
-"""Of a file of the checkpoint, the beginning of its name, if ``repair`` wrote it."""
+"""How the name of a checkpoint file begins that ``repair`` wrote."""
 
 THREADS = 32
 """Requests under way at once when many small files are read."""

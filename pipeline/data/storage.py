@@ -347,7 +347,7 @@ CHANGED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409", "No
 """S3's words for an object that is not as a conditional write asks."""
 
 UNKNOWN = ("NotImplemented", "501", "InvalidArgument", "InvalidRequest")
-"""Of servers that speak S3 and know no conditional writes."""
+"""Error codes of S3 servers that know no conditional writes."""
 
 
 def _s3_code(error: Exception) -> str:

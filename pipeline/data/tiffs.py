@@ -29,7 +29,7 @@ SENSOR = (32803, 34892)
 """Photometrics of what a camera's sensor saw."""
 
 RAW_STARTS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM")
-"""Of Olympus, Panasonic, Fujifilm, Sigma and Minolta."""
+"""How camera raw files of Olympus, Panasonic, Fujifilm, Sigma and Minolta begin."""
 
 _TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q"}
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}

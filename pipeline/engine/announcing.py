@@ -38,5 +38,5 @@ class Announcer:
         self.foreseen.pop(pair).result()
 
     def end(self, pair: str) -> None:
-        """That work is over, well or not; without waiting."""
+        """Note that work is over, well or not, without waiting."""
         self.thread.submit(self.board.end, [pair])

@@ -288,7 +288,7 @@ class Board:
         ray.get(self.actor.begin.remote(pairs, node))
 
     def end(self, pairs: list[str]) -> None:
-        """That work is over, well or not; without waiting."""
+        """Note that work is over, well or not, without waiting."""
         self.actor.end.remote(pairs)
 
     def in_turn(

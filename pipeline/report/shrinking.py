@@ -39,7 +39,7 @@ QUALITY = 74
 THREADS = 8
 MOST_BYTES = 2**25
 MOST_PIXELS = 2**25
-"""Of one file and one picture: eight at a time take a GB at the very most."""
+"""Limits of one file and one picture: eight at a time take a GB at the very most."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ Convention = Literal["torchvision", "caffe"]
 """torchvision: RGB from 0 to 1, less a mean, divided by a deviation."""
 
 CAFFE_MEAN = (123.68, 116.779, 103.939)
-"""Of RGB from 0 to 255, in Caffe's VGG_ILSVRC_16_layers and VGG_ILSVRC_19_layers."""
+"""Mean RGB from 0 to 255, in Caffe's VGG_ILSVRC_16_layers and VGG_ILSVRC_19_layers."""
 
 VGG16_INDEX = conv_indices((2, 2, 3, 3, 3))
 
@@ -36,7 +36,7 @@ LEAN = 0.3
 """Share of the root mean square of conv1_1's biases that their mean has in Caffe's networks."""
 
 AUTHORS_NAMES = re.compile(r"conv[1-5]_[1-4]\.(weight|bias)")
-"""Of the tensors in ``vgg_conv.pth``."""
+"""Names of the tensors in ``vgg_conv.pth``."""
 
 
 def split_convention(source: str) -> tuple[str, Convention | None]:

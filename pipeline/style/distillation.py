@@ -49,9 +49,9 @@ WIDTHS = {
 
 PADDINGS: tuple[Padding, ...] = ("zeros", "replicate", "reflect")
 RIDGE = 1e-4
-"""Of the least squares, relative to the mean square of what is given."""
+"""Ridge of the least squares, relative to the mean square of the inputs."""
 ROUNDS = 8
-"""Of the least squares, after the first; see ``fitted_filters``."""
+"""Repeats of the least squares after the first; see ``fitted_filters``."""
 CHUNK = 16
 """Pictures at once."""
 

@@ -17,7 +17,7 @@ from pipeline.style.weights import load_network
 from tests.conftest import picture
 
 EVALUATIONS = 5
-"""Of each scale: few enough that rounding is not amplified."""
+"""Evaluations at each scale: few enough that rounding is not amplified."""
 
 
 def smaller(image, size):
