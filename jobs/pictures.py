@@ -24,8 +24,8 @@ from jobs._demo_pictures import save_inputs
 from jobs._judge import read_square, to_image
 from jobs.demo import grid, pair_id
 from pipeline.settings import StyleSettings, fingerprint
+from pipeline.style.network.weights import WeightsError, build_network, load_weights
 from pipeline.style.optimize import stylize
-from pipeline.style.weights import WeightsError, build_network, load_weights
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -27,8 +27,8 @@ from jobs._cli import read_options
 from jobs._demo_pictures import painting_images, photographs
 from jobs._judge import Judge, Verdict, judged, load_judge, read_square, to_image
 from pipeline.settings import SettingError, StyleSettings, fingerprint, replace
+from pipeline.style.network.weights import WeightsError, build_network, load_weights
 from pipeline.style.optimize import stylize
-from pipeline.style.weights import WeightsError, build_network, load_weights
 
 RECORD = Path(__file__).parents[1] / "docs" / "quality.json"
 

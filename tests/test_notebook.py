@@ -13,7 +13,7 @@ from ray.data.extensions import ArrowTensorArray
 from pipeline import Stylizer, stylize
 from pipeline.notebook import call
 from pipeline.settings import SettingError
-from pipeline.style.lanes import Lane
+from pipeline.style.serving.lanes import Lane
 from tests.conftest import image_bytes, picture
 
 

@@ -24,21 +24,21 @@ import ray
 import torch
 from torch import Tensor
 
-from pipeline.data import storage
 from pipeline.data.errors import RowError
+from pipeline.data.storage import files
 from pipeline.engine import metrics, stages
 from pipeline.engine.announcing import Announcer
 from pipeline.engine.board import TRIES, Board, give_up
 from pipeline.engine.stages import Context
 from pipeline.settings import StyleSettings
-from pipeline.style.batching import Batcher
-from pipeline.style.color import finish_colors, prepare_colors
-from pipeline.style.host_memory import keep_freed_memory
-from pipeline.style.lane_pool import check_precision
-from pipeline.style.pairs import Done, History, NonFiniteError, Pair, Request
-from pipeline.style.targets import Size, StyleTarget, blend_targets, style_targets
-from pipeline.style.vgg import VGG
-from pipeline.style.weights import build_network
+from pipeline.style.hardware.host_memory import keep_freed_memory
+from pipeline.style.method.color import finish_colors, prepare_colors
+from pipeline.style.method.targets import Size, StyleTarget, blend_targets, style_targets
+from pipeline.style.network.vgg import VGG
+from pipeline.style.network.weights import build_network
+from pipeline.style.serving.batching import Batcher
+from pipeline.style.serving.lane_pool import check_precision
+from pipeline.style.serving.pairs import Done, History, NonFiniteError, Pair, Request
 
 logger = logging.getLogger(__name__)
 
@@ -284,4 +284,4 @@ def _fault(error: Exception) -> RowError:
             "non_finite_loss",
             "the loss is not finite at the start; check the weights, content_weight, style_weight",
         )
-    return RowError("unexpected", storage.reason(error))
+    return RowError("unexpected", files.reason(error))

@@ -12,14 +12,14 @@ from torch import Tensor
 from pipeline.notebook import pictures
 from pipeline.notebook.pictures import Picture
 from pipeline.settings import StyleSettings, replace
-from pipeline.style.batching import Batcher
-from pipeline.style.color import finish_colors, prepare_colors
-from pipeline.style.device_faults import lost, plain
-from pipeline.style.lane_pool import check_precision
-from pipeline.style.pairs import Done, History, Pair, Request
-from pipeline.style.targets import style_targets
-from pipeline.style.vgg import VGG
-from pipeline.style.weights import load_network
+from pipeline.style.hardware.device_faults import lost, plain
+from pipeline.style.method.color import finish_colors, prepare_colors
+from pipeline.style.method.targets import style_targets
+from pipeline.style.network.vgg import VGG
+from pipeline.style.network.weights import load_network
+from pipeline.style.serving.batching import Batcher
+from pipeline.style.serving.lane_pool import check_precision
+from pipeline.style.serving.pairs import Done, History, Pair, Request
 
 
 @dataclass(frozen=True)

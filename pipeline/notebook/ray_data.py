@@ -7,12 +7,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from pipeline.data import columns, images
+from pipeline.data.images import codec
+from pipeline.data.manifest import columns
 from pipeline.notebook import pictures
 from pipeline.notebook.call import make_batcher, optimise, to_pair
 from pipeline.notebook.pictures import Picture
 from pipeline.settings import StyleSettings, replace
-from pipeline.style.pairs import Done
+from pipeline.style.serving.pairs import Done
 
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -87,7 +88,7 @@ class Stylizer:
 
     def _picture(self, value: Any, column: str) -> Picture:
         if isinstance(value, bytes):
-            return images.decode(value, column, self.max_pixels)
+            return codec.decode(value, column, self.max_pixels)
         pictures.check(value, column)
         picture: Picture = value
         return picture
@@ -101,6 +102,6 @@ def _columns(done: list[Done | Exception]) -> Batch:
         if isinstance(answer, Exception):
             faults[index] = f"{type(answer).__name__}: {answer}"
         else:
-            files[index] = images.encode(pictures.to_pixels(answer.image), "png", 100)
+            files[index] = codec.encode(pictures.to_pixels(answer.image), "png", 100)
             losses[index] = answer.history.total_loss
     return {"stylized_image": files, "total_loss": losses, "error": faults}

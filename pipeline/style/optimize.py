@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
-from pipeline.style.batching import Batcher
-from pipeline.style.color import finish_colors, prepare_colors
-from pipeline.style.pairs import Done, History, Pair, Request
-from pipeline.style.targets import blend_targets, style_targets
-from pipeline.style.vgg import VGG
-from pipeline.style.weights import load_network
+from pipeline.style.method.color import finish_colors, prepare_colors
+from pipeline.style.method.targets import blend_targets, style_targets
+from pipeline.style.network.vgg import VGG
+from pipeline.style.network.weights import load_network
+from pipeline.style.serving.batching import Batcher
+from pipeline.style.serving.pairs import Done, History, Pair, Request
 
 
 def stylize_pairs(

@@ -13,19 +13,21 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data import storage
 from pipeline.data.errors import RowError
-from pipeline.engine import cluster, flow, stages
+from pipeline.data.storage import files
+from pipeline.engine import stages
 from pipeline.engine.actor import Stylizer, TargetCache
 from pipeline.engine.announcing import Announcer
 from pipeline.engine.board import Vitals
-from pipeline.engine.hanging import Watchdog
+from pipeline.engine.resources import IO_CPUS, choose_resources
+from pipeline.engine.runtime import cluster
+from pipeline.engine.runtime.hanging import Watchdog
 from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
-from pipeline.style.lane_pool import Fit
-from pipeline.style.lanes import Lane
-from pipeline.style.weights import load_network, load_weights
+from pipeline.style.network.weights import load_network, load_weights
+from pipeline.style.serving.lane_pool import Fit
+from pipeline.style.serving.lanes import Lane
 from tests.conftest import image_bytes, picture, wait_until
-from tests.style.test_batching import Room
+from tests.style.serving.test_batching import Room
 
 
 def pixels(seed, height=64, width=64):
@@ -101,7 +103,7 @@ def test_a_style_that_was_replaced_is_read_again(context, style, monkeypatch, ve
     """By a process that has served an earlier run, or the same one where the storage tells."""
     write, read = style
     if versions == "unknown":
-        monkeypatch.setattr(storage, "version", lambda *_: None)
+        monkeypatch.setattr(files, "version", lambda *_: None)
     first = read(context)
     assert read(context)[0] is first[0]
     write(1)
@@ -288,7 +290,7 @@ def test_what_was_foreseen_is_taken_back_where_one_comes_alone():
 
 
 def test_a_pair_that_comes_alone_has_the_memory_of_idle_lanes(stylizer, context, monkeypatch):
-    monkeypatch.setattr("pipeline.style.lane_pool.Lane", Room(4).lane)
+    monkeypatch.setattr("pipeline.style.serving.lane_pool.Lane", Room(4).lane)
     run(stylizer, loaded(context, [{}]))
     stylizer.board.deaths = {"0": 1}
     ((row,),) = run(stylizer, loaded(context, [{"__content_image": pixels(0, 64, 80)}]))
@@ -310,7 +312,9 @@ def plain(level, height=64, width=64):
 def test_images_of_one_colour_are_done_and_an_infinite_loss_is_its_rows_own(
     stylizer, context, monkeypatch
 ):
-    monkeypatch.setattr("pipeline.settings._BOUNDS", lambda _: (None,) * 4)  # else it is refused
+    monkeypatch.setattr(
+        "pipeline.settings.validation._BOUNDS", lambda _: (None,) * 4
+    )  # else it is refused
     rows = [
         {},
         {"__content_image": plain(0)},
@@ -373,7 +377,7 @@ def machine(cpus, gpus=0, gigabytes=1000):
 
 
 def choose(job, size, nodes, rows, shapes=((None, 1),), **style):
-    return flow.choose_resources(job, StyleSettings(image_size=size, **style), shapes, nodes, rows)
+    return choose_resources(job, StyleSettings(image_size=size, **style), shapes, nodes, rows)
 
 
 @pytest.mark.parametrize("cpus", [[2], [3], [4], [8], [64], [2] * 16, [4] * 16, [2, 64]])
@@ -384,7 +388,7 @@ def test_cpu_actors_leave_room_for_what_runs_beside_them(cpus):
     assert chosen.actors * chosen.cpus_per_actor + 2 <= sum(cpus)
     assert chosen.cpus_per_actor <= max(cpus) / 2  # it fits on a node, and not alone
     assert chosen.threads <= max(cpus)
-    assert chosen.cpus_per_actor != flow.IO_CPUS  # else Ray Data would fuse loading into the actor
+    assert chosen.cpus_per_actor != IO_CPUS  # else Ray Data would fuse loading into the actor
     assert chosen.gpus_per_actor == 0
 
 

@@ -5,16 +5,16 @@ import pytest
 import torch
 
 from pipeline.settings import StyleSettings
-from pipeline.style import losses
-from pipeline.style.objective import Objective
+from pipeline.style.method import losses
+from pipeline.style.method.objective import Objective
+from pipeline.style.method.targets import blend_targets, scale_sizes, style_targets
+from pipeline.style.network.weights import load_network
 from pipeline.style.optimize import stylize, stylize_pairs
-from pipeline.style.pairs import NonFiniteError, Pair
-from pipeline.style.precondition import color_covariance
-from pipeline.style.targets import blend_targets, scale_sizes, style_targets
-from pipeline.style.weights import load_network
+from pipeline.style.optimizer.precondition import color_covariance
+from pipeline.style.serving.pairs import NonFiniteError, Pair
 from tests import reference
 from tests.conftest import picture
-from tests.style.plain_weights import equal_weights
+from tests.style.network.plain_weights import equal_weights
 
 
 def batch(*seeds, size=(64, 64)):

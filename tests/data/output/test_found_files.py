@@ -1,0 +1,274 @@
+"""Pictures as people have them: what each says of itself is what is read.
+
+``faults/`` holds one file of each kind. ``ref.png`` and ``refgrey.png`` are what they show.
+"""
+
+import io
+import itertools
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from pipeline.data.errors import RowError
+from pipeline.data.images import codec, profiles
+from tests.data.images.test_fuzz_images import chunk, saved, tiff
+
+FAULTS = Path(__file__).parents[1] / "faults"
+GREY = np.asarray(Image.open(FAULTS / "refgrey.png")).astype(int)
+COLOR = np.asarray(Image.open(FAULTS / "ref.png")).astype(int)
+
+
+def decoded(data: bytes) -> np.ndarray:
+    return np.asarray(codec.decode(data, "x", 10**6)).astype(int)
+
+
+def fault(name: str) -> np.ndarray:
+    return decoded((FAULTS / name).read_bytes())
+
+
+def apart(found: np.ndarray, expected: np.ndarray) -> float:
+    """The mean difference; ``expected`` may be grey."""
+    expected = expected if expected.ndim == 3 else expected[..., None]
+    assert found.shape == (*expected.shape[:2], 3)
+    return float(np.abs(found - expected).mean())
+
+
+def refusal(data: bytes) -> RowError:
+    with pytest.raises(RowError) as caught:
+        decoded(data)
+    assert len(str(caught.value).splitlines()) == 1
+    return caught.value
+
+
+@pytest.mark.parametrize("name", ["bigtext.png", "bigicc.png", "alpha0.bmp"])
+def test_what_a_picture_does_not_need_changes_nothing(name):
+    assert apart(fault(name), COLOR) == 0
+
+
+@pytest.mark.parametrize("name", ["whiteiszero16.tif", "grey12.tif"])
+def test_grey_of_any_depth_is_the_same_grey(name):
+    assert apart(fault(name), GREY) < 0.6
+
+
+def test_a_profile_is_followed_wherever_it_is():
+    assert apart(fault("p3.jp2"), fault("p3.png")) == 0
+    # The profile has sRGB's curve, where the standard of that name has another.
+    assert apart(fault("adobe_exif.jpg"), fault("adobe_icc.jpg")) < 2
+    grey = Image.open(FAULTS / "grey_lin.jpg")
+    assert apart(fault("grey_lin.jpg"), by_profile(grey, grey.info["icc_profile"])) == 0
+
+
+def by_profile(image: Image.Image, profile: bytes) -> np.ndarray:
+    """As Pillow's ImageCms has it."""
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    target = ImageCms.createProfile("sRGB")
+    return np.asarray(ImageCms.profileToProfile(image, source, target, outputMode="RGB"))
+
+
+def grey_profile() -> bytes:
+    return Image.open(FAULTS / "grey_lin.jpg").info["icc_profile"]
+
+
+def test_grey_with_alpha_or_16_bits_follows_its_profile_too():
+    profile = grey_profile()
+    expected = by_profile(Image.fromarray(GREY.astype(np.uint8)), profile)
+    grey = Image.fromarray(GREY.astype(np.uint8))
+    grey.putalpha(255)
+    assert apart(decoded(saved(grey, "PNG", icc_profile=profile)), expected) == 0
+    deep = Image.fromarray((GREY * 257).astype(np.uint16))
+    assert apart(decoded(saved(deep, "PNG", icc_profile=profile)), expected) < 0.6
+
+
+def test_a_profile_of_colour_is_followed_by_grey_and_by_ycbcr():
+    profile = profiles.adobe_rgb()
+    grey = Image.fromarray(GREY.astype(np.uint8))
+    expected = by_profile(grey.convert("RGB"), profile)
+    assert apart(expected, GREY) > 0.5
+    assert apart(decoded(saved(grey, "PNG", icc_profile=profile)), expected) == 0
+    ycbcr = Image.fromarray(COLOR.astype(np.uint8)).convert("YCbCr")
+    expected = by_profile(ycbcr.convert("RGB"), profile)
+    assert apart(decoded(saved(ycbcr, "TIFF", icc_profile=profile)), expected) == 0
+
+
+def test_a_bitmap_may_hold_its_profile():
+    profile, pixels = profiles.adobe_rgb(), COLOR.astype(np.uint8)[::-1, :, ::-1].tobytes()
+    head = struct.pack("<IiiHHIIiiII", 124, 96, 96, 1, 24, 0, len(pixels), 0, 0, 0, 0)
+    head += bytes(16) + b"DEBM" + bytes(36 + 12 + 4)
+    head += struct.pack("<III", 124 + len(pixels), len(profile), 0)
+    start = struct.pack("<IHHI", 14 + 124 + len(pixels) + len(profile), 0, 0, 14 + 124)
+    data = b"BM" + start + head + pixels + profile
+    expected = by_profile(Image.fromarray(COLOR.astype(np.uint8)), profile)
+    assert apart(decoded(data), expected) == 0
+    assert apart(expected, COLOR) > 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_adobe_rgb_is_known_by_exif_alone(kind):
+    image = Image.new("RGB", (32, 32), (40, 200, 60))
+    expected = by_profile(image, profiles.adobe_rgb())[0, 0]
+    notes = Image.open(FAULTS / "adobe_exif.jpg").info["exif"]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    for rules, follows in ((b"R03", True), (b"R98", False)):
+        exif = notes.replace(b"R03", rules)
+        assert (exif == notes) is follows
+        found = decoded(saved(image, kind, exif=exif, **options))[0, 0]
+        assert found == pytest.approx(expected if follows else [40, 200, 60], abs=4)
+    assert np.abs(expected.astype(int) - [40, 200, 60]).max() > 20
+
+
+def test_an_alpha_of_0_everywhere_is_none():
+    for mode, seen in (("RGB", COLOR), ("L", GREY)):
+        image = Image.fromarray(seen.astype(np.uint8), mode)
+        image.putalpha(0)
+        assert apart(decoded(saved(image, "PNG")), seen) == 0
+        corner = Image.new("L", image.size, 0)
+        corner.paste(255, (0, 0, 8, 8))
+        image.putalpha(corner)
+        found = decoded(saved(image, "PNG"))
+        assert (found[8:] == 255).all()
+
+
+# What the type of the samples, their bits, their order and what is white come to.
+
+
+def packed(values: np.ndarray, bits: int) -> bytes:
+    """Rows of so many bits a sample, each beginning with a byte of its own."""
+    apart = values[..., None] >> np.arange(bits)[::-1] & 1
+    return np.packbits(apart.reshape(len(values), -1).astype(np.uint8), axis=1).tobytes()
+
+
+def made_tiff(seen, kind, bits, *, order="<", white=False, words=False, deflate=False, rows=40):
+    """A TIFF in which each number of 0 to 255 of ``seen`` is spread over the range of its type."""
+    seen = seen.reshape(*seen.shape[:2], -1)
+    height, width, samples = seen.shape
+    share = seen / 255
+    if white:
+        share = 1 - share
+    low, high = {"u": (0, 2**bits - 1), "i": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)}.get(
+        kind, (0, 1)
+    )
+    values = low + share * (high - low)
+    values = values if kind == "f" else np.round(values).astype(np.int64)
+    flat, strips = values.reshape(height, -1), []
+    for top in range(0, height, rows):
+        part = flat[top : top + rows]
+        whole = bits in (8, 16, 32, 64)
+        if whole or words:
+            raw = part.astype(f"{order}{kind}{bits // 8 if whole else 2}").tobytes()
+        else:
+            raw = packed(part, bits)
+        strips.append(zlib.compress(raw) if deflate else raw)
+    places = list(itertools.accumulate(map(len, strips), initial=0))
+    code = {"u": 1, "i": 2, "f": 3}[kind]
+    tags = {
+        256: (4, 1, width), 257: (4, 1, height), 258: (3, 1, bits), 259: (3, 1, 1 + 7 * deflate),
+        262: (3, 1, 2 if samples == 3 else int(not white)), 273: (4, len(strips), 0),
+        277: (3, 1, samples), 278: (4, 1, rows), 279: (4, len(strips), 0), 339: (3, 1, code),
+    }  # fmt: skip
+    start = 8 + 2 + 12 * len(tags) + 4
+    tags[273], tags[279] = (4, len(strips), start), (4, len(strips), start + 4 * len(strips))
+    first = start + 8 * len(strips)
+    numbers = [first + place for place in places[:-1]] + list(map(len, strips))
+    tail = struct.pack(f"{order}{len(numbers)}I", *numbers) + b"".join(strips)
+    return tiff(tags, tail, order)
+
+
+TYPES = [
+    *(("u", bits) for bits in (10, 12, 14, 16, 32)), *(("i", bits) for bits in (8, 12, 16, 32)),
+    *(("f", bits) for bits in (16, 32, 64)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "bits"), TYPES)
+def test_every_kind_of_sample_is_read_by_what_its_tags_say(kind, bits):
+    forms = itertools.product("<>", (False, True), (False, True))
+    for order, white, deflate in forms:
+        data = made_tiff(GREY, kind, bits, order=order, white=white, deflate=deflate)
+        assert apart(decoded(data), GREY) < 0.6, (order, white, deflate)
+    assert apart(decoded(made_tiff(COLOR, kind, bits)), COLOR) < 0.6
+    if bits in (10, 12, 14):
+        for deflate in (False, True):
+            data = made_tiff(GREY, kind, bits, words=True, deflate=deflate)
+            assert apart(decoded(data), GREY) < 0.6
+
+
+def test_what_pillow_unpacks_is_read_by_the_tags_too():
+    for compression in ("tiff_lzw", "packbits"):
+        for mode, values in (("I;16", GREY * 257), ("F", GREY / 255), ("I", GREY * 8421504)):
+            kind = {"I;16": np.uint16, "F": np.float32, "I": np.int32}[mode]
+            data = saved(Image.fromarray(values.astype(kind)), "TIFF", compression=compression)
+            assert apart(decoded(data), GREY) < 0.6, mode
+            swapped = bytearray(data)
+            place = next(
+                at for at in range(len(data) - 12) if data[at : at + 8] == b"\6\1\3\0\1\0\0\0"
+            )
+            assert swapped[place + 8] == 1
+            swapped[place + 8] = 0
+            assert apart(decoded(bytes(swapped)), 255 - GREY) < 0.6, mode
+
+
+def test_white_of_12_bits_in_16_is_what_the_file_calls_so():
+    data = made_tiff(GREY * (4095 / 65535), "u", 16)  # values of 0 to 4095
+    assert decoded(data).max() < 20
+    before, after = ((277, 3, 1, 1, 0), (281, 3, 1, 4095, 0))
+    told = data.replace(struct.pack("<HHIHH", *before), struct.pack("<HHIHH", *after))
+    assert apart(decoded(told), GREY) < 3
+
+
+def test_measurements_that_fill_little_of_their_type_keep_their_contrast():
+    values = (GREY * 8 - 1000).astype(np.int16)  # as a scanner of bodies counts
+    data = made_tiff(np.zeros((96, 96)), "i", 16)
+    data = data[: -values.nbytes] + values.tobytes()
+    found = decoded(data)
+    assert (found.min(), found.max()) == (0, 255)
+
+
+def test_camera_raw_is_refused_with_what_to_do():
+    error = refusal((FAULTS / "raw.dng").read_bytes())
+    assert error.error_class == "not_an_image"
+    assert "camera raw" in str(error)
+    assert "convert it" in str(error)
+    for start in (b"II*\0\x10\0\0\0CR\2\0", b"FUJIFILMCCD-RAW 0201", b"\0\0\0\x18ftypcrx \0"):
+        assert "camera raw" in str(refusal(start + bytes(200)))
+
+
+# Parts that are damaged, and not needed.
+
+
+def test_a_jpeg_that_lacks_its_end_marker_alone_is_read():
+    image = Image.fromarray(COLOR.astype(np.uint8))
+    for options in ({}, {"progressive": True}, {"restart_marker_blocks": 3}):
+        data = saved(image, "JPEG", **options)
+        assert data.endswith(b"\xff\xd9")
+        assert apart(decoded(data[:-2]), decoded(data)) == 0
+        for lacking in (30, 200, len(data) // 2):
+            error = refusal(data[:-lacking])
+            assert error.error_class == "truncated_image"
+    scan = data_of_scans(saved(image, "JPEG", progressive=True))
+    assert refusal(scan).error_class == "truncated_image"
+
+
+def data_of_scans(progressive: bytes) -> bytes:
+    """All of it but its last scan."""
+    return progressive[: progressive.rindex(b"\xff\xda")]
+
+
+def test_a_wrong_checksum_refuses_a_png_only_where_it_matters():
+    png = saved(Image.fromarray(COLOR.astype(np.uint8)), "PNG")
+    head, rest = png[:33], png[33:]
+    for name, body in (
+        (b"tEXt", b"Comment\0hello"),
+        (b"iCCP", b"x\0\0" + zlib.compress(b"x" * 200)),
+    ):
+        wrong = bytearray(chunk(name, body))
+        wrong[-1] ^= 1
+        assert apart(decoded(head + bytes(wrong) + rest), COLOR) == 0
+    wrong = bytearray(head)
+    wrong[-1] ^= 1
+    error = refusal(bytes(wrong) + rest)
+    assert error.error_class == "not_an_image"
+    assert "bad header checksum in b'IHDR'" in str(error)
