@@ -28,7 +28,7 @@ from pipeline.data.errors import RowError
 from pipeline.data.storage import files
 from pipeline.engine import metrics, stages
 from pipeline.engine.announcing import Announcer
-from pipeline.engine.board import TRIES, Board, give_up
+from pipeline.engine.board import TRIES, Board, Vitals, give_up
 from pipeline.engine.stages import Context
 from pipeline.settings import StyleSettings
 from pipeline.style.hardware.host_memory import keep_freed_memory
@@ -38,7 +38,15 @@ from pipeline.style.network.vgg import VGG
 from pipeline.style.network.weights import build_network
 from pipeline.style.serving.batching import Batcher
 from pipeline.style.serving.lane_pool import check_precision
-from pipeline.style.serving.pairs import Done, History, NonFiniteError, Pair, Request
+from pipeline.style.serving.pairs import (
+    Done,
+    History,
+    NonFiniteError,
+    Pair,
+    Request,
+    most_work,
+    work_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +130,8 @@ class Stylizer:
         self.network = build_network(state, context.style).to(self.device)
         self.cache = TargetCache(self.network, context.style, style_cache)
         self.batcher = Batcher(self.network, batch_size, low_memory=low_memory)
-        self.meter = metrics.Meter(self._totals, self.device, board.report)
+        self.begun, self.most_work, self.finished, self.finished_work = 0, 0.0, 0, 0.0
+        self.meter = metrics.Meter(self._totals, self.device, self._report)
         self.inbox: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="ticks", daemon=True).start()
 
@@ -177,6 +186,21 @@ class Stylizer:
             "style_cache_misses": self.cache.misses,
         }
 
+    def _report(self, gpu_percent: float | None) -> None:
+        hits = self.cache.hits
+        self.announcer.report(
+            Vitals(
+                cache_hits=hits,
+                cache_lookups=hits + self.cache.misses,
+                gpu_percent=gpu_percent,
+                work=self.batcher.work,
+                begun=self.begun,
+                most_work=self.most_work,
+                finished=self.finished,
+                finished_work=self.finished_work,
+            )
+        )
+
     def _receive(self) -> None:
         """Take what has arrived; wait for it if there is nothing else to do."""
         idle = not len(self.batcher)
@@ -200,6 +224,8 @@ class Stylizer:
         """The row's problem. From here on the row is under way."""
         self.announcer.begin(job.row["pair_id"], alone=job.alone)
         settings = job.settings
+        self.begun += 1
+        self.most_work += most_work(job.size, settings)
         content = self._tensor(job.row["__content_image"])
         styles = [self._tensor(image) for image in job.row["__style_images"]]
         mode = settings.preserve_color
@@ -231,7 +257,9 @@ class Stylizer:
             else:
                 fields = self._fields(job, answer)
                 metrics.optimized(answer.slots)
-            self.announcer.end(job.row["pair_id"])
+                self.finished += 1
+                self.finished_work += work_of(answer.history.stages)
+            self.announcer.finish(job.row["pair_id"], ok=isinstance(answer, Done))
             job.outcome.set_result(fields)
 
     def _fields(self, job: _Job, done: Done) -> Row:

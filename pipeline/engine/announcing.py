@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from pipeline.engine.board import Board
+from pipeline.engine.board import Board, Vitals
 
 
 class Announcer:
@@ -37,6 +37,10 @@ class Announcer:
         self.foresee([pair])
         self.foreseen.pop(pair).result()
 
-    def end(self, pair: str) -> None:
-        """Note that work is over, well or not, without waiting."""
-        self.thread.submit(self.board.end, [pair])
+    def finish(self, pair: str, *, ok: bool) -> None:
+        """Note that work on a pair is over, well or not, without waiting."""
+        self.thread.submit(self.board.finish, pair, ok=ok)
+
+    def report(self, vitals: Vitals) -> None:
+        """Say how this style actor goes, without waiting."""
+        self.thread.submit(self.board.report, vitals)

@@ -20,7 +20,7 @@ from pipeline.style.hardware.device_faults import lost, out_of_memory, plain
 from pipeline.style.network.vgg import VGG, half_type
 from pipeline.style.serving.lane_pool import LaneKey, LanePool
 from pipeline.style.serving.lanes import Finish, Lane
-from pipeline.style.serving.pairs import Done, History, NonFiniteError, Request, stages_of
+from pipeline.style.serving.pairs import Done, History, NonFiniteError, Request, stages_of, work_of
 from pipeline.style.serving.runs import Run, history_of, known_of, start_of
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class Batcher:
         self.waiting: dict[LaneKey, deque[Run]] = {}
         self.evaluated = 0  # slots evaluated so far
         self.occupied = 0  # of them, those that held a pair
+        self.work = 0.0  # evaluations of pairs, each times its megapixels
         self.ticks = 0
         self.turns: dict[LaneKey, int] = {}  # the last tick of each lane in use
 
@@ -120,6 +121,7 @@ class Batcher:
         seconds = (time.perf_counter() - started) / len(runs)
         self.evaluated += lane.slots
         self.occupied += len(runs)
+        self.work += work_of([(key[0], len(runs))])
         for run in runs.values():
             run.seconds += seconds
         return failed + [

@@ -1,6 +1,6 @@
 """Pairs on their way through a ``Batcher``: what is asked, their stages, what becomes of them."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -105,3 +105,14 @@ def stages_of(size: Size, settings: StyleSettings, half: torch.dtype) -> list[St
     most[-1] -= last
     stages = [Stage(sizes[k], k, mixed, most[k]) for k in range(len(sizes)) if most[k]]
     return [*stages, Stage(size, len(sizes) - 1, False, last)] if last else stages
+
+
+def work_of(stages: Iterable[tuple[Size, int]]) -> float:
+    """Return what evaluations cost, in megapixels: their number at each size (H, W) times it."""
+    return sum(height * width * count for (height, width), count in stages) / 1e6
+
+
+def most_work(size: Size, settings: StyleSettings) -> float:
+    """Return the most ``work_of`` a pair with a content image of ``size`` (H, W)."""
+    stages = stages_of(size, settings, torch.float16)
+    return work_of((stage.size, stage.most) for stage in stages)
