@@ -461,7 +461,7 @@ def test_a_finished_picture_is_worth_the_memory_of_empty_lanes(quick, network, m
 @pytest.fixture
 def float16(monkeypatch):
     """Mixed precision as on a GPU."""
-    for place in ("batching", "vgg"):
+    for place in ("serving.batching", "network.vgg"):
         monkeypatch.setattr(f"pipeline.style.{place}.half_type", lambda device: torch.float16)
 
 
