@@ -288,7 +288,9 @@ def pieces(progress: Progress, seconds: float, verbose: bool) -> list[str]:
     found = [f"{progress.done}/{progress.total} pairs"]
     if progress.failed:
         found.append(f"{progress.failed} failed")
-    if progress.seconds_left is not None:
+    if progress.total and progress.done == progress.total:
+        found.append("saving the last")
+    elif progress.seconds_left is not None:
         found.append(f"{_about(progress.seconds_left)} left")
     else:
         found.append(duration(seconds))

@@ -38,6 +38,9 @@ SHORTEST = 2.0
 PRIOR_PAIRS = 2
 """Weight of the expected work of a pair, in finished pairs. The first to finish are the short."""
 
+MOST_OF_A_PAIR = 0.95
+"""Most that is counted of a pair's work before it is finished, as a part of the work of a pair."""
+
 
 @dataclass(frozen=True)
 class Activity:
@@ -142,8 +145,10 @@ class Forecast:
         each = self._work_of_a_pair(counts)
         if each is None:
             return replace(progress, share=done / self.total if done else None)
-        begun = min(counts.work - counts.finished_work, 0.95 * each * (self.total - done))
-        left = max(0.0, (self.total - done) * each - max(0.0, begun))
+        # A pair may take longer than most, and a process may have died with its work.
+        most = MOST_OF_A_PAIR * each * min(counts.begun - counts.finished, self.total - done)
+        begun = max(0.0, min(counts.work - counts.finished_work, most))
+        left = (self.total - done) * each - begun
         self.best = max(self.best, 1 - left / (self.total * each))
         progress = replace(progress, share=self.best)
         (then, before), (last, work) = self.seen[0], self.seen[-1]

@@ -26,6 +26,7 @@ from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
 from pipeline.style.network.weights import load_network, load_weights
 from pipeline.style.serving.lane_pool import Fit
 from pipeline.style.serving.lanes import Lane
+from pipeline.style.serving.pairs import most_work
 from tests.conftest import image_bytes, picture, wait_until
 from tests.style.serving.test_batching import Room
 
@@ -140,6 +141,7 @@ class NoBoard:
         self.begun: list[str] = []
         self.messages: list[tuple[str, int]] = []  # of pairs that begin: the thread, how many
         self.under_way: set[str] = set()
+        self.finished: dict[str, bool] = {}
         self.vitals = None
 
     def count_deaths(self, pairs):
@@ -153,6 +155,10 @@ class NoBoard:
 
     def end(self, pairs):
         self.under_way -= set(pairs)
+
+    def finish(self, pair, *, ok):
+        self.end([pair])
+        self.finished[pair] = ok
 
     def report(self, vitals):
         self.vitals = vitals
@@ -282,7 +288,7 @@ def test_what_was_foreseen_is_taken_back_where_one_comes_alone():
     announcer = Announcer(NoBoard())
     announcer.foresee(["a", "b", "c"])
     announcer.begin("a", alone=False)
-    announcer.end("a")
+    announcer.finish("a", ok=True)
     announcer.begin("suspect", alone=True)
     assert announcer.board.under_way == {"suspect"}
     announcer.begin("b", alone=False)
@@ -341,6 +347,7 @@ def test_rows_that_failed_to_load_pass_through(stylizer, context):
         "__content_image": None,
     }
     ((first, second),) = run(stylizer, loaded(context, [bad, {}]))
+    wait_until(lambda: stylizer.board.finished == {"1": True}, 10)
     assert (first["fault_class"], first["__stylized_image"]) == ("not_found", None)
     assert second["__stylized_image"]["width"] == 64
 
@@ -348,8 +355,16 @@ def test_rows_that_failed_to_load_pass_through(stylizer, context):
 def test_style_targets_are_computed_once_and_the_oldest_leaves(quick, stylizer, context):
     run(stylizer, loaded(context, [{}] * 8))
     assert (stylizer.cache.hits, stylizer.cache.misses) == (6, 2)
-    told = Vitals(cache_hits=6, cache_lookups=8, gpu_percent=None)
-    wait_until(lambda: stylizer.board.vitals == told, 10)
+    board = stylizer.board
+    wait_until(lambda: board.vitals is not None and board.vitals.finished == 8, 10)
+    most = 8 * most_work((64, 64), quick)
+    told = board.vitals
+    assert told == Vitals(
+        cache_hits=6, cache_lookups=8, gpu_percent=None, begun=8, most_work=pytest.approx(most),
+        finished=8, work=told.work, finished_work=pytest.approx(told.work),
+    )  # fmt: skip
+    assert 0 < told.work <= most + 1e-9
+    assert board.finished == {str(index): True for index in range(8)}
     cache = TargetCache(load_network(quick), quick, capacity=2)
     for key in ("a", "b", "a", "c", "a", "b"):
         cache.get(key, picture(1, 32, 32), (64, 64))
