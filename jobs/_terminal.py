@@ -106,7 +106,8 @@ class Lines:
             with self.lock:
                 now = time.monotonic()
                 if self.now is not NO_LINE and now - self.said >= LINE_INTERVAL:
-                    self._say(", ".join(pieces(self.now, now - self.since, self.verbose)))
+                    wanted, more = pieces(self.now, now - self.since, self.verbose)
+                    self._say(", ".join([*wanted, *more]))
 
     def _say(self, line: str) -> None:
         self.said = time.monotonic()
@@ -263,12 +264,12 @@ def live_line(
         spinner: the first character.
         verbose: also say what only those who know the program can use.
     """
-    found = pieces(progress, seconds, verbose)
-    kept = found[:1]
-    for piece in found[1:]:
-        if len(marks.between.join([*kept, piece])) + 2 <= width:
-            kept.append(piece)
-    text = marks.between.join(kept)
+    (first, *wanted), more = pieces(progress, seconds, verbose)
+    text = first
+    for some, room in ((wanted, width), (more, width - BAR[0] - 2)):
+        for piece in some:
+            longer = marks.between.join((text, piece))
+            text = longer if len(longer) + 2 <= room else text
     room = min(BAR[1], width - len(text) - 4)
     if progress.activity == STYLIZING and room >= BAR[0]:
         full = int(room * (progress.share or 0.0))
@@ -276,15 +277,15 @@ def live_line(
     return f"{spinner} {text}"[:width]
 
 
-def pieces(progress: Progress, seconds: float, verbose: bool) -> list[str]:
+def pieces(progress: Progress, seconds: float, verbose: bool) -> tuple[list[str], list[str]]:
     """Return what there is to say of a job whose activity has lasted for so long, in order.
 
-    What comes first matters most.
+    The second list is what the bar is worth more than.
     """
     if progress.activity != STYLIZING:
         of = f" ({progress.actors} of {progress.most_actors})"
         ready = of if progress.activity == STARTING_ACTORS and progress.most_actors else ""
-        return [f"{progress.activity.doing}{ready}", duration(seconds)]
+        return [f"{progress.activity.doing}{ready}", duration(seconds)], []
     found = [f"{progress.done}/{progress.total} pairs"]
     if progress.failed:
         found.append(f"{progress.failed} failed")
@@ -296,13 +297,14 @@ def pieces(progress: Progress, seconds: float, verbose: bool) -> list[str]:
         found.append(duration(seconds))
     if progress.rate is not None:
         found.append(f"{_figure(progress.rate)} a minute")
+    more = []
     if progress.actors < progress.most_actors:
-        found.append(f"{progress.actors} of {progress.most_actors} actors")
+        more.append(f"{progress.actors} of {progress.most_actors} actors")
     if progress.gpu_percent is not None:
-        found.append(f"GPU {progress.gpu_percent:.0f}%")
+        more.append(f"GPU {progress.gpu_percent:.0f}%")
     if verbose and progress.cache_hits is not None:
-        found.append(f"style cache {progress.cache_hits:.0%}")
-    return found
+        more.append(f"style cache {progress.cache_hits:.0%}")
+    return found, more
 
 
 def outcome(progress: Progress) -> str:

@@ -209,6 +209,7 @@ def print_summary(
         report: where report.html is, if there is one.
     """
     output = redact(job.output)
+    folder = output.rstrip("/")
     errors, pairs = counted(summary["error"], "error"), counted(summary["manifest_rows"], "pair")
     print(f"{counted(summary['ok'], 'picture')} and {errors} from {pairs}")
     named = [(row["pair_id"], row["error_message"]) for row in summary["first_errors"]]
@@ -234,13 +235,13 @@ def print_summary(
             "output: of other manifests, or of rows that have another pair_id by now"
         )
     _print_last_run(summary, price)
-    print(f"pictures:  {output.rstrip('/')}/images")
+    print(f"pictures:  {folder}/images")
     packed = summary.get("packed")
     if packed:
         images, shards = counted(packed["samples"], "image"), counted(packed["shards"], "shard")
         print(f"shards:    {packed['folder']} ({images} in {shards})")
     if report:
-        print(f"look:      open {redact(report)}")
+        print(f"look:      open {folder}/{report.rpartition('/')[2]}")
     if summary["error"] or summary["missing"]:
         again = " with --retry-errors" if summary["error"] else ""
         why = "; each record with status 'error' says why" if summary["error"] else ""

@@ -236,7 +236,7 @@ def test_the_command_says_it_in_words(job, quick, tmp_path, capsys):
     assert "..." not in out
     assert "time of an actor with" in out
     assert "at most" in out
-    assert "images: about" in out
+    assert "images:  about" in out
     assert not (tmp_path / "out").exists()
     (tmp_path / "c.png").write_bytes(b"no image")
     (tmp_path / "out").mkdir()
