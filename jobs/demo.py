@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options, more = parser.parse_known_args(argv)
     output = Path(options.output)
-    with _terminal.shown() as told:
-        told(Progress(activity=PAINTING))
+    with _terminal.shown() as tell:
+        tell(Progress(activity=PAINTING))
         contents, styles = save_inputs(output / "inputs")
     manifest = write_manifest(output / "inputs" / "manifest.parquet", contents, styles)
     result = output / "result"

@@ -1,8 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Stylise every pair of a manifest.
+r"""Stylise every pair of a manifest.
 
     python -m jobs.stylize --manifest ./pairs.parquet --output ./out
-    ray job submit --working-dir . -- python -m jobs.stylize \\
+    ray job submit --working-dir . -- python -m jobs.stylize \
         --manifest s3://bucket/manifest/ --output s3://bucket/out/ --gpus-per-actor 1 --actors 8
 
 The same command again does what is missing. --dry-run says beforehand what the job would do and

@@ -29,6 +29,7 @@ class Announcer:
         """Work on a pair begins; returns when the board knows.
 
         Args:
+            pair: its pair_id.
             alone: it may end the process, and no other pair is to be suspected then.
         """
         if alone and self.foreseen:
