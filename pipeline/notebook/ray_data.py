@@ -1,5 +1,6 @@
 """``Stylizer``: a callable class for ``Dataset.map_batches`` in pipelines of one's own."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,8 @@ from pipeline.notebook.call import make_batcher, optimise, to_pair
 from pipeline.notebook.pictures import Picture
 from pipeline.settings import StyleSettings, replace
 from pipeline.style.pairs import Done
+
+logger = logging.getLogger(__name__)
 
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -87,10 +90,13 @@ class Stylizer:
 
     def _picture(self, value: Any, column: str) -> Picture:
         if isinstance(value, bytes):
-            return images.decode(value, column, self.max_pixels)
+            notes: list[str] = []
+            picture: Picture = images.decode(value, column, self.max_pixels, notes=notes)
+            for note in notes:
+                logger.warning("%s: a picture was read, but %s", column, note)
+            return picture
         pictures.check(value, column)
-        picture: Picture = value
-        return picture
+        return value
 
 
 def _columns(done: list[Done | Exception]) -> Batch:
