@@ -1,5 +1,6 @@
 """``Stylizer``: a callable class for ``Dataset.map_batches`` in pipelines of one's own."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,8 @@ from pipeline.notebook.call import make_batcher, optimise, to_pair
 from pipeline.notebook.pictures import Picture
 from pipeline.settings import StyleSettings, replace
 from pipeline.style.serving.pairs import Done
+
+logger = logging.getLogger(__name__)
 
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -88,10 +91,14 @@ class Stylizer:
 
     def _picture(self, value: Any, column: str) -> Picture:
         if isinstance(value, bytes):
-            return codec.decode(value, column, self.max_pixels)
+            notes: list[str] = []
+            picture: Picture = codec.decode(value, column, self.max_pixels, notes=notes)
+            for note in notes:
+                logger.warning("%s: a picture was read, but %s", column, note)
+            return picture
         pictures.check(value, column)
-        picture: Picture = value
-        return picture
+        checked: Picture = value
+        return checked
 
 
 def _columns(done: list[Done | Exception]) -> Batch:

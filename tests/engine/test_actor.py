@@ -107,7 +107,7 @@ def test_a_style_that_was_replaced_is_read_again(context, style, monkeypatch, ve
     first = read(context)
     assert read(context)[0] is first[0]
     write(1)
-    pixels, digest = read(dataclasses.replace(context, run="another"))
+    pixels, digest, _ = read(dataclasses.replace(context, run="another"))
     assert digest != first[1]
     assert not np.array_equal(pixels, first[0])
     assert (read(context)[0] is first[0]) == (versions == "unknown")

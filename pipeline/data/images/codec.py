@@ -67,7 +67,13 @@ def _without_pillows_limit() -> Iterator[None]:
 
 
 @_without_pillows_limit()
-def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -> Image.Image:
+def decode(
+    data: bytes,
+    name: str,
+    max_pixels: int,
+    enough: int | None = None,
+    notes: list[str] | None = None,
+) -> Image.Image:
     """An RGB image of the first frame, as ``to_rgb`` makes it.
 
     Args:
@@ -75,6 +81,7 @@ def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -
         name: its URI for messages, free of credentials.
         max_pixels: larger images are refused before they are decoded.
         enough: px; a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, its short edge no less.
+        notes: gets what is wrong with a file that is read all the same.
 
     Raises:
         RowError: ``empty_file``, ``not_an_image``, ``truncated_image``, ``image_too_large``,
@@ -82,17 +89,18 @@ def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -
     """
     if not data:
         raise RowError("empty_file", f"{name}: the file is empty")
-    first = tiffs.first_directory(data)
-    if tiffs.is_camera_raw(data, first):
+    page = tiffs.picture(data)
+    if tiffs.is_camera_raw(data, page):
         raise RowError(
             "not_an_image",
             f"{name}: camera raw, what a sensor saw; convert it to JPEG, PNG or TIFF first",
         )
     image: Image.Image | tiffs.Directory
+    notes = [] if notes is None else notes
     try:
         bombs.refuse_bombs(data)
-        data = repairs.without_extras(data)
-        image = first if first and tiffs.is_deep(first) else _open(data, enough)
+        data = repairs.without_extras(data, notes)
+        image = page if page and tiffs.is_deep(page) else _open(data, enough, page)
     except UnidentifiedImageError as error:
         raise RowError(
             "not_an_image", f"{name}: not an image that Pillow can read{_why(data)}"
@@ -113,9 +121,9 @@ def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -
         )
     try:
         if isinstance(image, tiffs.Directory):
-            return to_rgb(tiffs.read(data, image))
+            return to_rgb(tiffs.read(data, image), notes=notes)
         bombs.check_tiles(image, max_pixels)
-        return to_rgb(_loaded(image, data, enough), data)
+        return to_rgb(_loaded(image, data, enough, notes), data, notes)
     except MemoryError as error:
         raise RowError(
             "out_of_memory", f"{name}: not enough memory to decode {width} x {height} px"
@@ -127,9 +135,11 @@ def decode(data: bytes, name: str, max_pixels: int, enough: int | None = None) -
         ) from error
 
 
-def _open(data: bytes, enough: int | None) -> Image.Image:
+def _open(data: bytes, enough: int | None, page: tiffs.Directory | None = None) -> Image.Image:
     file = bombs.TiffReader(data) if data[:2] in (b"II", b"MM") else io.BytesIO(data)
     image: Image.Image = Image.open(file, formats=FORMATS)
+    if page and page.page:
+        image.seek(page.page)
     if enough is not None:
         image.draft(None, (enough, enough))
     return image
@@ -147,7 +157,7 @@ def _why(data: bytes) -> str:
     return ""
 
 
-def _loaded(image: Image.Image, data: bytes, enough: int | None) -> Image.Image:
+def _loaded(image: Image.Image, data: bytes, enough: int | None, notes: list[str]) -> Image.Image:
     """The image with its pixels; also if nothing but a JPEG's end marker is missing."""
     try:
         image.load()
@@ -155,27 +165,31 @@ def _loaded(image: Image.Image, data: bytes, enough: int | None) -> Image.Image:
         again = [_open(whole, enough) for whole in repairs.ended(data)]
         if not again or again[0].tobytes() != again[1].tobytes():
             raise
+        notes.append(repairs.NO_END)
         return again[0]
     return image
 
 
-def to_rgb(image: Image.Image, data: bytes = b"") -> Image.Image:
+def to_rgb(image: Image.Image, data: bytes = b"", notes: list[str] | None = None) -> Image.Image:
     """The image as RGB: upright, in sRGB, transparency laid on white.
 
     Args:
         data: its file, if there is one (``profiles.find``).
+        notes: gets what of the image cannot be followed.
     """
-    return _upright(_to_rgb(image, data), _orientation(image))
+    notes = [] if notes is None else notes
+    return _upright(_to_rgb(image, data, notes), _orientation(image, notes))
 
 
 def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, notes: list[str]) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # broken EXIF is no reason to refuse the picture
+        notes.append("its EXIF is broken, and it may not be upright")
         return 1
 
 
@@ -192,11 +206,11 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
-    profile = profiles.find(image, data)
+def _to_rgb(image: Image.Image, data: bytes, notes: list[str]) -> Image.Image:
+    profile = profiles.find(image, data, notes)
     samples = _samples(image, data)
     if samples:
-        curve = profiles.curve(profile)
+        curve = profiles.curve(profile, notes)
         return Image.fromarray(depths.to_8_bit(samples, curve)).convert("RGB")
     alpha = _alpha(image)
     if image.mode in profiles.GREY:
@@ -204,7 +218,7 @@ def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
     elif image.mode not in ("RGB", "CMYK"):
         image = image.convert("RGBA") if image.mode == "RGBa" else image
         image = image.convert("RGB")
-    image = profiles.in_srgb(image, profile)  # white, on which it is laid, is sRGB's
+    image = profiles.in_srgb(image, profile, notes)  # white, on which it is laid, is sRGB's
     if alpha is None:
         return image
     white = Image.new("RGB", image.size, (255, 255, 255))
@@ -229,8 +243,8 @@ def _samples(image: Image.Image, data: bytes) -> depths.Samples | None:
     """Of an image whose pixels are more than 8 bits, or signed ones, which Pillow takes for others;
     else None."""
     kind, bits, white_is_zero, told = "u", 16, False, None
-    first = tiffs.first_directory(data) if image.format == "TIFF" else None
-    found = tiffs.meaning(first) if first else None
+    page = tiffs.picture(data) if image.format == "TIFF" else None
+    found = tiffs.meaning(page) if page else None
     if found:
         kind, bits, white_is_zero, told = found
     elif image.mode == "F":

@@ -18,15 +18,18 @@ GREY = ("1", "L", "LA", "La")
 EXIF, COLOR_SPACE, INTEROPERABILITY, RULES = 34665, 40961, 40965, 1
 """Tags of EXIF, which is a TIFF: each leads to the next, or says something."""
 
+LEFT_OUT = "its colour profile cannot be followed and was left out"
+
 _SPACES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}
 """Pillow's mode of what a profile describes, by what stands in its header."""
 
 
-def find(image: Image.Image, data: bytes = b"") -> bytes | None:
+def find(image: Image.Image, data: bytes, notes: list[str]) -> bytes | None:
     """The ICC profile of an opened image, or one that stands for what its EXIF says.
 
     Args:
         data: its file, in which containers may have one that Pillow passes over.
+        notes: gets that there is one which cannot be followed; as do those of the others here.
     """
     profile = image.info.get("icc_profile")
     try:
@@ -38,12 +41,15 @@ def find(image: Image.Image, data: bytes = b"") -> bytes | None:
             exif = data if image.format == "TIFF" else image.info.get("exif", b"")
             profile = adobe_rgb() if _is_adobe_rgb(exif) else None
     except Exception:  # broken notes are no reason to refuse the picture
+        notes.append(LEFT_OUT)
         return None
     usable = isinstance(profile, bytes) and 128 < len(profile) <= LONGEST
+    if profile and not usable:
+        notes.append(LEFT_OUT)
     return profile if usable else None
 
 
-def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+def in_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
     """An image of mode L, RGB or CMYK as RGB, by its profile if it has one that fits."""
     mode = _SPACES.get(profile[16:20]) if profile else None
     if profile and (mode == image.mode or (mode, image.mode) == ("RGB", "L")):
@@ -56,15 +62,17 @@ def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
                 return converted
         except Exception:  # noqa: S110  a broken profile is no reason to refuse the picture
             pass
+    if profile:
+        notes.append(LEFT_OUT)
     return image.convert("RGB")
 
 
-def curve(profile: bytes | None) -> npt.NDArray[np.float64] | None:
+def curve(profile: bytes | None, notes: list[str]) -> npt.NDArray[np.float64] | None:
     """What grey of 0 to 255 becomes by a profile, for grey of more bits; None if it stays."""
     if not profile:
         return None
     ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
-    values = np.asarray(in_srgb(ramp, profile), np.float64)[0].mean(axis=1)
+    values = np.asarray(in_srgb(ramp, profile, notes), np.float64)[0].mean(axis=1)
     return None if np.abs(values - np.arange(256)).max() < 1 else values
 
 

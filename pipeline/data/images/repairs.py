@@ -5,46 +5,64 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from pipeline.data.words import some_of
+
 MOST_INFLATED = 2**20
 """Bytes of a compressed part beside the pixels, of which a PNG's profile is the only one kept."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
 END = b"\xff\xd9"
 
+NO_END = "its end is missing or broken"
 
-def without_extras(data: bytes) -> bytes:
+FOLLOWED = {b"iCCP": "colour profile", b"eXIf": "EXIF"}
+"""Parts of a PNG that change how it looks, beside those that it cannot be without."""
+
+
+def without_extras(data: bytes, notes: list[str]) -> bytes:
     """A PNG without texts, times, frames and what else is not shown, whatever is wrong with them,
     and without a profile or EXIF that is broken or too large.
 
     What is no PNG, and the rest of one that is cut off, is returned as it is.
+
+    Args:
+        notes: gets what is damaged, and what is left out although it would be followed.
     """
     if not data.startswith(PNG):
+        if data.startswith(b"GIF8") and not data[-64:].rstrip(b"\0\r\n").endswith(b";"):
+            notes.append(NO_END)
         return data
     view = memoryview(data)
     kept: list[memoryview | bytes] = [PNG]
-    at = len(PNG)
-    while at + 12 <= len(data):
+    wrong: dict[str, None] = {}  # names of parts, in their order
+    at, ended = len(PNG), False
+    while not ended and at + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         if end > len(data) or not name.isalpha():
             break
+        is_sound = zlib.crc32(view[at + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")
+        if not is_sound:
+            wrong[name.decode()] = None
         is_critical = name[:1].isupper()  # if it is unknown, Pillow refuses it
-        if is_critical or name == b"tRNS" or _is_sound_extra(name, view[at + 8 : end]):
+        if is_critical or name == b"tRNS":
             kept.append(view[at:end])
-        at = end
-        if name == b"IEND":
-            return b"".join(kept)
-    return b"".join([*kept, view[at:]])
+        elif name in FOLLOWED:
+            if is_sound and _is_usable(name, view[at + 8 : end - 4]):
+                kept.append(view[at:end])
+            else:
+                notes.append(f"its {FOLLOWED[name]} is broken or too large and was left out")
+        at, ended = end, name == b"IEND"
+    if wrong:
+        notes.append(f"the checksum of {some_of([*wrong])} is wrong")
+    if not ended:
+        notes.append(NO_END)
+    return b"".join([*kept, view[len(data) if ended else at :]])
 
 
-def _is_sound_extra(name: bytes, rest: memoryview) -> bool:
-    body, checksum = rest[:-4], int.from_bytes(rest[-4:], "big")
-    if name not in (b"iCCP", b"eXIf") or len(body) > MOST_INFLATED:
-        return False
-    if zlib.crc32(body, zlib.crc32(name)) != checksum:
-        return False
-    if name == b"eXIf":
-        return True
+def _is_usable(name: bytes, body: memoryview) -> bool:
+    if name == b"eXIf" or len(body) > MOST_INFLATED:
+        return len(body) <= MOST_INFLATED
     packed = bytes(body).partition(b"\0")[2][1:]
     inflating = zlib.decompressobj()
     try:
@@ -61,6 +79,7 @@ def ended(data: bytes) -> Iterator[bytes]:
     marker, which a decoder takes up that is not yet done.
     """
     if data.startswith(b"\xff\xd8") and END not in data[-64:] and _has_all_scans(data):
+        data = data.removesuffix(END[:1])
         yield data + END
         yield data + b"\x55\xaa" * 64 + END
 

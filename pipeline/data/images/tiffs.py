@@ -5,7 +5,7 @@ import struct
 import zlib
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,8 @@ SENSOR = (32803, 34892)
 RAW_STARTS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM")
 """How camera raw files of Olympus, Panasonic, Fujifilm, Sigma and Minolta begin."""
 
-_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q"}
+_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 16: "Q"}
+_ENDS: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 _DEFLATE = (8, 32946)
 _PACKED_AT_ONCE = 2**16
@@ -45,12 +46,24 @@ for _key, _mode in list(TiffImagePlugin.OPEN_INFO.items()):
         TiffImagePlugin.OPEN_INFO.setdefault(_key, _mode)
 
 
+REDUCED, MASK = 1, 4
+"""Bits of ``SUBFILE``: a small copy of another page, and what of another page is seen."""
+
+MOST_PAGES = 16
+"""That are looked at for the picture of which the first is a small copy."""
+
+
 @dataclass(frozen=True)
 class Directory:
-    """A TIFF's first. ``order`` is as ``struct`` writes it; of the profile the place is kept."""
+    """One of a TIFF's. ``order`` is as ``struct`` writes it; of the profile the place is kept.
+
+    ``page`` is its number, and ``next`` the place of the one that follows, or 0.
+    """
 
     order: str
     tags: dict[int, tuple[Any, ...]]
+    page: int = 0
+    next: int = 0
 
     def one(self, tag: int, default: int) -> int:
         """A tag's first number."""
@@ -62,9 +75,28 @@ class Directory:
         return self.one(WIDTH, 0), self.one(HEIGHT, 0)
 
 
-def first_directory(data: bytes) -> Directory | None:
-    """None if it is no TIFF, or a broken one."""
-    return directories(data, WANTED)
+def picture(data: bytes) -> Directory | None:
+    """The first directory; the largest of the pages behind it where that is a thumbnail of one.
+
+    None if it is no TIFF, or a broken one.
+    """
+    first = directories(data, WANTED)
+    if first is None or not first.one(SUBFILE, 0) & REDUCED or SUB_DIRECTORIES in first.tags:
+        return first  # of camera raw, if it has directories inside
+    found: list[tuple[int, Directory]] = []
+    page = first
+    try:
+        while page.next and page.page < MOST_PAGES:
+            start = page.next
+            page = _directory(data, first.order, start, (SUBFILE, WIDTH, HEIGHT), page.page + 1)
+            if not page.one(SUBFILE, 0) & (REDUCED | MASK):
+                found.append((start, page))
+    except (struct.error, OverflowError):  # those before it are sound
+        pass
+    if not found:
+        return first
+    start, page = max(found, key=lambda place: math.prod(place[1].size))
+    return _directory(data, first.order, start, WANTED, page.page)
 
 
 def directories(data: bytes, wanted: Container[int], *inner: int) -> Directory | None:
@@ -80,24 +112,27 @@ def directories(data: bytes, wanted: Container[int], *inner: int) -> Directory |
         (start,) = struct.unpack_from(*((f"{order}Q", data, 8) if version == 43 else
                                         (f"{order}I", data, 4)))  # fmt: skip
         for tag in inner:
-            start = _tags(data, order, version, start, (tag,))[tag][0]
-        tags = _tags(data, order, version, start, wanted)
+            start = _directory(data, order, start, (tag,)).tags[tag][0]
+        found = _directory(data, order, start, wanted)
     except (struct.error, KeyError, OverflowError):
         return None
-    return Directory(order, tags) if version in (42, 43) else None
+    return found if version in (42, 43) else None
 
 
-def _tags(
-    data: bytes, order: str, version: int, start: int, wanted: Container[int]
-) -> dict[int, tuple[Any, ...]]:
+def _directory(
+    data: bytes, order: str, start: int, wanted: Container[int], page: int = 0
+) -> Directory:
+    (version,) = struct.unpack_from(f"{order}H", data, 2)
     offset, count, size = ("Q", "Q", 20) if version == 43 else ("I", "H", 12)
     tags: dict[int, tuple[Any, ...]] = {}
     (entries,) = struct.unpack_from(order + count, data, start)
     start += struct.calcsize(order + count)
+    end = start + entries * size
+    following = data[end : end + struct.calcsize(order + offset)]
     for number in range(min(entries, 65_535)):
         place = start + number * size
         tag, kind, length = struct.unpack_from(f"{order}HH{offset}", data, place)
-        if tag not in wanted or kind not in _TYPES:
+        if tag not in wanted or tag in tags or kind not in _TYPES:
             continue
         room = struct.calcsize(order + offset)
         place += size - room
@@ -111,12 +146,11 @@ def _tags(
         elif length <= 2**20:
             found = np.frombuffer(data, order + _numpy(_TYPES[kind]), length, place)
             tags[tag] = tuple(found.tolist())
-    return tags
+    return Directory(order, tags, page, int.from_bytes(following, _ENDS[order]))
 
 
 def _numpy(letter: str) -> str:
-    kind = "f" if letter in "fd" else "u" if letter.isupper() else "i"
-    return f"{kind}{struct.calcsize(letter)}"
+    return f"{'u' if letter.isupper() else 'i'}{struct.calcsize(letter)}"
 
 
 def is_camera_raw(data: bytes, first: Directory | None) -> bool:
@@ -125,7 +159,7 @@ def is_camera_raw(data: bytes, first: Directory | None) -> bool:
         return True
     if first is None:
         return False
-    is_small = first.one(SUBFILE, 0) & 1 and SUB_DIRECTORIES in first.tags
+    is_small = first.one(SUBFILE, 0) & REDUCED and SUB_DIRECTORIES in first.tags
     is_dng = len(first.tags.get(DNG, ())) == 4  # a version
     return is_dng or first.one(PHOTOMETRIC, 1) in SENSOR or bool(is_small)
 

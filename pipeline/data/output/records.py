@@ -50,7 +50,8 @@ def committed_files(output: str, options: files.StorageOptions) -> list[str]:
 
 
 def records_dataset(output: str, options: files.StorageOptions) -> pyarrow.dataset.Dataset | None:
-    """All records of an output; None when there are none yet."""
+    """All records of an output, with all columns of ``RECORD_SCHEMA``, which earlier versions did
+    not write; None when there are none yet."""
     file_names = committed_files(output, options)
     if not file_names:
         return None
@@ -58,7 +59,8 @@ def records_dataset(output: str, options: files.StorageOptions) -> pyarrow.datas
     paths = [files.arrow_filesystem(file, options)[1] for file in file_names]
     dataset = pyarrow.dataset.dataset(paths, filesystem=fs, format="parquet")
     tables.refuse_pickles(dataset.schema, uris.redact(uris.join(output, RECORDS)))
-    return dataset
+    lacking = [field for field in RECORD_SCHEMA if field.name not in dataset.schema.names]
+    return dataset.replace_schema(pa.schema([*dataset.schema, *lacking]))
 
 
 def iterate(
@@ -152,7 +154,8 @@ def close(
     which no image was made, are of all pairs that lie in the output, as its folders are. Counts,
     mean losses, seconds by stage and errors by class are of the manifest's pairs; ``other_pairs``
     counts those of other manifests, and of rows that have another id by now. ``first_errors`` are
-    those of the manifest's first rows that failed.
+    those of the manifest's first rows that failed; ``with_warnings`` counts the manifest's pairs of
+    damaged pictures.
 
     Args:
         ids: hashes of the ids of the manifest's pairs.
@@ -165,11 +168,11 @@ def close(
     splits = Counter[str]()
     classes: dict[str, bool] = {}  # SPLIT/LABEL: whether there is an image
     sums = dict.fromkeys((*MEANS, *SECONDS), 0.0)
-    size = 0
+    size, with_warnings = 0, 0
     first_errors: list[dict[str, Any]] = []
     hashes = [np.empty(0, dtype=np.int64)]
     with _ImageLists() as lists:
-        columns = ["status", *ERROR, "bytes", *METADATA, *MEANS[3:], *SECONDS]
+        columns = ["status", *ERROR, "warnings", "bytes", *METADATA, *MEANS[3:], *SECONDS]
         for table in _tables(batches(output, options, columns)):
             hashes.append(hash_ids(table["pair_id"].to_pylist()))
             is_own = among(hashes[-1], known)
@@ -180,6 +183,7 @@ def close(
             errors.update(_counts(failed["error_class"]))
             first_errors = _first(first_errors, failed)
             size += pc.sum(own["bytes"]).as_py() or 0
+            with_warnings += len(own) - own["warnings"].null_count
             for name in sums:
                 sums[name] += pc.sum(own[name]).as_py() or 0.0
             for group in table.group_by(["split", "label", "status"]).aggregate([]).to_pylist():
@@ -200,6 +204,7 @@ def close(
         "error": counts["error"],
         "errors_by_class": dict(errors.most_common()),
         "first_errors": first_errors,
+        "with_warnings": with_warnings,
         "other_pairs": {"ok": others["ok"], "error": others["error"]},
         "lost_classes": sorted(name for name, kept in classes.items() if not kept),
         "images_by_split": dict(sorted(splits.items())),

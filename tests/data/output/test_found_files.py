@@ -26,6 +26,13 @@ def decoded(data: bytes) -> np.ndarray:
     return np.asarray(codec.decode(data, "x", 10**6)).astype(int)
 
 
+def noted(data: bytes) -> list[str]:
+    """What is said of a file that is read."""
+    notes: list[str] = []
+    codec.decode(data, "x", 10**6, notes=notes)
+    return notes
+
+
 def fault(name: str) -> np.ndarray:
     return decoded((FAULTS / name).read_bytes())
 
@@ -244,7 +251,10 @@ def test_a_jpeg_that_lacks_its_end_marker_alone_is_read():
     for options in ({}, {"progressive": True}, {"restart_marker_blocks": 3}):
         data = saved(image, "JPEG", **options)
         assert data.endswith(b"\xff\xd9")
-        assert apart(decoded(data[:-2]), decoded(data)) == 0
+        for lacking in (1, 2):
+            assert apart(decoded(data[:-lacking]), decoded(data)) == 0
+            assert noted(data[:-lacking]) == ["its end is missing or broken"]
+        assert noted(data) == []
         for lacking in (30, 200, len(data) // 2):
             error = refusal(data[:-lacking])
             assert error.error_class == "truncated_image"
@@ -267,8 +277,90 @@ def test_a_wrong_checksum_refuses_a_png_only_where_it_matters():
         wrong = bytearray(chunk(name, body))
         wrong[-1] ^= 1
         assert apart(decoded(head + bytes(wrong) + rest), COLOR) == 0
+        first, *others = noted(head + chunk(name, body)[:-4] + bytes(4) + rest)[::-1]
+        assert first == f"the checksum of {name.decode()} is wrong"
+        assert len(others) == (name == b"iCCP")
+    pixels = bytearray(png)
+    pixels[-13] ^= 1  # of the data, whose checksum Pillow does not look at
+    assert apart(decoded(bytes(pixels)), COLOR) == 0
+    assert noted(bytes(pixels)) == ["the checksum of IDAT is wrong"]
     wrong = bytearray(head)
     wrong[-1] ^= 1
     error = refusal(bytes(wrong) + rest)
     assert error.error_class == "not_an_image"
     assert "bad header checksum in b'IHDR'" in str(error)
+
+
+def test_what_is_wrong_with_a_picture_that_is_read_is_said():
+    left_out = "its colour profile is broken or too large and was left out"
+    assert noted((FAULTS / "bigicc.png").read_bytes()) == [left_out]
+    for name in ("ref.png", "bigtext.png", "p3.png", "p3.jp2", "adobe_exif.jpg", "grey_lin.jpg"):
+        assert noted((FAULTS / name).read_bytes()) == [], name
+    image = Image.fromarray(COLOR.astype(np.uint8))
+    for kind, cut in (("PNG", 12), ("PNG", 3), ("GIF", 1)):
+        data = saved(image, kind)
+        assert noted(data) == []
+        assert noted(data + bytes(9)) == []  # some fill their sectors
+        assert noted(data[:-cut]) == ["its end is missing or broken"]
+        assert apart(decoded(data[:-cut]), decoded(data)) == 0
+    not_followed = ["its colour profile cannot be followed and was left out"]
+    broken = b"\0" * 16 + b"RGB " + b"\0" * 200
+    for profile in (b"nonsense", broken, grey_profile()):
+        for kind in ("JPEG", "PNG", "TIFF"):
+            assert noted(saved(image, kind, icc_profile=profile)) == not_followed
+    deep = Image.fromarray((GREY * 257).astype(np.uint16))
+    for kind in ("PNG", "TIFF"):
+        assert noted(saved(deep, kind, icc_profile=broken)) == not_followed
+    exif = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\2\0\2\0\0\0x\0\0\0\0\0\0\0"  # on its side: x
+    (note,) = noted(saved(image, "JPEG", exif=exif))
+    assert "EXIF is broken" in note
+
+
+def pages(*directories: tuple[dict, np.ndarray], order: str = "<") -> bytes:
+    """A TIFF of several pages, each with tags of its own and pixels of 8 or 16 bits."""
+    data = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8)
+    for number, (more, pixels) in enumerate(directories):
+        height, width, samples = pixels.reshape(*pixels.shape[:2], -1).shape
+        raw = pixels.astype(f"{order}u{pixels.itemsize}")
+        tags = {
+            256: (4, 1, width), 257: (4, 1, height), 258: (3, 1, 8 * pixels.itemsize),
+            259: (3, 1, 1), 262: (3, 1, 2 if samples == 3 else 1), 277: (3, 1, samples),
+            278: (4, 1, height), 279: (4, 1, raw.nbytes), **more,
+        }  # fmt: skip
+        start = len(data) + 2 + 12 * len(tags) + 4
+        tags[273] = (4, 1, start)
+        data += struct.pack(f"{order}H", len(tags))
+        for tag, (form, count, value) in sorted(tags.items()):
+            data += struct.pack(f"{order}HHI", tag, form, count)
+            data += (
+                struct.pack(f"{order}HH", value, 0)
+                if form == 3
+                else struct.pack(f"{order}I", value)
+            )
+        last = number == len(directories) - 1
+        data += struct.pack(f"{order}I", 0 if last else start + raw.nbytes) + raw.tobytes()
+    return data
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_of_a_tiff_that_begins_with_a_thumbnail_the_picture_is_read(order):
+    small = ({254: (4, 1, 1)}, np.full((24, 24, 3), 9, np.uint8))
+    middle = ({254: (4, 1, 0)}, np.full((48, 48, 3), 99, np.uint8))
+    mask = ({254: (4, 1, 4)}, np.full((200, 200), 255, np.uint8))
+    copy = ({254: (4, 1, 1)}, np.full((300, 300, 3), 30, np.uint8))
+    full = ({}, COLOR.astype(np.uint8))
+    deep = ({254: (4, 1, 2)}, (GREY * 257).astype(np.uint16))
+    assert apart(decoded(pages(small, middle, mask, copy, full, order=order)), COLOR) == 0
+    assert apart(decoded(pages(small, middle, deep, order=order)), GREY) < 0.6
+    turned = decoded(pages(small, ({274: (3, 1, 3)}, full[1]), order=order))
+    assert apart(turned, COLOR[::-1, ::-1]) == 0
+    assert (decoded(pages(small, mask, order=order)) == 9).all()  # there is no other
+    assert (decoded(pages(middle, full, order=order)) == 99).all()  # the first of several
+    raw = ({262: (3, 1, 32803)}, deep[1])
+    assert "camera raw" in str(refusal(pages(small, raw, order=order)))
+
+
+def test_a_tiff_whose_pages_lead_to_themselves_is_read():
+    data = bytearray(pages(({254: (4, 1, 1)}, np.full((24, 24, 3), 9, np.uint8))))
+    data[8 + 2 + 12 * 10 : 8 + 2 + 12 * 10 + 4] = struct.pack("<I", 8)
+    assert (decoded(bytes(data)) == 9).all()
