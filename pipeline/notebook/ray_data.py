@@ -91,12 +91,12 @@ class Stylizer:
     def _picture(self, value: Any, column: str) -> Picture:
         if isinstance(value, bytes):
             notes: list[str] = []
-            picture: Picture = images.decode(value, column, self.max_pixels, notes=notes)
+            value = images.decode(value, column, self.max_pixels, notes=notes)
             for note in notes:
                 logger.warning("%s: a picture was read, but %s", column, note)
-            return picture
         pictures.check(value, column)
-        return value
+        picture: Picture = value
+        return picture
 
 
 def _columns(done: list[Done | Exception]) -> Batch:
