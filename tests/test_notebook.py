@@ -96,6 +96,14 @@ def test_a_row_that_fails_does_not_end_its_batch(quick_ones, batch):
     assert "content_image: not an image" in found["error"][1]
 
 
+def test_a_file_that_is_damaged_and_read_is_logged(quick_ones, batch, caplog):
+    batch["content_image"][0] = image_bytes(0, 70, 100)[:-3]
+    found = Stylizer(image_size=64, **quick_ones)(batch)
+    assert found["stylized_image"][0] is not None
+    said = "content_image: a picture was read, but its end is missing or broken"
+    assert [record.getMessage() for record in caplog.records] == [said]
+
+
 def test_a_batch_may_be_of_any_of_ray_datas_formats(quick_ones, batch):
     batch["content_image"] = [image_bytes(0, 70, 100), b"no image", None]
     stylizer = Stylizer(image_size=64, **quick_ones)

@@ -92,13 +92,12 @@ class Stylizer:
     def _picture(self, value: Any, column: str) -> Picture:
         if isinstance(value, bytes):
             notes: list[str] = []
-            picture: Picture = codec.decode(value, column, self.max_pixels, notes=notes)
+            value = codec.decode(value, column, self.max_pixels, notes=notes)
             for note in notes:
                 logger.warning("%s: a picture was read, but %s", column, note)
-            return picture
         pictures.check(value, column)
-        checked: Picture = value
-        return checked
+        picture: Picture = value
+        return picture
 
 
 def _columns(done: list[Done | Exception]) -> Batch:
