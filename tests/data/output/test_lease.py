@@ -20,7 +20,7 @@ from tests.faulty_proxy import proxy
 ROOT = Path(__file__).parents[3]
 HOLD = """
 import sys, time
-from pipeline.data import lease
+from pipeline.data.output import lease
 with lease.hold(sys.argv[1], {}, lambda: None):
     print("held", flush=True)
     time.sleep(60)
@@ -330,7 +330,7 @@ def test_a_renewal_never_stands_over_the_lease_of_a_run_that_came_in_between(
 PAUSED = """
 import sys, time
 from pathlib import Path
-from pipeline.data import lease
+from pipeline.data.output import lease
 lease.RENEWAL = 300  # none is under way while it is paused
 lease._process = lambda pid: None  # as on another machine
 with lease.hold(sys.argv[1], {}, lambda: None) as ours:
