@@ -19,7 +19,7 @@ from pipeline.data.manifest import manifest as manifests
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.output import clearing, lease, packing, records, resume
 from pipeline.data.output.clashes import Clashes
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import failures, files, local, uris
 from pipeline.data.words import counted, printable, some_of, taken
 from pipeline.engine.stages import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, canonical, fingerprint
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 PACKAGE = "neural-style-pipeline"
 PLAN = "__plan__"
-PROBE = f".probe{files.LEFTOVER}"
+PROBE = f".probe{local.LEFTOVER}"
 """Written and deleted at the start. Its ending has the next run delete what a kill left of it."""
 
 RESULTS = (records.IMAGES, records.RECORDS, records.CHECKPOINT)
@@ -74,7 +74,7 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
     """
     options = job.storage_options or {}
     output, source = uris.absolute(job.output), uris.absolute(job.manifest)
-    if files.is_local_file(output):
+    if local.is_file(output):
         raise SettingError(f"output {uris.redact(output)}: is a file; give a folder")
     if f"{output}/".startswith(f"{source}/"):  # the next run would read the records as pairs
         raise SettingError(
@@ -294,7 +294,7 @@ def _earlier_job(output: str, options: files.StorageOptions) -> dict[str, Any] |
         if not files.exists(uri, options):
             return None
     except RowError as error:
-        reason = files.reason_at(output, error.__cause__ or error)
+        reason = failures.reason_at(output, error.__cause__ or error)
         raise SettingError(
             f"output {uris.redact(output)}: cannot be reached ({reason}); check the URI, the "
             "endpoint and the credentials"

@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.data.errors import RowError
-from pipeline.data.images import codec
-from pipeline.data.images.codec import Pixels
+from pipeline.data.images import codec, sizing
+from pipeline.data.images.sizing import Pixels
 from pipeline.data.manifest import columns
 from pipeline.data.output import lease, records
 from pipeline.data.schemas import PLAN_SCHEMA, RECORD_SCHEMA
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import failures, files, uris
 from pipeline.engine import metrics
 from pipeline.engine.board import Board
 from pipeline.settings import StyleSettings, replace
@@ -106,7 +106,7 @@ def guarded(row: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str
     except RowError as error:
         return _with_fault(row, error)
     except Exception as error:  # a promise: no row ends the job
-        return {**row, "fault_class": "unexpected", "fault_message": files.reason(error)}
+        return {**row, "fault_class": "unexpected", "fault_message": failures.reason(error)}
 
 
 def _with_fault(row: dict[str, Any], fault: RowError) -> dict[str, Any]:
@@ -182,10 +182,10 @@ def _read_image(uri: str, size: float, edge: str, context: Context) -> tuple[Pix
     data = files.read_bytes(uri, context.storage_options, context.max_bytes)
     image = codec.decode(data, name, context.max_pixels, notes=notes)
     try:
-        fitted = codec.fit_size(image.width, image.height, size, edge, context.max_pixels)
+        fitted = sizing.fit_size(image.width, image.height, size, edge, context.max_pixels)
     except RowError as error:
         raise RowError(error.error_class, f"{name}: {error}") from error
-    return codec.resize(image, fitted), list(dict.fromkeys(notes))
+    return sizing.resize(image, fitted), list(dict.fromkeys(notes))
 
 
 _Style = tuple[Pixels, str, list[str]]

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data.errors import RowError
-from pipeline.data.images import codec
+from pipeline.data.images import conversion, sizing
 from pipeline.settings import SettingError, StyleSettings
 from pipeline.style.method.targets import least_side
 
@@ -42,9 +42,9 @@ def check(picture: Any, name: str) -> None:
         ValueError: its shape or its values do not fit.
     """
     if isinstance(picture, Image.Image):
-        if min(picture.size) < codec.SMALLEST:
+        if min(picture.size) < sizing.SMALLEST:
             width, height = picture.size
-            raise ValueError(f"{name}: {width} x {height} px; the least edge is {codec.SMALLEST}")
+            raise ValueError(f"{name}: {width} x {height} px; the least edge is {sizing.SMALLEST}")
         return
     if not isinstance(picture, (np.ndarray, Tensor)):
         raise TypeError(f"{name}: a {type(picture).__name__} is no picture; {FORMS}")
@@ -53,8 +53,8 @@ def check(picture: Any, name: str) -> None:
     if len(shape) != 3 or tuple(channels) != (3,):
         raise ValueError(f"{name}: of shape {shape}; {FORMS}")
     sides = shape[1:] if isinstance(picture, Tensor) else shape[:2]
-    if min(sides) < codec.SMALLEST:
-        raise ValueError(f"{name}: of shape {shape}; the least edge is {codec.SMALLEST} px")
+    if min(sides) < sizing.SMALLEST:
+        raise ValueError(f"{name}: of shape {shape}; the least edge is {sizing.SMALLEST} px")
     values = picture if isinstance(picture, Tensor) else torch.from_numpy(np.array(picture))
     if values.dtype == torch.uint8:
         return
@@ -107,19 +107,19 @@ def _to_tensor(picture: Picture, size: float, edge: str) -> Tensor:
     if isinstance(picture, np.ndarray):
         levels = picture if picture.dtype == np.uint8 else (picture * 255).round()
         picture = Image.fromarray(levels.astype(np.uint8))
-    rgb = codec.to_rgb(picture)
+    rgb = conversion.to_rgb(picture)
     try:
         # What is in memory already is not a bomb: the result has at most eight times 8192 px.
-        fitted = codec.fit_size(rgb.width, rgb.height, size, edge, 2**31)
+        fitted = sizing.fit_size(rgb.width, rgb.height, size, edge, 2**31)
     except RowError as error:
         raise ValueError(f"a picture of {error}") from error
-    pixels = np.array(codec.resize(rgb, fitted))
+    pixels = np.array(sizing.resize(rgb, fitted))
     return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255)
 
 
-def to_pixels(image: Tensor) -> codec.Pixels:
+def to_pixels(image: Tensor) -> sizing.Pixels:
     """(3, H, W) in [0, 1] -> (H, W, 3), uint8."""
-    pixels: codec.Pixels = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    pixels: sizing.Pixels = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return pixels
 
 

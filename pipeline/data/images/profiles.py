@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
-from pipeline.data.images import tiffs
+from pipeline.data.images import tiff_tags
 
 LONGEST = 2**24
 """Bytes of a profile that is followed. Those of printers have some MB."""
@@ -79,11 +79,11 @@ def curve(profile: bytes | None, notes: list[str]) -> npt.NDArray[np.float64] | 
 def _is_adobe_rgb(exif: bytes) -> bool:
     """Cameras write no profile, but "uncalibrated" and the rules that they follow."""
     exif = exif.removeprefix(b"Exif\0\0")
-    found = tiffs.directories(exif, (COLOR_SPACE,), EXIF)
+    found = tiff_tags.directories(exif, (COLOR_SPACE,), EXIF)
     space = found.one(COLOR_SPACE, 0) if found else 0
     if space == 2:  # not of the standard, but of some cameras
         return True
-    found = tiffs.directories(exif, (RULES,), EXIF, INTEROPERABILITY)
+    found = tiff_tags.directories(exif, (RULES,), EXIF, INTEROPERABILITY)
     return space == 0xFFFF and found is not None and bytes(found.tags[RULES][:3]) == b"R03"
 
 

@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from pipeline.data.manifest.manifest import INCOMPLETE
 from pipeline.data.output import records
-from pipeline.data.storage import files, tables, uris
+from pipeline.data.storage import conditional, files, local, tables, uris
 from pipeline.data.storage.listing import iterate_files
 
 RECIPE = "_manifest.json"
 """How the manifest was made. Readers of Parquet pass over names that begin so."""
 
-OWN_FILE = re.compile(rf"part-\d{{5,}}\.parquet|{RECIPE}|{INCOMPLETE}|\..*{files.LEFTOVER}")
+OWN_FILE = re.compile(rf"part-\d{{5,}}\.parquet|{RECIPE}|{INCOMPLETE}|\..*{local.LEFTOVER}")
 
 
 class FolderError(ValueError):
@@ -86,7 +86,7 @@ class Parts:
 
     def __enter__(self) -> "Parts":
         text = b"make_manifest is still writing this folder, or was broken off\n"
-        if not files.create_bytes(self.mark, text, self.options) and not self.overwrite:
+        if not conditional.create_bytes(self.mark, text, self.options) and not self.overwrite:
             raise FolderError(
                 f"output {uris.redact(self.output)}: another make_manifest is writing there"
             )

@@ -29,7 +29,7 @@ from pipeline.data.manifest import columns, folders
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.names import SPLIT_WORD, file_key
 from pipeline.data.schemas import OWN_COLUMNS, PLAN_SCHEMA, RECORD_SCHEMA
-from pipeline.data.storage import files, tables, uris, web
+from pipeline.data.storage import failures, files, filesystems, local, tables, uris, web
 from pipeline.data.words import printable
 
 CHUNK = 65_536
@@ -97,19 +97,19 @@ def open_manifest(uri: str, options: files.StorageOptions) -> Manifest:
     try:
         if uris.scheme_of(uri) in web.SCHEMES:
             files.check_web(uri, options)
-        fs, path = files.arrow_filesystem(uri, options)
+        fs, path = filesystems.arrow_filesystem(uri, options)
         info = fs.get_file_info(path)
     except RowError as error:
         raise ManifestError(f"manifest {error}") from error
     except Exception as error:
         raise ManifestError(
-            f"manifest {shown}: cannot be reached ({files.reason_at(uri, error)}); check the "
+            f"manifest {shown}: cannot be reached ({failures.reason_at(uri, error)}); check the "
             "URI, the endpoint and the credentials"
         ) from error
     if info.type == pyarrow.fs.FileType.NotFound:
         raise ManifestError(f"manifest {shown}: does not exist")
     is_local_file = uris.scheme_of(uri) == "file" and info.type != pyarrow.fs.FileType.Directory
-    if is_local_file and files.is_special(path):
+    if is_local_file and local.is_special(path):
         raise ManifestError(f"manifest {shown}: is no file, but a pipe or a device")
     if info.type == pyarrow.fs.FileType.File and not info.size:
         raise ManifestError(f"manifest {shown}: the file is empty")
@@ -125,11 +125,11 @@ def open_manifest(uri: str, options: files.StorageOptions) -> Manifest:
     except pa.ArrowTypeError as error:
         raise ManifestError(
             f"manifest {shown}: a column has different types in its files "
-            f"({files.reason(error)}); give it one type"
+            f"({failures.reason(error)}); give it one type"
         ) from error
     except Exception as error:
         raise ManifestError(
-            f"manifest {shown}: not Parquet, or cut off ({files.reason_at(uri, error)}); write "
+            f"manifest {shown}: not Parquet, or cut off ({failures.reason_at(uri, error)}); write "
             "it with pyarrow.parquet.write_table, pandas' to_parquet or jobs.make_manifest"
         ) from error
     if dataset is None:
@@ -234,7 +234,7 @@ def write_plan(
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
         raise ManifestError(
             f"manifest {manifest.shown}: a column that is carried into the records cannot be "
-            f"({files.reason(error)}); leave it out"
+            f"({failures.reason(error)}); leave it out"
         ) from error
     if not tally.ids:
         raise ManifestError(f"manifest {manifest.shown}: it has no rows")
@@ -312,7 +312,7 @@ def _slices(manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
     except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
         raise ManifestError(
             f"manifest {manifest.shown}: {_unreadable(manifest)}cannot be read: "
-            f"{files.reason(error)}; every file of it must be sound Parquet"
+            f"{failures.reason(error)}; every file of it must be sound Parquet"
         ) from error
 
 
@@ -364,7 +364,7 @@ def _refuse_duplicates(
     suspects = set(values[counts > 1].tolist())
     if not suspects:
         return
-    fs, path = files.arrow_filesystem(target, options)
+    fs, path = filesystems.arrow_filesystem(target, options)
     plan = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet")
     first: dict[str, int] = {}
     for batch in plan.to_batches(columns=[column, "manifest_row"]):

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.errors import RowError
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import conditional, files, uris
 from pipeline.data.words import printable
 
 logger = logging.getLogger(__name__)
@@ -146,19 +146,19 @@ def _take(uri: str, output: str, mine: dict[str, Any], options: files.StorageOpt
         looked = time.monotonic()
         found = _read(uri, options)
         if found is None:
-            if not files.create_bytes(uri, _bytes(mine), options):
+            if not conditional.create_bytes(uri, _bytes(mine), options):
                 continue  # another one was quicker
-            if not files.create_bytes(uri, _bytes(mine), options):
+            if not conditional.create_bytes(uri, _bytes(mine), options):
                 return  # what is there is written over by nobody
         elif _is_run(found, mine["run"]):
             return  # written, though the answer was lost
         else:
             _wait_until_dead(uri, found, output, options)
             looked = time.monotonic()
-            tag = files.tag_of(uri, options)
+            tag = conditional.tag_of(uri, options)
             if _read(uri, options) != found:
                 continue  # another one was quicker
-            if not files.replace_bytes(uri, _bytes(mine), tag, options):
+            if not conditional.replace_bytes(uri, _bytes(mine), tag, options):
                 continue
         quick = time.monotonic() - looked < SETTLE
         time.sleep(SETTLE if quick else 2 * RENEWAL)
@@ -261,11 +261,11 @@ def _renew(
     while not stop.wait(RENEWAL):
         with contextlib.suppress(RowError):  # the storage is away: the next renewal may get through
             started = _clock()
-            tag = files.tag_of(uri, options)
+            tag = conditional.tag_of(uri, options)
             is_lost = _is_lost(_read(uri, options), mine["run"])
             if not is_lost:
                 mine["renewals"] += 1
-                if not files.replace_bytes(uri, _bytes(mine), tag, options):
+                if not conditional.replace_bytes(uri, _bytes(mine), tag, options):
                     is_lost = _is_lost(_read(uri, options), mine["run"])
             if not is_lost and tag is None and _paused(renewed, started):
                 # Between look and write another run may have come, and been written over.

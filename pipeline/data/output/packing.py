@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 from pipeline.data.errors import RowError
 from pipeline.data.names import is_name
 from pipeline.data.output import lease, records, shards
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import files, local, uris
 from pipeline.settings import SettingError
 
 FORMATS = ("webdataset", "parquet")
@@ -276,7 +276,7 @@ def is_stale(name: str, index: Index) -> bool:
 def is_own(name: str, form: str) -> bool:
     """Whether a file of a format's folder has a name that packing gives, or is half-written."""
     listed = name in (INDEX, CLASSES) or SHARD_NAMES[form].fullmatch(name) is not None
-    return listed or files.is_leftover(name)
+    return listed or local.is_leftover(name)
 
 
 def is_empty(output: str, form: str, options: files.StorageOptions) -> bool:
@@ -285,7 +285,7 @@ def is_empty(output: str, form: str, options: files.StorageOptions) -> bool:
     Raises:
         RowError: it cannot be listed.
     """
-    return all(map(files.is_leftover, files.sizes(uris.join(output, form), options)))
+    return all(map(local.is_leftover, files.sizes(uris.join(output, form), options)))
 
 
 def refuse_foreign(output: str, form: str, options: files.StorageOptions) -> None:

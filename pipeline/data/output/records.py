@@ -17,7 +17,7 @@ from pipeline.data.errors import RowError
 from pipeline.data.ids import among, hash_ids
 from pipeline.data.names import is_name
 from pipeline.data.schemas import RECORD_SCHEMA
-from pipeline.data.storage import files, tables, uris
+from pipeline.data.storage import failures, files, filesystems, tables, uris
 from pipeline.data.words import NAMED
 
 IMAGES, RECORDS, CHECKPOINT = "images", "records", "__checkpoint__"
@@ -55,8 +55,8 @@ def records_dataset(output: str, options: files.StorageOptions) -> pyarrow.datas
     file_names = committed_files(output, options)
     if not file_names:
         return None
-    fs, _ = files.arrow_filesystem(output, options)
-    paths = [files.arrow_filesystem(file, options)[1] for file in file_names]
+    fs, _ = filesystems.arrow_filesystem(output, options)
+    paths = [filesystems.arrow_filesystem(file, options)[1] for file in file_names]
     dataset = pyarrow.dataset.dataset(paths, filesystem=fs, format="parquet")
     tables.refuse_pickles(dataset.schema, uris.redact(uris.join(output, RECORDS)))
     lacking = [field for field in RECORD_SCHEMA if field.name not in dataset.schema.names]
@@ -91,7 +91,7 @@ def batches(
         for file in committed_files(output, options):  # Arrow does not always name it
             read_file(file, options)
         shown = uris.redact(uris.join(output, RECORDS))
-        text = f"{shown}: cannot be read: {files.reason(error)}"
+        text = f"{shown}: cannot be read: {failures.reason(error)}"
         raise RowError("read_failed", text) from error
 
 
@@ -109,7 +109,7 @@ def read_file(file: str, options: files.StorageOptions) -> pa.Table:
         raise
     except Exception as error:  # a flipped byte shows in many ways
         raise DamagedError(
-            f"{uris.redact(file)}: is damaged ({files.reason(error)}); delete it, and run the "
+            f"{uris.redact(file)}: is damaged ({failures.reason(error)}); delete it, and run the "
             "job again: it does anew what has no record",
         ) from error
     return table

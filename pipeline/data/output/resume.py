@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pipeline.data.ids import among, hash_ids
 from pipeline.data.output import packing, records
 from pipeline.data.output.clashes import COLUMNS, Clashes
-from pipeline.data.storage import files, tables, uris
+from pipeline.data.storage import files, local, tables, uris
 from pipeline.data.words import some_of
 
 logger = logging.getLogger(__name__)
@@ -70,9 +70,9 @@ def repair(output: str, options: files.StorageOptions, clashes: Clashes | None =
 def _delete_leftovers(output: str) -> None:
     """Everywhere in the output but in folders that are no job's. The lease may just be renewed:
     then that waits for the next time."""
-    kept = files.delete_leftovers(output, below=False)
+    kept = local.delete_leftovers(output, below=False)
     for name in (records.IMAGES, records.RECORDS, records.CHECKPOINT, *packing.FORMATS):
-        kept += files.delete_leftovers(uris.join(output, name))
+        kept += local.delete_leftovers(uris.join(output, name))
     if kept:
         logger.warning(
             f"warning: what a killed run left half-written cannot be deleted: {some_of(kept)}; "

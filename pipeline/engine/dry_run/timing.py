@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.images import codec
+from pipeline.data.images import codec, sizing
 from pipeline.engine import stages
 from pipeline.engine.prepare import Checked
 from pipeline.engine.resources import Resources
@@ -129,7 +129,7 @@ def _time(row: dict[str, Any], checked: Checked, network: VGG, batch: int) -> _T
 
 def _run(
     row: dict[str, Any], settings: StyleSettings, network: VGG, batch: int, evaluations: int
-) -> tuple[float, int, codec.Pixels]:
+) -> tuple[float, int, sizing.Pixels]:
     """Seconds, evaluations, and the (H, W, 3) pixels of the first result."""
     device = next(network.parameters()).device
     content = _tensor(row["__content_image"], device)

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.data.errors import RowError
 from pipeline.data.manifest.manifest import ManifestError, open_manifest
-from pipeline.data.storage import files, uris, web
+from pipeline.data.storage import files, filesystems, uris, web
 
 
 def test_reads_and_writes_on_s3_and_locally(s3, tmp_path):
@@ -73,7 +73,7 @@ def test_files_have_the_scheme_that_their_folder_was_given_by(s3):
 
 def test_what_a_console_makes_for_a_folder_is_no_file(s3):
     options, bucket = s3
-    fs, _ = files.filesystem("s3://x", options)
+    fs, _ = filesystems.filesystem("s3://x", options)
     out = f"s3://{bucket}/out"
     for key in ("out/", "out/images/", "out/images/cat/"):
         fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"")
@@ -82,7 +82,7 @@ def test_what_a_console_makes_for_a_folder_is_no_file(s3):
     files.write_bytes(f"{out}/images/cat/a.png", b"x", options)
     assert files.sizes(f"{out}/images", options) == {"cat/a.png": 1}
     assert files.names_in(out, options) == ["images"]
-    arrow, path = files.arrow_filesystem(out, options)
+    arrow, path = filesystems.arrow_filesystem(out, options)
     found = arrow.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
     assert [info.base_name for info in found if info.is_file] == ["a.png"]
     files.delete(out, options)
@@ -126,7 +126,7 @@ def test_a_file_is_written_without_a_look_at_the_process_umask(tmp_path, monkeyp
 
 def test_a_browser_is_told_what_an_object_on_s3_is(s3):
     options, bucket = s3
-    fs, _ = files.filesystem("s3://x", options)
+    fs, _ = filesystems.filesystem("s3://x", options)
     names = {
         "report.html": "text/html; charset=utf-8", "job.json": "application/json",
         "images/a.png": "image/png", "a.jpg": "image/jpeg", "a.webp": "image/webp",
@@ -304,7 +304,7 @@ def test_what_the_kernel_shows_as_files_is_refused_unread(tmp_path, monkeypatch)
     monkeypatch.setattr("builtins.open", lambda *_, **__: pytest.fail("it was opened"))
     monkeypatch.setattr("io.open", lambda *_, **__: pytest.fail("it was opened"))
     for path in ("/proc/kmsg", "/proc/self/mem", "/sys/kernel/mm", "/dev/zero", tmp_path / "link"):
-        with pytest.raises(RowError, match="a file of the kernel; give a file") as caught:
+        with pytest.raises(RowError, match="a kernel file; give a regular file") as caught:
             files.read_bytes(str(path), {}, 1000)
         assert caught.value.error_class == "read_failed"
     for path in ("/dev/zero", tmp_path / "link"):
