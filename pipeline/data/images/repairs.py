@@ -1,4 +1,4 @@
-"""Files as people have them: what a decoder would stumble over, and a picture does not need."""
+"""Make slightly damaged PNG, GIF and JPEG files readable, and note what is wrong with them."""
 
 import re
 import struct
@@ -8,25 +8,31 @@ from collections.abc import Iterator
 from pipeline.data.words import some_of
 
 MOST_INFLATED = 2**20
-"""Bytes of a compressed part beside the pixels, of which a PNG's profile is the only one kept."""
+"""Largest PNG chunk besides the pixels in bytes; also the largest profile after decompression."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
+"""First bytes of a PNG."""
+
 END = b"\xff\xd9"
+"""End marker of a JPEG."""
 
 NO_END = "its end is missing or broken"
+"""The note about a truncated file."""
 
 FOLLOWED = {b"iCCP": "colour profile", b"eXIf": "EXIF"}
-"""Parts of a PNG that change how it looks, beside those that it cannot be without."""
+"""Optional PNG chunks that change how the picture looks, with their names for notes."""
 
 
 def without_extras(data: bytes, notes: list[str]) -> bytes:
-    """A PNG without texts, times, frames and what else is not shown, whatever is wrong with them,
-    and without a profile or EXIF that is broken or too large.
+    """Remove from a PNG what is not needed to show it, even if it is broken.
 
-    What is no PNG, and the rest of one that is cut off, is returned as it is.
+    Texts, times, frames and the like are removed, and so is a profile or EXIF that is broken or too
+    large. Other files are returned unchanged, and so is the rest of a truncated PNG.
 
     Args:
-        notes: gets what is damaged, and what is left out although it would be followed.
+        data: a file of any format.
+        notes: gets what is damaged (also about a GIF without an end), and which profile or EXIF was
+            left out.
     """
     if not data.startswith(PNG):
         if data.startswith(b"GIF8") and not data[-64:].rstrip(b"\0\r\n").endswith(b";"):
@@ -34,7 +40,7 @@ def without_extras(data: bytes, notes: list[str]) -> bytes:
         return data
     view = memoryview(data)
     kept: list[memoryview | bytes] = [PNG]
-    wrong: dict[str, None] = {}  # names of parts, in their order
+    wrong: dict[str, None] = {}  # an ordered set of chunk names
     at, ended = len(PNG), False
     while not ended and at + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -44,7 +50,7 @@ def without_extras(data: bytes, notes: list[str]) -> bytes:
         is_sound = zlib.crc32(view[at + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")
         if not is_sound:
             wrong[name.decode()] = None
-        is_critical = name[:1].isupper()  # if it is unknown, Pillow refuses it
+        is_critical = name[:1].isupper()  # Pillow refuses unknown critical chunks
         if is_critical or name == b"tRNS":
             kept.append(view[at:end])
         elif name in FOLLOWED:
@@ -73,10 +79,10 @@ def _is_usable(name: bytes, body: memoryview) -> bool:
 
 
 def ended(data: bytes) -> Iterator[bytes]:
-    """Two files of a JPEG that lacks its end marker alone, perhaps; else none.
+    """Yield two completions of a JPEG that may lack only its end marker; none for other files.
 
-    If they give the same pixels, nothing else is missing: the second has other data before the
-    marker, which a decoder takes up that is not yet done.
+    If both decode to the same pixels, only the marker was missing. The second has extra data before
+    the marker, which changes the pixels if the decoder still needs data.
     """
     if data.startswith(b"\xff\xd8") and END not in data[-64:] and _has_all_scans(data):
         data = data.removesuffix(END[:1])
@@ -85,7 +91,10 @@ def ended(data: bytes) -> Iterator[bytes]:
 
 
 def _has_all_scans(data: bytes) -> bool:
-    """Whether a progressive JPEG has the last bits of all its numbers; true of others."""
+    """Return whether a JPEG has all its scans.
+
+    A progressive one needs the last bits of all coefficients. It is True of all other JPEGs.
+    """
     start = re.search(rb"\xff\xc2\0.\x08....([\x01\x03\x04])", data, re.DOTALL)
     if not start:
         return True

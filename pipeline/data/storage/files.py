@@ -116,7 +116,7 @@ def _refuse_special(uri: str, fs: Any, path: str) -> None:
 
 
 def check_web(uri: str, options: StorageOptions) -> None:
-    """Check that a web server gives a file. (Arrow reports every refusal as a missing file.)
+    """Check that a web server gives a file, as Arrow reports every refusal as a missing file.
 
     Raises:
         RowError: ``not_found``, ``access_denied``, ``read_failed`` or ``scheme_not_allowed``.

@@ -344,7 +344,7 @@ def test_schemes_that_are_not_allowed_are_refused(uri, allowed):
         uris.check_scheme(uri, frozenset({"file"}))
         return
     chained = "::" in uri
-    message = "never taken; unpack" if chained else "not allowed here; allowed: file. Add"
+    message = "are not supported; unpack" if chained else "not allowed here; allowed: file. Add"
     with pytest.raises(RowError, match=message) as caught:
         uris.check_scheme(uri, frozenset({"file"}))
     assert caught.value.error_class == "scheme_not_allowed"
