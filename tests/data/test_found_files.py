@@ -327,7 +327,7 @@ def pages(*directories: tuple[dict, np.ndarray], order: str = "<") -> bytes:
             259: (3, 1, 1), 262: (3, 1, 2 if samples == 3 else 1), 277: (3, 1, samples),
             278: (4, 1, height), 279: (4, 1, raw.nbytes), **more,
         }  # fmt: skip
-        start = len(data) + 2 + 12 * len(tags) + 4
+        start = len(data) + 2 + 12 * (len(tags) + 1) + 4
         tags[273] = (4, 1, start)
         data += struct.pack(f"{order}H", len(tags))
         for tag, (form, count, value) in sorted(tags.items()):
