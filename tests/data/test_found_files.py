@@ -6,6 +6,7 @@
 import io
 import itertools
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -460,11 +461,16 @@ def test_what_is_black_and_white_among_samples_that_do_not_fill_their_type():
         assert apart(read((GREY * 257).astype(kind)), GREY) < 0.6  # of 0 to 65535
     stretched = (GREY - GREY.min()) / (GREY.max() - GREY.min()) * 255
     assert apart(read((0.9 + GREY / 300).astype("<f4")), stretched) < 0.6
-    holes = (GREY / 255).astype("<f4")
-    holes[0, :3] = np.nan, np.inf, -np.inf
-    found = read(holes)
-    assert found[0, :3, 0].tolist() == [0, 255, 0]
-    assert apart(found[1:], GREY[1:]) < 0.6
+    holes = [np.nan, np.inf, -np.inf]
+    for first, share, shown in ((0, 1 / 255, GREY), (0.9, 1 / 300, stretched)):
+        for white, ends in ((1, [0, 255, 0]), (0, [0, 0, 255])):
+            values = (first + GREY * share).astype("<f4")
+            values[48, 40:43] = holes
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                found = read(values, more={262: (3, 1, white)})
+            assert found[48, 40:43, 0].tolist() == ends
+            assert apart(found[:48], (shown if white else 255 - shown)[:48]) < 0.6
     # A white that is the picture's own, or beside a black, is none.
     values = spread(GREY // 2, "u", 16)
     for more in ({281: (3, 1, 30_000)}, {280: (3, 1, 9), 281: (3, 1, 32_767)}):
