@@ -31,6 +31,9 @@ _CUT_PASSWORD = re.compile(r"(?!\[|arn:)[^:]*:(?!\d*$)")
 """``user:SEC`` of ``user:SEC/RET@host``: what follows a host's colon is a number. Not the address
 ``[::1]``, and not Amazon's names, ``arn:aws:...``."""
 
+_PORT = re.compile(r"[^/\[\]]*:\d+$")
+"""A host with a port, or the user and the first digits of a password."""
+
 _INNER = re.compile(r":[/\\]")
 """In a path: an address behind it."""
 
@@ -102,7 +105,9 @@ def _shown_web(rest: str) -> str:
     is_host = _HOST.fullmatch(host) is not None
     # Whose password this is may go on behind a ?, # or /, up to another @.
     is_cut = ":" in user or (not is_host and ":" in host)
-    if "@" in query and (is_cut or not path):
+    if "@" in query and (is_cut or not path or _PORT.match(authority)):
+        return HIDDEN
+    if _is_cut_at_number(authority, path):
         return HIDDEN
     if "@" in path and is_cut:
         host, slash, path = main.rpartition("@")[2].partition("/")
@@ -115,6 +120,19 @@ def _shown_web(rest: str) -> str:
     return host + slash + _without_inner(path)
 
 
+def _is_cut_at_number(authority: str, path: str) -> bool:
+    """Whether ``user:12/x@host/`` may be a password that begins as a port does. What begins with
+    an ``@``, and a file's name with one, is no host."""
+    if not _PORT.match(authority):
+        return False
+    inside = re.search("[^/]@", path)
+    folders, _, name = path.rpartition("/")
+    before, _, after = name.rpartition("@")
+    return (inside is not None and inside.end() <= len(folders)) or (
+        before != "" and "." not in after
+    )
+
+
 def _without_user(rest: str) -> str:
     """What follows ``s3://``, without the user before the bucket."""
     host, slash, path = rest.partition("/")
@@ -122,7 +140,7 @@ def _without_user(rest: str) -> str:
     is_cut = _CUT_PASSWORD.match(bucket) is not None
     if "@" in path and (":" in user or is_cut):
         return rest.rpartition("@")[2]
-    if is_cut:
+    if is_cut or _is_cut_at_number(bucket, path):
         return HIDDEN
     return bucket + slash + _without_inner(path)
 

@@ -61,9 +61,8 @@ def to_8_bit(samples: Samples, curve: npt.NDArray[np.float64] | None = None) -> 
     parts = []
     for part in _parts(samples):
         with np.errstate(all="ignore"):  # infinite and missing values
-            scaled = np.nan_to_num(((part.astype(np.float64) - low) * scale).clip(0, 255))
-        if samples.white_is_zero:
-            scaled = 255 - scaled
+            scaled = ((part.astype(np.float64) - low) * scale).clip(0, 255)
+        scaled = np.nan_to_num(255 - scaled if samples.white_is_zero else scaled)
         if curve is not None:
             scaled = np.interp(scaled, np.arange(256), curve)
         parts.append(scaled.round().astype(np.uint8))

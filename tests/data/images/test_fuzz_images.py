@@ -324,6 +324,14 @@ def hostile_tiffs() -> dict[str, tuple[bytes, str]]:
     pixels = bytes(1024)
     loop = bytearray(tiff(grey_tags(32, 32) | here, pixels))
     loop[after(9) - 4 : after(9)] = struct.pack("<I", 8)
+    reduced = {254: (4, 1, 1)}
+    thumbnails = bytearray(
+        tiff(grey_tags(32, 32) | reduced | here | {273: (4, 1, after(10))}, pixels)
+    )
+    thumbnails[after(10) - 4 : after(10)] = struct.pack("<I", 8)
+    twice = bytearray(tiff(grey_tags(32, 32) | here | overlapping, bytes(1_000_000)))
+    for number in range(9, 5009):
+        twice[10 + 12 * number : 12 + 12 * number] = struct.pack("<H", 339)
     return {
         "tiff, one strip 200000 times": (tiff(strips, half + again), "truncated_image"),
         "tiff, a tile of 8192 x 8192": (
@@ -334,6 +342,12 @@ def hostile_tiffs() -> dict[str, tuple[bytes, str]]:
             tiff(grey_tags(32, 32) | here | {273: (4, 1, 2**31)}, pixels), "truncated_image"
         ),
         "tiff, directory that is its own next": (bytes(loop), "image"),
+        "tiff, thumbnail that is its own next": (bytes(thumbnails), "image"),
+        "tiff, one tag 5000 times": (bytes(twice), "not_an_image"),
+        "tiff, a kind of page that is no number": (
+            tiff(reduced | {254: (11, 1, 0x7FC00000)}, pixels),
+            "not_an_image",
+        ),
         "tiff, 20000 tags of one megabyte": (
             tiff(grey_tags(32, 32) | here | overlapping, bytes(1_000_000)), "image"
         ),
