@@ -477,6 +477,11 @@ def test_what_is_black_and_white_among_samples_that_do_not_fill_their_type():
         assert apart(read(values, more=more), GREY // 2) < 0.6
 
 
+def test_bits_in_the_other_order_are_not_read_in_this_one():
+    data = laid_out(spread(GREY, "i", 16), {266: (3, 1, 2)})
+    assert refusal(data).error_class == "not_an_image"
+
+
 def test_signed_and_unsigned_samples_that_pillow_unpacks_are_told_apart():
     signed = (GREY - 128).astype(np.int8).view(np.uint8)
     for values, mode, kind in ((signed, "L", 2), ((GREY * 0x1010101).astype("<u4"), "I", 1)):
@@ -485,6 +490,8 @@ def test_signed_and_unsigned_samples_that_pillow_unpacks_are_told_apart():
         place = data.index(struct.pack("<HHI", 339, 3, 1))  # Pillow says of "I" what it likes
         data[place + 8] = kind
         assert apart(decoded(bytes(data)), GREY) < 0.6
+    data = laid_out(spread(GREY, "u", 32), {339: (3, 1, 4)})  # of no known kind
+    assert apart(decoded(data), GREY) < 0.6
 
 
 def test_a_small_page_beside_directories_inside_it_is_camera_raws():
