@@ -90,7 +90,8 @@ class TargetCache:
 
     def get(self, key: str, style_image: Tensor, size: Size) -> tuple[StyleTarget, ...]:
         """Return the targets of ``style_image`` (3, H', W'), whose pixels have the digest ``key``,
-        for a content image of ``size``."""
+        for a content image of ``size``.
+        """
         if (key, size) in self.targets:
             self.hits += 1
             self.targets.move_to_end((key, size))

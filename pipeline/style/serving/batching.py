@@ -157,7 +157,8 @@ class Batcher:
 
     def _next_lane(self) -> LaneKey:
         """Choose the fullest lane, which wastes least; of equals the finest, whose pairs have come
-        farthest."""
+        farthest.
+        """
         if self.ticks % TURNS == 0:
             return min(self.running, key=lambda key: self.turns.get(key, 0))
         share = {key: len(pairs) / self.pool.slots_of(key) for key, pairs in self.running.items()}
@@ -170,7 +171,8 @@ class Batcher:
 
     def abandon(self) -> None:
         """Forget all pairs and give up the lanes: a tick that was interrupted may have left
-        anything half done in them."""
+        anything half done in them.
+        """
         self.running, self.waiting, self.turns = {}, {}, {}
         self.pool.lanes.clear()
 
@@ -228,7 +230,8 @@ class Batcher:
 
     def _latest(self) -> float:
         """The latest tick of submission at which a pair may begin: where an older pair has waited
-        too long for a lane, those that came after it wait."""
+        too long for a lane, those that came after it wait.
+        """
         heads = [queue[0] for key, queue in self.waiting.items() if key not in self.running]
         oldest = min((pair.since for pair in heads if pair.problem is None), default=self.ticks)
         return oldest if self.ticks - oldest >= PATIENCE else math.inf
@@ -290,7 +293,8 @@ class Batcher:
 
     def _history(self, key: LaneKey, pair: OpenPair, finish: Finish) -> History:
         """Return what happened to a pair. A finished picture is worth the memory of empty lanes,
-        and losses that are not quite float32's where its network finds no room."""
+        and losses that are not quite float32's where its network finds no room.
+        """
         lane = self.pool.lane(key)
         own = lane.objective.network
         for again in (False, True):
@@ -307,7 +311,8 @@ class Batcher:
 
     def _after_fault(self, key: LaneKey, error: Exception) -> list[Outcome]:
         """Go on after a lane's tick failed: its pairs begin their phase again, in fewer slots,
-        until it fits or one pair is alone with its fault."""
+        until it fits or one pair is alone with its fault.
+        """
         if lost(error):
             raise error
         fault, pairs = plain(error), list(self.running[key].values())
