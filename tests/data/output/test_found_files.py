@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from pipeline.data.errors import RowError
-from pipeline.data.images import codec, profiles
+from pipeline.data.images import codec, conversion, profiles
 from tests.data.images.test_fuzz_images import chunk, saved, tiff
 
 FAULTS = Path(__file__).parents[1] / "faults"
@@ -536,5 +536,5 @@ def test_premultiplied_pictures_of_ones_own_are_shown_as_they_are():
         image = Image.fromarray(seen.astype(np.uint8))
         image.putalpha(255)
         assert image.mode == mode
-        found = np.asarray(images.to_rgb(image.convert(mode.replace("A", "a")))).astype(int)
+        found = np.asarray(conversion.to_rgb(image.convert(mode.replace("A", "a")))).astype(int)
         assert apart(found, seen) == 0

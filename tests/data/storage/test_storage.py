@@ -232,8 +232,9 @@ def test_a_web_server_that_was_busy_is_asked_again_and_its_file_read_whole(websi
 
 
 class Endless(http.server.BaseHTTPRequestHandler):
-    """Sends 100 MB, whatever it is asked for; says so if the path is ``/told``; packs them, unasked,
-    if it is ``/packed``."""
+    """Sends 100 MB, whatever it is asked for. At ``/told`` it states the length, and at ``/packed``
+    it compresses the data without being asked to.
+    """
 
     def do_GET(self):
         if self.path == "/packed":
