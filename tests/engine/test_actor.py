@@ -79,7 +79,7 @@ def test_a_result_that_its_format_cannot_hold_is_an_error_before_it_is_made(cont
         if fits:
             stages.load_images({**row, "content_uri": uris["long"]}, context)
             continue
-        with pytest.raises(RowError, match="16384 x 32 px, and an edge of a webp file"):
+        with pytest.raises(RowError, match="16384 x 32 px, but an edge of a webp file"):
             stages.load_images({**row, "content_uri": uris["long"]}, context)
 
 
