@@ -232,8 +232,7 @@ def test_a_web_server_that_was_busy_is_asked_again_and_its_file_read_whole(websi
 
 
 class Endless(http.server.BaseHTTPRequestHandler):
-    """Sends 100 MB, whatever it is asked for; says so if the path is ``/told``; packs them, unasked,
-    if it is ``/packed``."""
+    """Sends 100 MB, whatever it is asked for: ``/told`` with their number, ``/packed`` unasked."""
 
     def do_GET(self):
         if self.path == "/packed":
@@ -242,7 +241,7 @@ class Endless(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Encoding", "gzip")
             self.end_headers()
             with contextlib.suppress(ConnectionError):
-                self.wfile.write(gzip.compress(bytes(100 * 2**20)))
+                self.wfile.write(self.server.packed)
             return
         self.send_response(206 if "Range" in self.headers else 200)
         if self.path == "/told":
@@ -273,6 +272,7 @@ def test_a_server_that_sends_more_than_it_is_asked_for_is_hung_up_on(path):
         uri = f"http://127.0.0.1:{server.server_port}/{path}"
         storage.read_bytes(uri.replace(path, "untold"), {}, 2**30)  # all of it, with its buffers
         assert server.sent == 100
+        server.packed = gzip.compress(bytes(100 * 2**20))
         server.sent, started = 0, time.monotonic()
         tracemalloc.start()
         with pytest.raises(RowError, match="more than max_bytes = 1048576 bytes") as caught:
@@ -325,6 +325,17 @@ def test_what_the_kernel_shows_as_files_is_refused_unread(tmp_path, monkeypatch)
     for path in ("/dev/zero", tmp_path / "link"):
         with pytest.raises(ManifestError, match="is no file, but a pipe or a device"):
             open_manifest(str(path), {})
+
+
+def test_a_file_of_the_kernel_is_known_by_its_folder_and_by_its_device(tmp_path, monkeypatch):
+    """Within ``/sys`` there are other devices, and ``/proc`` may be mounted elsewhere too."""
+    (tmp_path / "x").touch()
+    assert not storage.is_special(str(tmp_path / "x"))
+    monkeypatch.setattr(storage, "KERNEL", ("/proc", str(tmp_path)))
+    assert storage.is_special(str(tmp_path / "x"))
+    monkeypatch.setattr(os.path, "realpath", lambda path: f"/elsewhere{path}")
+    assert not storage.is_special(str(tmp_path / "x"))
+    assert storage.is_special("/proc/self/status")
 
 
 def test_a_local_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path, monkeypatch):
