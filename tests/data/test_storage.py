@@ -333,7 +333,10 @@ def test_a_file_of_the_kernel_is_known_by_its_folder_and_by_its_device(tmp_path,
     assert not storage.is_special(str(tmp_path / "x"))
     monkeypatch.setattr(storage, "KERNEL", ("/proc", str(tmp_path)))
     assert storage.is_special(str(tmp_path / "x"))
-    monkeypatch.setattr(os.path, "realpath", lambda path: f"/elsewhere{path}")
+    real, moved = os.path.realpath, ("/proc/self/status", str(tmp_path / "x"))
+    monkeypatch.setattr(
+        os.path, "realpath", lambda path, **how: "/other" if path in moved else real(path, **how)
+    )
     assert not storage.is_special(str(tmp_path / "x"))
     assert storage.is_special("/proc/self/status")
 
