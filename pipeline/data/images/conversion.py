@@ -28,7 +28,6 @@ def _to_rgb(image: Image.Image, data: bytes, notes: list[str]) -> Image.Image:
     if image.mode in profiles.GREY:
         image = image.convert("LA").convert("L") if image.mode == "La" else image.convert("L")
     elif image.mode not in ("RGB", "CMYK"):
-        image = image.convert("RGBA") if image.mode == "RGBa" else image
         image = image.convert("RGB")
     image = profiles.in_srgb(image, profile, notes)  # before white is laid under it, in sRGB
     if alpha is None:

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.data.errors import RowError
 from pipeline.data.manifest.manifest import ManifestError, open_manifest
-from pipeline.data.storage import files, filesystems, uris, web
+from pipeline.data.storage import files, filesystems, local, uris, web
 
 
 def test_reads_and_writes_on_s3_and_locally(s3, tmp_path):
@@ -243,7 +243,7 @@ class Endless(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Encoding", "gzip")
             self.end_headers()
             with contextlib.suppress(ConnectionError):
-                self.wfile.write(gzip.compress(bytes(100 * 2**20)))
+                self.wfile.write(self.server.packed)
             return
         self.send_response(206 if "Range" in self.headers else 200)
         if self.path == "/told":
@@ -274,6 +274,7 @@ def test_a_server_that_sends_more_than_it_is_asked_for_is_hung_up_on(path):
         uri = f"http://127.0.0.1:{server.server_port}/{path}"
         files.read_bytes(uri.replace(path, "untold"), {}, 2**30)  # all of it, with its buffers
         assert server.sent == 100
+        server.packed = gzip.compress(bytes(100 * 2**20))
         server.sent, started = 0, time.monotonic()
         tracemalloc.start()
         with pytest.raises(RowError, match="more than max_bytes = 1048576 bytes") as caught:
@@ -326,6 +327,20 @@ def test_what_the_kernel_shows_as_files_is_refused_unread(tmp_path, monkeypatch)
     for path in ("/dev/zero", tmp_path / "link"):
         with pytest.raises(ManifestError, match="is no file, but a pipe or a device"):
             open_manifest(str(path), {})
+
+
+def test_a_file_of_the_kernel_is_known_by_its_folder_and_by_its_device(tmp_path, monkeypatch):
+    """Within ``/sys`` there are other devices, and ``/proc`` may be mounted elsewhere too."""
+    (tmp_path / "x").touch()
+    assert not local.is_special(str(tmp_path / "x"))
+    monkeypatch.setattr(local, "KERNEL", ("/proc", str(tmp_path)))
+    assert local.is_special(str(tmp_path / "x"))
+    real, moved = os.path.realpath, ("/proc/self/status", str(tmp_path / "x"))
+    monkeypatch.setattr(
+        os.path, "realpath", lambda path, **how: "/other" if path in moved else real(path, **how)
+    )
+    assert not local.is_special(str(tmp_path / "x"))
+    assert local.is_special("/proc/self/status")
 
 
 def test_a_local_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path, monkeypatch):
