@@ -325,8 +325,8 @@ def pages(*directories: tuple[dict, np.ndarray], order: str = "<") -> bytes:
         raw = pixels.astype(f"{order}u{pixels.itemsize}")
         tags = {
             256: (4, 1, width), 257: (4, 1, height), 258: (3, 1, 8 * pixels.itemsize),
-            259: (3, 1, 1), 262: (3, 1, 2 if samples == 3 else 1), 273: (4, 1, 0),
-            277: (3, 1, samples), 278: (4, 1, height), 279: (4, 1, raw.nbytes), **more,
+            259: (3, 1, 1), 262: (3, 1, 2 if samples == 3 else 1), 277: (3, 1, samples),
+            278: (4, 1, height), 279: (4, 1, raw.nbytes), **more,
         }  # fmt: skip
         start = len(data) + 2 + 12 * (len(tags) + 1) + 4
         tags[273] = (4, 1, start)
