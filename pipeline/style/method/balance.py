@@ -66,8 +66,8 @@ def loss_weights(
             # E_l of the content image; of it without a style; of the style without it.
             measured[layer] = torch.stack(
                 [
-                    losses.style_loss(F, A * M)[0],
-                    losses.style_loss(F, nothing)[0],
+                    losses.layer_style_loss(F, A * M)[0],
+                    losses.layer_style_loss(F, nothing)[0],
                     A.square().sum() / (4 * N**2),
                 ]
             ).double()
@@ -80,7 +80,7 @@ def loss_weights(
     floored = {layer: max(E[layer], least[layer]) for layer in E}
     w = _layer_weights(settings, filters, floored)
     alpha = settings.content_weight
-    whole = sum(w[layer] * floored[layer] for layer in w) or 1.0
+    whole = losses.style_loss(floored, w) or 1.0
     if settings.content_weight_unit == "relative":
         alpha *= whole / (found[-1][0] or 1.0)
     return LossWeights(
