@@ -1,14 +1,10 @@
 """The paper's losses, equation by equation (Gatys, Ecker, Bethge, arXiv 1508.06576).
 
-========  =========  ========================================================
-symbol    equation   function
-========  =========  ========================================================
-L_content 1          ``content_loss``; its gradient (2) ``content_gradient``
-G         3          ``gram_matrix``
-E_l       4          ``layer_style_loss``; its gradient (6) ``layer_style_gradient``
-L_style   5          ``style_loss``
-L_total   7          ``total_loss``
-========  =========  ========================================================
+    L_content  equation 1  content_loss; its gradient, equation 2, is content_gradient
+    G          equation 3  gram_matrix
+    E_l        equation 4  layer_style_loss; its gradient, equation 6, is layer_style_gradient
+    L_style    equation 5  style_loss
+    L_total    equation 7  total_loss
 
 F is F^l, the rectified activations of the generated image in layer l, here (B, N, H, W) for B
 images, N = N_l filters and M = M_l = H * W positions. P is P^l, the content image's activations.
