@@ -6,20 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs._bench_style import ready
+from jobs.bench.style import ready
+from jobs.train_compact import fitting
 from pipeline.settings import StyleSettings
-from pipeline.style import distillation, weights
-from pipeline.style.calibration import calibration_pictures
-from pipeline.style.optimize import stylize
-from pipeline.style.vgg import tensor_names
+from pipeline.style.network import weights
+from pipeline.style.network.calibration import calibration_pictures
+from pipeline.style.network.vgg import tensor_names
+from pipeline.style.optimize import stylize_batch
 
 SETTINGS = StyleSettings(weights="compact")
 
 
 def test_it_is_vgg_16_with_few_filters_up_to_conv5_1() -> None:
     state = weights.check_weights(weights.compact_weights(), "conv5_1", "compact")
-    found = {layer: len(state[tensor_names(layer)[0]]) for layer in distillation.WIDTHS}
-    assert found == distillation.WIDTHS
+    found = {layer: len(state[tensor_names(layer)[0]]) for layer in fitting.WIDTHS}
+    assert found == fitting.WIDTHS
     assert len(state) == 2 * len(found)
 
 
@@ -53,7 +54,7 @@ def test_each_layers_mean_activation_is_about_one() -> None:
 def test_an_image_stylised_with_it_lowers_its_loss() -> None:
     content, style = calibration_pictures(64)[:2]
     settings = StyleSettings(weights="compact", content_weight=1e-7, iterations=30, scales=1)
-    _, (history,) = stylize(content[None], [style], settings)
+    _, (history,) = stylize_batch(content[None], [style], settings)
     assert history.total_loss < 0.2 * history.total[0]
 
 

@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from pipeline.data import columns, images
+from pipeline.data.images import codec
+from pipeline.data.manifest import columns
 from pipeline.notebook import pictures
 from pipeline.notebook.call import make_batcher, optimise, to_pair
 from pipeline.notebook.pictures import Picture
 from pipeline.settings import StyleSettings, replace
-from pipeline.style.pairs import Done
+from pipeline.style.recipe import to_pixels
+from pipeline.style.serving.phases import Done
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ class Stylizer:
     def _picture(self, value: Any, column: str) -> Picture:
         if isinstance(value, bytes):
             notes: list[str] = []
-            value = images.decode(value, column, self.max_pixels, notes=notes)
+            value = codec.decode(value, column, self.max_pixels, notes=notes)
             for note in notes:
                 logger.warning("%s: a picture was read, but %s", column, note)
         pictures.check(value, column)
@@ -107,6 +109,6 @@ def _columns(done: list[Done | Exception]) -> Batch:
         if isinstance(answer, Exception):
             faults[index] = f"{type(answer).__name__}: {answer}"
         else:
-            files[index] = images.encode(pictures.to_pixels(answer.image), "png", 100)
+            files[index] = codec.encode(to_pixels(answer.image), "png", 100)
             losses[index] = answer.history.total_loss
     return {"stylized_image": files, "total_loss": losses, "error": faults}

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.data import records, storage, uris
+from pipeline.data.output import records
+from pipeline.data.storage import files, uris
 from pipeline.report.facts import clip, key_of, title_of, without_credentials
 from pipeline.settings import ROW_OVERRIDES
 
@@ -130,7 +131,7 @@ class Pairs:
 
 def read_pairs(
     output: str,
-    options: storage.StorageOptions,
+    options: files.StorageOptions,
     chosen: set[int],
     job_settings: Mapping[str, Any],
     longest: int,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.data import storage, uris
+from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.redaction import redact, redact_text
-from pipeline.data.rows import RowChecker
+from pipeline.data.storage import files, uris
 from pipeline.engine import stages
 from pipeline.report.facts import without_credentials
 from pipeline.settings import StyleSettings
@@ -67,8 +67,8 @@ def test_no_secret_of_a_spoiled_address_is_shown(uri):
     assert MARK not in redact(uri)
     assert MARK not in redact_text(f"cannot open '{uri}' (no such host)")
     assert MARK not in without_credentials(f"cannot open {uri}: no such host")
-    assert MARK not in storage.reason(OSError(f"cannot open {uri}"))
-    assert MARK not in storage.reason_at(uri, OSError(uri))
+    assert MARK not in files.reason(OSError(f"cannot open {uri}"))
+    assert MARK not in files.reason_at(uri, OSError(uri))
 
 
 CONTEXT = stages.Context(

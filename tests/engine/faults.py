@@ -9,7 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.data import images, shards
+from pipeline.data.images import codec
+from pipeline.data.output import shards
 from pipeline.engine import stages
 
 
@@ -23,7 +24,7 @@ def runtime_env(fault: str) -> dict:
 
 SLOW = runtime_env("slow")
 
-unpack, decode, encode = stages.unpack, images.decode, images.encode
+unpack, decode, encode = stages.unpack, codec.decode, codec.encode
 write_tar = shards.write_tar
 
 
@@ -53,7 +54,7 @@ def poison() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return write_tar(found, classes)
 
-    stages.unpack, images.decode, images.encode = deadly_unpack, deadly_decode, deadly_encode
+    stages.unpack, codec.decode, codec.encode = deadly_unpack, deadly_decode, deadly_encode
     shards.write_tar = deadly_tar
 
 
@@ -78,7 +79,7 @@ def hang() -> None:
             time.sleep(600)
         return unpack(value)
 
-    images.decode, images.encode, stages.unpack = endless_decode, endless_encode, endless_unpack
+    codec.decode, codec.encode, stages.unpack = endless_decode, endless_encode, endless_unpack
 
 
 def slow() -> None:

@@ -1,9 +1,8 @@
 """What a run does that has lost its lease, without Ray: its tasks write nothing, its driver stops.
 
-``tests/data/test_lease.py`` has how it is lost, ``test_job`` a whole job.
+``tests/data/output/test_lease.py`` has how it is lost, ``test_job`` a whole job.
 """
 
-import json
 import signal
 import threading
 import time
@@ -12,14 +11,17 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from pipeline.data import images, lease, packing, records, storage
-from pipeline.engine import flow, pack, pack_tasks, stages
-from pipeline.engine.cluster import stop_by_signals
+from pipeline.data.images import codec
+from pipeline.data.output import lease, packing, records
+from pipeline.data.storage import files
+from pipeline.engine import flow, stages
 from pipeline.engine.job import _interrupt
+from pipeline.engine.pack import pack, tasks
 from pipeline.engine.prepare import check, prepare
+from pipeline.engine.runtime.cluster import stop_by_signals
 from pipeline.settings import JobSettings
 from tests.conftest import equal_pairs, image_bytes, picture, write_parquet
-from tests.data.test_shards import record, write_records
+from tests.data.output.test_shards import record, write_records
 
 BOARD = SimpleNamespace(
     in_turn=lambda stage, work, given_up: {name: do() for name, do in work.items()},
@@ -38,8 +40,8 @@ def job(quick, tmp_path):
     checked = check(quick, settings)
     with lease.hold(output, {}, lambda: None) as ours:
         prepared = prepare(checked, ours.check)
-        storage.write_bytes(f"{output}/images/x.png", data, {})
-        made = {"bytes": len(data), "sha256": images.sha256(data)}
+        files.write_bytes(f"{output}/images/x.png", data, {})
+        made = {"bytes": len(data), "sha256": codec.sha256(data)}
         write_records(output, [record("x", **made)])
         yield prepared, ours, checked
 
@@ -47,17 +49,16 @@ def job(quick, tmp_path):
 def stored(prepared) -> pa.Table:
     context = prepared.context
     pixels = (picture(0, 64, 64).permute(1, 2, 0) * 255).byte().numpy()
-    facts = {"total_loss": 1.0, "layer_losses": {}, "layer_weights": {}, "content_image_losses": {}}
     row = {
         "pair_id": "p00", "manifest_row": 0, "content_uri": "c", "style_uri": ["s"],
         "style_blend": [1.0], "overrides": "{}", "file_stem": "p00", "load_seconds": 0.1,
-        "__stylized_image": stages.pack(pixels), "__result": json.dumps(facts),
+        "__stylized_image": stages.pack(pixels), "total_loss": 1.0,
     }  # fmt: skip
     return pa.Table.from_pylist([row], schema=context.schema(*stages.STYLIZED))
 
 
 def lose(job):
-    storage.write_bytes(f"{job[0].context.output}/{lease.LEASE}", b'{"run": "other"}', {})
+    files.write_bytes(f"{job[0].context.output}/{lease.LEASE}", b'{"run": "other"}', {})
 
 
 def pack_here(ours, checked, monkeypatch):
@@ -66,11 +67,11 @@ def pack_here(ours, checked, monkeypatch):
     def write_here(packed, output, _, options):
         chunks = list(packing.ok_records(output, packed.format, options))
         for part in packed.parts:
-            line = pack_tasks._write_shard(part, packed, chunks, output, options)
+            line = tasks._write_shard(part, packed, chunks, output, options)
             yield {"fault_class": None, **line}
 
     monkeypatch.setattr(pack, "_write_shards", write_here)
-    monkeypatch.setattr(pack_tasks.ray, "get", lambda value: value)
+    monkeypatch.setattr(tasks.ray, "get", lambda value: value)
     return pack.pack(checked.job, ours.check)
 
 
@@ -78,7 +79,7 @@ def test_with_its_lease_a_run_writes(job, monkeypatch):
     prepared, ours, checked = job
     (row,) = stages.store(stored(prepared), prepared.context, BOARD).to_pylist()
     assert row["status"] == "ok", row["error_message"]
-    assert storage.exists(f"{prepared.context.output}/images/p00.png", {})
+    assert files.exists(f"{prepared.context.output}/images/p00.png", {})
     assert flow._fenced(stored(prepared), prepared.context.fence).num_rows == 1
     assert pack_here(ours, checked, monkeypatch)["samples"] == 1
 
@@ -86,7 +87,7 @@ def test_with_its_lease_a_run_writes(job, monkeypatch):
 def test_without_it_its_tasks_write_nothing(job, monkeypatch):
     prepared, ours, checked = job
     lose(job)
-    before = storage.sizes(prepared.context.output, {})
+    before = files.sizes(prepared.context.output, {})
     with pytest.raises(lease.LostError):
         stages.store(stored(prepared), prepared.context, BOARD)
     with pytest.raises(lease.LostError):
@@ -95,21 +96,21 @@ def test_without_it_its_tasks_write_nothing(job, monkeypatch):
         pack_here(ours, checked, monkeypatch)
     with pytest.raises(lease.LostError):
         prepare(checked, ours.check)
-    assert storage.sizes(prepared.context.output, {}) == before
+    assert files.sizes(prepared.context.output, {}) == before
 
 
 def test_shards_that_are_under_way_end_with_it(job, monkeypatch):
     _, ours, checked = job
-    write = pack_tasks._write_shard
+    write = tasks._write_shard
 
     def late(*arguments):
         lose(job)
         return write(*arguments)
 
-    monkeypatch.setattr(pack_tasks, "_write_shard", late)
+    monkeypatch.setattr(tasks, "_write_shard", late)
     with pytest.raises(lease.LostError):
         pack_here(ours, checked, monkeypatch)
-    assert list(storage.sizes(f"{checked.output}/webdataset", {})) == ["index.json"]
+    assert list(files.sizes(f"{checked.output}/webdataset", {})) == ["index.json"]
     assert packing.read_index(f"{checked.output}/webdataset", {}).digest is None
     assert records.committed_files(checked.output, {})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.data import storage, tables
+from pipeline.data.storage import files, tables
 from pipeline.engine.job import JobError, run_job
 from pipeline.settings import JobSettings, replace
 from tests.conftest import image_bytes, write_parquet
@@ -32,8 +32,8 @@ def test_one_request_in_ten_fails_and_the_records_are_the_same(
     options, bucket = s3
     base = f"s3://{bucket}/in"
     for index in range(4):
-        storage.write_bytes(f"{base}/c{index}.png", image_bytes(index, 64, 64), options)
-    storage.write_bytes(f"{base}/s.png", image_bytes(9, 64, 64), options)
+        files.write_bytes(f"{base}/c{index}.png", image_bytes(index, 64, 64), options)
+    files.write_bytes(f"{base}/s.png", image_bytes(9, 64, 64), options)
     rows = [
         {"pair_id": f"p{i:02d}", "content_uri": f"c{i % 5}.png", "style_uri": "s.png"}
         for i in range(pairs)  # c4.png does not exist

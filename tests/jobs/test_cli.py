@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import _cli, stylize
-from pipeline.data import records
+from pipeline.data.output import records
+from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.settings import JobSettings, SettingError, StyleSettings, grouped
 from tests.conftest import write_parquet
 from tests.outputs import put_job_file
@@ -161,7 +162,7 @@ def done(tmp_path, monkeypatch):
     for folder in (records.RECORDS, records.CHECKPOINT):
         (output / folder).mkdir(parents=True)
     record = {"pair_id": "a", "status": "ok", "file_name": "images/a.png"}
-    table = pa.Table.from_pylist([record], schema=records.RECORD_SCHEMA)
+    table = pa.Table.from_pylist([record], schema=RECORD_SCHEMA)
     pq.write_table(table, output / records.RECORDS / "0.parquet")
     write_parquet(output / records.CHECKPOINT / "0.parquet", [{"pair_id": "a"}])
     command = ["--manifest", manifest, "--output", str(output), "--weights", "compact"]
@@ -183,7 +184,7 @@ def test_of_images_with_and_without_a_split_a_job_warns(done, capsys):
     assert stylize.main(command) == 0
     assert "warning" not in capsys.readouterr().err
     more = {"pair_id": "b", "status": "ok", "split": "val", "file_name": "images/val/b.png"}
-    table = pa.Table.from_pylist([more], schema=records.RECORD_SCHEMA)
+    table = pa.Table.from_pylist([more], schema=RECORD_SCHEMA)
     pq.write_table(table, output / records.RECORDS / "1.parquet")
     assert stylize.main(command) == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
