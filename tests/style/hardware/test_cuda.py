@@ -12,9 +12,8 @@ import torch
 
 from jobs.bench.style import filled_lane, finish, pictures, ready
 from pipeline.settings import StyleSettings
-from pipeline.style.hardware import gpu_passes
+from pipeline.style.hardware import gpu_passes, pooling
 from pipeline.style.hardware.graphs import recorder_of
-from pipeline.style.method import objective
 from pipeline.style.method.losses import add_style_gradient
 from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import style_target
@@ -135,10 +134,10 @@ def rectified(dtype, *shape):
 def test_pooling_by_our_kernels_is_pytorchs_to_the_bit(dtype, shape):
     x = rectified(dtype, *shape)
     pooled = gpu_passes.pool(x)
-    torch.testing.assert_close(pooled, objective.mean_of_fours(x), rtol=1e-3, atol=0)
+    torch.testing.assert_close(pooled, pooling.mean_of_fours(x), rtol=1e-3, atol=0)
     gradient = (pooled - 0.4).contiguous(memory_format=torch.channels_last)
     back = gpu_passes.relu_pool_backward(x, gradient)
-    assert torch.equal(back, objective.relu_pool_backward(x, gradient))
+    assert torch.equal(back, pooling.relu_mean_backward(x, gradient))
     assert back.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -151,12 +150,13 @@ def test_the_styles_way_back_by_our_kernel_is_pytorchs(filters, size, monkeypatc
     weight = torch.tensor([1e4, 3e5], device="cuda") * size[0]
     gradient = other - 0.4
     ours, theirs = gradient.clone(), gradient.clone()
-    E, rectified_too = add_style_gradient(F_l, gram, weight, ours)
-    assert rectified_too
+    E, found = add_style_gradient(F_l, gram, weight, ours)
+    assert found is ours, "not by the kernel"
     without_kernels(monkeypatch)
-    expected, done = add_style_gradient(F_l, gram, weight, theirs)
-    assert not done
+    expected, by_torch = add_style_gradient(F_l, gram, weight, theirs)
+    assert by_torch is not theirs
     theirs = torch.where(F_l > 0, theirs, 0)
+    assert torch.equal(by_torch, theirs)
     assert torch.equal(E, expected)
     assert not torch.equal(theirs, torch.where(F_l > 0, gradient, 0))
     torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3 * float(theirs.abs().max()))

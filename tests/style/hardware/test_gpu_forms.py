@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.settings import StyleSettings
-from pipeline.style.method import losses, objective
+from pipeline.style.hardware import pooling, products
 from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import style_target
 from pipeline.style.network.vgg import VGG, align_input
@@ -35,16 +35,16 @@ def test_pooling_by_fours_and_its_way_back(samples):
     x = torch.randn(samples, 4, 6, 10, generator=generator, dtype=torch.float64).relu()
     gradient = torch.randn(samples, 4, 3, 5, generator=generator, dtype=torch.float64)
     x, gradient = (each.to(memory_format=torch.channels_last) for each in (x, gradient))
-    assert torch.allclose(objective.mean_of_fours(x), F.avg_pool2d(x, 2))
-    two_passes = torch.where(x > 0, objective.pool_backward(block, x, gradient), 0)
-    found = objective.relu_pool_backward(x, gradient)
+    assert torch.allclose(pooling.mean_of_fours(x), F.avg_pool2d(x, 2))
+    two_passes = torch.where(x > 0, pooling.pool_backward(block, x, gradient), 0)
+    found = pooling.relu_mean_backward(x, gradient)
     assert torch.equal(found, two_passes)
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_an_objective_by_fours_is_the_objective(monkeypatch):
     expected = evaluated(network_of())
-    monkeypatch.setattr(objective, "by_fours", lambda block, x: True)
+    monkeypatch.setattr(pooling, "by_fours", lambda block, x: True)
     for found, value in zip(evaluated(network_of()), expected, strict=True):
         assert torch.allclose(found, value, rtol=1e-9, atol=1e-15)
 
@@ -62,7 +62,7 @@ def test_more_input_channels_of_zeros_change_nothing():
 @pytest.mark.parametrize("parts", [1, 4, 24])
 def test_a_gram_matrix_in_parts(parts):
     rows = torch.randn(2, 24, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    assert torch.allclose(losses._gram_in_parts(rows, parts), rows.mT @ rows)
+    assert torch.allclose(products.gram_in_parts(rows, parts), rows.mT @ rows)
 
 
 def test_inner_products_in_parts():
@@ -98,7 +98,7 @@ def test_gradients_in_float16_are_scaled_into_its_range(weight):
         gradient = plain(image)[1]
         assert gradient.isfinite().all()
         assert torch.equal(other(image)[1], gradient * weight)
-        assert (other.scale.log2() % 1 == 0).all()
+        assert (other.scale.factor.log2() % 1 == 0).all()
 
 
 def test_a_scale_that_was_too_much_is_taken_back():
@@ -106,7 +106,7 @@ def test_a_scale_that_was_too_much_is_taken_back():
     plain, _ = half_objective(1.0)
     expected = [plain(image)[1] for _ in range(2)][-1]
     for times in (2.0**40, 2.0**60, 2.0**-60):  # too little, too, of which zeros are left
-        made.scale *= times
+        made.scale.factor *= times
         found = [made(image)[1] for _ in range(10)]
         assert not torch.allclose(found[0], expected, rtol=0.01, atol=0)
         for gradient in found[-2:]:

@@ -48,7 +48,7 @@ def plain_objective(network, content, style, settings):
         F = network(leaf, {*P, *A})
         loss = settings.content_weight * sum(losses.content_loss(F[k], P[k]) for k in P)
         for layer, w in equal_weights(0, 1, settings).w.items():
-            style_loss = losses.style_loss(F[layer], A[layer] * F[layer][0, 0].numel())
+            style_loss = losses.layer_style_loss(F[layer], A[layer] * F[layer][0, 0].numel())
             loss = loss + settings.style_weight * w * style_loss
         loss = loss + settings.tv_weight * losses.tv_loss(leaf)
         (gradient,) = torch.autograd.grad(loss.sum(), leaf)
