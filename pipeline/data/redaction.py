@@ -18,7 +18,7 @@ HIDDEN = "..."
 """Replaces text that may hold a password."""
 
 _WEB = re.compile(r"https?(?=\s*[:;/\\])[\s:;/\\]+", re.IGNORECASE)
-"""The start of a web address, also in ``https:/h/x``, ``"https://h/x`` and ``a/https;//h/x``."""
+"""The start of a web address, also in ``https:/h/x``, ``"https://h/x``, ``a/https;//h/x``."""
 
 _FILE = re.compile(r"file:(?=/)(?://)?", re.IGNORECASE)
 
@@ -48,8 +48,8 @@ _SECRETS = re.compile(
     r"credential)[\w.-]{0,40}(?:=|%3d)|x-(?:amz|goog)-(?:signature|credential|security-token)",
     re.IGNORECASE,
 )
-"""The start of a query that holds a credential. On a disk and in an object store ``?`` and ``#`` may
-belong to a name, so that all other text after them stays."""
+"""The start of a query that holds a credential. On a disk and in an object store ``?`` and ``#``
+may belong to a name, so all other text after them stays."""
 
 
 def redact(uri: str) -> str:

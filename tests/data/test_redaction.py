@@ -1,4 +1,4 @@
-"""No credential is shown, in whatever shape its address is."""
+"""No credential is shown, however its address is malformed."""
 
 import json
 import re
@@ -81,7 +81,7 @@ CONTEXT = stages.Context(
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(spoiled())
 def test_no_secret_reaches_a_record(uri):
-    """A row that is refused, and one whose file nobody can read."""
+    """One row is refused, and another one's file cannot be read."""
     for column in ("content_uri", "style_uri"):
         row = {"content_uri": "a.png", "style_uri": "b.png", "pair_id": "p", column: uri}
         planned = RowChecker("/nowhere", "f", frozenset({"file"}))(row, 3)

@@ -110,10 +110,10 @@ def test_an_icc_profile_is_followed_and_a_broken_one_ignored():
 
 
 def swapped_profile() -> bytes:
-    """sRGB's, its red and blue exchanged."""
+    """sRGB's profile with red and blue exchanged."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     red, blue = (132 + profile[132:].index(tag) for tag in (b"rXYZ", b"bXYZ"))
-    # Of an entry in the table of tags: name, offset, length.
+    # An entry in the table of tags: name, offset, length.
     profile[red + 4 : red + 12], profile[blue + 4 : blue + 12] = (
         profile[blue + 4 : blue + 12], profile[red + 4 : red + 12],
     )  # fmt: skip
@@ -228,7 +228,7 @@ def opened(data):
 
 
 def told(data):
-    """What a file says of its software and origin, and that our own decoder takes it."""
+    """A file's embedded software and origin; our own decoder must read the file, too."""
     codec.decode(data, "x", 10**6)
     image = Image.open(io.BytesIO(data))
     if image.format == "PNG":
@@ -239,7 +239,7 @@ def told(data):
 
 
 def test_pillow_is_left_as_the_process_has_it(monkeypatch):
-    """Whether a file is read or refused, and by however many threads at a time."""
+    """They are restored whether files are read or refused, by any number of threads."""
     large = saved(Image.new("L", (64, 64)), "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)  # Pillow would refuse it
     filters = list(warnings.filters)

@@ -29,7 +29,7 @@ def roots(tree, s3):
     for name in FILES:
         fs.pipe_file(f"{bucket}/data/{name}", b"x")
         memory.pipe_file(f"/{bucket}/data/{name}", b"x")
-    fs.pipe_file(f"{bucket}/data/train/", b"")  # what a console makes for a folder
+    fs.pipe_file(f"{bucket}/data/train/", b"")  # a console's folder marker
     fs.pipe_file(f"{bucket}/database/other.jpg", b"x")
     yield [(str(tree), {}), (f"s3://{bucket}/data", options), (f"memory://{bucket}/data", {})]
     memory.rm(f"/{bucket}", recursive=True)
@@ -65,7 +65,7 @@ def test_a_page_of_keys_is_asked_for_when_it_is_wanted(s3):
     fs.pipe(dict.fromkeys(names, b""))
     file_names = iterate_files(f"s3://{bucket}/flat", options)
     assert next(file_names).key == "000.jpg"
-    fs.rm_file(names[119])  # on the third page of 50, which nobody has asked for yet
+    fs.rm_file(names[119])  # on the third page of 50, which has not been requested yet
     assert [file.key for file in file_names] == [f"{index:03d}.jpg" for index in range(1, 119)]
 
 
@@ -120,7 +120,7 @@ def test_a_listing_leaves_the_session_of_others_as_it_is(s3):
         fs.pipe_file(f"{bucket}/{name}", b"x")
     factory = fs.session.get_component("response_parser_factory")
     found = iterate_files(f"s3://{bucket}", options)
-    next(found)  # it is under way
+    next(found)  # the listing has begun
     assert factory.create_parser("rest-xml")._timestamp_parser is not str
     assert len(list(found)) == 1
     assert factory.create_parser("rest-xml")._timestamp_parser is not str

@@ -115,7 +115,7 @@ def test_a_local_file_is_found_by_any_spelling_of_its_path(tmp_path, folder, bef
 
 
 def test_a_file_is_written_without_a_look_at_the_process_umask(tmp_path, monkeypatch):
-    """To read it is to set it, for all threads; the system minds it by itself."""
+    """Reading the umask means setting it, for all threads; the system applies it by itself."""
     before = os.umask(0o027)
     try:
         with monkeypatch.context() as patch:
@@ -152,7 +152,7 @@ PIECES = [os.urandom(50_000) for _ in range(8)]
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
-    """``/503``: that status. ``/503/2``: so to the first two requests of each kind, then a file."""
+    """``/503``: that status. ``/503/2``: that status twice per method, then a file."""
 
     def do_GET(self):
         self.server.seen[self.command] += 1
@@ -160,9 +160,9 @@ class Answers(http.server.BaseHTTPRequestHandler):
         if bad and self.server.seen[self.command] > int(bad):
             status = 200
         self.send_response(int(status))
-        self.end_headers()  # the file's length is not told: it ends with the connection
+        self.end_headers()  # no Content-Length: the file ends with the connection
         if int(status) == 200 and self.command == "GET":
-            with contextlib.suppress(ConnectionError):  # clients leave when they please
+            with contextlib.suppress(ConnectionError):  # clients may hang up at any time
                 for piece in PIECES:
                     self.wfile.write(piece)
 
@@ -253,7 +253,7 @@ class Endless(http.server.BaseHTTPRequestHandler):
             self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
         if self.path == "/told":
-            self.server.asked_on.wait(60)  # it must not be waited for
+            self.server.asked_on.wait(60)  # the client must not wait for this
         with contextlib.suppress(ConnectionError):
             for _ in range(100 if self.command == "GET" else 0):
                 self.wfile.write(bytes(2**20))
@@ -330,7 +330,7 @@ def test_what_the_kernel_shows_as_files_is_refused_unread(tmp_path, monkeypatch)
 
 
 def test_a_file_of_the_kernel_is_known_by_its_folder_and_by_its_device(tmp_path, monkeypatch):
-    """Within ``/sys`` there are other devices, and ``/proc`` may be mounted elsewhere too."""
+    """``/sys`` contains other devices, and ``/proc`` may be mounted elsewhere as well."""
     (tmp_path / "x").touch()
     assert not local.is_special(str(tmp_path / "x"))
     monkeypatch.setattr(local, "KERNEL", ("/proc", str(tmp_path)))
@@ -379,7 +379,7 @@ def test_schemes_that_are_not_allowed_are_refused(uri, allowed):
     with pytest.raises(RowError, match=message) as caught:
         uris.check_scheme(uri, frozenset({"file"}))
     assert caught.value.error_class == "scheme_not_allowed"
-    assert ("--allow-schemes" in str(caught.value)) != chained  # which would not help
+    assert ("--allow-schemes" in str(caught.value)) != chained  # the option would not help
 
 
 def test_credentials_leave_a_uri_that_is_shown():
