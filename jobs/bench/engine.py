@@ -172,7 +172,7 @@ def _sleeper(sleep: float) -> Any:
     facts = losses | {
         "layer_losses": {f"style.conv{block}_1": 1.0 for block in range(1, 6)},
         "loss_history": [1.0 + 1 / (index + 3) for index in range(100)],
-        "iterations": 99,
+        "steps": 99,
         "evaluations": 100,
         "stop_reason": "iterations",
         "optimize_seconds": sleep,
@@ -286,7 +286,7 @@ def _write_manifest(path: str, rows: int, many: bool) -> None:
 
 def _closing(rows: int, files: int) -> Numbers:
     from pipeline.data.ids import hash_ids
-    from pipeline.data.output import records, resume
+    from pipeline.data.output import closing, resume
 
     with tempfile.TemporaryDirectory() as folder:
         _write_records(Path(folder), rows, files)
@@ -296,7 +296,7 @@ def _closing(rows: int, files: int) -> Numbers:
         times.append(time.perf_counter())
         done = hash_ids(resume.checkpointed_ids(folder, {}))
         times.append(time.perf_counter())
-        summary, hashes = records.close(folder, {}, done)
+        summary, hashes = closing.close(folder, {}, done)
         times.append(time.perf_counter())
     seconds = dict(zip(("repair", "checkpoint", "close"), np.diff(times).tolist(), strict=True))
     return {

@@ -19,6 +19,7 @@ from pipeline.data.manifest import manifest as manifests
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.output import clearing, lease, packing, records, resume
 from pipeline.data.output.clashes import Clashes
+from pipeline.data.schemas import SCHEMA_VERSION
 from pipeline.data.storage import files, uris
 from pipeline.data.words import counted, printable, some_of, taken
 from pipeline.engine.stages import Context
@@ -269,6 +270,7 @@ def _describe(style: StyleSettings, job: JobSettings, digest: str, mark: str) ->
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
     }
     return {
+        "schema_version": SCHEMA_VERSION,
         "fingerprint": mark,
         "weights_digest": digest,
         "settings": settings,
@@ -302,6 +304,9 @@ def _earlier_job(output: str, options: files.StorageOptions) -> dict[str, Any] |
     try:
         earlier: dict[str, Any] = json.loads(files.read_bytes(uri, options))
         earlier["settings"]["image_size"], earlier["fingerprint"], earlier["weights_digest"]
+        records.refuse_later_version(earlier, uris.redact(output))
+    except records.LaterVersionError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise SettingError(
             f"output: {uris.redact(uri)} was not written by this program; choose another output"

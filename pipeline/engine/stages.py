@@ -23,7 +23,7 @@ from pipeline.data.images import codec
 from pipeline.data.images.codec import Pixels
 from pipeline.data.manifest import columns
 from pipeline.data.output import lease, records
-from pipeline.data.schemas import PLAN_SCHEMA, RECORD_SCHEMA
+from pipeline.data.schemas import PLAN_SCHEMA, RECORD_SCHEMA, SCHEMA_VERSION
 from pipeline.data.storage import files, uris
 from pipeline.engine import metrics
 from pipeline.engine.board import Board
@@ -289,5 +289,6 @@ def _record(row: dict[str, Any], context: Context) -> dict[str, Any]:
         "weights": context.weights_name,
         "weights_digest": context.weights_digest,
         "versions": context.versions,
+        "schema_version": SCHEMA_VERSION,
         "finished_at": datetime.datetime.now(datetime.timezone.utc),
     }

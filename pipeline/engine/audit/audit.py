@@ -198,11 +198,14 @@ def _read_job(uri: str, options: files.StorageOptions) -> tuple[StyleSettings, s
     shown = uris.redact(uri)
     try:
         described = json.loads(files.read_bytes(uri, options))
+        records.refuse_later_version(described, shown)
         return prepare.style_of(described["settings"]), str(described["fingerprint"])
     except RowError as error:
         if error.error_class != "not_found":
             raise
         raise SettingError(f"output: {shown} does not exist; is this a job's output?") from error
+    except records.LaterVersionError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SettingError(f"output: {shown} was not written by this program") from error
 

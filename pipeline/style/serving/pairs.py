@@ -30,7 +30,7 @@ class History:
     total: the loss after each evaluation, over all scales. content, style, tv: at the end, each
     with its weight, so that their sum is total_loss. layers: E_l or L_content of each layer at the
     end, without weights. weights: alpha, beta and w_l, and each E_l of the content image.
-    evaluations: of loss and gradient. iterations: steps taken. stop:
+    evaluations: of loss and gradient. steps: accepted moves. stop:
     ``converged``, ``iterations``, ``stuck`` (no step lowers the loss) or ``non-finite`` (only steps
     to values that are not finite were left; the picture is the last good one). stages: size (H, W)
     and evaluations of each part of the way.
@@ -44,7 +44,7 @@ class History:
     layers: dict[str, float]
     weights: LossWeights
     evaluations: int
-    iterations: int
+    steps: int
     stop: str
     stages: tuple[tuple[Size, int], ...]
 

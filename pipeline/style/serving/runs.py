@@ -130,7 +130,7 @@ def history_of(lane: Lane, run: Run, finish: Finish, network: VGG) -> History:
         layers=terms.layers,
         weights=run.weights,
         evaluations=len(run.losses),
-        iterations=run.steps,
+        steps=run.steps,
         stop=finish.stop,
         stages=tuple(run.passed),
     )
