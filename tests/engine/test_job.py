@@ -258,7 +258,7 @@ def test_a_job_that_lost_its_lease_ends_with_1_and_records_nothing(
     monkeypatch.setattr("pipeline.engine.job._run_on_ray", lose_it)
     assert stylize.run(quick, job) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: output {job.output}: another run has taken it over, or its")
+    assert line.startswith(f"error: output {job.output}: another job has taken it over, or its")
     assert list((tmp_path / "out" / "images").iterdir()) == []
     assert records_of(job.output) == {}
     assert (tmp_path / "out" / lease.LEASE).read_text() == '{"run": "other"}'

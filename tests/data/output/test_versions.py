@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.ids import hash_ids
-from pipeline.data.output import clearing, closing, packing, records, resume
+from pipeline.data.output import clearing, closing, dividing, records, resume
 from pipeline.data.schemas import RECORD_SCHEMA, SCHEMA_VERSION
 from pipeline.engine.audit import tasks
 from pipeline.report.page import make_report
@@ -98,10 +98,10 @@ def test_an_output_of_several_versions_is_mended_closed_packed_and_cleared(outpu
     summary, _ = closing.close(folder, {}, ids)
     assert (summary["ok"], summary["error"]) == (9, 3)
     assert summary["mean"]["evaluations"] == sum(10 + n for n in range(12) if n % 4) / 9
-    packed = packing.plan(folder, "webdataset", 10**9, {})
+    packed = dividing.divide(folder, "webdataset", 10**9, {})
     assert packed.samples == 9
-    (table,) = packing.ok_records(folder, "webdataset", {})
-    assert len(packing.select(table, packed.parts[0])) == 9
+    (table,) = dividing.ok_records(folder, "webdataset", {})
+    assert len(dividing.select(table, packed.ranges[0])) == 9
     assert resume.forget_errors(folder, {}, ids) == 3
     summary, _ = closing.close(folder, {}, ids)
     assert (summary["ok"], summary["error"]) == (9, 0)
