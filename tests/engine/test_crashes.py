@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline.data.output import dividing, packing, records
+from pipeline.data.output import dividing, records
 from pipeline.data.storage import files, uris
 from pipeline.engine import board
 from pipeline.engine.audit.audit import run_audit

@@ -217,7 +217,7 @@ def test_a_row_that_means_something_else_by_now_is_refused(inputs, quick, tmp_pa
             with pytest.raises(JobError, match=message):
                 dry_run(quick, job)
         manifest_of(inputs, [rows[0] | {"style_uri": "s1.jpg"}, rows[1]])
-        message = r"manifest row 0 \(pair_id '\w{20}'\) would write over images/cat\.png, which"
+        message = r"manifest row 0 \(pair_id '\w{20}'\) would overwrite images/cat\.png, the"
         with pytest.raises(JobError, match=message):
             run_job(quick, first)
         with pytest.raises(JobError, match=message):

@@ -13,7 +13,6 @@ Before each write it checks the lease (``Lease.check``), on every machine that i
 """
 
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -25,9 +24,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.data.errors import RowError
-from pipeline.data.output import processes
+from pipeline.data.output import lease_file, processes
 from pipeline.data.storage import files, uris
-from pipeline.data.words import printable
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +77,10 @@ class Lease:
     def held(self) -> bool:
         """Return whether this job still holds the lease. True while the storage does not answer."""
         try:
-            found = _read(uris.join(self.output, LEASE), self.options)
+            found = lease_file.read(uris.join(self.output, LEASE), self.options)
         except RowError:  # which does not mean that another job has it
             return True
-        return not _is_lost(found, self.run)
+        return not lease_file.is_lost(found, self.run)
 
     def check(self) -> None:
         """Check before a write that this job still holds the lease.
@@ -131,7 +129,7 @@ def hold(output: str, options: files.StorageOptions, lost: Callable[[], None]) -
         _take(uri, output, mine, options)
     except BaseException:  # Ctrl-C too, which may come while this waits for SETTLE
         with contextlib.suppress(RowError):
-            if _is_run(_read(uri, options), mine["run"]):
+            if lease_file.is_run(lease_file.read(uri, options), mine["run"]):
                 files.delete(uri, options)
         raise
     ours, stop = Lease(output, mine["run"], options), threading.Event()
@@ -158,25 +156,25 @@ def _take(uri: str, output: str, mine: dict[str, Any], options: files.StorageOpt
     """
     for _ in range(TRIES):
         looked = time.monotonic()
-        found = _read(uri, options)
+        found = lease_file.read(uri, options)
         if found is None:
-            if not files.create_bytes(uri, _bytes(mine), options):
+            if not files.create_bytes(uri, lease_file.to_bytes(mine), options):
                 continue  # another job was quicker
-            if not files.create_bytes(uri, _bytes(mine), options):
+            if not files.create_bytes(uri, lease_file.to_bytes(mine), options):
                 return  # this storage refuses to replace a file that exists
-        elif _is_run(found, mine["run"]):
+        elif lease_file.is_run(found, mine["run"]):
             return  # it was written although the answer was lost
         else:
             _wait_until_dead(uri, found, output, options)
             looked = time.monotonic()
             tag = files.tag_of(uri, options)
-            if _read(uri, options) != found:
+            if lease_file.read(uri, options) != found:
                 continue  # another job was quicker
-            if not files.replace_bytes(uri, _bytes(mine), tag, options):
+            if not files.replace_bytes(uri, lease_file.to_bytes(mine), tag, options):
                 continue
         quick = time.monotonic() - looked < SETTLE
         time.sleep(SETTLE if quick else 2 * RENEWAL)
-        if _is_run(_read(uri, options), mine["run"]):
+        if lease_file.is_run(lease_file.read(uri, options), mine["run"]):
             return
     raise LeaseError(
         f"output {uris.redact(output)}: its {LEASE} exists but cannot be read, or it keeps "
@@ -204,18 +202,14 @@ def holder(output: str, options: files.StorageOptions) -> str | None:
     Raises:
         RowError: the lease cannot be read.
     """
-    found = _read(uris.join(output, LEASE), options)
-    return _who(found) if found and processes.is_alive(found) is not False else None
-
-
-def _who(found: dict[str, Any]) -> str:
-    return printable(f"process {found.get('pid')} on {found.get('host')}")
+    found = lease_file.read(uris.join(output, LEASE), options)
+    return lease_file.who(found) if found and processes.is_alive(found) is not False else None
 
 
 def _refusal(output: str, found: dict[str, Any]) -> LeaseError:
     return LeaseError(
-        f"output {uris.redact(output)}: another job ({_who(found)}) is writing to it; wait until "
-        "it ends, or choose another output"
+        f"output {uris.redact(output)}: another job ({lease_file.who(found)}) is writing to it; "
+        "wait until it ends, or choose another output"
     )
 
 
@@ -233,14 +227,14 @@ def _wait_until_dead(
     if alive is False:
         return
     logger.info(
-        f"an earlier job ({_who(first)}) has not given this output back; waiting up to "
+        f"an earlier job ({lease_file.who(first)}) has not given this output back; waiting up to "
         f"{EXPIRY:.0f} s to see whether it is alive",
     )
     waited = 0.0
     while waited < EXPIRY:
         time.sleep(1)
         waited += 1
-        seen = _read(uri, options)
+        seen = lease_file.read(uri, options)
         if seen is None:
             return
         if seen != first:
@@ -257,14 +251,14 @@ def _renew(
     """Renew the lease until ``stop`` is set; once it is lost, call ``lost`` until then."""
     renewed = _clock()
     while not stop.wait(RENEWAL):
-        with contextlib.suppress(RowError):  # no answer from the storage: try again at the next renewal
+        with contextlib.suppress(RowError):  # if storage does not answer, the next renewal tries
             started = _clock()
             tag = files.tag_of(uri, options)
-            is_lost = _is_lost(_read(uri, options), mine["run"])
+            is_lost = lease_file.is_lost(lease_file.read(uri, options), mine["run"])
             if not is_lost:
                 mine["renewals"] += 1
-                if not files.replace_bytes(uri, _bytes(mine), tag, options):
-                    is_lost = _is_lost(_read(uri, options), mine["run"])
+                if not files.replace_bytes(uri, lease_file.to_bytes(mine), tag, options):
+                    is_lost = lease_file.is_lost(lease_file.read(uri, options), mine["run"])
             if not is_lost and tag is None and _paused(renewed, started):
                 # Another job may have written its lease after the read, and this one replaced it.
                 files.delete(uri, options)
@@ -293,36 +287,3 @@ def _paused(renewed: float, started: float) -> bool:
 def _clock() -> float:
     """Return seconds that also count while the machine sleeps, if the system offers that."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-def _is_lost(found: dict[str, Any] | None, run: str) -> bool:
-    """Return whether a lease is gone or another job's.
-
-    Content that no job wrote counts as nobody's: some storages show half-written files.
-    """
-    return found is None or (found != {} and not _is_run(found, run))
-
-
-def _read(uri: str, options: files.StorageOptions) -> dict[str, Any] | None:
-    """Return the content of the lease, {} if no job wrote it, or None if it is gone.
-
-    Raises:
-        RowError: ``access_denied`` or ``read_failed``: it is not known who holds the lease.
-    """
-    try:
-        found = json.loads(files.read_bytes(uri, options))
-    except RowError as error:
-        if error.error_class == "not_found":
-            return None
-        raise
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _is_run(found: dict[str, Any] | None, run: str) -> bool:
-    return found is not None and found.get("run") == run
-
-
-def _bytes(lease: dict[str, Any]) -> bytes:
-    return json.dumps(lease).encode()

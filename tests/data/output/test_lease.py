@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.errors import RowError
-from pipeline.data.output import lease, processes
+from pipeline.data.output import lease, lease_file, processes
 from pipeline.data.storage import files, uris
 from tests.faulty_proxy import proxy
 
@@ -73,7 +73,7 @@ def test_a_run_on_another_machine_is_watched(place, tmp_path, s3, monkeypatch, c
     assert not files.exists(uri, options)
 
     files.write_bytes(uri, json.dumps(other).encode(), options)
-    real = lease._read
+    real = lease_file.read
 
     def renewed(*arguments):
         seen = real(*arguments)
@@ -82,7 +82,7 @@ def test_a_run_on_another_machine_is_watched(place, tmp_path, s3, monkeypatch, c
         )
         return seen
 
-    monkeypatch.setattr(lease, "_read", renewed)
+    monkeypatch.setattr(lease_file, "read", renewed)
     with pytest.raises(lease.LeaseError, match="process 7 on elsewhere"):
         hold(output, options).__enter__()
 
@@ -158,7 +158,11 @@ def test_of_several_that_find_one_dead_one_takes_its_place(place, apart, tmp_pat
 
 def test_one_that_was_slow_to_replace_a_dead_lease_gives_the_quicker_time(tmp_path, monkeypatch):
     """Had it looked before the quicker one wrote, that one hears of it at its next renewal."""
-    dead = {"run": "dead", "process": [*processes.identify(os.getpid())[:2], "1"], "pid": os.getpid()}
+    dead = {
+        "run": "dead",
+        "process": [*processes.identify(os.getpid())[:2], "1"],
+        "pid": os.getpid(),
+    }
     (tmp_path / lease.LEASE).write_text(json.dumps(dead))
     monkeypatch.setattr(lease, "SETTLE", 0.05)
     monkeypatch.setattr(lease, "RENEWAL", 0.2)
@@ -178,7 +182,11 @@ def test_one_that_was_slow_to_replace_a_dead_lease_gives_the_quicker_time(tmp_pa
 def test_one_that_is_stopped_while_it_takes_over_leaves_nothing_of_its_own(
     by, tmp_path, monkeypatch
 ):
-    dead = {"run": "dead", "process": [*processes.identify(os.getpid())[:2], "1"], "pid": os.getpid()}
+    dead = {
+        "run": "dead",
+        "process": [*processes.identify(os.getpid())[:2], "1"],
+        "pid": os.getpid(),
+    }
     (tmp_path / lease.LEASE).write_text(json.dumps(dead))
 
     def stopped(_):
@@ -237,9 +245,16 @@ def test_a_process_that_cannot_be_seen_is_not_taken_for_dead(tmp_path, monkeypat
     """As another user's, where /proc is mounted with hidepid=2: its number says whether it is."""
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        found = {"run": "x", "host": "h", "pid": other.pid, "process": processes.identify(other.pid)}
+        found = {
+            "run": "x",
+            "host": "h",
+            "pid": other.pid,
+            "process": processes.identify(other.pid),
+        }
         real = processes.identify
-        monkeypatch.setattr(processes, "identify", lambda pid: None if pid == other.pid else real(pid))
+        monkeypatch.setattr(
+            processes, "identify", lambda pid: None if pid == other.pid else real(pid)
+        )
         if not exists:
             other.kill()
             other.wait()
@@ -304,7 +319,7 @@ def test_a_renewal_never_stands_over_the_lease_of_a_run_that_came_in_between(
     options, bucket = ({}, None) if place == "local" else s3
     output = str(tmp_path) if place == "local" else f"s3://{bucket}/out"
     uri = uris.join(output, lease.LEASE)
-    real, heard = lease._read, threading.Event()
+    real, heard = lease_file.read, threading.Event()
 
     def pause_after_it(*arguments):
         found = real(*arguments)
@@ -316,7 +331,7 @@ def test_a_renewal_never_stands_over_the_lease_of_a_run_that_came_in_between(
 
     def work():
         with hold(output, options, lost=heard.set) as ours:
-            monkeypatch.setattr(lease, "_read", pause_after_it)
+            monkeypatch.setattr(lease_file, "read", pause_after_it)
             assert heard.wait(30)
             assert not ours.held()
             raise RuntimeError

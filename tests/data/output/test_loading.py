@@ -16,7 +16,7 @@ import webdataset
 
 from pipeline.data.ids import hash_ids
 from pipeline.data.names import SPLIT_WORD
-from pipeline.data.output import closing, records, shards
+from pipeline.data.output import closing, shards
 from pipeline.data.storage import files
 from tests.data.output.test_shards import record, write_records
 

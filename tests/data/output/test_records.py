@@ -221,6 +221,6 @@ def test_a_foreign_parquet_among_the_records_stops_clearing_before_it_begins(out
     mine = output / records.RECORDS / "mine.parquet"
     mine.write_bytes(data) if data else pq.write_table(pa.table({"pair_id": ["a"]}), mine)
     before = files.sizes(str(output), {})
-    with pytest.raises(SettingError, match=r"records/mine\.parquet is no file of a job's records"):
+    with pytest.raises(SettingError, match=r"records/mine\.parquet is not a record file of a job"):
         clearing.clear(str(output), {})
     assert files.sizes(str(output), {}) == before

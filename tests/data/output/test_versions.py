@@ -1,4 +1,4 @@
-"""An output that several versions of this program have written: old names are read, in one place."""
+"""An output that several versions of this program have written."""
 
 import datetime
 import json
