@@ -238,7 +238,7 @@ def _recorded(folder: str, column: str) -> pa.ChunkedArray:
 
 def _planning(rows: int, columns: str) -> Numbers:
     from pipeline.data.ids import hash_ids
-    from pipeline.data.manifest import manifest
+    from pipeline.data.manifest import manifest, planning
     from pipeline.data.manifest.rows import RowChecker
 
     with tempfile.TemporaryDirectory() as folder:
@@ -248,7 +248,7 @@ def _planning(rows: int, columns: str) -> Numbers:
         checker = RowChecker(folder, "fingerprint", frozenset({"file"}))
         started = time.perf_counter()
         opened = manifest.open_manifest(source, {})
-        plan = manifest.write_plan(opened, f"{folder}/plan", {}, checker=checker, limit=None)
+        plan = planning.write_plan(opened, f"{folder}/plan", {}, checker=checker, limit=None)
         planned = time.perf_counter()
         half = hash_ids(f"p{index:08d}" for index in range(0, rows, 2))
         counted = time.perf_counter()
@@ -344,7 +344,7 @@ def _write_records(folder: Path, rows: int, files: int) -> None:
 def _cache_hits(pairs: int, styles: int, cache: int, actors: int) -> Numbers:
     import torch
 
-    from pipeline.data.manifest import manifest
+    from pipeline.data.manifest import manifest, planning
     from pipeline.data.manifest.rows import RowChecker
     from pipeline.engine.actor import TargetCache
     from pipeline.settings import StyleSettings
@@ -355,7 +355,7 @@ def _cache_hits(pairs: int, styles: int, cache: int, actors: int) -> Numbers:
     with tempfile.TemporaryDirectory() as folder:
         columns = {"content_uri": [f"c{n}.png" for n in range(pairs)], "style_uri": chosen}
         pq.write_table(pa.table(columns), f"{folder}/m.parquet")
-        manifest.write_plan(
+        planning.write_plan(
             manifest.open_manifest(f"{folder}/m.parquet", {}),
             f"{folder}/plan",
             {},

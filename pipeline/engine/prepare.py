@@ -16,6 +16,7 @@ import torch
 from pipeline.data.errors import RowError
 from pipeline.data.ids import hash_ids
 from pipeline.data.manifest import manifest as manifests
+from pipeline.data.manifest import planning
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.output import clearing, lease, packing, records, resume
 from pipeline.data.output.clashes import Clashes
@@ -42,7 +43,7 @@ class Prepared:
     """A job that may start."""
 
     context: Context
-    plan: manifests.Plan
+    plan: planning.Plan
     pending: int
     weights: StateDict
 
@@ -167,7 +168,7 @@ def check_output(checked: Checked) -> dict[str, Any]:
     return described
 
 
-def make_plan(checked: Checked, target: str) -> manifests.Plan:
+def make_plan(checked: Checked, target: str) -> planning.Plan:
     """Check every row of the manifest and write the plan below the directory ``target``.
 
     Raises:
@@ -179,7 +180,7 @@ def make_plan(checked: Checked, target: str) -> manifests.Plan:
         checked.mark,
         frozenset({uris.scheme_of(source), *uris.OBJECT_STORES, *job.allow_schemes}),
     )
-    plan = manifests.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
+    plan = planning.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
     _warn_of_split_words(*plan.split_words)
     return plan
 

@@ -49,7 +49,7 @@ import ray.data
 from pipeline.data.errors import RowError
 from pipeline.data.ids import hash_ids
 from pipeline.data.manifest import manifest as manifests
-from pipeline.data.manifest import row_keys
+from pipeline.data.manifest import planning, row_keys
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.output import clearing, lease, packing, records, resume
 from pipeline.data.storage import files, uris
@@ -150,7 +150,7 @@ def run_audit(job: JobSettings) -> Verdict:
         # Schemes change no id, so those that the job allowed need not be known.
         allowed = frozenset({uris.scheme_of(source), *uris.OBJECT_STORES})
         checker = RowChecker(base, mark, allowed)
-        planned = functools.partial(manifests.planned_slices, manifest, checker, job.limit)
+        planned = functools.partial(planning.planned_slices, manifest, checker, job.limit)
         expected = _expect(planned(), style, base, manifest.shown)
         verdict = Verdict(len(expected.ids), manifest.rows, at_work=lease.holder(output, options))
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.data.manifest.manifest import open_manifest, write_plan
+from pipeline.data.manifest.manifest import open_manifest
+from pipeline.data.manifest.planning import write_plan
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.output.clashes import COLUMNS, Clashes
 from pipeline.data.schemas import RECORD_SCHEMA
