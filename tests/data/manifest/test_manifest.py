@@ -83,7 +83,7 @@ def test_a_column_in_a_file_and_in_the_name_of_its_folder_is_refused(tmp_path):
     for name, more in (("label=cat", {"note": "x"}), ("la%62el=7", {"label": 7}), ("split", {})):
         (tmp_path / "m" / name).mkdir(parents=True)
         write_parquet(tmp_path / "m" / name / "p.parquet", [ROW | more])
-    message = r"/m: column 'label' is in la%62el=7/p\.parquet and in the name of its folder; leave"
+    message = r"/m: column 'label' is in la%62el=7/p\.parquet and in the name of its folder; remove"
     with pytest.raises(ManifestError, match=message):
         open_manifest(str(tmp_path / "m"), {})
     (tmp_path / "m" / "la%62el=7" / "p.parquet").unlink()
