@@ -24,7 +24,7 @@ class JobSettings:
     limit: int | None = setting(None, "process only the first pairs of the manifest", low=1)
     retry_errors: bool = setting(False, "redo the pairs that failed in an earlier job")
     overwrite: bool = setting(
-        False, "delete everything that earlier jobs wrote in this output, and start from scratch"
+        False, "delete what earlier jobs wrote in this output, nothing else, and start from scratch"
     )
 
     actors: int | None = setting(

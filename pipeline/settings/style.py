@@ -42,7 +42,7 @@ class StyleSettings:
         "imagenet",
         "network weights: 'imagenet' (torchvision's VGG-19), 'compact' (a small network fitted to "
         "VGG-16, included), 'random' (untrained), or the path or URI of a .pth or .safetensors "
-        "file of VGG-19 or VGG-16; append ':caffe' if the file is for Caffe's input (BGR, 0 to 255)",
+        "file of VGG-19 or VGG-16; append ':caffe' if it is for Caffe's input (BGR, 0 to 255)",
         group="network (changes pixels)",
     )
     weights_seed: int = setting(0, "seed of the 'random' weights", low=0, high=2**63 - 1)
@@ -137,7 +137,7 @@ class StyleSettings:
         "as torch",
     )
     first_step: float = setting(
-        8.0, "largest change of a pixel in the first step; 0: as torch", low=0, unit="levels"
+        8.0, "largest change of a pixel in the first step; 0: torch's rule", low=0, unit="levels"
     )
     backtracks: int = setting(
         6,
