@@ -268,7 +268,7 @@ def test_only_a_manifest_is_overwritten(folders, tmp_path):
     build(replace(folders, overwrite=True, rows_per_file=40))
     assert len(rows_of(folders)) == 40
     make(tmp_path / "pairs", {"thesis.docx": "ten years"})
-    with pytest.raises(BuildError, match=r"holds 'thesis\.docx', which is no part"):
+    with pytest.raises(BuildError, match=r"holds 'thesis\.docx', which make_manifest"):
         build(replace(folders, overwrite=True))
     with pytest.raises(BuildError, match="is a file; give a folder"):
         build(replace(folders, output=str(tmp_path / "pairs" / "thesis.docx"), overwrite=True))
@@ -303,7 +303,7 @@ def test_a_half_written_manifest_looks_like_none(folders, tmp_path):
     ("changes", "message"),
     [
         ({"styles_per_content": 7}, "styles_per_content: 7, but .* holds 6 styles"),
-        ({"content": "PHOTOS/*.png"}, "holds no image; taken are"),
+        ({"content": "PHOTOS/*.png"}, "holds no image; image files end in"),
         ({"content": "PHOTOS/train/a/*.txt"}, r"holds no image \(skipped: 1 .txt\)"),
         ({"style": "PHOTOS/none"}, "there is no such file or folder"),
     ],
