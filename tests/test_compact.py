@@ -12,7 +12,7 @@ from pipeline.settings import StyleSettings
 from pipeline.style.network import weights
 from pipeline.style.network.calibration import calibration_pictures
 from pipeline.style.network.vgg import tensor_names
-from pipeline.style.optimize import stylize
+from pipeline.style.optimize import stylize_batch
 
 SETTINGS = StyleSettings(weights="compact")
 
@@ -54,7 +54,7 @@ def test_each_layers_mean_activation_is_about_one() -> None:
 def test_an_image_stylised_with_it_lowers_its_loss() -> None:
     content, style = calibration_pictures(64)[:2]
     settings = StyleSettings(weights="compact", content_weight=1e-7, iterations=30, scales=1)
-    _, (history,) = stylize(content[None], [style], settings)
+    _, (history,) = stylize_batch(content[None], [style], settings)
     assert history.total_loss < 0.2 * history.total[0]
 
 

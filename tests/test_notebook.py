@@ -11,8 +11,8 @@ from PIL import Image
 from ray.data.extensions import ArrowTensorArray
 
 from pipeline import Stylizer, stylize
-from pipeline.notebook import call
 from pipeline.settings import SettingError
+from pipeline.style import recipe
 from pipeline.style.serving.lanes import Lane
 from tests.conftest import image_bytes, picture
 
@@ -46,8 +46,8 @@ def test_one_style_serves_many_contents_and_history_has_the_scales(quick_ones):
     results = stylize(contents, pixels(5), image_size=192, **quick_ones | {"scales": 2})
     assert len(results) == 2
     history = results[0].history
-    assert [size for size, _ in history.stages] == [(64, 96), (128, 192)]
-    assert sum(count for _, count in history.stages) == len(history.total)
+    assert [size for size, _ in history.phases] == [(64, 96), (128, 192)]
+    assert sum(count for _, count in history.phases) == len(history.total)
     assert str(history.total[0]) not in repr(results[0]), "hundreds of losses, in a notebook's cell"
     axes = history.plot()
     assert axes.get_yscale() == "log"
@@ -146,7 +146,7 @@ def test_after_an_interrupt_no_row_gets_anothers_picture(quick_ones, monkeypatch
 
 @pytest.mark.parametrize("step", ["style_targets", "finish_colors"])
 def test_a_picture_that_fails_leaves_the_others_theirs(quick_ones, batch, monkeypatch, step):
-    real, times = getattr(call, step), iter(range(9))
+    real, times = getattr(recipe, step), iter(range(9))
 
     def fails_once(*given):
         if next(times) == 0:
@@ -154,7 +154,7 @@ def test_a_picture_that_fails_leaves_the_others_theirs(quick_ones, batch, monkey
         return real(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(call, step, fails_once)
+        patch.setattr(recipe, step, fails_once)
         with pytest.warns(RuntimeWarning, match="1 of 2 pictures failed, .*ALLOC_FAILED"):
             failed, done = stylize([pixels(0), pixels(1)], pixels(5), image_size=64, **quick_ones)
     assert isinstance(failed.error, torch.OutOfMemoryError)
@@ -163,7 +163,7 @@ def test_a_picture_that_fails_leaves_the_others_theirs(quick_ones, batch, monkey
     assert done.error is None
     (expected,) = stylize([pixels(1)], pixels(5), image_size=64, **quick_ones)
     assert np.array_equal(done.image, expected.image)
-    monkeypatch.setattr(call, step, lambda *_: 1 / 0)
+    monkeypatch.setattr(recipe, step, lambda *_: 1 / 0)
     for content in (pixels(0), [pixels(0), pixels(1)]):
         with pytest.raises(ZeroDivisionError):
             stylize(content, pixels(5), image_size=64, **quick_ones)

@@ -346,9 +346,9 @@ def _cache_hits(pairs: int, styles: int, cache: int, actors: int) -> Numbers:
 
     from pipeline.data.manifest import manifest, planning
     from pipeline.data.manifest.rows import RowChecker
-    from pipeline.engine.actor import TargetCache
     from pipeline.settings import StyleSettings
     from pipeline.style.network.weights import load_network
+    from pipeline.style.recipe import TargetCache
 
     chosen = [f"s{index % styles}.png" for index in range(pairs)]
     random.Random(0).shuffle(chosen)  # noqa: S311

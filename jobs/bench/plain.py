@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import functools
 import multiprocessing
 import os
 import time
@@ -21,9 +20,10 @@ from pipeline.style.method import losses
 from pipeline.style.method.balance import LossWeights, loss_weights
 from pipeline.style.method.targets import style_target, style_targets
 from pipeline.style.network.vgg import VGG
+from pipeline.style.recipe import Problem
 from pipeline.style.serving.batching import Batcher
 from pipeline.style.serving.lanes import rounding_of
-from pipeline.style.serving.pairs import Done, Pair, Request
+from pipeline.style.serving.phases import Done
 
 SLOTS, TIMES = 8, 16
 """On a GPU: pairs side by side, and how often each pair comes."""
@@ -268,15 +268,10 @@ def _until(
 ) -> list[Reached]:
     """Optimise pairs, by number and goal, each until its loss is at its goal."""
     network, contents, targets = _own["network"], _own["contents"], _own["targets"]
-    size = (contents[0].shape[1], contents[0].shape[2])
     batcher = _own["batchers"].setdefault(slots, Batcher(network, slots))
 
-    def pair(number: int) -> Pair:
-        return Pair(contents[number % len(contents)], targets, settings)
-
     for number, _ in goals:
-        build = functools.partial(pair, number)
-        batcher.submit(Request(number, size, settings, build))
+        batcher.submit(number, Problem(contents[number % len(contents)], targets, settings))
     goal_of: dict[Any, float] = dict(goals)
     done: dict[Any, Done] = {}
     while len(batcher):
@@ -285,9 +280,9 @@ def _until(
                 raise answer
             done[who] = answer
         for key, lane in batcher.pool.lanes.items():
-            for slot, run in batcher.running.get(key, {}).items():
+            for slot, pair in batcher.running.get(key, {}).items():
                 trace = lane.traces[slot]
-                if trace and trace[-1] <= goal_of[run.request.key]:
+                if trace and trace[-1] <= goal_of[pair.key]:
                     lane.most[slot] = len(trace) + 1
     return [
         Reached(

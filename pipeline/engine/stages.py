@@ -41,10 +41,30 @@ LOADED = [
     ("load_seconds", pa.float64()),
 ]
 
+FOUND = (
+    "total_loss",
+    "content_loss",
+    "style_loss",
+    "tv_loss",
+    "layer_losses",
+    "content_image_losses",
+    "alpha",
+    "layer_weights",
+    "loss_history",
+    "steps",
+    "evaluations",
+    "stop_reason",
+    "optimize_seconds",
+    "batch_size",
+    "device",
+    "node",
+)
+"""Columns of a record that the style actor fills."""
+
 STYLIZED = [
     ("__stylized_image", IMAGE),
-    ("__result", pa.string()),  # JSON: the record's fields that the actor knows
     ("load_seconds", pa.float64()),
+    *(RECORD_SCHEMA.field(name) for name in FOUND),
 ]
 
 
@@ -69,7 +89,7 @@ class Context:
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Tells this run from others that Ray's processes serve."""
 
-    def schema(self, *more: tuple[str, pa.DataType]) -> pa.Schema:
+    def schema(self, *more: Any) -> pa.Schema:
         """The plan's columns, the manifest's unknown ones as the plan has them, and ``more``."""
         return pa.schema([*PLAN_SCHEMA, *columns.as_numbers(self.extra), *more])
 
@@ -216,14 +236,11 @@ def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
 def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
     started = time.perf_counter()
     pixels = unpack(row["__stylized_image"])
-    facts = json.loads(row["__result"])
-    origin = _origin(row, facts, context) if context.embed_metadata else None
+    origin = _origin(row, context) if context.embed_metadata else None
     data = codec.encode(pixels, context.file_format, context.quality, origin)
     file_name = f"{records.IMAGES}/{row['file_stem']}.{context.file_format}"
     context.fence()
     files.write_bytes(uris.join(context.output, file_name), data, context.storage_options)
-    for name in ("layer_losses", "layer_weights", "content_image_losses"):
-        facts[name] = list(facts[name].items())
     return {
         "file_name": file_name,
         "width": pixels.shape[1],
@@ -231,17 +248,15 @@ def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
         "bytes": len(data),
         "sha256": codec.sha256(data),
         "store_seconds": time.perf_counter() - started,
-        **facts,
     }
 
 
-def _origin(row: dict[str, Any], facts: dict[str, Any], context: Context) -> dict[str, Any]:
+def _origin(row: dict[str, Any], context: Context) -> dict[str, Any]:
     """How an image was made, for those who have nothing but the image. No time: a row done again
     gives the same bytes."""
     version = json.loads(context.versions)["neural-style-pipeline"]
     told = (
         "alpha",
-        "layer_weights",
         "total_loss",
         "content_loss",
         "style_loss",
@@ -254,7 +269,8 @@ def _origin(row: dict[str, Any], facts: dict[str, Any], context: Context) -> dic
         "pair_id": row["pair_id"],
         **_sources(row),
         "style_blend": row["style_blend"],
-        **{name: facts[name] for name in told},
+        **{name: row[name] for name in told},
+        "layer_weights": dict(row["layer_weights"]),
         "weights": context.weights_name,
         "weights_digest": context.weights_digest,
         "settings": _shown(row_settings(row, context.style)),

@@ -1,6 +1,5 @@
 """``stylize``: pictures in, pictures of the same kind and their loss history out."""
 
-import functools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,14 +11,12 @@ from torch import Tensor
 from pipeline.notebook import pictures
 from pipeline.notebook.pictures import Picture
 from pipeline.settings import StyleSettings, replace
-from pipeline.style.hardware.device_faults import lost, plain
-from pipeline.style.method.color import finish_colors, prepare_colors
-from pipeline.style.method.targets import style_targets
 from pipeline.style.network.vgg import VGG
 from pipeline.style.network.weights import load_network
+from pipeline.style.recipe import Pair
 from pipeline.style.serving.batching import Batcher
 from pipeline.style.serving.lane_pool import check_precision
-from pipeline.style.serving.pairs import Done, History, Pair, Request
+from pipeline.style.serving.phases import Done, History
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class LossHistory(History):
             ax = plt.gca()
         ax.semilogy(range(1, len(self.total) + 1), self.total)
         start = 0
-        for (height, width), evaluations in self.stages:
+        for (height, width), evaluations in self.phases:
             if start:
                 ax.axvline(start + 0.5, color="grey", linestyle=":")
             place = ax.get_xaxis_transform()
@@ -180,35 +177,10 @@ def optimise(
     # No key is ever used again, as the number of a row would be by the batcher's next call.
     keys = [object() for _ in pairs]
     try:
-        for key, (content, style) in zip(keys, pairs, strict=True):
-            size = (content.shape[1], content.shape[2])
-            build = functools.partial(_build, batcher.network, content, style, settings)
-            batcher.submit(Request(key, size, settings, build))
+        for key, (content_image, style_image) in zip(keys, pairs, strict=True):
+            batcher.submit(key, Pair(content_image, [style_image], settings))
         found = dict(batcher.drain())
     except BaseException:  # Ctrl-C among them, which comes in the middle of anything
         batcher.abandon()
         raise
-    return [
-        _finish(found[key], content, settings)
-        for key, (content, _) in zip(keys, pairs, strict=True)
-    ]
-
-
-def _build(network: VGG, content: Tensor, style: Tensor, settings: StyleSettings) -> Pair:
-    device = next(network.features.parameters()).device
-    content, style = content.to(device), style.to(device)
-    seen, (prepared,) = prepare_colors(content, [style], settings.preserve_color)
-    size = (content.shape[1], content.shape[2])
-    return Pair(seen, style_targets(network, prepared, size, settings), settings)
-
-
-def _finish(answer: Done | Exception, content: Tensor, settings: StyleSettings) -> Done | Exception:
-    if isinstance(answer, Exception):
-        return answer
-    try:
-        image = finish_colors(answer.image, content.to(answer.image), settings.preserve_color)
-    except Exception as error:
-        if lost(error):
-            raise
-        return plain(error)
-    return Done(image, answer.history, answer.seconds, answer.slots)
+    return [found[key] for key in keys]

@@ -13,6 +13,7 @@ from pipeline.data.errors import RowError
 from pipeline.data.images import codec
 from pipeline.settings import SettingError, StyleSettings
 from pipeline.style.method.targets import least_side
+from pipeline.style.recipe import to_pixels, to_tensor
 
 Picture = Image.Image | npt.NDArray[Any] | Tensor
 """A PIL image, an array (H, W, 3) or a tensor (3, H, W); uint8, or floats in [0, 1]."""
@@ -113,14 +114,7 @@ def _to_tensor(picture: Picture, size: float, edge: str) -> Tensor:
         fitted = codec.fit_size(rgb.width, rgb.height, size, edge, 2**31)
     except RowError as error:
         raise ValueError(f"a picture of {error}") from error
-    pixels = np.array(codec.resize(rgb, fitted))
-    return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255)
-
-
-def to_pixels(image: Tensor) -> codec.Pixels:
-    """(3, H, W) in [0, 1] -> (H, W, 3), uint8."""
-    pixels: codec.Pixels = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    return pixels
+    return to_tensor(codec.resize(rgb, fitted))
 
 
 def like(image: Tensor, given: Picture) -> Picture:

@@ -13,7 +13,8 @@ from pipeline.notebook import pictures
 from pipeline.notebook.call import make_batcher, optimise, to_pair
 from pipeline.notebook.pictures import Picture
 from pipeline.settings import StyleSettings, replace
-from pipeline.style.serving.pairs import Done
+from pipeline.style.recipe import to_pixels
+from pipeline.style.serving.phases import Done
 
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -102,6 +103,6 @@ def _columns(done: list[Done | Exception]) -> Batch:
         if isinstance(answer, Exception):
             faults[index] = f"{type(answer).__name__}: {answer}"
         else:
-            files[index] = codec.encode(pictures.to_pixels(answer.image), "png", 100)
+            files[index] = codec.encode(to_pixels(answer.image), "png", 100)
             losses[index] = answer.history.total_loss
     return {"stylized_image": files, "total_loss": losses, "error": faults}

@@ -17,14 +17,15 @@ from pipeline.style.hardware.graphs import recorder_of
 from pipeline.style.method import objective
 from pipeline.style.method.losses import add_style_gradient
 from pipeline.style.method.objective import Objective
-from pipeline.style.method.targets import style_target, style_targets
+from pipeline.style.method.targets import style_target
 from pipeline.style.network.vgg import VGG, half_precision
 from pipeline.style.network.weights import random_weights
 from pipeline.style.optimizer.lbfgs import LBFGS
 from pipeline.style.optimizer.precondition import Metric, Preconditioner
+from pipeline.style.recipe import Pair
 from pipeline.style.serving.batching import Batcher
 from pipeline.style.serving.lanes import Lane, Start
-from pipeline.style.serving.pairs import Done, Pair, Request
+from pipeline.style.serving.phases import Done
 from tests.style.network.plain_weights import equal_weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -289,15 +290,10 @@ def test_a_pair_that_is_not_finite_leaves_nothing_in_its_slot():
     assert used.traces == fresh.traces
 
 
-def request(network, settings, key, size=(96, 96), most=40):
-    images = pictures(3, size).to("cuda")
+def submit(batcher, settings, key, size=(96, 96), most=40):
+    images = pictures(3, size)
     settings = dataclasses.replace(settings, iterations=most)
-
-    def build():
-        targets = style_targets(network, images[2], size, settings)
-        return Pair(images[key % 2], targets, settings)
-
-    return Request(key, size, settings, build)
+    batcher.submit(key, Pair(images[key % 2], [images[2]], settings))
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed"])
@@ -307,8 +303,8 @@ def test_a_pairs_picture_depends_neither_on_the_run_nor_on_its_neighbours(precis
     for others in (range(2, 2), range(2, 2), range(2, 9)):
         batcher = Batcher(network, 3)
         for key in others:
-            batcher.submit(request(network, settings, key, most=5 + 3 * key))
-        batcher.submit(request(network, settings, 1))
+            submit(batcher, settings, key, most=5 + 3 * key)
+        submit(batcher, settings, 1)
         found.append(finish(batcher)[1])
     for again in found[1:]:
         assert torch.equal(again.image, found[0].image)
@@ -341,7 +337,7 @@ def test_where_memory_is_too_small_slots_are_fewer_and_no_pair_is_lost():
     try:
         batcher = Batcher(network, 16)
         for key in range(5):
-            batcher.submit(request(network, settings, key, size=(512, 512), most=6))
+            submit(batcher, settings, key, size=(512, 512), most=6)
         found = finish(batcher)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

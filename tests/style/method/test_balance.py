@@ -11,7 +11,7 @@ from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import style_target, style_targets
 from pipeline.style.network.vgg import VGG, tensor_names
 from pipeline.style.network.weights import load_network
-from pipeline.style.optimize import stylize
+from pipeline.style.optimize import stylize_batch
 from tests import reference
 from tests.conftest import picture
 
@@ -83,11 +83,14 @@ def test_a_network_of_another_scale_asks_for_the_same_picture(quick):
     scaled = VGG(state, deepest_layer="conv5_1", padding="replicate")
     settings = dataclasses.replace(quick, padding="replicate", iterations=6, tolerance=0.0)
     images = [
-        stylize(CONTENT[None], [STYLE], settings, network=each)[0] for each in (network, scaled)
+        stylize_batch(CONTENT[None], [STYLE], settings, network=each)[0]
+        for each in (network, scaled)
     ]
     assert torch.allclose(*images, atol=1e-3)
     plain = dataclasses.replace(settings, style_layer_weights="equal")
-    images = [stylize(CONTENT[None], [STYLE], plain, network=each)[0] for each in (network, scaled)]
+    images = [
+        stylize_batch(CONTENT[None], [STYLE], plain, network=each)[0] for each in (network, scaled)
+    ]
     assert not torch.allclose(*images, atol=1e-3)
 
 
@@ -124,7 +127,7 @@ def test_a_slot_has_its_own_pairs_weights(quick, network):
 
 def test_the_history_tells_the_weights_and_each_layers_start(quick):
     network = load_network(quick)
-    _, (history,) = stylize(CONTENT[None], [STYLE], quick, network=network)
+    _, (history,) = stylize_batch(CONTENT[None], [STYLE], quick, network=network)
     weights = weigh(network.double(), quick)
     assert history.weights.alpha == pytest.approx(weights.alpha, rel=1e-4)
     assert history.weights.layers == pytest.approx(weights.layers, rel=1e-4)
