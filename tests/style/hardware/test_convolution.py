@@ -13,8 +13,8 @@ from pipeline.style.hardware import winograd
 from pipeline.style.hardware.convolution import convolve, convolve_back
 from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import style_target
+from pipeline.style.network.rescaling import random_weights
 from pipeline.style.network.vgg import VGG
-from pipeline.style.network.weights import random_weights
 from tests.style.network.plain_weights import equal_weights
 
 

@@ -17,8 +17,8 @@ from pipeline.style.hardware.graphs import recorder_of
 from pipeline.style.method.losses import add_style_gradient
 from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import style_target
+from pipeline.style.network.rescaling import random_weights
 from pipeline.style.network.vgg import VGG, half_precision
-from pipeline.style.network.weights import random_weights
 from pipeline.style.optimizer.lbfgs import LBFGS
 from pipeline.style.optimizer.precondition import Metric, Preconditioner
 from pipeline.style.recipe import Pair

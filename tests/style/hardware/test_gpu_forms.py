@@ -8,8 +8,8 @@ from pipeline.settings import StyleSettings
 from pipeline.style.hardware import pooling, products
 from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import style_target
+from pipeline.style.network.rescaling import random_weights
 from pipeline.style.network.vgg import VGG, align_input
-from pipeline.style.network.weights import random_weights
 from pipeline.style.optimizer.lbfgs import LBFGS
 from tests.conftest import NARROW, picture
 from tests.style.network.plain_weights import equal_weights

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from pipeline.style.hardware import gpu_passes, kernels, pooling
 from pipeline.style.hardware.kernels import SOURCE, _kind
 from pipeline.style.method.losses import add_style_gradient
+from pipeline.style.network.rescaling import random_weights
 from pipeline.style.network.vgg import VGG, align_input
-from pipeline.style.network.weights import random_weights
 from pipeline.style.optimizer.lbfgs import LBFGS
 from pipeline.style.optimizer.precondition import Preconditioner
 from tests.conftest import NARROW, picture

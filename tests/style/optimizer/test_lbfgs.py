@@ -4,8 +4,8 @@ import torch
 from pipeline.settings import StyleSettings
 from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import style_targets
+from pipeline.style.network.rescaling import normalise
 from pipeline.style.network.vgg import VGG
-from pipeline.style.network.weights import normalise
 from pipeline.style.optimizer import lbfgs
 from pipeline.style.optimizer.adam import Adam
 from pipeline.style.optimizer.lbfgs import LBFGS
