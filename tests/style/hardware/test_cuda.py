@@ -20,6 +20,7 @@ from pipeline.style.method.targets import style_target
 from pipeline.style.network.rescaling import random_weights
 from pipeline.style.network.vgg import VGG, half_precision
 from pipeline.style.optimizer.lbfgs import LBFGS
+from pipeline.style.optimizer.learning import learnt_metric
 from pipeline.style.optimizer.precondition import Metric, Preconditioner
 from pipeline.style.recipe import Pair
 from pipeline.style.serving.batching import Batcher
@@ -195,7 +196,7 @@ def test_lbfgs_is_the_same_with_and_without_our_kernels(m, monkeypatch):
                 gradient[1, 7] = torch.nan
             active = torch.tensor([True, True, at < 8], device="cuda")
             solver.step(loss, gradient, active, P * gradient)
-            points.append((solver.x.clone(), solver.loss.clone(), solver.SY.clone()))
+            points.append((solver.x.clone(), solver.loss.clone(), solver.history.SY.clone()))
         return solver, points
 
     solver, ours = steps()
@@ -205,8 +206,8 @@ def test_lbfgs_is_the_same_with_and_without_our_kernels(m, monkeypatch):
         for value, wanted in zip(found, expected, strict=True):
             limit = 1e-3 * float(wanted[wanted.isfinite()].abs().max())
             torch.testing.assert_close(value, wanted, rtol=1e-3, atol=limit)
-    assert torch.equal(solver.pairs, other.pairs)
-    assert solver.pairs.min() > 2
+    assert torch.equal(solver.history.pairs, other.history.pairs)
+    assert solver.history.pairs.min() > 2
 
 
 @pytest.mark.parametrize("weight", [2.0**-30, 2.0**30])
@@ -316,13 +317,13 @@ def test_a_pair_teaches_a_gpu_what_it_teaches_a_cpu():
     lane = filled_lane(network, settings, 64, 1)
     for _ in range(12):
         lane.tick()
-    *taught, count = lane.optimizer.pairs_of(lane.learner)
+    *taught, count = lane.optimizer.history.pairs_of(lane.learner)
     assert count >= 5
     P = Preconditioner((64, 64), 1, settings.spectral_exponent, torch.zeros(1))
     begun = lane.precondition.metric(0)
     P.put(0, metric=Metric(begun.rings.cpu(), begun.root.cpu()))
-    expected = P.learnt(lane.learner.cpu(), *(each.cpu() for each in taught))
-    found = lane.precondition.learnt(lane.learner, *taught)
+    expected = learnt_metric(P, lane.learner.cpu(), *(each.cpu() for each in taught))
+    found = learnt_metric(lane.precondition, lane.learner, *taught)
     torch.testing.assert_close(found.rings.cpu(), expected.rings, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(found.root.cpu(), expected.root, rtol=1e-3, atol=1e-6)
 

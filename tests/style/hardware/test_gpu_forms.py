@@ -69,7 +69,7 @@ def test_inner_products_in_parts():
     scale = torch.logspace(-1, 1, 12, dtype=torch.float64).expand(3, 12)
     start = torch.randn(3, 12, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     whole, parted = (LBFGS(start, first_step=0.1) for _ in range(2))
-    parted.parts = 4
+    parted.history.parts = 4
     for _ in range(15):
         for solver in (whole, parted):
             value = 0.5 * (scale * solver.x.square()).sum(1)

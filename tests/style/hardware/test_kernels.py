@@ -231,7 +231,7 @@ def test_lbfgs_is_the_same_with_and_without_kernels(on_host, monkeypatch, m, blo
             if at == 5:
                 gradient[1, 7] = torch.nan
             solver.step(loss, gradient, torch.tensor([True, True, at < 8]), P * gradient)
-            points.append([each.clone() for each in (solver.x, solver.loss, solver.SY, solver.YY)])
+            points.append([each.clone() for each in (solver.x, solver.loss, solver.history.SY, solver.history.YY)])
         return solver, points
 
     solver, ours = steps()
@@ -242,8 +242,8 @@ def test_lbfgs_is_the_same_with_and_without_kernels(on_host, monkeypatch, m, blo
         for value, wanted in zip(found, expected, strict=True):
             limit = 1e-3 * float(wanted[wanted.isfinite()].abs().max())
             torch.testing.assert_close(value, wanted, rtol=1e-3, atol=limit)
-    assert torch.equal(solver.pairs, other.pairs)
-    assert solver.pairs.min() > 2
+    assert torch.equal(solver.history.pairs, other.history.pairs)
+    assert solver.history.pairs.min() > 2
 
 
 def test_a_kernel_that_cannot_be_compiled_gives_a_warning(monkeypatch, caplog):
