@@ -200,7 +200,7 @@ def remember(
     accept: Tensor,
     rows: Tensor,
 ) -> Remembered | None:
-    """Store an evaluation in L-BFGS's buffers; see ``History.store``, also for the shapes."""
+    """Store an evaluation in L-BFGS's buffers; see ``CurvatureHistory.store``."""
     B, K, D = basis.shape
     launch = _of_history("remember", basis)
     if launch is None:
@@ -260,7 +260,7 @@ def move(
 def _of_history(name: str, basis: Tensor) -> Kernel | None:
     """Return a kernel for a history of this size."""
     _, K, D = basis.shape
-    # The kernels expect the slots' parts of a vector next to each other, see ``History``.
+    # The kernels expect the slots' parts of a vector next to each other, see ``CurvatureHistory``.
     dense = basis.transpose(0, 1).is_contiguous()
     fits = K // 2 <= MOST_ROWS and D % 4 == 0 and basis.dtype == torch.float32 and dense
     return kernel(f"{name}<{K // 2}>", basis) if fits else None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.style.hardware import gpu_passes
-from pipeline.style.optimizer.history import Curvature, History
+from pipeline.style.optimizer.curvature import Curvature, CurvatureHistory
 
 ARMIJO = 1e-4
 """c_1 of the sufficient decrease condition (Nocedal and Wright 2006, equation 3.4)."""
@@ -72,7 +72,7 @@ class LBFGS:
         B = len(x)
         self.learning_rate, self.first_step = learning_rate, first_step
         self.backtracks, self.bounds, self.rounding = backtracks, bounds, rounding
-        self.history = History(x, history_size, curvature_test=curvature_test, reach=reach)
+        self.history = CurvatureHistory(x, history_size, curvature_test=curvature_test, reach=reach)
         self.x = x.clone()
         self.accepted = x.clone()
         self.loss = x.new_full((B,), torch.inf)
@@ -107,7 +107,7 @@ class LBFGS:
             gradient: g (B, D). The values of inactive or failing slots may be anything.
             active: (B,) bool.
             preconditioned: P g (B, D) for a symmetric positive definite P that only
-                ``History.change_metric`` changes; g itself if not given.
+                ``CurvatureHistory.change_metric`` changes; g itself if not given.
         """
         history = self.history
         active = active & ~self.stopped

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.style.hardware import gpu_passes
@@ -67,6 +66,14 @@ class Preconditioner:
         slots: B.
         exponent: p of the 1/f^p amplitudes; with 0 all frequencies are alike.
         like: a tensor with the device and dtype to use.
+
+    Attributes:
+        rings: R of each slot (B, rings, 3, 3).
+        inverse: its inverse (B, rings, 3, 3).
+        root: D^(1/2) of each slot (B, 1, H, W).
+        ring: index of each frequency's ring (frequencies,).
+        members: the frequencies on each ring (rings, most), filled up with the number of
+            frequencies.
     """
 
     def __init__(self, size: tuple[int, int], slots: int, exponent: float, like: Tensor) -> None:
@@ -124,7 +131,8 @@ class Preconditioner:
         Returns:
             A function that maps P v for the old P to P v for the new P, and v, each (n, 3, H, W).
         """
-        old_root, back = select_slot(self.root, slot), self.table_of(select_slot(self.inverse, slot))
+        old_root = select_slot(self.root, slot)
+        back = self.table_of(select_slot(self.inverse, slot))
         rings = torch.where(taken, metric.rings, select_slot(self.rings, slot))
         root = torch.where(taken, metric.root, old_root)
         forth = self._set(slot, Metric(rings, root))

@@ -20,7 +20,7 @@ from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import Size, StyleTarget
 from pipeline.style.network.vgg import VGG
 from pipeline.style.optimizer.adam import Adam
-from pipeline.style.optimizer.history import Curvature
+from pipeline.style.optimizer.curvature import Curvature
 from pipeline.style.optimizer.lbfgs import LBFGS
 from pipeline.style.optimizer.learning import learnt_metric
 from pipeline.style.optimizer.precondition import Metric, Preconditioner

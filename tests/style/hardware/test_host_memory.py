@@ -52,7 +52,7 @@ def page_faults(how: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these options")
 def test_an_evaluation_reuses_freed_memory() -> None:
-    # By default each of the 16 evaluations faults in a block of 16 MB, 4096 pages, unless it happens
-    # to find room, which depends on the order in which the two threads allocate (168,602 faults were
-    # seen). With memory kept, one block may find no room once.
+    # By default each of the 16 evaluations faults in a block of 16 MB, 4096 pages, unless it
+    # happens to find room, which depends on the order in which the two threads allocate (168,602
+    # faults were seen). With memory kept, one block may find no room once.
     assert page_faults("keep") < 3 * 4096

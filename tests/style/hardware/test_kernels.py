@@ -231,7 +231,12 @@ def test_lbfgs_is_the_same_with_and_without_kernels(on_host, monkeypatch, m, blo
             if at == 5:
                 gradient[1, 7] = torch.nan
             solver.step(loss, gradient, torch.tensor([True, True, at < 8]), P * gradient)
-            points.append([each.clone() for each in (solver.x, solver.loss, solver.history.SY, solver.history.YY)])
+            points.append(
+                [
+                    each.clone()
+                    for each in (solver.x, solver.loss, solver.history.SY, solver.history.YY)
+                ]
+            )
         return solver, points
 
     solver, ours = steps()

@@ -7,7 +7,7 @@ from pipeline.style.optimizer import matrices
 
 
 def positive(condition, seed, count=200):
-    """Draw symmetric matrices (count, 3, 3) with eigenvalues 1 to ``condition``, and their roots."""
+    """Draw symmetric matrices (count, 3, 3), eigenvalues 1 to ``condition``, and their roots."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(count, 3, 4, generator=generator, dtype=torch.float64)
     vectors, _ = torch.linalg.qr(noise[:, :, :3])

@@ -253,20 +253,21 @@ def test_too_few_steps_teach_nothing(pairs):
 def test_what_lies_in_rows_without_a_step_teaches_nothing():
     network = load_network(REAL)
     clean, full = (taught_lane(network, 8) for _ in range(2))
-    unused = range(int(full.optimizer.history.pairs[1]), full.optimizer.history.rows)
+    expected, found = (lane.optimizer.history for lane in (clean, full))
+    unused = range(int(found.pairs[1]), found.rows)
     for row in unused:
-        full.optimizer.history.basis[1, [row, full.optimizer.history.rows + row]] = torch.nan
-        for matrix in (full.optimizer.history.SY, full.optimizer.history.YY):
+        found.basis[1, [row, found.rows + row]] = torch.nan
+        for matrix in (found.SY, found.YY):
             matrix[1, row] = matrix[1, :, row] = torch.nan
     for lane in (clean, full):
         teach(lane.optimizer, lane.precondition, torch.tensor([1]))
     assert len(unused) >= 3
     assert torch.equal(full.precondition.table, clean.precondition.table)
     assert torch.equal(full.precondition.root, clean.precondition.root)
-    assert torch.equal(full.optimizer.history.gamma, clean.optimizer.history.gamma)
-    assert torch.equal(full.optimizer.history.YY, clean.optimizer.history.YY)
-    kept = [*range(full.optimizer.history.rows, full.optimizer.history.rows + unused[0]), -1]
-    assert torch.equal(full.optimizer.history.basis[1, kept], clean.optimizer.history.basis[1, kept])
+    assert torch.equal(found.gamma, expected.gamma)
+    assert torch.equal(found.YY, expected.YY)
+    kept = [*range(found.rows, found.rows + unused[0]), -1]
+    assert torch.equal(found.basis[1, kept], expected.basis[1, kept])
 
 
 class Watch(TorchDispatchMode):

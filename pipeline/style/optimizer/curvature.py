@@ -26,7 +26,7 @@ Curvature = tuple[Tensor, ...]
 """The kept pairs of a slot and their inner products."""
 
 
-class History:
+class CurvatureHistory:
     """Curvature pairs (s, y) of B slots: the last steps and how they changed the gradient.
 
     Args:
