@@ -43,13 +43,13 @@ def our_loss(weights: LossWeights, settings: StyleSettings) -> PlainLoss:
     """
 
     def loss(F_l: Activations, P: Activations, S: Activations) -> Tensor:
-        total = torch.zeros(())
-        for k in settings.content_layers:
-            total = total.to(F_l[k]) + weights.alpha * losses.content_loss(F_l[k], P[k]).sum()
-        for k, w in weights.w.items():
+        content = [losses.content_loss(F_l[k], P[k]).sum() for k in settings.content_layers]
+        E = {}
+        for k in weights.w:
             A = losses.gram_matrix(S[k]) * (F_l[k][0, 0].numel() / S[k][0, 0].numel())
-            total = total.to(A) + weights.beta * w * losses.style_loss(F_l[k], A).sum()
-        return 1e6 * total
+            E[k] = losses.layer_style_loss(F_l[k], A).sum()
+        L_content, L_style = torch.stack(content).sum(), losses.style_loss(E, weights.w)
+        return 1e6 * losses.total_loss(L_content, L_style, weights.alpha, weights.beta)
 
     return loss
 

@@ -1,4 +1,4 @@
-"""The method in one call: from content and style images to stylised ones and their loss history."""
+"""The method in one call: tensors in, stylised images and their loss histories out."""
 
 from collections.abc import Hashable, Sequence
 
@@ -16,11 +16,19 @@ from pipeline.style.serving.phases import Done, History
 def stylize_pairs(
     network: VGG, pairs: Sequence[Pair | Problem], *, low_memory: bool = False
 ) -> tuple[list[Tensor], list[History]]:
-    """Optimise pairs side by side. Returns each one's image (3, H, W) in [0, 1], and its history.
+    """Optimise pairs together, those of one size in one batch.
+
+    Args:
+        network: VGG, on the device to be used.
+        pairs: as described by the user (``Pair``) or prepared already (``Problem``).
+        low_memory: compute activations again in the backward pass instead of keeping them.
+
+    Returns:
+        each pair's image (3, H, W) in [0, 1] and its history, in the order of ``pairs``.
 
     Raises:
         NonFiniteError: a pair's loss is not finite at its start.
-        torch.OutOfMemoryError: a pair does not fit into the device's memory, even alone.
+        torch.OutOfMemoryError: a pair does not fit into the device's memory even alone.
     """
     batcher = Batcher(network, len(pairs), low_memory=low_memory)
     for index, pair in enumerate(pairs):
@@ -43,25 +51,27 @@ def stylize_batch(
     network: VGG | None = None,
     low_memory: bool = False,
 ) -> tuple[Tensor, list[History]]:
-    """Stylise a batch. Needs neither Ray nor storage.
+    """Stylise a batch of content images, without Ray and without storage.
 
     Args:
-        content_images: (B, 3, H, W), RGB in [0, 1]. The result has their size
-            (``settings.image_size`` is for callers who load images).
-        style_images: one for each content image: (B, 3, H', W'), or a sequence of B images
-            (3, H', W'), or of B sequences of images to be blended.
-        settings: the method's hyperparameters; the defaults if None.
-        style_blend: weights of blended styles, the same for all pairs; equal if None.
-        network: a network that is already loaded, on the device to be used.
+        content_images: (B, 3, H, W), RGB in [0, 1]. The results have the same size;
+            ``settings.image_size`` has no effect here.
+        style_images: one entry for each content image: a tensor (B, 3, H', W'), a sequence of B
+            images (3, H', W'), or a sequence of B sequences of images to be blended.
+        settings: the method's settings; ``StyleSettings()`` if not given.
+        style_blend: weights of the blended styles, the same for all pairs; equal if not given.
+        network: a network that is already loaded, on the device to be used. If not given, the
+            settings' weights are loaded onto the content images' device.
         low_memory: compute activations again in the backward pass instead of keeping them.
 
     Returns:
-        Images (B, 3, H, W) in [0, 1], and one ``History`` per pair.
+        images (B, 3, H, W) in [0, 1], and one ``History`` for each.
 
     Raises:
-        WeightsError: the settings' weights cannot be had.
+        ValueError: the numbers of content images and style images differ.
+        WeightsError: the settings' weights cannot be loaded.
         NonFiniteError: a pair's loss is not finite at its start.
-        torch.OutOfMemoryError: a pair does not fit into the device's memory, even alone.
+        torch.OutOfMemoryError: a pair does not fit into the device's memory even alone.
     """
     settings = settings or StyleSettings()
     if len(style_images) != len(content_images):

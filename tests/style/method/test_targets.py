@@ -1,4 +1,4 @@
-"""What a style asks for at each scale, and the noise that a picture may begin with."""
+"""Style targets at each scale, and the noise that an image may start from."""
 
 import dataclasses
 
