@@ -24,7 +24,7 @@ from ray.cluster_utils import Cluster
 from jobs._cli import show_what_is_logged
 from pipeline.data.storage import filesystems
 from pipeline.settings import StyleSettings
-from pipeline.style.network.weights import random_weights
+from pipeline.style.network.rescaling import random_weights
 
 # Ray settles once in a process whether it asks for tokens; tests start Rays of both kinds.
 os.environ["RAY_AUTH_MODE"] = "disabled"

@@ -227,7 +227,7 @@ def _facts(history: History) -> Row:
         "alpha": history.weights.alpha,
         "layer_weights": list(history.weights.w.items()),
         "loss_history": history.total,
-        "iterations": history.steps,
+        "steps": history.steps,
         "evaluations": history.evaluations,
         "stop_reason": history.stop,
     }

@@ -23,7 +23,7 @@ from pipeline.data.images import codec, sizing
 from pipeline.data.images.sizing import Pixels
 from pipeline.data.manifest import columns
 from pipeline.data.output import lease, records
-from pipeline.data.schemas import PLAN_SCHEMA, RECORD_SCHEMA
+from pipeline.data.schemas import PLAN_SCHEMA, RECORD_SCHEMA, SCHEMA_VERSION
 from pipeline.data.storage import failures, files, uris
 from pipeline.engine import metrics
 from pipeline.engine.board import Board
@@ -52,7 +52,7 @@ FOUND = (
     "alpha",
     "layer_weights",
     "loss_history",
-    "iterations",
+    "steps",
     "evaluations",
     "stop_reason",
     "optimize_seconds",
@@ -320,5 +320,6 @@ def _record(row: dict[str, Any], context: Context) -> dict[str, Any]:
         "weights": context.weights_name,
         "weights_digest": context.weights_digest,
         "versions": context.versions,
+        "schema_version": SCHEMA_VERSION,
         "finished_at": datetime.datetime.now(datetime.timezone.utc),
     }

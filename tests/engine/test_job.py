@@ -227,7 +227,7 @@ def test_a_row_that_means_something_else_by_now_is_refused(inputs, quick, tmp_pa
             with pytest.raises(JobError, match=message):
                 dry_run(quick, job)
         manifest_of(inputs, [rows[0] | {"style_uri": "s1.jpg"}, rows[1]])
-        message = r"manifest row 0 \(pair_id '\w{20}'\) would write over images/cat\.png, which"
+        message = r"manifest row 0 \(pair_id '\w{20}'\) would overwrite images/cat\.png, the"
         with pytest.raises(JobError, match=message):
             run_job(quick, first)
         with pytest.raises(JobError, match=message):
@@ -268,7 +268,7 @@ def test_a_job_that_lost_its_lease_ends_with_1_and_records_nothing(
     monkeypatch.setattr("pipeline.engine.job._run_on_ray", lose_it)
     assert stylize.run(quick, job) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: output {job.output}: another run has taken it over, or its")
+    assert line.startswith(f"error: output {job.output}: another job has taken it over, or its")
     assert list((tmp_path / "out" / "images").iterdir()) == []
     assert records_of(job.output) == {}
     assert (tmp_path / "out" / lease.LEASE).read_text() == '{"run": "other"}'

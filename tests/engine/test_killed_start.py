@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.data.images import codec
-from pipeline.data.output import clearing, packing, records
+from pipeline.data.output import clearing, dividing, packing, records
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import files, local, uris
 from pipeline.engine.pack import pack as packs
@@ -90,8 +90,8 @@ def place(request, tmp_path, weights_file, quick, monkeypatch):
             files.write_bytes(f"{base}/{name}", data, {})
 
     def write_here(packed, output, _, options):
-        chunks = list(packing.ok_records(output, packed.format, options))
-        for part in packed.parts:
+        chunks = list(dividing.ok_records(output, packed.format, options))
+        for part in packed.ranges:
             line = tasks._write_shard(part, packed, chunks, output, options)
             yield {"fault_class": None, **line}
 

@@ -86,7 +86,7 @@ def test_what_cannot_be_made_ends_with_2_and_one_clear_line(inputs, capsys):
         (["--limt", "3"], "--limt: is no option; did you mean --limit?"),
         (["--labels", "x.csv"], "labels: is not used"),
         (["--style", f"{inputs}/none"], "none: there is no such file or folder"),
-        (["--output", f"{inputs}/art"], "which is no part of a manifest made here"),
+        (["--output", f"{inputs}/art"], "which make_manifest did not write"),
     ):
         assert make_manifest.main(arguments(inputs, output, *more)) == 2
         (line,) = capsys.readouterr().err.splitlines()

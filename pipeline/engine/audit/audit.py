@@ -49,7 +49,7 @@ import ray.data
 from pipeline.data.errors import RowError
 from pipeline.data.ids import hash_ids
 from pipeline.data.manifest import manifest as manifests
-from pipeline.data.manifest import row_keys
+from pipeline.data.manifest import planning, row_keys
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.output import clearing, lease, packing, records, resume
 from pipeline.data.storage import failures, files, local, uris
@@ -150,7 +150,7 @@ def run_audit(job: JobSettings) -> Verdict:
         # Schemes change no id, so those that the job allowed need not be known.
         allowed = frozenset({uris.scheme_of(source), *uris.OBJECT_STORES})
         checker = RowChecker(base, mark, allowed)
-        planned = functools.partial(manifests.planned_slices, manifest, checker, job.limit)
+        planned = functools.partial(planning.planned_slices, manifest, checker, job.limit)
         expected = _expect(planned(), style, base, manifest.shown)
         verdict = Verdict(len(expected.ids), manifest.rows, at_work=lease.holder(output, options))
 
@@ -198,11 +198,14 @@ def _read_job(uri: str, options: files.StorageOptions) -> tuple[StyleSettings, s
     shown = uris.redact(uri)
     try:
         described = json.loads(files.read_bytes(uri, options))
+        records.refuse_later_version(described, shown)
         return prepare.style_of(described["settings"]), str(described["fingerprint"])
     except RowError as error:
         if error.error_class != "not_found":
             raise
         raise SettingError(f"output: {shown} does not exist; is this a job's output?") from error
+    except records.LaterVersionError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SettingError(f"output: {shown} was not written by this program") from error
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import ray.data
 
 from pipeline.data.errors import RowError
-from pipeline.data.output import packing
+from pipeline.data.output import dividing, packing
 from pipeline.data.storage import files, local, uris
 from pipeline.engine.audit.tasks import check_shards
 from pipeline.engine.resources import IO_CPUS
@@ -59,7 +59,7 @@ def _compare_records(
         add("unfinished_shards", f"{index.format}/: {remedy}")
         return
     try:
-        packed = packing.plan(output, index.format, index.shard_bytes, options)
+        packed = dividing.divide(output, index.format, index.shard_bytes, options)
     except (RowError, pa.ArrowException, OSError):
         return  # the audit says of each file of records what is wrong with it
     if packed.digest != index.digest:

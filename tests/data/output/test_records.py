@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.ids import hash_ids
-from pipeline.data.output import clearing, records, resume
+from pipeline.data.output import clearing, closing, records, resume
 from pipeline.data.output.records import DamagedError
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import files, uris
@@ -53,9 +53,9 @@ def record(number):
 
 @pytest.mark.parametrize("together", [1, 7, 65_536])
 def test_records_are_added_up_and_images_listed(output, monkeypatch, together):
-    monkeypatch.setattr(records, "TOGETHER", together)
+    monkeypatch.setattr(closing, "TOGETHER", together)
     ids = hash_ids(f"p{number}" for number in range(24))
-    summary, hashes = records.close(str(output), {}, ids)
+    summary, hashes = closing.close(str(output), {}, ids)
     assert summary["other_pairs"] == {"ok": 0, "error": 0}
     ok = [record(number) for number in range(24) if number % 5]
     assert (summary["pairs"], summary["ok"], summary["error"]) == (24, len(ok), 5)
@@ -101,7 +101,7 @@ def test_records_of_an_earlier_version_lack_columns_and_are_read(output):
 def test_pairs_of_other_manifests_are_counted_apart_and_listed_all_the_same(output):
     own = [11, 5, 23, 8, 100]  # p100 has no record
     ids = hash_ids(f"p{number}" for number in own)
-    summary, hashes = records.close(str(output), {}, ids)
+    summary, hashes = closing.close(str(output), {}, ids)
     assert (summary["pairs"], summary["ok"], summary["error"]) == (4, 3, 1)
     assert summary["other_pairs"] == {"ok": 16, "error": 4}
     assert summary["errors_by_class"] == {"not_found": 1}
@@ -172,7 +172,7 @@ def test_whatever_was_left_half_written_is_deleted_or_named_in_one_line(output, 
 READERS = {
     "repair": lambda output: resume.repair(output, {}),
     "dry run": lambda output: resume.done_hashes(output, {}, retry_errors=True),
-    "close": lambda output: records.close(output, {}, hash_ids(["p0"])),
+    "close": lambda output: closing.close(output, {}, hash_ids(["p0"])),
 }
 
 
@@ -241,6 +241,6 @@ def test_a_foreign_parquet_among_the_records_stops_clearing_before_it_begins(out
     mine = output / records.RECORDS / "mine.parquet"
     mine.write_bytes(data) if data else pq.write_table(pa.table({"pair_id": ["a"]}), mine)
     before = files.sizes(str(output), {})
-    with pytest.raises(SettingError, match=r"records/mine\.parquet is no file of a job's records"):
+    with pytest.raises(SettingError, match=r"records/mine\.parquet is not a record file of a job"):
         clearing.clear(str(output), {})
     assert files.sizes(str(output), {}) == before

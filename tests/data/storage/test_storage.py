@@ -325,7 +325,7 @@ def test_what_the_kernel_shows_as_files_is_refused_unread(tmp_path, monkeypatch)
             files.read_bytes(str(path), {}, 1000)
         assert caught.value.error_class == "read_failed"
     for path in ("/dev/zero", tmp_path / "link"):
-        with pytest.raises(ManifestError, match="is no file, but a pipe or a device"):
+        with pytest.raises(ManifestError, match="is a pipe or a device, not a file"):
             open_manifest(str(path), {})
 
 
