@@ -92,9 +92,9 @@ def test_records_of_an_earlier_version_lack_columns_and_are_read(output):
     assert {row["pair_id"] for row in found} == {f"p{number}" for number in range(24)}
     assert [row["pair_id"] for row in found if row["warnings"]] == ["p6"]
     for ids, count in ((["p1", "p6"], 1), (["p1", "p2"], 0)):
-        summary, _ = records.close(str(output), {}, records.hash_ids(ids))
+        summary, _ = closing.close(str(output), {}, hash_ids(ids))
         assert summary["with_warnings"] == count
-    assert resume.forget_errors(str(output), {}, records.hash_ids(["p0", "p5"])) == 2
+    assert resume.forget_errors(str(output), {}, hash_ids(["p0", "p5"])) == 2
     assert recorded(output) == {f"p{number}" for number in range(24)} - {"p0", "p5"}
 
 
