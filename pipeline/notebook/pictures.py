@@ -105,16 +105,24 @@ def _to_tensor(picture: Picture, size: float, edge: str) -> Tensor:
     if isinstance(picture, Tensor):
         share = 255 if picture.dtype == torch.uint8 else 1
         return picture.detach().float().div(share)
-    if isinstance(picture, np.ndarray):
-        levels = picture if picture.dtype == np.uint8 else (picture * 255).round()
-        picture = Image.fromarray(levels.astype(np.uint8))
-    rgb = conversion.to_rgb(picture)
+    rgb = conversion.to_rgb(to_pil(picture))
     try:
         # What is in memory already is not a bomb: the result has at most eight times 8192 px.
         fitted = sizing.fit_size(rgb.width, rgb.height, size, edge, 2**31)
     except RowError as error:
         raise ValueError(f"a picture of {error}") from error
     return to_tensor(sizing.resize(rgb, fitted))
+
+
+def to_pil(picture: Picture) -> Image.Image:
+    """Return any picture as a PIL image."""
+    if isinstance(picture, Image.Image):
+        return picture
+    if isinstance(picture, Tensor):
+        unit = picture.float() / 255 if picture.dtype == torch.uint8 else picture.float()
+        return Image.fromarray(to_pixels(unit))
+    levels = picture if picture.dtype == np.uint8 else (picture * 255).round()
+    return Image.fromarray(levels.astype(np.uint8))
 
 
 def like(image: Tensor, given: Picture) -> Picture:

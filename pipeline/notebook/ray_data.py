@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from pipeline.data.images import codec
 from pipeline.data.manifest import columns
@@ -14,7 +13,7 @@ from pipeline.notebook import pictures
 from pipeline.notebook.call import make_batcher, optimise, to_pair
 from pipeline.notebook.pictures import Picture
 from pipeline.settings import StyleSettings, replace
-from pipeline.style.recipe import to_pixels
+from pipeline.style.recipe import Pair, to_pixels
 from pipeline.style.serving.phases import Done
 
 logger = logging.getLogger(__name__)
@@ -79,14 +78,15 @@ class Stylizer:
     def _stylize(self, contents: Iterable[Any], styles: Iterable[Any]) -> Batch:
         loaded = [self._load(*pair) for pair in zip(contents, styles, strict=True)]
         sound = [pair for pair in loaded if not isinstance(pair, Exception)]
-        answers = iter(optimise(self.batcher, sound, self.settings))
+        answers = iter(optimise(self.batcher, sound))
         done = [pair if isinstance(pair, Exception) else next(answers) for pair in loaded]
         return _columns(done)
 
-    def _load(self, content: Any, style: Any) -> tuple[Tensor, Tensor] | Exception:
+    def _load(self, content: Any, style: Any) -> Pair | Exception:
         try:
-            pair = (self._picture(content, "content_image"), self._picture(style, "style_image"))
-            return to_pair(*pair, self.settings)
+            pictures_of = (content, "content_image"), (style, "style_image")
+            content_image, style_image = (self._picture(*each) for each in pictures_of)
+            return to_pair(content_image, [style_image], self.settings)
         except Exception as error:  # a promise: no row ends its batch
             return error
 
