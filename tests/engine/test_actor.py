@@ -253,7 +253,8 @@ def test_a_fault_that_nobody_thought_of_is_its_pairs_own(worker, context, monkey
 
     monkeypatch.setattr(Lane, "_advance", advance)
     culprit = {"overrides": '{"iterations": 13}'}
-    (rows,) = run(worker, loaded(context, [{}, culprit, {}, {}]))
+    (rows,) = run(worker, loaded(context, [{"warnings": ["w"]}, culprit, {}, {}]))
+    assert [row["warnings"] for row in rows] == [["w"], None, None, None]
     assert [row["fault_class"] for row in rows] == [None, "unexpected", None, None]
     assert worker.batcher.pool.fits == {}, "the fault was not the size's"
 
