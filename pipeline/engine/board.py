@@ -46,7 +46,7 @@ class Vitals:
 
     cache_hits: of ``cache_lookups`` so far, the style targets that were at hand. gpu_percent: of
     the last moments in which its GPU computed; None where that is not known. work: evaluations so
-    far times the megapixels of each. begun: pairs that have had a slot; most_work: the most that
+    far times the megapixels of each. received: pairs that it was given; most_work: the most that
     all of them may take. finished, finished_work: pairs that ended well, and what they took.
     """
 
@@ -54,7 +54,7 @@ class Vitals:
     cache_lookups: int
     gpu_percent: float | None
     work: float = 0.0
-    begun: int = 0
+    received: int = 0
     most_work: float = 0.0
     finished: int = 0
     finished_work: float = 0.0
@@ -77,7 +77,7 @@ class Counts:
     cache_lookups: int = 0
     gpu_percent: float | None = None
     work: float = 0.0
-    begun: int = 0
+    received: int = 0
     most_work: float = 0.0
     finished: int = 0
     finished_work: float = 0.0
@@ -178,7 +178,7 @@ class _Board:
             cache_lookups=sum(vitals.cache_lookups for vitals in every),
             gpu_percent=sum(known) / len(known) if known else None,
             work=sum(vitals.work for vitals in every),
-            begun=sum(vitals.begun for vitals in every),
+            received=sum(vitals.received for vitals in every),
             most_work=sum(vitals.most_work for vitals in every),
             finished=sum(vitals.finished for vitals in every),
             finished_work=sum(vitals.finished_work for vitals in every),

@@ -146,7 +146,7 @@ class Forecast:
         if each is None:
             return replace(progress, share=done / self.total if done else None)
         # A pair may take longer than most, and a process may have died with its work.
-        most = MOST_OF_A_PAIR * each * min(counts.begun - counts.finished, self.total - done)
+        most = MOST_OF_A_PAIR * each * min(counts.received - counts.finished, self.total - done)
         begun = max(0.0, min(counts.work - counts.finished_work, most))
         left = (self.total - done) * each - begun
         self.best = max(self.best, 1 - left / (self.total * each))
@@ -166,9 +166,9 @@ class Forecast:
 
     def _work_of_a_pair(self, counts: "Counts") -> float | None:
         """Return what a pair takes: as expected at first, then as the finished ones took."""
-        if not self.seen or not counts.begun:
+        if not self.seen or not counts.received:
             return None
-        expected = self.share * counts.most_work / counts.begun
+        expected = self.share * counts.most_work / counts.received
         known = counts.finished_work + PRIOR_PAIRS * expected
         return known / (counts.finished + PRIOR_PAIRS)
 

@@ -48,13 +48,13 @@ def test_a_pair_counts_once_it_is_finished_and_once_only():
 def test_the_board_adds_up_the_work_of_all_style_actors():
     board = Board.create()
     some = Vitals(
-        cache_hits=0, cache_lookups=0, gpu_percent=None, work=2.5, begun=2, most_work=8.0,
+        cache_hits=0, cache_lookups=0, gpu_percent=None, work=2.5, received=2, most_work=8.0,
         finished=1, finished_work=2.0,
     )  # fmt: skip
     for worker in ("one", "two"):
         ray.get(board.actor.report.remote(worker, some))
     assert board.counts() == Counts(
-        work=5.0, begun=4, most_work=16.0, finished=2, finished_work=4.0
+        work=5.0, received=4, most_work=16.0, finished=2, finished_work=4.0
     )
 
 

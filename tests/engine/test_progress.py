@@ -28,7 +28,7 @@ class Board:
 
 def worked(work, done=0, **more) -> Counts:
     """Counts of two begun pairs that take 10 at most, and of ``done`` that took 10 each."""
-    known = {"actors": 1, "begun": done + 2, "most_work": 10.0 * (done + 2)}
+    known = {"actors": 1, "received": done + 2, "most_work": 10.0 * (done + 2)}
     finished = {"ok": done, "finished": done, "finished_work": 10.0 * done}
     return Counts(work=work, **{**known, **finished, **more})
 
@@ -69,7 +69,7 @@ def test_finished_pairs_teach_what_a_pair_takes():
     assert known.seconds_left == pytest.approx(450, rel=0.03)
     assert known.rate == pytest.approx(120, rel=0.03)
     expected = Forecast(1000, 0.5)
-    begun = worked(500.0, begun=110, most_work=1100.0)
+    begun = worked(500.0, received=110, most_work=1100.0)
     known = last_of(expected, (0.0, worked(10.0)), (49.0, begun))
     assert known.seconds_left == pytest.approx(450), "so it is said before one is finished"
 
