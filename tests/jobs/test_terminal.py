@@ -210,7 +210,8 @@ def test_quiet_says_nothing(monkeypatch):
 
 SUMMARY = {
     "ok": 12, "error": 0, "manifest_rows": 12, "missing": 0, "duplicates": 0, "pairs": 12,
-    "first_errors": [], "errors_by_class": {}, "other_pairs": {"ok": 0, "error": 0},
+    "first_errors": [], "errors_by_class": {}, "with_warnings": 0,
+    "other_pairs": {"ok": 0, "error": 0},
     "last_run": {"pairs": 12, "seconds": 192.0}, "gpu_hours": 0.1,
 }  # fmt: skip
 
