@@ -25,10 +25,7 @@ def print_estimate(
     """
     again = counted(found.again, "failed pair")
     more = f" ({again} will be done again)" if found.again else ""
-    print(
-        f"dry run: {taken(found.rows, found.manifest_rows)}, {found.pending} to do{more}; nothing "
-        f"was started, nothing was written in {redact(job.output)}"
-    )
+    print(f"dry run: {taken(found.rows, found.manifest_rows)}, {found.pending} to do{more}")
     if found.pending:
         print(f"time:    {_time(found, price)}")
         if found.calibration is None:
@@ -38,6 +35,7 @@ def print_estimate(
     _print_trouble(found)
     if found.pending:
         _print_details(found, style)
+    print(f"nothing was started, nothing was written in {redact(job.output)}")
 
 
 def as_json(found: "Estimate", style: StyleSettings, price: float | None) -> dict[str, Any]:
