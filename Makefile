@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JUDGE ?= imagenet
 
-.PHONY: demo test quality pictures soak bench format
+.PHONY: demo test quality pictures soak bench format docs
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -33,6 +33,14 @@ soak: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m jobs.benchmark --json benchmark.json
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "open site/index.html, or run: $(BIN)/python -m http.server -d site"
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
