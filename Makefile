@@ -1,7 +1,7 @@
 # make demo: twelve small pictures from start to end.  make test: all checks.  make soak: the
 # long form of the tests of faults, about half an hour.  make bench: figures of this machine.
 # make quality JUDGE=FILE: what a trained VGG says of the pictures.  make pictures VGG=FILE: those of
-# README and docs anew.
+# README and docs anew.  make docs: the documentation as a site.
 PYTHON ?= python3
 BIN := .venv/bin
 JUDGE ?= imagenet
