@@ -24,14 +24,9 @@ from pipeline.style.hardware.host_memory import keep_freed_memory
 from pipeline.style.method.balance import loss_weights
 from pipeline.style.method.targets import Size, style_target, style_targets
 from pipeline.style.network.calibration import dead_leaves
+from pipeline.style.network.rescaling import WIDTHS, random_weights
 from pipeline.style.network.vgg import VGG, StateDict, half_precision, tensor_names
-from pipeline.style.network.weights import (
-    WIDTHS,
-    build_network,
-    load_network,
-    load_weights,
-    random_weights,
-)
+from pipeline.style.network.weights import build_network, load_network, load_weights
 from pipeline.style.optimize import stylize_batch
 from pipeline.style.recipe import Problem
 from pipeline.style.serving.batching import Batcher

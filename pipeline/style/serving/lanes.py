@@ -20,7 +20,9 @@ from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import Size, StyleTarget
 from pipeline.style.network.vgg import VGG
 from pipeline.style.optimizer.adam import Adam
-from pipeline.style.optimizer.lbfgs import LBFGS, Curvature
+from pipeline.style.optimizer.curvature import Curvature
+from pipeline.style.optimizer.lbfgs import LBFGS
+from pipeline.style.optimizer.learning import learnt_metric
 from pipeline.style.optimizer.precondition import Metric, Preconditioner
 
 WINDOW = 20
@@ -177,7 +179,7 @@ class Lane:
         P = self.precondition
         metric = None if P is None else P.metric(slot)
         evaluations = self.earlier[slot] + len(self.traces[slot])
-        return Known(self.optimizer.curvature(slot), metric, evaluations)
+        return Known(self.optimizer.history.curvature(slot), metric, evaluations)
 
     def leave(self, slot: int) -> None:
         """Empty a slot, however far its pair has come."""
@@ -245,8 +247,8 @@ def teach(optimizer: LBFGS, P: Preconditioner, slot: Tensor) -> None:
         P: the preconditioner to be changed.
         slot: (1,), index of the slot.
     """
-    steps, changes, count = optimizer.pairs_of(slot)
-    metric = P.learnt(slot, steps, changes)
+    steps, changes, count = optimizer.history.pairs_of(slot)
+    metric = learnt_metric(P, slot, steps, changes)
     del steps, changes  # the largest tensors here
     # Nor is anything learnt from steps whose squares overflow in float32.
     taken = (count >= LEAST_PAIRS) & torch.isfinite(metric.rings.sum() + metric.root.sum())
@@ -256,7 +258,7 @@ def teach(optimizer: LBFGS, P: Preconditioner, slot: Tensor) -> None:
         Qv, v = convert(Pv.view(-1, 3, *P.size))
         return Qv.flatten(1), v.flatten(1)
 
-    optimizer.change_metric(slot, converted, taken)
+    optimizer.history.change_metric(slot, converted, taken)
 
 
 def _preconditioner(size: Size, like: Tensor, settings: StyleSettings) -> Preconditioner | None:

@@ -212,14 +212,14 @@ def taught_lane(network, ticks):
 def state_of(lane):
     """Of all that learning writes to, and what it reads."""
     P, optimizer = lane.precondition, lane.optimizer
-    buffers = (P.rings, P.inverse, P.root, P.table, *optimizer._curvature)
+    buffers = (P.rings, P.inverse, P.root, P.table, *optimizer.history.buffers)
     return [buffer.clone() for buffer in buffers]
 
 
 def test_a_slot_that_learns_leaves_the_others_as_they_are():
     network = load_network(REAL)
     lane = taught_lane(network, 8)
-    known = lane.optimizer.curvature(0), lane.precondition.metric(0)
+    known = lane.optimizer.history.curvature(0), lane.precondition.metric(0)
     image, taught = lane.optimizer.accepted[0].clone(), []
     for slot in range(3):  # the same pair in each
         lane.optimizer.reset(slot, image, known[0])
@@ -241,9 +241,9 @@ def test_a_slot_that_learns_leaves_the_others_as_they_are():
 def test_too_few_steps_teach_nothing(pairs):
     """Nor do those of which no finite metric comes."""
     lane = taught_lane(load_network(REAL), 8)
-    lane.optimizer.pairs[1] = pairs
+    lane.optimizer.history.pairs[1] = pairs
     if pairs == 3:
-        lane.optimizer.basis[1, 0, 0] = 1e30
+        lane.optimizer.history.basis[1, 0, 0] = 1e30
     before = state_of(lane)
     teach(lane.optimizer, lane.precondition, torch.tensor([1]))
     for found, expected in zip(state_of(lane), before, strict=True):
@@ -253,20 +253,21 @@ def test_too_few_steps_teach_nothing(pairs):
 def test_what_lies_in_rows_without_a_step_teaches_nothing():
     network = load_network(REAL)
     clean, full = (taught_lane(network, 8) for _ in range(2))
-    unused = range(int(full.optimizer.pairs[1]), full.optimizer.rows)
+    expected, found = (lane.optimizer.history for lane in (clean, full))
+    unused = range(int(found.pairs[1]), found.rows)
     for row in unused:
-        full.optimizer.basis[1, [row, full.optimizer.rows + row]] = torch.nan
-        for matrix in (full.optimizer.SY, full.optimizer.YY):
+        found.basis[1, [row, found.rows + row]] = torch.nan
+        for matrix in (found.SY, found.YY):
             matrix[1, row] = matrix[1, :, row] = torch.nan
     for lane in (clean, full):
         teach(lane.optimizer, lane.precondition, torch.tensor([1]))
     assert len(unused) >= 3
     assert torch.equal(full.precondition.table, clean.precondition.table)
     assert torch.equal(full.precondition.root, clean.precondition.root)
-    assert torch.equal(full.optimizer.gamma, clean.optimizer.gamma)
-    assert torch.equal(full.optimizer.YY, clean.optimizer.YY)
-    kept = [*range(full.optimizer.rows, full.optimizer.rows + unused[0]), -1]
-    assert torch.equal(full.optimizer.basis[1, kept], clean.optimizer.basis[1, kept])
+    assert torch.equal(found.gamma, expected.gamma)
+    assert torch.equal(found.YY, expected.YY)
+    kept = [*range(found.rows, found.rows + unused[0]), -1]
+    assert torch.equal(found.basis[1, kept], expected.basis[1, kept])
 
 
 class Watch(TorchDispatchMode):
