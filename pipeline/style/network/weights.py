@@ -91,7 +91,7 @@ def compact_weights() -> StateDict:
     Raises:
         WeightsError: its file is missing, or is not the one that this version was made with.
     """
-    file = resources.files("pipeline.style") / "compact.safetensors"
+    file = resources.files("pipeline.style.network") / "compact.safetensors"
     try:
         data = file.read_bytes()
     except OSError as error:
