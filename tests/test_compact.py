@@ -25,12 +25,12 @@ def test_it_is_vgg_16_with_few_filters_up_to_conv5_1() -> None:
 
 
 def test_its_file_stays_small() -> None:
-    file = resources.files("pipeline.style") / "compact.safetensors"
+    file = resources.files("pipeline.style.network") / "compact.safetensors"
     assert len(file.read_bytes()) < 4_000_000
 
 
 def test_a_tampered_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = bytearray((resources.files("pipeline.style") / "compact.safetensors").read_bytes())
+    data = bytearray((resources.files("pipeline.style.network") / "compact.safetensors").read_bytes())
     data[-1] ^= 1
     (tmp_path / "compact.safetensors").write_bytes(data)
     monkeypatch.setattr(weights.resources, "files", lambda package: tmp_path)

@@ -4,13 +4,13 @@ A *key* is a path below the folder that was listed, so the same files under anot
 same choices and ids.
 """
 
-import functools
 import hashlib
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.data.names import derive_id
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -61,18 +61,11 @@ def _mix(values: Hashes) -> Hashes:
     return values
 
 
-def pair_id(content_key: str, style_key: str) -> str:
-    """``cat-starry_night-0123456789abcdef``: safe as a file name, without a dot, 200 bytes at most.
+def pair_id(content_key: str, style_key: str, label: str | None = None) -> str:
+    """Return ``cat--starry_night--0123456789abcdef``, with the label before it if there is one.
 
     It is the pair's alone, however it was chosen: a manifest with more styles per content, or a
     crossed one, calls it the same.
     """
-    parts = [readable(content_key), readable(style_key), f"{hash_key(content_key, style_key):016x}"]
-    return "-".join(part for part in parts if part)
-
-
-@functools.lru_cache(maxsize=2**16)
-def readable(key: str, most: int = 80) -> str:
-    """The file's name without ending, in letters, digits, _ and -; ``most`` bytes."""
-    name = re.sub(r"[^\w-]+", "-", key.rpartition("/")[2].rpartition(".")[0]).strip("-_")
-    return name.encode()[:most].decode(errors="ignore").strip("-_")
+    digest = f"{hash_key(content_key, style_key):016x}"
+    return derive_id(label, content_key, [style_key], digest)

@@ -18,7 +18,7 @@ from pipeline.data.output import packing, records, resume
 from pipeline.data.storage import files, tables, uris
 from pipeline.settings import SettingError
 
-DERIVED_IMAGE = re.compile(r"[0-9a-f]{20}\.(png|jpg|webp)")
+DERIVED_IMAGE = re.compile(r"(.*--)?[0-9a-f]{20}\.(png|jpg|webp)")
 RAYS_NAME = re.compile(r"\w+_[0-9a-f]{32}_\d{6,}-\d+\.parquet")
 MARK = "__overwrite__.json"
 COLUMNS = {"pair_id", "status", "file_name"}
