@@ -1,33 +1,61 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Stylise every pair of a manifest.
+"""Make a picture of each pair: of a photograph and a painting from two folders, or of a manifest.
 
-    python -m jobs.stylize --manifest ./pairs.parquet --output ./out
+    neural-style stylize --content ./photos --style ./paintings --output ./out
+    neural-style stylize --manifest ./pairs.parquet --output ./out --dry-run
     ray job submit --working-dir . -- python -m jobs.stylize \\
         --manifest s3://bucket/manifest/ --output s3://bucket/out/ --gpus-per-actor 1 --actors 8
 
-The same command again does what is missing. --dry-run says beforehand what the job would do and
-cost, from a few pairs that it tries on this machine, and writes nothing.
+The same command again does what is missing: after a stop, or when there are new images in the
+folders. Each photograph gets one painting that is drawn for it, the same each time;
+--styles-per-content N gives it more, --mode cross all of them. The manifest that is made of two
+folders lies in OUTPUT/manifest. --dry-run says beforehand what the job would do and cost, from a
+few pairs that it tries on this machine, and writes nothing in the output.
+
+"neural-style stylize" and "python -m jobs.stylize" are the same; Ray's jobs take the latter.
 
 Exit code: 0 all pairs are done, 1 some of them ended as error records, or the run did not come to
 its end, 2 nothing could be started, 130 stopped by Ctrl-C.
 """
 
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from jobs._cli import OF_A_JOB, new_parser, read_options, reader_may_leave, why_it_broke_off
+from jobs import _folders
+from jobs._cli import JOB_KINDS, new_parser, read_options, reader_may_leave, why_it_broke_off
 from jobs._estimate import print_estimate, print_faults
 from jobs.report import write_report
 from pipeline.data.redaction import redact
 from pipeline.data.words import counted
-from pipeline.settings import JobSettings, SettingError, StyleSettings
+from pipeline.settings import JobSettings, ManifestSettings, SettingError, StyleSettings
+
+NEEDS = "(--content DIR --style DIR | --manifest URI) --output DIR"
+
+USUAL = {
+    "content": "folder of photographs, local or on s3://, gs://, az://",
+    "style": "folder of paintings",
+    "manifest": "table of pairs, in place of the two folders",
+    "output": "folder of the results",
+    "label_from": "parent: keep the photographs' folders as classes",
+    "weights": "imagenet (downloaded once), compact (inside this package), or a file [imagenet]",
+    "image_size": "long edge of the pictures, px [512]",
+    "content_weight": "more keeps more of the photograph [0.03]",
+    "preserve_color": "keep the photograph's colours [none]",
+    "iterations": "most evaluations of the loss; fewer are faster [60]",
+    "image_format": "of the pictures [png]",
+    "format": "also make shards for training: webdataset or parquet [files]",
+    "retry_errors": "do the pairs again that failed before",
+    "dry_run": "say what it would do and cost, and end",
+    "config": "these and all other settings, in YAML or TOML",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit code."""
-    parser = new_parser("stylize", __doc__)
+    parser = new_parser("stylize", __doc__, NEEDS, USUAL)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -35,12 +63,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         "they will cost, and end; nothing is written in the output",
     )
     try:
-        (job_values, style_values), flags = read_options(argv, parser, OF_A_JOB)
-        style, job = StyleSettings(**style_values), JobSettings(**job_values)
+        (job_values, style_values, folders), flags = read_options(argv, parser, JOB_KINDS)
+        style = StyleSettings(**style_values)
+        job, to_make = _folders.settle(job_values, folders)
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return estimate(style, job) if flags["dry_run"] else run(style, job)
+    if to_make is None:
+        return estimate(style, job) if flags["dry_run"] else run(style, job)
+    return _with_folders(style, job, to_make, dry=flags["dry_run"])
+
+
+def _with_folders(
+    style: StyleSettings, job: JobSettings, to_make: ManifestSettings, *, dry: bool
+) -> int:
+    # Loaded here, so that --help and a mistyped option answer at once.
+    from pipeline.data.errors import RowError
+    from pipeline.data.make_manifest.building import BuildError
+    from pipeline.data.output.lease import LeaseError, LostError
+
+    with contextlib.ExitStack() as stack:
+        try:
+            job = stack.enter_context(_folders.made(to_make, job, dry=dry))
+        except (BuildError, RowError, LeaseError, LostError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("stopped; nothing was begun", file=sys.stderr)
+            return 130
+        return estimate(style, job) if dry else run(style, job)
 
 
 def estimate(style: StyleSettings, job: JobSettings) -> int:
