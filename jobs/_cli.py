@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import sys
 import typing
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -271,7 +272,7 @@ def _fields_of(kinds: Kinds) -> dict[str, "dataclasses.Field[Any]"]:
 
 def _unknown_option(given: str, parser: argparse.ArgumentParser) -> SettingError:
     name = given.partition("=")[0]  # the value may be a secret
-    field = name[2:].replace("-", "_") if name.startswith("--") else ""
+    field = name[2:].replace("-", "_") if re.fullmatch(r"--[a-z-]+", name) else ""
     owners = [command(job) for job, kinds in KINDS.items() if field in _fields_of(kinds)]
     if owners:
         return SettingError(f"{name}: is no option here, but of {' and '.join(owners)}")

@@ -10,7 +10,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
     **{name: name for name in ("ray", "torch", "torchvision", "numpy", "pyarrow", "fsspec")},
     **{name: name for name in ("s3fs", "aiohttp", "safetensors", "tqdm", "tomli", "argcomplete")},
-    **{"PIL": "pillow", "yaml": "pyyaml", "pynvml": "nvidia-ml-py"},
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "pynvml": "nvidia-ml-py",
 }
 """What this program needs: the packages' names by those of their modules."""
 

@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", default="demo-output", help="directory [default demo-output]")
     parser.add_argument(
-        "--weights", default="compact", help="as of neural-style stylize [default compact: it is embedded]"
+        "--weights",
+        default="compact",
+        help="as of neural-style stylize [default compact: it is embedded]",
     )
     options, more = parser.parse_known_args(argv)
     output = Path(options.output)

@@ -20,8 +20,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs._cli import JOB_KINDS, command, new_parser, read_options, reader_may_leave
-from jobs._cli import why_it_broke_off
+from jobs._cli import (
+    JOB_KINDS,
+    command,
+    new_parser,
+    read_options,
+    reader_may_leave,
+    why_it_broke_off,
+)
 from jobs._folders import MANIFEST
 from pipeline.data.storage import uris
 from pipeline.data.words import counted, printable, taken

@@ -30,7 +30,9 @@ def test_its_file_stays_small() -> None:
 
 
 def test_a_tampered_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = bytearray((resources.files("pipeline.style.network") / "compact.safetensors").read_bytes())
+    data = bytearray(
+        (resources.files("pipeline.style.network") / "compact.safetensors").read_bytes()
+    )
     data[-1] ^= 1
     (tmp_path / "compact.safetensors").write_bytes(data)
     monkeypatch.setattr(weights.resources, "files", lambda package: tmp_path)

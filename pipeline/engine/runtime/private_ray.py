@@ -17,7 +17,6 @@ import ray.data
 from ray.data.checkpoint import CheckpointConfig
 from ray.job_config import JobConfig
 
-import pipeline
 from pipeline.data.output.records import PENDING
 
 TESTED = ">=2.60,<2.61"
@@ -161,7 +160,8 @@ class OwnModules(JobConfig):
     """
 
     def _serialize(self) -> str:
-        submitted = self._runtime_env_has_working_dir()  # Ray's nodes unpack the program there
+        # Where a job was submitted with a working_dir, Ray's nodes unpack the program there.
+        submitted: bool = self._runtime_env_has_working_dir()  # type: ignore[no-untyped-call]
         self._py_driver_sys_path = [] if submitted else own_path()
         serialized: str = super()._serialize()
         return serialized
@@ -169,7 +169,7 @@ class OwnModules(JobConfig):
 
 def own_path() -> list[str]:
     """The folder of this program's packages, unless each Python of this environment has it."""
-    root = str(Path(pipeline.__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[3])
     known = [*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()]
     return [] if root in map(os.path.realpath, known) else [root]
 
