@@ -1,4 +1,4 @@
-"""Imports run one way: jobs -> engine, report, notebook -> style, data -> settings, room by room."""
+"""Imports run one way: jobs -> engine, report, notebook -> style, data -> settings, by rooms."""
 
 import ast
 import subprocess

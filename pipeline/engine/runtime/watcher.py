@@ -71,7 +71,7 @@ def _send() -> None:
     if _process is None and _left:
         path = os.pathsep.join(filter(None, sys.path))
         with contextlib.suppress(OSError):  # a job without it is still a job
-            _process = subprocess.Popen(
+            _process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-c", COMMAND],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
