@@ -27,7 +27,6 @@ def missing_package(error: BaseException) -> str | None:
 
 
 def _remedy(name: str) -> str:
-    job = Path(sys.argv[0]).stem
     environment = ROOT / ".venv" / "bin" / "python"
     source = str(ROOT) if (ROOT / "pyproject.toml").exists() else "neural-style-pipeline"
     if name in OF_THE_DEMO:
@@ -38,7 +37,9 @@ def _remedy(name: str) -> str:
             "environment's bin folder first in PATH, or give the whole path of its python after --"
         )
     if environment.exists() and Path(sys.prefix) != ROOT / ".venv":
-        return f"use the environment's: {environment} -m jobs.{job}"
+        called = sys.orig_argv
+        as_module = called[called.index("-m") :][:2] if "-m" in called else ["-m", "jobs.main"]
+        return f"use the environment's: {' '.join([str(environment), *as_module])}"
     return f"activate its environment, or install it: {sys.executable} -m pip install '{source}'"
 
 

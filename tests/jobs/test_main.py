@@ -146,7 +146,8 @@ def test_a_python_without_a_package_says_so_in_one_line(program, tmp_path, missi
 
 def test_what_to_do_about_a_missing_package_depends_on_the_place(tmp_path, monkeypatch):
     gone = ModuleNotFoundError("No module named 'ray.data'", name="ray.data")
-    monkeypatch.setattr(sys, "argv", ["/x/jobs/verify.py"])
+    called = ["python3", "-m", "jobs.verify", "--output", "out"]
+    monkeypatch.setattr(sys, "orig_argv", called)
     monkeypatch.setattr(environment, "ROOT", tmp_path)
     said = environment.missing_package(gone)
     assert said.endswith(f"install it: {sys.executable} -m pip install 'neural-style-pipeline'")

@@ -45,7 +45,9 @@ def test_the_same_manifest_from_a_disk_and_from_s3(inputs, s3, tmp_path, capsys,
     (tmp_path / "c.yaml").write_text(f"storage_options: {options}")
     places = ("--label-from", "parent", "--split-from", "parent", "--rows-per-file", "3")
     assert make_manifest.main(arguments(inputs, str(tmp_path / "pairs"), *places)) == 0
-    local = capsys.readouterr().out
+    said = capsys.readouterr()
+    local, progress = said.out, said.err.splitlines()
+    assert progress == ["3 pairs of 3 contents so far", "6 pairs of 6 contents so far"]
     there = arguments(
         f"s3://{bucket}", f"s3://{bucket}/pairs", *places, "--config", str(tmp_path / "c.yaml")
     )
