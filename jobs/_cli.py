@@ -80,8 +80,14 @@ def command(job: str) -> str:
 class _Help(argparse.Action):
     """``--help`` or, if ``usual`` is None, ``--help-all``."""
 
-    def __init__(self, *args: Any, usual: Mapping[str, str] | None = None, **more: Any) -> None:
-        super().__init__(*args, nargs=0, default=argparse.SUPPRESS, **more)
+    def __init__(
+        self,
+        option_strings: Sequence[str],
+        dest: str,
+        help: str,
+        usual: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
         self.usual = usual
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:

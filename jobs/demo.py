@@ -88,6 +88,10 @@ def contact_sheet(
     """Contents down, styles across, results where they meet; a cross where there is none.
 
     Args:
+        contents: files of the contents.
+        styles: files of the styles.
+        images: folder of the results.
+        target: file of the sheet.
         told: lines of text for the corner.
     """
     made = {

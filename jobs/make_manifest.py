@@ -1,8 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Make a manifest: a table of pairs of the images of two folders.
+r"""Make a manifest: a table of pairs of the images of two folders.
 
     neural-style manifest --content ./photos --style ./paintings --output ./pairs
-    neural-style manifest --content 's3://bucket/photos/**/*.jpg' --style s3://bucket/art \\
+    neural-style manifest --content 's3://bucket/photos/**/*.jpg' --style s3://bucket/art \
         --output s3://bucket/pairs --styles-per-content 5 --label-from parent --split-from parent
 
 Every content is paired with --styles-per-content styles that are drawn for it, or with all of them

@@ -1,9 +1,9 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Make a picture of each pair: of a photograph and a painting from two folders, or of a manifest.
+r"""Make a picture of each pair: of a photograph and a painting from two folders, or of a manifest.
 
     neural-style stylize --content ./photos --style ./paintings --output ./out
     neural-style stylize --manifest ./pairs.parquet --output ./out --dry-run
-    ray job submit --working-dir . -- python -m jobs.stylize \\
+    ray job submit --working-dir . -- python -m jobs.stylize \
         --manifest s3://bucket/manifest/ --output s3://bucket/out/ --gpus-per-actor 1 --actors 8
 
 The same command again does what is missing: after a stop, or when there are new images in the

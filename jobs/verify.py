@@ -1,9 +1,9 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Check a finished output against its manifest, and each image against its record.
+r"""Check a finished output against its manifest, and each image against its record.
 
     neural-style verify --manifest ./pairs.parquet --output ./out
     neural-style verify --output ./out
-    ray job submit --working-dir . -- python -m jobs.verify \\
+    ray job submit --working-dir . -- python -m jobs.verify \
         --manifest s3://bucket/manifest/ --output s3://bucket/out/
 
 Every row of the manifest must have one record, every ok record an image that is there, has the

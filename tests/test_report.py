@@ -213,9 +213,9 @@ def test_only_the_jobs_own_images_and_allowed_schemes_are_read(s3, tmp_path):
 
 DEADLY = """
 import signal, time
-from pipeline.data import images
+from pipeline.data.images import codec
 from pipeline.report import shrinking
-decode = images.decode
+decode = codec.decode
 def deadly_decode(data, name, *limits, **more):
     image = decode(data, name, *limits, **more)
     if image.width == 80:
@@ -223,7 +223,7 @@ def deadly_decode(data, name, *limits, **more):
     if image.width == 72:
         time.sleep(600)
     return image
-images.decode = deadly_decode
+codec.decode = deadly_decode
 shrinking.main()
 """
 

@@ -37,8 +37,10 @@ def is_name(text: str) -> bool:
 
 
 def _without_marks(text: str) -> str:
-    """Without vowel signs, accents that stand by themselves and the like, of which Python's ``\\w``
-    knows nothing. One at the beginning stays, and so does one that is not seen."""
+    r"""Return ``text`` without vowel signs, separate accents and the like, which ``\w`` excludes.
+
+    A mark at the beginning stays, and so does one that is not seen.
+    """
     if text.isascii():
         return text
     marks = (unicodedata.category(letter)[0] == "M" for letter in text[1:])

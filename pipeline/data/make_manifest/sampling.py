@@ -39,6 +39,8 @@ def choose(
     contents that get it or had it.
 
     Args:
+        seed: another seed draws other styles.
+        content_keys: paths of the contents below their folder.
         style_hashes: ``hash_keys`` of the styles' keys.
         count: styles per content, at most ``len(style_hashes)``.
     """

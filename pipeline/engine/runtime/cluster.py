@@ -142,8 +142,10 @@ def stop_ray() -> None:
 
 
 def _delete(folder: str | None, keep: bool = False) -> None:
-    """Delete what is left of a Ray that has ended: its processes, its token's place in the
-    environment, and its files unless ``keep``."""
+    """Delete what is left of a Ray that has ended.
+
+    Its processes, its token's place in the environment, and its files unless ``keep``.
+    """
     private_ray.restore_token(_own.tokens)
     _own.tokens = None
     if folder:
@@ -152,8 +154,10 @@ def _delete(folder: str | None, keep: bool = False) -> None:
 
 
 def stop_by_signals() -> None:
-    """Have SIGTERM (``ray job stop``) and SIGHUP (a closed terminal) stop this process as Ctrl-C
-    does, so that nothing of its plan stays behind."""
+    """Have SIGTERM (``ray job stop``) and SIGHUP (a closed terminal) act as Ctrl-C.
+
+    So nothing of the plan stays behind.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
