@@ -88,7 +88,7 @@ def judged(
 
     def style_losses(F_l: dict[str, Tensor]) -> dict[str, float]:
         return {
-            layer: float(losses.style_loss(F_l[layer], A[layer] * F_l[layer][0, 0].numel()))
+            layer: float(losses.layer_style_loss(F_l[layer], A[layer] * F_l[layer][0, 0].numel()))
             for layer in settings.style_layers
         }
 

@@ -13,8 +13,10 @@ from torch import Tensor
 from jobs.train_compact import distil, fitting, training_pictures
 from pipeline.settings import StyleSettings
 from pipeline.style.network.calibration import calibration_pictures
+from pipeline.style.network.rescaling import random_weights
 from pipeline.style.network.vgg import VGG
-from pipeline.style.network.weights import check_weights, load_network, random_weights
+from pipeline.style.network.weight_files import check_weights
+from pipeline.style.network.weights import load_network
 
 pytest.importorskip("skimage")
 

@@ -16,11 +16,11 @@ import torch
 from jobs import _settings_page
 from jobs.main import ABOUT
 from pipeline.data.errors import ErrorClass
-from pipeline.data.manifest import manifest
+from pipeline.data.manifest import manifest, planning
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.schemas import OWN_COLUMNS, RECORD_SCHEMA
 from pipeline.engine.audit import audit
-from pipeline.style.network import weights
+from pipeline.style.network.weight_files import parse_weights, weights_digest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -151,8 +151,8 @@ def test_the_conversion_of_weights_keeps_their_digest(tmp_path, monkeypatch, nar
     monkeypatch.chdir(tmp_path)
     torch.save({**narrow_state, "classifier.0.bias": torch.zeros(1)}, "vgg19-dcbb9e9d.pth")
     exec(code)
-    made = weights.parse_weights(Path("vgg19-features.safetensors").read_bytes(), "x.safetensors")
-    assert weights.weights_digest(made) == weights.weights_digest(narrow_state)
+    made = parse_weights(Path("vgg19-features.safetensors").read_bytes(), "x.safetensors")
+    assert weights_digest(made) == weights_digest(narrow_state)
 
 
 def test_the_manifest_made_by_hand_is_one(tmp_path, monkeypatch):
@@ -162,7 +162,7 @@ def test_the_manifest_made_by_hand_is_one(tmp_path, monkeypatch):
     exec(code)
     opened = manifest.open_manifest("pairs.parquet", {})
     checker = RowChecker(str(tmp_path), "fingerprint", frozenset({"file"}))
-    ((row,),) = manifest.planned_slices(opened, checker, None)
+    ((row,),) = planning.planned_slices(opened, checker, None)
     assert row["fault_class"] is None
     assert row["content_uri"] == str(tmp_path / "photos/cat.jpg")
 

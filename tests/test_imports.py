@@ -1,4 +1,7 @@
-"""Imports run one way: jobs -> engine, report, notebook -> style, data -> settings, by rooms."""
+"""Imports run one way, room by room.
+
+jobs -> engine, report, notebook -> style, data -> settings.
+"""
 
 import ast
 import subprocess
@@ -25,6 +28,7 @@ ROOMS = {
         "hardware",
         "optimizer",
         "method",
+        "recipe",
         "serving",
         "optimize",
     ),

@@ -15,10 +15,9 @@ from jobs._judge import judged, load_judge
 from jobs.bench.plain import plain_loop, tutorial_loss
 from jobs.quality import pairs_of
 from pipeline.settings import StyleSettings
-from pipeline.style.method.targets import style_targets
 from pipeline.style.network.weights import load_network
+from pipeline.style.recipe import Pair
 from pipeline.style.serving.batching import Batcher
-from pipeline.style.serving.pairs import Pair, Request
 
 AT = (100, 300)
 """Evaluations of the plain loop after which its picture is judged."""
@@ -71,31 +70,19 @@ def against_the_peers(
 
 def _our_way(network: Any, content: Any, style: Any, settings: StyleSettings, share: Any) -> Shares:
     """Seconds and share after each evaluation of a run by default; targets and start included."""
-    size = (content.shape[1], content.shape[2])
-
-    def build() -> Pair:
-        return Pair(content, style_targets(network, style, size, settings), settings)
-
+    pair = Pair(content, [style], settings)
     batcher = Batcher(network, 1)
     found: Shares = []
     started = time.perf_counter()
-    batcher.submit(Request("pair", size, settings, build))
+    batcher.submit("pair", pair)
     while len(batcher):
         answers = batcher.tick()
         now = time.perf_counter()
-        image = answered(answers) if answers else under_way(batcher)
-        whole = image is not None and tuple(image.shape[1:]) == size
+        image = answered(answers) if answers else next((on[3] for on in batcher.under_way()), None)
+        whole = image is not None and tuple(image.shape[1:]) == pair.size
         found.append((now - started, share(image) if whole else float("inf")))
         started += time.perf_counter() - now
     return found
-
-
-def under_way(batcher: Batcher) -> torch.Tensor | None:
-    """The best image so far of the only pair, None while it is between two scales."""
-    for key in batcher.running:
-        lane = batcher.pool.lane(key)
-        return lane.optimizer.accepted[0].view(3, *lane.size)
-    return None
 
 
 def answered(answers: list[Any]) -> torch.Tensor:

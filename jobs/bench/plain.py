@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import functools
 import multiprocessing
 import os
 import time
@@ -21,9 +20,10 @@ from pipeline.style.method import losses
 from pipeline.style.method.balance import LossWeights, loss_weights
 from pipeline.style.method.targets import style_target, style_targets
 from pipeline.style.network.vgg import VGG
+from pipeline.style.recipe import Problem
 from pipeline.style.serving.batching import Batcher
 from pipeline.style.serving.lanes import rounding_of
-from pipeline.style.serving.pairs import Done, Pair, Request
+from pipeline.style.serving.phases import Done
 
 SLOTS, TIMES = 8, 16
 """On a GPU: pairs side by side, and how often each pair comes."""
@@ -43,13 +43,13 @@ def our_loss(weights: LossWeights, settings: StyleSettings) -> PlainLoss:
     """
 
     def loss(F_l: Activations, P: Activations, S: Activations) -> Tensor:
-        total = torch.zeros(())
-        for k in settings.content_layers:
-            total = total.to(F_l[k]) + weights.alpha * losses.content_loss(F_l[k], P[k]).sum()
-        for k, w in weights.w.items():
+        content = [losses.content_loss(F_l[k], P[k]).sum() for k in settings.content_layers]
+        E = {}
+        for k in weights.w:
             A = losses.gram_matrix(S[k]) * (F_l[k][0, 0].numel() / S[k][0, 0].numel())
-            total = total.to(A) + weights.beta * w * losses.style_loss(F_l[k], A).sum()
-        return 1e6 * total
+            E[k] = losses.layer_style_loss(F_l[k], A).sum()
+        L_content, L_style = torch.stack(content).sum(), losses.style_loss(E, weights.w)
+        return 1e6 * losses.total_loss(L_content, L_style, weights.alpha, weights.beta)
 
     return loss
 
@@ -268,15 +268,10 @@ def _until(
 ) -> list[Reached]:
     """Optimise pairs, by number and goal, each until its loss is at its goal."""
     network, contents, targets = _own["network"], _own["contents"], _own["targets"]
-    size = (contents[0].shape[1], contents[0].shape[2])
     batcher = _own["batchers"].setdefault(slots, Batcher(network, slots))
 
-    def pair(number: int) -> Pair:
-        return Pair(contents[number % len(contents)], targets, settings)
-
     for number, _ in goals:
-        build = functools.partial(pair, number)
-        batcher.submit(Request(number, size, settings, build))
+        batcher.submit(number, Problem(contents[number % len(contents)], targets, settings))
     goal_of: dict[Any, float] = dict(goals)
     done: dict[Any, Done] = {}
     while len(batcher):
@@ -285,9 +280,9 @@ def _until(
                 raise answer
             done[who] = answer
         for key, lane in batcher.pool.lanes.items():
-            for slot, run in batcher.running.get(key, {}).items():
+            for slot, pair in batcher.running.get(key, {}).items():
                 trace = lane.traces[slot]
-                if trace and trace[-1] <= goal_of[run.request.key]:
+                if trace and trace[-1] <= goal_of[pair.key]:
                     lane.most[slot] = len(trace) + 1
     return [
         Reached(

@@ -24,18 +24,14 @@ from pipeline.style.hardware.host_memory import keep_freed_memory
 from pipeline.style.method.balance import loss_weights
 from pipeline.style.method.targets import Size, style_target, style_targets
 from pipeline.style.network.calibration import dead_leaves
+from pipeline.style.network.rescaling import WIDTHS, random_weights
 from pipeline.style.network.vgg import VGG, StateDict, half_precision, tensor_names
-from pipeline.style.network.weights import (
-    WIDTHS,
-    build_network,
-    load_network,
-    load_weights,
-    random_weights,
-)
-from pipeline.style.optimize import stylize
+from pipeline.style.network.weights import build_network, load_network, load_weights
+from pipeline.style.optimize import stylize_batch
+from pipeline.style.recipe import Problem
 from pipeline.style.serving.batching import Batcher
 from pipeline.style.serving.lanes import Lane, Start
-from pipeline.style.serving.pairs import Done, Pair, Request
+from pipeline.style.serving.phases import Done
 
 Numbers = dict[str, Any]
 
@@ -176,7 +172,7 @@ def picture(weights: str, size: int, device: str) -> Numbers:
     network, settings = ready(weights, device)
     images = pictures(2, (size, size)).to(device)
     started = time.perf_counter()
-    _, (history,) = stylize(images[:1], images[1:], settings, network=network)
+    _, (history,) = stylize_batch(images[:1], images[1:], settings, network=network)
     wait(device)
     return {
         "weights": weights, "size": size, "device": device, "evaluations": history.evaluations,
@@ -195,8 +191,7 @@ def throughput(
 
     def run(pairs: int) -> list[Done]:
         for index in range(pairs):
-            pair = Pair(images[index % 8], targets, settings)
-            batcher.submit(Request(index, (size, size), settings, lambda pair=pair: pair))
+            batcher.submit(index, Problem(images[index % 8], targets, settings))
         return list(finish(batcher).values())
 
     run(slots)  # loads the libraries, records the graphs
@@ -208,7 +203,7 @@ def throughput(
     flops = sum(
         4 * network_macs(network, at) * evaluations
         for pair in done
-        for at, evaluations in pair.history.stages
+        for at, evaluations in pair.history.phases
     )
     return {
         "weights": weights, "size": size, "slots": slots, "device": device, "pairs": pairs,
@@ -242,7 +237,7 @@ def precision(weights: str, size: int, pairs: int, device: str) -> Numbers:
 
     def losses_of(contents: Tensor, kind: str) -> list[float]:
         settled = replace(settings, precision=kind)
-        _, histories = stylize(contents, styles, settled, network=network)
+        _, histories = stylize_batch(contents, styles, settled, network=network)
         return [history.total_loss for history in histories]
 
     plain = losses_of(contents, "float32")
@@ -277,8 +272,8 @@ def occupancy(pairs: int = 256, slots: int = 8, waiting: int = 96) -> Numbers:
     while todo or len(batcher):
         while todo and len(batcher) < waiting:
             size, which = todo.pop()
-            pair = Pair(images[size][which], target[size], settings)
-            batcher.submit(Request((size, len(todo)), size, settings, lambda pair=pair: pair))
+            problem = Problem(images[size][which], target[size], settings)
+            batcher.submit((size, len(todo)), problem)
         for key, answer in batcher.tick():
             if isinstance(answer, Exception):
                 raise answer

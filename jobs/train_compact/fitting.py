@@ -29,12 +29,8 @@ from pipeline.style.network.vgg import (
     StateDict,
     layers_up_to,
 )
-from pipeline.style.network.weights import (
-    WeightsError,
-    check_weights,
-    imagenet_weights,
-    parse_weights,
-)
+from pipeline.style.network.weight_files import WeightsError, check_weights, parse_weights
+from pipeline.style.network.weights import imagenet_weights
 
 DEEPEST = "conv5_1"
 WIDTHS = {

@@ -3,7 +3,6 @@
 ``tests/data/output/test_lease.py`` has how it is lost, ``test_job`` a whole job.
 """
 
-import json
 import signal
 import threading
 import time
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.data.images import codec
-from pipeline.data.output import lease, packing, records
+from pipeline.data.output import dividing, lease, packing, records
 from pipeline.data.storage import files
 from pipeline.engine import flow, stages
 from pipeline.engine.job import _interrupt
@@ -50,11 +49,10 @@ def job(quick, tmp_path):
 def stored(prepared) -> pa.Table:
     context = prepared.context
     pixels = (picture(0, 64, 64).permute(1, 2, 0) * 255).byte().numpy()
-    facts = {"total_loss": 1.0, "layer_losses": {}, "layer_weights": {}, "content_image_losses": {}}
     row = {
         "pair_id": "p00", "manifest_row": 0, "content_uri": "c", "style_uri": ["s"],
         "style_blend": [1.0], "overrides": "{}", "file_stem": "p00", "load_seconds": 0.1,
-        "__stylized_image": stages.pack(pixels), "__result": json.dumps(facts),
+        "__stylized_image": stages.pack(pixels), "total_loss": 1.0,
     }  # fmt: skip
     return pa.Table.from_pylist([row], schema=context.schema(*stages.STYLIZED))
 
@@ -67,8 +65,8 @@ def pack_here(ours, checked, monkeypatch):
     """Shards without Ray's tasks."""
 
     def write_here(packed, output, _, options):
-        chunks = list(packing.ok_records(output, packed.format, options))
-        for part in packed.parts:
+        chunks = list(dividing.ok_records(output, packed.format, options))
+        for part in packed.ranges:
             line = tasks._write_shard(part, packed, chunks, output, options)
             yield {"fault_class": None, **line}
 

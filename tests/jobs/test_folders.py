@@ -125,7 +125,7 @@ def test_what_cannot_be_made_ends_with_2_and_one_line(folders, tmp_path, capsys,
     (tmp_path / "out" / "manifest" / "mine.txt").write_text("x")
     assert stylize.main([*folders, "--output", output]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "'mine.txt', which is no part of a manifest made here" in line
+    assert "holds 'mine.txt', which make_manifest did not write" in line
 
 
 def test_verify_takes_the_manifest_of_the_two_folders(folders, tmp_path, capsys):

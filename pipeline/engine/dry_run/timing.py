@@ -1,23 +1,24 @@
 """What one evaluation costs on this machine's device, measured with the method itself."""
 
 import contextlib
+import dataclasses
 import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from pipeline.data.images import codec
+from pipeline.data.images import codec, sizing
 from pipeline.engine import stages
+from pipeline.engine.actor import pair_of
 from pipeline.engine.prepare import Checked
 from pipeline.engine.resources import Resources
 from pipeline.settings import SettingError, StyleSettings, replace
 from pipeline.style.network.vgg import VGG
 from pipeline.style.network.weights import build_network
-from pipeline.style.optimize import stylize
-from pipeline.style.serving.pairs import NonFiniteError
+from pipeline.style.optimize import stylize_pairs
+from pipeline.style.recipe import to_pixels
+from pipeline.style.serving.phases import NonFiniteError
 
 TIMED = 3
 """Pairs of the sample that are optimised, as far as TIME allows."""
@@ -129,25 +130,11 @@ def _time(row: dict[str, Any], checked: Checked, network: VGG, batch: int) -> _T
 
 def _run(
     row: dict[str, Any], settings: StyleSettings, network: VGG, batch: int, evaluations: int
-) -> tuple[float, int, codec.Pixels]:
-    """Seconds, evaluations, and the (H, W, 3) pixels of the first result."""
-    device = next(network.parameters()).device
-    content = _tensor(row["__content_image"], device)
-    styles = [_tensor(image, device) for image in row["__style_images"]]
-    short = replace(settings, iterations=evaluations * settings.scales, tolerance=0.0)
+) -> tuple[float, int, sizing.Pixels]:
+    """Return seconds, evaluations, and the (H, W, 3) pixels of the first result."""
+    few = replace(settings, iterations=evaluations * settings.scales, tolerance=0.0)
+    pair = dataclasses.replace(pair_of(row, settings), settings=few, style_keys=None)
     started = time.perf_counter()
-    results, histories = stylize(
-        torch.stack([content] * batch),
-        [styles] * batch,
-        short,
-        style_blend=row["style_blend"],
-        network=network,
-    )
-    pixels = (results[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()  # waits for a GPU
+    images, histories = stylize_pairs(network, [pair] * batch)
+    pixels = to_pixels(images[0])
     return time.perf_counter() - started, histories[0].evaluations, pixels
-
-
-def _tensor(image: dict[str, Any], device: torch.device) -> Tensor:
-    """(3, H, W) in [0, 1]."""
-    pixels = torch.from_numpy(np.array(stages.unpack(image)))
-    return pixels.to(device).permute(2, 0, 1).float().div(255)

@@ -1,5 +1,8 @@
-"""A layer: its convolution with the ReLU, the adjoint; directly, by cuDNN in one kernel, or by
-Winograd's algorithm."""
+"""A layer of the network: convolution and ReLU forward, the convolution's adjoint backward.
+
+The work is done by PyTorch's convolution, by one cuDNN kernel for convolution, bias and ReLU, or by
+Winograd's algorithm.
+"""
 
 import functools
 from typing import Any
@@ -15,9 +18,11 @@ aten = torch.ops.aten
 
 
 def activate(conv: nn.Conv2d, x: Tensor, fast: Transformed | None = None) -> Tensor:
-    """A layer's rectified activations F = max(0, conv(x)): x (B, C, H, W) -> (B, N, H, W).
+    """Compute a layer's rectified activations F = max(0, conv(x)), (B, N, H, W).
 
     Args:
+        conv: the layer's convolution.
+        x: its input (B, C, H, W).
         fast: see ``convolve``.
     """
     if not _in_one_kernel(conv, x):
@@ -26,8 +31,8 @@ def activate(conv: nn.Conv2d, x: Tensor, fast: Transformed | None = None) -> Ten
     if conv.padding_mode != "zeros":
         x, padding = F.pad(x, (1, 1, 1, 1), mode=conv.padding_mode), 0
     once = [1, 1]
-    # Else bias and ReLU read and write all activations once more each: on a GPU, where memory is
-    # what is scarce, that is up to half of a layer's time.
+    # Separate kernels for bias and ReLU would each read and write all activations once more. On a
+    # GPU, where memory bandwidth is scarce, that is up to half of a layer's time.
     fused: Tensor = aten.cudnn_convolution_relu(
         x, conv.weight, conv.bias, once, [padding] * 2, once, 1
     )
@@ -35,27 +40,28 @@ def activate(conv: nn.Conv2d, x: Tensor, fast: Transformed | None = None) -> Ten
 
 
 def in_tf32() -> bool:
-    """Whether PyTorch convolves float32 in TF32, where the GPU can: by default it does."""
+    """Tell whether PyTorch convolves float32 in TF32 on GPUs that can; by default it does."""
     try:
         return bool(torch.backends.cudnn.allow_tf32)
-    except RuntimeError:  # set by PyTorch's newer switches, for parts in different ways
+    except RuntimeError:  # PyTorch's newer switches have set the parts differently
         convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
         return bool(convolutions.fp32_precision == "tf32")
 
 
 def _in_one_kernel(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Tell whether one cuDNN kernel can compute convolution, bias and ReLU."""
     on_cudnn = x.is_cuda and torch.version.cuda is not None and torch.backends.cudnn.enabled
-    if not on_cudnn or conv.bias is None or x.dtype == torch.float64:
+    if not on_cudnn or x.dtype == torch.float64:
         return False
     return _has_kernel(x.device, x.dtype, conv.in_channels, conv.out_channels)
 
 
 @functools.cache
 def _has_kernel(device: torch.device, dtype: torch.dtype, below: int, filters: int) -> bool:
-    """Whether cuDNN has a kernel for such a layer on this GPU; on older ones it may have none.
+    """Tell whether cuDNN has a kernel for such a layer on this GPU; for an older GPU it may not.
 
     Raises:
-        RuntimeError: that cannot be known for lack of memory.
+        RuntimeError: there is too little memory to find out.
     """
     x, weight = (
         torch.zeros(count, below, side, side, device=device, dtype=dtype).contiguous(
@@ -74,10 +80,12 @@ def _has_kernel(device: torch.device, dtype: torch.dtype, below: int, filters: i
 
 
 def convolve(conv: nn.Conv2d, x: Tensor, fast: Transformed | None = None) -> Tensor:
-    """The convolution of x (B, C, H, W) -> (B, N, H, W).
+    """Convolve x (B, C, H, W) -> (B, N, H, W), and add the bias.
 
     Args:
-        fast: its transformed weights, where it has some.
+        conv: the convolution.
+        x: its input.
+        fast: the transformed weights for Winograd's algorithm, if the layer has any.
     """
     if fast is None or not winograd.pays(x):
         direct: Tensor = conv(x)
@@ -95,14 +103,15 @@ def convolve(conv: nn.Conv2d, x: Tensor, fast: Transformed | None = None) -> Ten
 def convolve_back(
     conv: nn.Conv2d, x: Tensor, gradient: Tensor, fast: Transformed | None = None
 ) -> Tensor:
-    """The adjoint of the convolution: gradient (B, N, H, W) -> (B, C, H, W), ``x``'s shape."""
+    """Apply the convolution's adjoint to a gradient (B, N, H, W) -> (B, C, H, W), as ``x``."""
     if conv.padding_mode == "zeros":
         return _correlate_back(conv, x, gradient, 1, fast)
     B, C, H, W = x.shape
     larger = x.new_empty(B, C, H + 2, W + 2).contiguous(memory_format=torch.channels_last)
     padded = _correlate_back(conv, larger, gradient, 0, fast)
-    # By hand, as PyTorch's own adds up on a GPU in any order: other bits each time.
-    source = 1 if conv.padding_mode == "reflect" else 0  # what a border's pixel is a copy of
+    # Not by PyTorch's adjoint of the padding: on a GPU it adds up in any order, so that the bits
+    # differ from call to call.
+    source = 1 if conv.padding_mode == "reflect" else 0  # index that a border pixel is a copy of
     for dim in (2, 3):
         inner = padded.narrow(dim, 1, padded.shape[dim] - 2).clone()
         inner.select(dim, source).add_(padded.select(dim, 0))
@@ -114,7 +123,10 @@ def convolve_back(
 def _correlate_back(
     conv: nn.Conv2d, x: Tensor, gradient: Tensor, padding: int, fast: Transformed | None
 ) -> Tensor:
-    """x: gives the result's shape and memory format, so that it need not be copied; not read."""
+    """Apply the adjoint of a convolution with ``padding`` rows and columns of zeros.
+
+    Only the shape and memory format of ``x`` matter, not its values.
+    """
     if fast is not None and winograd.pays(gradient):
         return winograd.correlate(gradient, fast.backward, padding=2 - padding)
     once, none = [1, 1], [0, 0]

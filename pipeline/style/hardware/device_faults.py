@@ -1,30 +1,33 @@
-"""Errors of a device: too little memory, a broken device, or the work's own fault."""
+"""Telling apart a device's errors: too little memory, a broken device, or faulty work."""
 
 import torch
 
 TOO_SMALL = ("out of memory", "ALLOC_FAILED", "unable to find an engine")
-"""What CUDA, cuBLAS and cuDNN say where there is no memory for them."""
+"""What CUDA, cuBLAS and cuDNN say when they run out of memory."""
 
 
 def give_back() -> None:
-    """Let other shapes have the device's memory that is free."""
+    """Release cached GPU memory, so that tensors of other shapes can use it."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether the device's memory was too small; its libraries have words of their own for it."""
-    words = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(each in words for each in TOO_SMALL)
+    """Tell whether the device's memory was too small, whichever library says so."""
+    message = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(each in message for each in TOO_SMALL)
 
 
 def lost(error: Exception) -> bool:
-    """The device is broken: every later pair would fail, sound or not."""
+    """Tell whether the device is broken, so that every later pair would fail as well."""
     return "CUDA error" in str(error) and not out_of_memory(error)
 
 
 def plain(error: Exception) -> Exception:
-    """Only words go on: the error's frames hold the lane's tensors."""
+    """Drop an error's traceback, whose frames would keep the lane's tensors alive.
+
+    Any error that means too little memory becomes a ``torch.OutOfMemoryError``.
+    """
     if out_of_memory(error) and not isinstance(error, torch.OutOfMemoryError):
         return torch.OutOfMemoryError(str(error))
     return error.with_traceback(None)

@@ -1,7 +1,8 @@
-"""What ``kernels.cu`` computes, each in one pass over memory; None, or False, where it cannot.
+"""Calls of the kernels in ``kernels.cu``, each of which makes one pass over memory.
 
-Then the caller does with PyTorch's own operations: on a CPU, on a GPU without these kernels, where
-sizes do not fit. Nothing here asks the device for a value; a CUDA graph can hold all of it.
+A call returns None, or False, where no kernel can do the work: on a CPU, on a GPU for which the
+kernels cannot be compiled, or with sizes that do not fit. The caller then falls back to PyTorch.
+Nothing here reads a value back from the device, so a CUDA graph can record all of it.
 """
 
 from dataclasses import dataclass
@@ -12,49 +13,53 @@ from torch import Tensor
 from pipeline.style.hardware.kernels import Kernel, kernel
 
 TYPES = {torch.float16: ("Half", 8), torch.float32: ("float", 4)}
-"""Of activations: what ``kernels.cu`` calls them, and how many it takes at once."""
+"""Name in ``kernels.cu`` of each activation type, and how many of its values fit into 16 bytes."""
 
-MOST = 2**31 - 1
-"""Of what is numbered by a kernel's threads."""
+LARGEST_INDEX = 2**31 - 1
+"""Largest count that a 32-bit thread index can address."""
 
 THREADS = 256
+"""Threads per block, except in the passes of L-BFGS."""
 
 BLOCKS, BLOCK, WARP = 128, 128, 32
-"""Blocks for each sample in L-BFGS's passes, their threads, and of these those that add up
-together: as many on every GPU, so that sums are taken in one order everywhere."""
+"""Blocks per slot, threads per block and threads per warp in the passes of L-BFGS. They are the
+same on every GPU, so that sums are taken in the same order everywhere."""
 
 MOST_ROWS = 16
-"""Of L-BFGS's history, that a thread can add up side by side."""
+"""Most rows of L-BFGS's history for which a thread can take all sums at once."""
 
 STYLE_FILTERS = (64, 128)
-"""Filters of layers whose Gram matrix fits into a processor's own memory."""
+"""Filters of the layers whose Gram matrix fits into a multiprocessor's shared memory."""
 
 TILE, TILES = 128, 8
-"""Positions that a block works on at a time, and how many times."""
+"""Positions that a block of ``style_backward`` takes at a time, and how often it does."""
 
 
 def pool(x: Tensor) -> Tensor | None:
-    """Average pooling of (B, N, H, W) of even sides, in channels_last format."""
+    """Average-pool (B, N, H, W) with even sides, in channels_last format."""
     B, N, H, W = x.shape
     pooled = x.new_empty(B, H // 2, W // 2, N).permute(0, 3, 1, 2)
     return pooled if _by_fours("pool", x, pooled) else None
 
 
 def relu_pool_backward(x: Tensor, gradient: Tensor) -> Tensor | None:
-    """The adjoints of average pooling and of the ReLU before it, at the rectified ``x``.
+    """Apply the adjoints of average pooling and of the ReLU before it.
 
-    x: (B, N, H, W) of even sides; gradient: (B, N, H/2, W/2); both in channels_last format.
+    Args:
+        x: rectified activations (B, N, H, W) with even sides, in channels_last format.
+        gradient: (B, N, H/2, W/2) in channels_last format.
     """
     back = torch.empty_like(x)
     return back if _by_fours("relu_pool_backward", x, gradient, back) else None
 
 
 def _by_fours(name: str, x: Tensor, pooled: Tensor, *back: Tensor) -> bool:
+    """Launch a kernel whose threads each take four neighbouring positions; return if it could."""
     word, size = TYPES.get(x.dtype, ("", 1))
     by_pixels = all(
         each.is_contiguous(memory_format=torch.channels_last) for each in (x, pooled, *back)
     )
-    if not word or not by_pixels or x.shape[1] % size or x.numel() // size > MOST:
+    if not word or not by_pixels or x.shape[1] % size or x.numel() // size > LARGEST_INDEX:
         return False
     launch = kernel(f"{name}<{word}>", x)
     if launch is None:
@@ -65,14 +70,17 @@ def _by_fours(name: str, x: Tensor, pooled: Tensor, *back: Tensor) -> bool:
 
 
 def style_backward(F_t: Tensor, D: Tensor, gradient_t: Tensor) -> bool:
-    """gradient + F D where F > 0, else 0, in place: the style loss's way back with the ReLU's.
+    """Set the gradient to gradient + F D where F > 0, else to 0, in place.
+
+    That is the backward pass of the style loss (equation 6) and of the ReLU.
 
     Args:
-        F_t, gradient_t: (B, M, N) in memory.
-        D: (B, N, N), symmetric.
+        F_t: F transposed, (B, M, N).
+        D: weighted (G - A) / M (B, N, N), symmetric.
+        gradient_t: the gradient transposed, (B, M, N).
 
     Returns:
-        whether it was done.
+        Whether the kernel could do it.
     """
     B, M, N = F_t.shape
     contiguous = all(each.is_contiguous() for each in (F_t, D, gradient_t))
@@ -89,7 +97,18 @@ def style_backward(F_t: Tensor, D: Tensor, gradient_t: Tensor) -> bool:
 def enter_network(
     images: Tensor, mean: Tensor, std: Tensor, channels: int, dtype: torch.dtype
 ) -> Tensor | None:
-    """Images (B, 3, H, W) in [0, 1] as the network wants them: (B, channels, H, W)."""
+    """Normalise images as ``VGG.preprocess`` does.
+
+    Args:
+        images: (B, 3, H, W), RGB in [0, 1].
+        mean: what to subtract, three values.
+        std: what to divide by, three values.
+        channels: of the result; those after the third are 0.
+        dtype: of the result.
+
+    Returns:
+        (B, channels, H, W) in channels_last format.
+    """
     B, _, H, W = images.shape
     launch = _at_the_border("enter_network", images, channels, dtype)
     if launch is None or images.dtype != torch.float32:
@@ -100,8 +119,17 @@ def enter_network(
 
 
 def leave_network(gradient: Tensor, scale: Tensor, std: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The gradient at the network's input (B, C, H, W), times scale (B,), -> that at the images
-    (B, 3, H, W), and the largest of its magnitudes (B,), not a number if one of them is none."""
+    """Turn the gradient at the network's input into the gradient at the images.
+
+    Args:
+        gradient: (B, C, H, W) in channels_last format.
+        scale: a factor per slot (B,).
+        std: what ``enter_network`` divided by, three values.
+
+    Returns:
+        The gradient at the images (B, 3, H, W), and each slot's largest magnitude in it (B,), which
+        is NaN if any value is NaN.
+    """
     B, C, H, W = gradient.shape
     launch = _at_the_border("leave_network", gradient, C, gradient.dtype)
     if launch is None or not gradient.is_contiguous(memory_format=torch.channels_last):
@@ -112,22 +140,26 @@ def leave_network(gradient: Tensor, scale: Tensor, std: Tensor) -> tuple[Tensor,
 
 
 def _at_the_border(name: str, like: Tensor, channels: int, dtype: torch.dtype) -> Kernel | None:
+    """Return a kernel that enters or leaves the network with ``channels`` channels of ``dtype``."""
     fits = (dtype, channels) in ((torch.float16, 8), (torch.float32, 3))
     return kernel(f"{name}<{TYPES[dtype][0]}, {channels}>", like) if fits else None
 
 
 def has_by_ring(like: Tensor) -> bool:
-    """Whether ``by_ring`` is there for images of this type on this device."""
+    """Tell whether ``by_ring`` can be used for images like these."""
     return like.dtype == torch.float32 and kernel("by_ring", like) is not None
 
 
 def by_ring(seen: Tensor, rings: Tensor, ring: Tensor) -> Tensor:
-    """Spectra times the matrix of each frequency's ring, where ``has_by_ring``.
+    """Multiply spectra by a matrix for each ring of frequencies; see ``Preconditioner``.
 
     Args:
-        seen: (B, 3, n), complex.
-        rings: (B, rings, 3, 3).
-        ring: of each frequency (n,).
+        seen: spectra (B, 3, n), complex.
+        rings: the matrices (B, rings, 3, 3).
+        ring: index of each frequency's ring (n,).
+
+    Raises:
+        RuntimeError: there is no such kernel; see ``has_by_ring``.
     """
     B, _, n = seen.shape
     launch = kernel("by_ring", seen)
@@ -141,8 +173,15 @@ def by_ring(seen: Tensor, rings: Tensor, ring: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Remembered:
-    """y, g: their products with the kept vectors (B, K). ss, yy: s . s and y . y (B,). largest: of
-    the magnitudes of P g (B,)."""
+    """Sums that L-BFGS takes while it stores an evaluation.
+
+    Attributes:
+        y: products of y with the kept vectors (B, K).
+        g: products of g with the kept vectors (B, K).
+        ss: s . s (B,).
+        yy: y . y (B,).
+        largest: largest magnitude in P g (B,).
+    """
 
     y: Tensor
     g: Tensor
@@ -159,9 +198,9 @@ def remember(
     gradient: Tensor,
     Pg: Tensor,
     accept: Tensor,
-    slots: Tensor,
+    rows: Tensor,
 ) -> Remembered | None:
-    """L-BFGS takes an evaluation; see ``LBFGS._remember``, and there for the shapes."""
+    """Store an evaluation in L-BFGS's buffers; see ``CurvatureHistory.store``."""
     B, K, D = basis.shape
     launch = _of_history("remember", basis)
     if launch is None:
@@ -169,7 +208,7 @@ def remember(
     sums = x.new_empty(B, BLOCKS * BLOCK // WARP, 2 * K + 3)
     launch(
         (BLOCKS, B), BLOCK, basis, differences, accepted, x, gradient.contiguous(),
-        Pg.contiguous(), accept, slots, sums, D // 4,
+        Pg.contiguous(), accept, rows, sums, D // 4,
     )  # fmt: skip
     totals = sums[:, :, :-1].double().sum(dim=1)
     return Remembered(
@@ -191,10 +230,20 @@ def move(
     x: Tensor,
     bounds: tuple[float, float],
 ) -> Tensor | None:
-    """x = accepted + t (coefficients . basis), within the bounds, where ``moving``, else accepted.
+    """Set x to accepted + t (coefficients . basis), within the bounds.
+
+    Args:
+        basis: kept vectors (B, K, D).
+        coefficients: of the direction in this basis (B, K).
+        accepted: where the step begins (B, D).
+        gradient: the gradient there (B, D).
+        t: step length (B,).
+        moving: (B,) bool; where it is false, x becomes ``accepted``.
+        x: (B, D), written in place.
+        bounds: least and greatest value of x.
 
     Returns:
-        gradient . (that step), (B,).
+        gradient . (step within the bounds), (B,), whether moving or not.
     """
     B, _, D = basis.shape
     launch = _of_history("move", basis)
@@ -209,8 +258,9 @@ def move(
 
 
 def _of_history(name: str, basis: Tensor) -> Kernel | None:
+    """Return a kernel for a history of this size."""
     _, K, D = basis.shape
-    # The passes read samples that lie side by side, see ``LBFGS``.
+    # The kernels expect the slots' parts of a vector next to each other, see ``CurvatureHistory``.
     dense = basis.transpose(0, 1).is_contiguous()
     fits = K // 2 <= MOST_ROWS and D % 4 == 0 and basis.dtype == torch.float32 and dense
     return kernel(f"{name}<{K // 2}>", basis) if fits else None

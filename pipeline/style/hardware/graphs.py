@@ -1,4 +1,4 @@
-"""Work of a GPU as CUDA graphs: recorded once, then one launch each time."""
+"""CUDA graphs: GPU work recorded once, then replayed with a single launch."""
 
 import logging
 import threading
@@ -11,12 +11,14 @@ from pipeline.style.hardware.device_faults import out_of_memory
 logger = logging.getLogger(__name__)
 
 _recording = threading.Lock()
+"""Held while a graph is recorded: one at a time in the process."""
 
 
 class Recorder:
-    """Records works of which no two ever run at a time, so that their graphs share one memory.
+    """Records graphs that share one memory pool, as no two of them ever run at the same time.
 
-    What a work leaves behind must lie in buffers from outside: the next graph writes over the rest.
+    A graph must leave its results in buffers allocated outside of it: the next graph overwrites the
+    shared memory.
 
     Args:
         device: a GPU, the current one or not.
@@ -28,13 +30,14 @@ class Recorder:
         self.pool = torch.cuda.graph_pool_handle()
 
     def record(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
-        """The work as a graph; None where it cannot be recorded, for then launches serve as well.
+        """Record the work as a graph; None where that fails, and kernels are launched one by one.
 
         Raises:
-            RuntimeError: the memory is too small.
+            RuntimeError: the device is out of memory.
         """
         graph = torch.cuda.CUDAGraph()
-        # Else another thread's allocation, a notebook's or a loader's, would break the recording.
+        # In the default mode an allocation by another thread, such as a notebook's or a loader's,
+        # would break the recording.
         mode = "thread_local"
         try:
             with (
@@ -46,17 +49,17 @@ class Recorder:
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
-            logger.warning("no CUDA graph, each kernel is launched singly: %s", str(error))
+            logger.warning("no CUDA graph, kernels are launched one by one: %s", str(error))
             return None
         return graph
 
 
 class Repeated:
-    """A work that is done again and again; on a GPU, after a few times, by a recorded graph.
+    """Work that is repeated; on a GPU it is recorded after a few runs and then replayed.
 
     Args:
-        recorder: of the GPU; without one each kernel is launched singly.
-        warm_up: times before it is recorded, in which libraries choose and allocate.
+        recorder: the GPU's recorder; without one, kernels are launched one by one.
+        warm_up: runs before the recording, in which libraries choose algorithms and allocate.
     """
 
     def __init__(self, recorder: Recorder | None, warm_up: int) -> None:
@@ -65,7 +68,10 @@ class Repeated:
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do it; the same ``work`` each time, which is not kept: it may hold whoever holds this."""
+        """Do the work, which must be the same each time.
+
+        ``work`` is not kept, because it may refer to the owner of this object.
+        """
         if self.graph is not None:
             self.graph.replay()
             return
@@ -76,5 +82,5 @@ class Repeated:
 
 
 def recorder_of(device: torch.device) -> Recorder | None:
-    """One for a GPU; processors have no graphs."""
+    """Return a recorder for a GPU, and None for a CPU, which has no graphs."""
     return Recorder(device) if device.type == "cuda" else None

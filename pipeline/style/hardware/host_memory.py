@@ -1,31 +1,31 @@
-"""How a process that does nothing but evaluate treats its host memory."""
+"""Host memory of a process that only evaluates losses: freed memory is kept for the next one."""
 
 import ctypes
 import platform
 
-# Of glibc's malloc.h; see mallopt(3).
+# Option numbers from glibc's malloc.h; see mallopt(3).
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 M_ARENA_MAX = -8
 
 LARGEST = 32 << 20
-"""Bytes of a block that is used again. Of larger ones the heap would break into pieces: eight
-images of 1024 px took 8.5 GB in place of 6.0."""
+"""Largest block, in bytes, that is taken from the heap and reused. Larger blocks would fragment
+the heap: eight images of 1024 px took 8.5 GB instead of 6.0."""
 
 KEPT = 16 * LARGEST
-"""Bytes: what lies free beyond as many goes back to the system."""
+"""Free bytes that the heap keeps; it returns the rest to the system."""
 
 
 def keep_freed_memory() -> bool:
-    """Let this process use freed memory again, where glibc would give it back to the system.
+    """Make glibc reuse freed memory instead of returning it to the system.
 
-    On a CPU an evaluation allocates and frees the same activations each time. By default glibc
-    returns them in between, and each page is faulted in anew and filled with zeros. Threads share
-    one arena, so that the thread that ticks is served like the first one. Call it early, once, in a
-    process of one's own: it holds for all of it.
+    On a CPU, each evaluation allocates and frees the same activations. By default glibc returns
+    them to the system in between, so that each page must be faulted in and zeroed again. All
+    threads share one arena, so that the thread that ticks gains as much as the main thread. This
+    affects the whole process: call it once, early, and only in a process of our own.
 
     Returns:
-        Whether it could: False where the C library is another.
+        True if the options were set; False with another C library than glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,6 +1,6 @@
-// Passes over memory that PyTorch makes several of; compiled by kernels.py on the machine itself.
-// Activations are (B, H, W, N) in memory, of Half or float, 16 bytes of them at a time.
-// No header is needed, so that none has to be found.
+// Kernels that make one pass over memory where PyTorch makes several. kernels.py compiles them on
+// the machine itself. Activations are (B, H, W, N) in memory, of Half or float, and are read and
+// written 16 bytes at a time. No header is included, so that none has to be found.
 
 struct Half { unsigned short bits; };
 
@@ -35,9 +35,10 @@ __device__ float largest_of_warp(float x) {
   return x;
 }
 
-// Average pooling: y (B, H/2, W/2, N), n packs of x (B, H, W, N), packs of them a position.
+// Average pooling: x (B, H, W, N) -> y (B, H/2, W/2, N). packs: packs per position. n: packs of y.
 template <class T>
-__global__ void pool(const Pack<T>* __restrict__ x, Pack<T>* __restrict__ y, int W, int packs, int n) {
+__global__ void pool(const Pack<T>* __restrict__ x, Pack<T>* __restrict__ y, int W, int packs,
+                     int n) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= n) return;
   int c = i % packs, p = i / packs, w = p % (W / 2), row = p / (W / 2);
@@ -49,8 +50,8 @@ __global__ void pool(const Pack<T>* __restrict__ x, Pack<T>* __restrict__ y, int
   y[i] = out;
 }
 
-// The adjoints of average pooling and of the ReLU before it, at the rectified x: gradient
-// (B, H/2, W/2, N) of n packs -> back, of x's shape (B, H, W, N).
+// The adjoints of average pooling and of the ReLU before it, at the rectified x (B, H, W, N):
+// gradient (B, H/2, W/2, N) -> back (B, H, W, N). packs: packs per position. n: packs of gradient.
 template <class T>
 __global__ void relu_pool_backward(
     const Pack<T>* __restrict__ x, const Pack<T>* __restrict__ gradient, Pack<T>* __restrict__ back,
@@ -80,28 +81,30 @@ __device__ void multiply(float* c, unsigned a0, unsigned a1, unsigned a2, unsign
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-__device__ unsigned word(uint4 v, int k) { return k == 0 ? v.x : k == 1 ? v.y : k == 2 ? v.z : v.w; }
+__device__ unsigned word(uint4 v, int k) {
+  return k == 0 ? v.x : k == 1 ? v.y : k == 2 ? v.z : v.w;
+}
 
-// Two rectified activations, two values of the gradient's and what is to be added to them.
+// Adds low and high to the two values packed in gradient, and zeroes those where F is 0.
 __device__ unsigned add_and_rectify(unsigned F, unsigned gradient, float low, float high) {
   Half g0 = {(unsigned short)gradient}, g1 = {(unsigned short)(gradient >> 16)};
   unsigned out0 = narrow<Half>(wide(g0) + low).bits, out1 = narrow<Half>(wide(g1) + high).bits;
-  // F is not negative: it is above 0 where a bit is set.
+  // F is never negative, so it is positive where any bit but the sign is set.
   return (F & 0x7fffu ? out0 : 0u) | (F & 0x7fff0000u ? out1 << 16 : 0u);
 }
 
-// gradient = gradient + F D where F > 0, else 0: the style loss's gradient (equation 6) and the
-// ReLU's way back. F, gradient: (B, M, N) of Half, 8 in a uint4; D: (B, N, N), symmetric, with the
-// weights. A warp has 16 positions at a time, a block 128, ``tiles`` times.
+// gradient = gradient + F D where F > 0, else 0: the backward pass of the style loss (equation 6)
+// and of the ReLU. F, gradient: (B, M, N) of Half, 8 in a uint4. D: (B, N, N), symmetric, weights
+// included. A warp takes 16 positions at a time and a block 128, ``tiles`` times.
 //
-// Which numbers of a row a lane holds is free as long as all agree: a sum may be taken in any order.
-// Lane 4 r + q has columns 32 t + 8 q ... + 7 of rows r and r + 8, so that it reads 16 bytes at once,
-// and what it gets back lies in the same columns as the F that it holds.
+// A sum may be taken in any order, so it does not matter which columns of a row a lane holds, as
+// long as F and D agree. Lane 4 r + q holds columns 32 t + 8 q ... + 7 of rows r and r + 8. It can
+// then read 16 bytes at once, and its results are in the same columns as the F that it holds.
 template <int N>
 __global__ void __launch_bounds__(256)
     style_backward(const uint4* __restrict__ F, const uint4* __restrict__ D,
                    uint4* __restrict__ gradient, int M, int tiles) {
-  constexpr int ROW = N + 32;  // 64 bytes more than a multiple of all banks: no conflicts
+  constexpr int ROW = N + 32;  // 64 bytes more than a multiple of all banks: no bank conflicts
   constexpr int PARTS = N / 32;
   __shared__ __align__(16) unsigned short d[N * ROW];
   for (int i = threadIdx.x; i < N * N / 8; i += blockDim.x)
@@ -145,7 +148,7 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-// Images (B, 3, H, W) of float -> the network's input (B, H, W, C), zeros behind the third.
+// Images (B, 3, H, W) of float -> the network's input (B, H, W, C); channels after the third are 0.
 template <class T, int C>
 __global__ void enter_network(
     const float* __restrict__ images, const float* __restrict__ mean,
@@ -163,57 +166,59 @@ __global__ void enter_network(
     for (int c = 0; c < C; ++c) at[c] = values[c];
 }
 
-// The gradient at the network's input (B, H, W, C), times scale (B,), -> that at the images
-// (B, 3, H, W). largest (B,): of its magnitudes, as bits of a float, at least what it is already.
+// The gradient at the network's input (B, H, W, C), times scale (B,) -> the gradient at the images
+// (B, 3, H, W). largest (B,): raised to the largest magnitude in it, as the bits of a float.
 template <class T, int C>
 __global__ void leave_network(
     const T* __restrict__ gradient, const float* __restrict__ scale,
     const float* __restrict__ std, float* __restrict__ out, unsigned* largest, int pixels) {
-  int p = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
+  int p = blockIdx.x * blockDim.x + threadIdx.x, slot = blockIdx.y;
   unsigned most = 0;
   if (p < pixels)
     for (int c = 0; c < 3; ++c) {
-      float g = wide(gradient[((long long)b * pixels + p) * C + c]) * scale[b] / std[c];
-      out[(b * 3ll + c) * pixels + p] = g;
+      float g = wide(gradient[((long long)slot * pixels + p) * C + c]) * scale[slot] / std[c];
+      out[(slot * 3ll + c) * pixels + p] = g;
       most = max(most, __float_as_uint(fabsf(g)));
     }
-  // As whole numbers: they are in the same order, those that are not numbers above all.
+  // Compared as whole numbers, which have the same order, with NaN above everything else.
   for (int o = 16; o; o /= 2) most = max(most, __shfl_xor_sync(~0u, most, o));
-  if (threadIdx.x % 32 == 0) atomicMax(largest + b, most);
+  if (threadIdx.x % 32 == 0) atomicMax(largest + slot, most);
 }
 
-// Spectra (B, 3, n) times the matrix of each frequency's ring: rings (B, count, 3, 3), ring (n,).
+// Spectra (B, 3, n) times the matrix of each frequency's ring. rings: the matrices (B, count, 3, 3).
+// ring (n,): the index of each frequency's ring.
 __global__ void by_ring(const float2* __restrict__ seen, const float* __restrict__ rings,
                         const long long* __restrict__ ring, float2* __restrict__ moved, int count,
                         int n) {
-  int i = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
+  int i = blockIdx.x * blockDim.x + threadIdx.x, slot = blockIdx.y;
   if (i >= n) return;
-  const float* R = rings + ((long long)b * count + ring[i]) * 9;
-  const float2* at = seen + b * 3ll * n + i;
+  const float* R = rings + ((long long)slot * count + ring[i]) * 9;
+  const float2* at = seen + slot * 3ll * n + i;
   float2 u = at[0], v = at[n], w = at[2ll * n];
   for (int c = 0; c < 3; ++c)
-    moved[(b * 3ll + c) * n + i] = make_float2(
+    moved[(slot * 3ll + c) * n + i] = make_float2(
         R[3 * c] * u.x + R[3 * c + 1] * v.x + R[3 * c + 2] * w.x,
         R[3 * c] * u.y + R[3 * c + 1] * v.y + R[3 * c + 2] * w.y);
 }
 
-// L-BFGS: take the evaluation where ``accept``, and multiply what is kept with y and g.
+// L-BFGS: store the evaluation where ``accept``, and multiply the kept vectors by y and g.
 //
-// basis: (2 ROWS + 1, B, D), s_i, P y_i, P g; differences: (2, B, D), y and g; accepted, x,
-// gradient, Pg: (B, D). D: in fours. sums: for each sample and warp basis . y, basis . g, s . s,
-// y . y, and the greatest |P g|.
+// basis: (2 ROWS + 1, B, D), the s_i, the P y_i and P g. differences: (2, B, D), y and g. accepted,
+// x, gradient, Pg: (B, D). rows (B,): the row of the history that s and P y are written to. D:
+// counted in float4. sums: for each slot and warp basis . y, basis . g, s . s, y . y, and the
+// largest |P g|.
 template <int ROWS>
 __global__ void __launch_bounds__(128) remember(
     float4* __restrict__ basis, float4* __restrict__ differences, float4* __restrict__ accepted,
     const float4* __restrict__ x, const float4* __restrict__ gradient,
     const float4* __restrict__ Pg, const bool* __restrict__ accept,
-    const long long* __restrict__ slots, float* __restrict__ sums, int D) {
+    const long long* __restrict__ rows, float* __restrict__ sums, int D) {
   constexpr int K = 2 * ROWS + 1;
-  int b = blockIdx.y, slot = slots[b], B = gridDim.y;
-  bool take = accept[b];
+  int slot = blockIdx.y, row = rows[slot], B = gridDim.y;
+  bool take = accept[slot];
   float with_y[K] = {}, with_g[K] = {}, ss = 0, yy = 0, largest = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < D; i += gridDim.x * blockDim.x) {
-    long long at = (long long)b * D + i, next = (long long)B * D;
+    long long at = (long long)slot * D + i, next = (long long)B * D;
     float4 zero = make_float4(0, 0, 0, 0), s = zero, y = zero, Py = zero;
     float4 g = differences[next + at], P = basis[2 * ROWS * next + at];
     if (take) {
@@ -223,21 +228,21 @@ __global__ void __launch_bounds__(128) remember(
     }
     #pragma unroll
     for (int k = 0; k < K; ++k) {
-      float4 v = basis[k * next + at];  // what is written below is taken from here
-      if (k == slot) v = s;
-      if (k == ROWS + slot) v = Py;
+      float4 v = basis[k * next + at];  // replaced below where this pass writes it
+      if (k == row) v = s;
+      if (k == ROWS + row) v = Py;
       if (k == 2 * ROWS) v = P;
       with_y[k] += dot(v, y), with_g[k] += dot(v, g);
     }
     differences[at] = y, differences[next + at] = g;
-    basis[slot * next + at] = s, basis[(ROWS + slot) * next + at] = Py;
+    basis[row * next + at] = s, basis[(ROWS + row) * next + at] = Py;
     basis[2 * ROWS * next + at] = P;
     ss += dot(s, s), yy += dot(y, y);
     largest = fmaxf(largest, fmaxf(fmaxf(fabsf(P.x), fabsf(P.y)), fmaxf(fabsf(P.z), fabsf(P.w))));
   }
   int warps = blockDim.x / 32, lane = threadIdx.x % 32;
-  float* out = sums + ((long long)b * gridDim.x * warps + blockIdx.x * warps + threadIdx.x / 32) *
-                          (2 * K + 3);
+  long long warp = ((long long)slot * gridDim.x + blockIdx.x) * warps + threadIdx.x / 32;
+  float* out = sums + warp * (2 * K + 3);
   #pragma unroll
   for (int k = 0; k < K; ++k) {
     float sy = sum_of_warp(with_y[k]), sg = sum_of_warp(with_g[k]);
@@ -247,10 +252,12 @@ __global__ void __launch_bounds__(128) remember(
   if (lane == 0) out[2 * K] = ss, out[2 * K + 1] = yy, out[2 * K + 2] = largest;
 }
 
-__device__ float cut(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+__device__ float bounded(float x, float low, float high) {
+  return x < low ? low : x > high ? high : x;
+}
 
-// x = accepted + t (coefficients . basis), cut off at the bounds, where ``moving``, else accepted.
-// slopes: for each sample and warp gradient . (that - accepted). coefficients: (B, 2 ROWS + 1).
+// x = accepted + t (coefficients . basis), clamped to the bounds, where ``moving``, else accepted.
+// coefficients: (B, 2 ROWS + 1). slopes: for each slot and warp gradient . (step), moving or not.
 template <int ROWS>
 __global__ void __launch_bounds__(128) move(
     const float4* __restrict__ basis, const float* __restrict__ coefficients,
@@ -258,28 +265,28 @@ __global__ void __launch_bounds__(128) move(
     const float* __restrict__ t, const bool* __restrict__ moving, float4* __restrict__ x,
     float* __restrict__ slopes, float low, float high, int D) {
   constexpr int K = 2 * ROWS + 1;
-  int b = blockIdx.y, B = gridDim.y;
-  float c[K], slope = 0, length = t[b];
-  bool go = moving[b];
+  int slot = blockIdx.y, B = gridDim.y;
+  float c[K], slope = 0, length = t[slot];
+  bool go = moving[slot];
   #pragma unroll
-  for (int k = 0; k < K; ++k) c[k] = coefficients[b * K + k];
+  for (int k = 0; k < K; ++k) c[k] = coefficients[slot * K + k];
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < D; i += gridDim.x * blockDim.x) {
-    long long at = (long long)b * D + i, next = (long long)B * D;
+    long long at = (long long)slot * D + i, next = (long long)B * D;
     float4 d = make_float4(0, 0, 0, 0), from = accepted[at], g = gradient[at];
     #pragma unroll
     for (int k = 0; k < K; ++k) {
       float4 v = basis[k * next + at];
       d.x += c[k] * v.x, d.y += c[k] * v.y, d.z += c[k] * v.z, d.w += c[k] * v.w;
     }
-    float4 to = make_float4(cut(from.x + length * d.x, low, high),
-                            cut(from.y + length * d.y, low, high),
-                            cut(from.z + length * d.z, low, high),
-                            cut(from.w + length * d.w, low, high));
+    float4 to = make_float4(bounded(from.x + length * d.x, low, high),
+                            bounded(from.y + length * d.y, low, high),
+                            bounded(from.z + length * d.z, low, high),
+                            bounded(from.w + length * d.w, low, high));
     slope += dot(to - from, g);
     x[at] = go ? to : from;
   }
   slope = sum_of_warp(slope);
   int warps = blockDim.x / 32;
   if (threadIdx.x % 32 == 0)
-    slopes[((long long)b * gridDim.x + blockIdx.x) * warps + threadIdx.x / 32] = slope;
+    slopes[((long long)slot * gridDim.x + blockIdx.x) * warps + threadIdx.x / 32] = slope;
 }

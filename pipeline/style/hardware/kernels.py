@@ -1,9 +1,8 @@
-"""Kernels of our own for NVIDIA's GPUs, where PyTorch passes over memory several times.
+"""Our own CUDA kernels for NVIDIA GPUs: one pass over memory where PyTorch makes several.
 
-``kernels.cu`` is compiled on the machine itself, for the GPU that is there, by NVRTC through
-NVIDIA's package cuda-bindings, both of which newer PyTorch brings along: no compiler need be
-installed. Where that is not possible, on an old GPU or an AMD one, or where sizes do not fit, the
-callers do with PyTorch's own operations.
+``kernels.cu`` is compiled on the machine itself, for its GPU, by NVRTC through NVIDIA's package
+cuda-bindings. Recent PyTorch depends on both, so no compiler has to be installed. Where compilation
+is impossible (an old GPU, an AMD GPU), the callers fall back to PyTorch's operations.
 """
 
 import ctypes
@@ -19,18 +18,23 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("kernels.cu")
+"""The kernels' source file."""
 
 Number = Tensor | int | float
+"""A kernel argument."""
 
 
 class Kernel:
-    """A compiled kernel on one GPU; it is launched on PyTorch's current stream of that."""
+    """A compiled kernel on one GPU, launched on PyTorch's current stream of that GPU."""
 
     def __init__(self, function: Any, device: int) -> None:
         self.function, self.device = function, device
 
     def __call__(self, grid: tuple[int, int], threads: int, *arguments: Number) -> None:
-        """Launch it. Tensors go by their address, whole numbers as int, others as float."""
+        """Launch the kernel on ``grid`` blocks of ``threads`` threads.
+
+        Tensors are passed by address, whole numbers as int and other numbers as float.
+        """
         from cuda.bindings import driver
 
         values = tuple(x.data_ptr() if isinstance(x, Tensor) else x for x in arguments)
@@ -46,17 +50,21 @@ class Kernel:
 
 
 def _kind(argument: Number) -> type:
+    """Return the C type that an argument is passed as."""
     if isinstance(argument, Tensor):
         return ctypes.c_void_p
     return ctypes.c_int if isinstance(argument, int) else ctypes.c_float
 
 
 def kernel(name: str, like: Tensor) -> Kernel | None:
-    """The kernel of this name, with template arguments, for the GPU that ``like`` is on; None where
-    there is none.
+    """Return a kernel for the GPU that ``like`` is on; None if it cannot be compiled there.
+
+    Args:
+        name: the kernel's name with its template arguments.
+        like: a tensor on the device to be used.
 
     Raises:
-        torch.OutOfMemoryError: that cannot be known now.
+        torch.OutOfMemoryError: there is too little memory to find out.
     """
     if not like.is_cuda or torch.version.cuda is None:
         return None
@@ -72,21 +80,23 @@ def _kernel(name: str, device: int) -> Kernel | None:
     except torch.OutOfMemoryError:
         raise
     except ImportError as error:
-        _tell_once(f"a GPU's ticks take a quarter longer: {error}; pip install cuda-bindings")
+        _warn_once(f"GPU ticks take about 25% longer: {error}; pip install cuda-bindings")
         return None
-    except Exception as error:  # whatever is wrong with a machine's CUDA: there is another way
-        logger.warning("a GPU's ticks take longer: %s is left to PyTorch: %s", name, error)
+    except Exception as error:  # whatever is wrong with this CUDA, PyTorch's operations remain
+        logger.warning("GPU ticks take longer: %s is left to PyTorch: %s", name, error)
         return None
 
 
 @functools.cache
-def _tell_once(words: str) -> None:
-    logger.warning("%s", words)
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)
 
 
 def _bind(device: int) -> None:
-    """See that this thread has the GPU's context: PyTorch makes it current with the thread's first
-    work there, which may be ours."""
+    """Make the GPU's context current in this thread.
+
+    PyTorch does that with a thread's first work on a GPU, but a thread may begin with our kernels.
+    """
     from cuda.bindings import driver
 
     (context,) = _checked(driver.cuCtxGetCurrent())
@@ -97,6 +107,7 @@ def _bind(device: int) -> None:
 
 
 def _compiled(name: str, device: int) -> Kernel:
+    """Compile one kernel for a GPU and load it there."""
     from cuda.bindings import driver, nvrtc
 
     major, minor = torch.cuda.get_device_capability(device)
@@ -119,11 +130,11 @@ def _compiled(name: str, device: int) -> Kernel:
 
 
 def _checked(answer: Sequence[Any]) -> Sequence[Any]:
-    """What a call of CUDA's gives back beside its error code.
+    """Check the error code of a CUDA call and return its other results.
 
     Raises:
-        torch.OutOfMemoryError: the GPU's memory was too small.
-        RuntimeError: another error.
+        torch.OutOfMemoryError: the GPU is out of memory.
+        RuntimeError: the call failed for another reason.
     """
     code, *found = answer
     if not int(code):

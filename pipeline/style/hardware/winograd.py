@@ -1,8 +1,8 @@
 """Winograd's convolution F(4x4, 3x3): a quarter of the multiplications of a direct one.
 
-Lavin and Gray, arXiv 1509.09308, section 4.3. GPUs' libraries have it; oneDNN only for processors
-with AVX-512, and PyTorch does not ask for it. The transforms' own cost is spread over the filters,
-so that it pays for the deeper layers, where there are many.
+Lavin and Gray, arXiv 1509.09308, section 4.3. GPU libraries have it. oneDNN has it only for CPUs
+with AVX-512, and PyTorch does not request it. The cost of the transforms is spread over the
+filters, so it pays for the deeper layers, which have many.
 """
 
 import itertools
@@ -16,16 +16,17 @@ from torch import Tensor
 from pipeline.style.network.vgg import VGG
 
 TILE = 4
-"""Edge of an output tile, px; the input's is larger by 2 and overlaps its neighbours'."""
+"""Side of an output tile, in pixels. Input tiles are 2 px larger and overlap their neighbours."""
 
 LEAST_FILTERS = 256
-"""Of a layer or of the one before it, for which the transforms pay."""
+"""Fewest filters of a layer, or of the one before it, for which the transforms pay."""
 
 LEAST_TILES = 16
-"""For fewer, the transformed weights' way from memory takes longer than the arithmetic."""
+"""Fewest tiles for which it pays. For fewer, loading the transformed weights from memory takes
+longer than the arithmetic."""
 
 BAND = 128
-"""Tiles transformed at a time, about: what they take stays in the processor's cache."""
+"""Approximate number of tiles transformed at a time, so that they stay in the CPU's cache."""
 
 INPUT = (
     (4, 0, -5, 0, 1, 0),
@@ -35,6 +36,8 @@ INPUT = (
     (0, 2, -1, -2, 1, 0),
     (0, 4, 0, -5, 0, 1),
 )
+"""B^T of the paper."""
+
 WEIGHT = (
     (1 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
@@ -43,45 +46,52 @@ WEIGHT = (
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1),
 )
+"""G of the paper."""
+
 OUTPUT = (
     (1, 1, 1, 1, 1, 0),
     (0, 1, -1, 2, -2, 0),
     (0, 1, 1, 4, 4, 0),
     (0, 1, -1, 8, -8, 1),
 )
-"""B^T, G and A^T of the source."""
+"""A^T of the paper."""
 
 
 class Transformed(NamedTuple):
-    """A layer's weights for ``correlate``: of the convolution (36, C, N) and of its adjoint."""
+    """A layer's transformed weights for ``correlate``.
+
+    Attributes:
+        forward: those of the convolution (36, C, N).
+        backward: those of its adjoint (36, N, C).
+    """
 
     forward: Tensor
     backward: Tensor
 
 
-_known: WeakKeyDictionary[VGG, dict[str, Transformed]] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[VGG, dict[str, Transformed]] = WeakKeyDictionary()
 
 
 def transforms(network: VGG) -> dict[str, Transformed]:
-    """The transformed weights of the layers for which it pays; none but on a CPU in float32.
+    """Return the transformed weights of each layer that they pay for, by layer name.
 
-    They take eight times the layers' own memory (406 MB for VGG-19) and are made once a
-    network, whose weights must not change afterwards.
+    Only a network in float32 on a CPU has any. They take eight times the layers' own memory (406 MB
+    for VGG-19) and are cached per network, whose weights must not change afterwards.
     """
     if network.device.type != "cpu" or network.dtype != torch.float32:
         return {}
-    if network not in _known:
-        _known[network] = {
+    if network not in _cache:
+        _cache[network] = {
             layer: transform(conv.weight)
             for block in network.blocks
             for layer, conv in block.convs
             if max(conv.weight.shape[:2]) >= LEAST_FILTERS
         }
-    return _known[network]
+    return _cache[network]
 
 
 def transform(weight: Tensor) -> Transformed:
-    """G g G^T for the weights g (N, C, 3, 3) of a convolution, and for its adjoint's."""
+    """Transform the weights g (N, C, 3, 3) of a convolution, and of its adjoint, to G g G^T."""
     return Transformed(_transform(weight), _transform(weight.flip(2, 3).transpose(0, 1)))
 
 
@@ -93,17 +103,21 @@ def _transform(weight: Tensor) -> Tensor:
 
 
 def pays(x: Tensor) -> bool:
-    """Whether there are tiles enough in x (B, C, H, W)."""
+    """Tell whether x (B, C, H, W) has enough tiles."""
     B, _, H, W = x.shape
     return B * -(-H // TILE) * -(-W // TILE) >= LEAST_TILES
 
 
 def correlate(x: Tensor, U: Tensor, padding: int) -> Tensor:
-    """What ``conv2d`` gives for x (B, C, H, W), zeros around it; the result is channels_last.
+    """Compute ``conv2d`` of x with zero padding, without a bias.
 
     Args:
+        x: (B, C, H, W).
         U: transformed weights (36, C, N).
         padding: rows and columns of zeros on each side.
+
+    Returns:
+        (B, N, H + 2 padding - 2, W + 2 padding - 2), in channels_last format.
     """
     B, C, H, W = x.shape
     H, W, N = H + 2 * padding - 2, W + 2 * padding - 2, U.shape[2]
@@ -129,6 +143,6 @@ def correlate(x: Tensor, U: Tensor, padding: int) -> Tensor:
 
 
 def _both_ways(matrix: Tensor, tiles: Tensor) -> Tensor:
-    """matrix d matrix^T for each of the tiles d: (6, 6, K) -> (m, m, K)."""
+    """Compute matrix d matrix^T for each of the tiles d: (6, 6, K) -> (m, m, K)."""
     by_rows = (matrix @ tiles.view(6, -1)).view(len(matrix), 6, -1)
     return torch.matmul(matrix, by_rows)

@@ -1,7 +1,8 @@
-"""Keeping the content's colours, and giving a picture another's.
+"""Colour transfer between images, to keep the content image's colours.
 
 Source: Gatys, Bethge, Hertzmann, Shechtman, "Preserving Color in Neural Artistic Style Transfer",
-arXiv 1606.05897. Images are (3, H, W), RGB in [0, 1].
+arXiv 1606.05897. Images are (3, H, W), RGB in [0, 1]. Results are clamped to [0, 1], except
+``luminance``, which needs no clamping.
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,13 @@ RGB_TO_YIQ = (
     (0.595716, -0.274453, -0.321263),
     (0.211456, -0.522591, 0.311135),
 )
+"""Matrix from RGB to YIQ (NTSC): luminance Y and the two colour channels I and Q."""
 
 FAINT = (4 / 255) ** 2
-"""Variance of colours along an axis below which ``recolor`` stretches them no further."""
+"""Variance of colours along an axis below which ``recolor`` does not stretch them further."""
+
+TINY = 1e-8
+"""Variance added to colours along each axis, so that matrix roots exist for a single colour."""
 
 
 def _to_yiq(image: Tensor) -> Tensor:
@@ -29,12 +34,15 @@ def _to_rgb(image: Tensor) -> Tensor:
 
 
 def luminance(image: Tensor) -> Tensor:
-    """Y of YIQ, repeated over three channels. (3, H, W) -> (3, H, W)."""
+    """Return the luminance Y, repeated over three channels, (3, H, W)."""
     return _to_yiq(image)[:1].expand(3, -1, -1).contiguous()
 
 
 def match_luminance(style_image: Tensor, content_image: Tensor) -> Tensor:
-    """The style's luminance with the mean and deviation of the content's (section 4, eq. 10)."""
+    """Return the style's luminance with the mean and deviation of the content's.
+
+    Section 4, equation 10 of the source. Three equal channels (3, H, W).
+    """
     style, content = luminance(style_image), luminance(content_image)
     deviation = style.std(correction=0).clamp_min(1e-6)
     matched = (style - style.mean()) * (content.std(correction=0) / deviation) + content.mean()
@@ -42,35 +50,41 @@ def match_luminance(style_image: Tensor, content_image: Tensor) -> Tensor:
 
 
 def restore_color(stylized: Tensor, content_image: Tensor) -> Tensor:
-    """The luminance of ``stylized`` with the content's colours I and Q; both (3, H, W)."""
+    """Return the luminance of ``stylized`` with the content's colours I and Q, (3, H, W).
+
+    Both images have the same size.
+    """
     yiq = torch.cat([_to_yiq(stylized)[:1], _to_yiq(content_image)[1:]])
     return _to_rgb(yiq).clamp(0, 1)
 
 
 def match_color(style_image: Tensor, content_image: Tensor) -> Tensor:
-    """The style image with mean and covariance of the content's colours (section 3, eq. 4 to 8).
+    """Return the style image with the mean and covariance of the content's colours.
 
-    The transform is the symmetric one of Image Analogies: C_content^(1/2) C_style^(-1/2).
+    Section 3, equations 4 to 8 of the source. The transform is the symmetric one of Image
+    Analogies, C_content^(1/2) C_style^(-1/2).
     """
     content = content_image.flatten(1).double()
-    return _moved(style_image, content.mean(dim=1), torch.cov(content, correction=0), 1e-8)
+    covariance = torch.cov(content, correction=0)
+    return _with_colors(style_image, content.mean(dim=1), covariance, TINY)
 
 
 def recolor(image: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
-    """An image (3, H, W) with a mean (3,) and covariance (3, 3) of another's colours.
+    """Return an image (3, H, W) with another mean (3,) and covariance (3, 3) of its colours.
 
-    As ``match_color``, but colours that hardly vary are not stretched beyond what ``FAINT`` would
-    be: in a grey photograph they are a compression's noise.
+    This is ``match_color`` with a limit: colours that vary less than ``FAINT`` are stretched as if
+    they varied that much. In a grey photograph they are compression noise.
     """
-    return _moved(image, mean.double(), covariance.double(), FAINT)
+    return _with_colors(image, mean.double(), covariance.double(), FAINT)
 
 
-def _moved(image: Tensor, mean: Tensor, covariance: Tensor, least: float) -> Tensor:
+def _with_colors(image: Tensor, mean: Tensor, covariance: Tensor, least: float) -> Tensor:
+    """Return the image with these statistics; ``least`` limits its own variance from below."""
     colors = image.flatten(1).double()
-    eye = 1e-8 * torch.eye(3, dtype=torch.float64, device=colors.device)
+    eye = TINY * torch.eye(3, dtype=torch.float64, device=colors.device)
     roots = []
     for matrix, power, floor in (
-        (covariance, 0.5, 1e-8),
+        (covariance, 0.5, TINY),
         (torch.cov(colors, correction=0), -0.5, least),
     ):
         values, vectors = torch.linalg.eigh(matrix + eye)
@@ -83,7 +97,13 @@ def _moved(image: Tensor, mean: Tensor, covariance: Tensor, least: float) -> Ten
 def prepare_colors(
     content_image: Tensor, style_images: Sequence[Tensor], mode: str
 ) -> tuple[Tensor, list[Tensor]]:
-    """Content (3, H, W) and styles as the network is to see them, for ``preserve_color``."""
+    """Return the content image and the style images as the network is to see them.
+
+    Args:
+        content_image: (3, H, W).
+        style_images: each (3, H', W').
+        mode: the setting ``preserve_color``: ``luminance``, ``histogram`` or ``none``.
+    """
     if mode == "luminance":
         styles = [match_luminance(style, content_image) for style in style_images]
         return luminance(content_image), styles
@@ -93,5 +113,11 @@ def prepare_colors(
 
 
 def finish_colors(stylized: Tensor, content_image: Tensor, mode: str) -> Tensor:
-    """The result (3, H, W) with the content's colours, where ``preserve_color`` asks for them."""
+    """Return the result (3, H, W), with the content's colours if ``mode`` is ``luminance``.
+
+    Args:
+        stylized: what the optimiser found for the images of ``prepare_colors``.
+        content_image: the original content image, of the same size.
+        mode: the setting ``preserve_color``.
+    """
     return restore_color(stylized, content_image) if mode == "luminance" else stylized

@@ -1,149 +1,181 @@
-"""The paper's losses (Gatys, Ecker, Bethge, arXiv 1508.06576, equations 1 to 7), per sample.
+"""The paper's losses, equation by equation (Gatys, Ecker, Bethge, arXiv 1508.06576).
 
-F^l in R^(N_l x M_l): rectified activations of the generated image in layer l, here (B, N, H, W)
-with N = N_l filters and M_l = H * W positions. P^l: the content image's. A^l: the style image's
-Gram matrix. Each function gives one number per sample, (B,).
+    L_content  equation 1  content_loss; its gradient, equation 2, is content_gradient
+    G          equation 3  gram_matrix
+    E_l        equation 4  layer_style_loss; its gradient, equation 6, is layer_style_gradient
+    L_style    equation 5  style_loss
+    L_total    equation 7  total_loss
+
+F is F^l, the rectified activations of the generated image in layer l, here (B, N, H, W) for B
+images, N = N_l filters and M = M_l = H * W positions. P is P^l, the content image's activations.
+A is A^l, the style image's Gram matrix (B, N, N). ``balance.py`` chooses alpha, beta and the w_l.
+
+These plain forms can be differentiated by autograd. The optimiser runs ``add_content_gradient`` and
+``add_style_gradient`` instead, which give the loss together with its gradient in closed form. A
+test compares the two (tests/style/method/test_losses.py). ``objective.py`` adds them up.
 """
 
-import contextlib
-import math
-import threading
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from pipeline.style.hardware import gpu_passes
-from pipeline.style.hardware.convolution import in_tf32
+from pipeline.style.hardware.products import add_product_and_rectify, gram_of_rows, widen
 
-POSITIONS = 2048
-"""That one part of a Gram matrix's sum has on a GPU, at least."""
+Loss = TypeVar("Loss", float, Tensor)
+"""A loss of one image, or one for each image of a batch (B,)."""
 
-
-def gram_matrix(features: Tensor) -> Tensor:
-    """Equation 3: G_ij = sum_k F_ik F_jk, not divided by anything. (B, N, H, W) -> (B, N, N).
-
-    Half precision is widened to float32 first: float16 sums over positions overflow.
-    """
-    F = _wide(features).flatten(2)  # (B, N, M)
-    return F @ F.transpose(1, 2)
+# ------------------------------------------------------------------ content: equations 1 and 2
 
 
-def content_loss(features: Tensor, content_features: Tensor) -> Tensor:
-    """Equation 1: L_content = 1/2 sum_ij (F_ij - P_ij)^2. Two (B, N, H, W) -> (B,)."""
-    return 0.5 * (_wide(features) - _wide(content_features)).square().flatten(1).sum(dim=1)
-
-
-def add_content_gradient(
-    features: Tensor, content_features: Tensor, weight: Tensor, gradient: Tensor
-) -> Tensor:
-    """L_content, (B,); ``weight`` times its gradient is added to ``gradient`` in place.
-
-    Equation 2: dL_content/dF = F - P where F > 0; the ReLU's own way back gives the else.
+def content_loss(F: Tensor, P: Tensor) -> Tensor:
+    """Return L_content = 1/2 sum_ij (F_ij - P_ij)^2 (equation 1).
 
     Args:
-        features, content_features: F and P (B, N, H, W) in channels_last format.
-        weight: alpha of each sample (B,).
-        gradient: (B, N, H, W) in channels_last format.
+        F: the generated image's activations (B, N, H, W).
+        P: the content image's activations (B, N, H, W).
+
+    Returns:
+        L_content (B,), in float32 or wider.
     """
-    difference = features - content_features
-    gradient.addcmul_(difference, weight.to(features).view(-1, 1, 1, 1))
+    return 0.5 * (widen(F) - widen(P)).square().flatten(1).sum(dim=1)
+
+
+def content_gradient(F: Tensor, P: Tensor) -> Tensor:
+    """Return dL_content/dF = F - P where F > 0, else 0 (equation 2), (B, N, H, W)."""
+    return torch.where(F > 0, F - P, 0)
+
+
+def add_content_gradient(F: Tensor, P: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+    """Add the weighted gradient of L_content to ``gradient`` in place, and return L_content.
+
+    This is what the optimiser runs for equations 1 and 2. The zeros of equation 2 are left to the
+    ReLU's backward pass, which follows once all losses of the layer are added.
+
+    Args:
+        F: the generated image's activations (B, N, H, W), in channels_last format.
+        P: the content image's activations (B, N, H, W), in channels_last format.
+        weight: alpha of each image (B,).
+        gradient: the gradient at F from the layers above (B, N, H, W), in channels_last format.
+
+    Returns:
+        L_content (B,), without the weight.
+    """
+    difference = F - P
+    gradient.addcmul_(difference, weight.to(F).view(-1, 1, 1, 1))
     rows = difference.permute(0, 2, 3, 1).reshape(len(difference), -1)
-    wide = torch.promote_types(features.dtype, torch.float32)
+    wide = torch.promote_types(F.dtype, torch.float32)
     distance: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=wide)
     return 0.5 * distance.square()
 
 
-def style_loss(features: Tensor, style_gram: Tensor) -> Tensor:
-    """Equation 4: E_l = 1/(4 N_l^2 M_l^2) sum_ij (G_ij - A_ij)^2. -> (B,).
+# ------------------------------------------------------------------ style: equations 3 to 6
+
+
+def gram_matrix(F: Tensor) -> Tensor:
+    """Return G_ij = sum_k F_ik F_jk (equation 3), not divided by anything.
+
+    16-bit activations are converted to float32 first, because float16 sums overflow.
 
     Args:
-        features: F (B, N, H, W).
-        style_gram: A (B, N, N) for M = H * W positions; the Gram matrix of a style image with M'
-            positions is to be multiplied by M / M' first.
+        F: activations (B, N, H, W).
+
+    Returns:
+        G (B, N, N), in float32 or wider.
     """
-    N, M = features.shape[1], features.shape[2] * features.shape[3]
-    # Divided before it is squared, so that float32 holds it at any size: (G - A)/M is of order 1.
-    difference = (gram_matrix(features) - style_gram) / M
+    rows = widen(F).flatten(2)  # (B, N, M)
+    return rows @ rows.transpose(1, 2)
+
+
+def layer_style_loss(F: Tensor, A: Tensor) -> Tensor:
+    """Return E_l = 1/(4 N_l^2 M_l^2) sum_ij (G_ij - A_ij)^2 (equation 4).
+
+    Args:
+        F: the generated image's activations (B, N, H, W).
+        A: the style image's Gram matrix (B, N, N) over M = H * W positions. Multiply the Gram
+            matrix of a style image with M' positions by M / M' first.
+
+    Returns:
+        E_l (B,), in float32 or wider.
+    """
+    N, M = F.shape[1], F.shape[2] * F.shape[3]
+    # Divide by M before squaring: (G - A) / M is of order 1, so float32 holds it at any image size.
+    difference = (gram_matrix(F) - A) / M
     return difference.square().flatten(1).sum(dim=1) / (4 * N**2)
 
 
-def add_style_gradient(
-    features: Tensor, gram_per_position: Tensor, weight: Tensor, gradient: Tensor
-) -> tuple[Tensor, bool]:
-    """E_l, (B,); ``weight`` times its gradient is added to ``gradient`` in place.
-
-    Equation 6: dE_l/dF = 1/(N_l^2 M_l^2) (G - A) F where F > 0; the ReLU's own way back, which
-    follows, gives the else. Where that is one pass with this, it is done, too, and the answer's
-    second part is True.
+def style_loss(E: Mapping[str, Loss], w: Mapping[str, float]) -> Loss:
+    """Return L_style = sum_l w_l E_l (equation 5).
 
     Args:
-        features: F (B, N, H, W) in channels_last format.
-        gram_per_position: A / M (B, N, N).
-        weight: beta w_l of each sample (B,).
-        gradient: (B, N, H, W) in channels_last format.
+        E: each layer's E_l.
+        w: the weight w_l of each layer that counts.
     """
-    B, N, H, W = features.shape
-    F_t = features.permute(0, 2, 3, 1).reshape(B, H * W, N)
-    D = _gram_of_rows(F_t).div_(H * W).sub_(gram_per_position)  # (G - A) / M
+    return cast(Loss, sum(w[layer] * E[layer] for layer in w))
+
+
+def layer_style_gradient(F: Tensor, A: Tensor) -> Tensor:
+    """Return dE_l/dF = 1/(N_l^2 M_l^2) (G - A) F where F > 0, else 0 (equation 6).
+
+    Args:
+        F: the generated image's activations (B, N, H, W).
+        A: the style image's Gram matrix (B, N, N), see ``layer_style_loss``.
+
+    Returns:
+        the gradient (B, N, H, W).
+    """
+    N, M = F.shape[1], F.shape[2] * F.shape[3]
+    gradient = (gram_matrix(F) - A) @ F.flatten(2) / (N**2 * M**2)
+    return torch.where(F > 0, gradient.view_as(F), 0)
+
+
+def add_style_gradient(
+    F: Tensor, A_per_position: Tensor, weight: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Add the weighted gradient of E_l to ``gradient`` and apply the ReLU's backward pass.
+
+    This is what the optimiser runs for equations 4 and 6.
+
+    Args:
+        F: the generated image's activations (B, N, H, W), in channels_last format.
+        A_per_position: A / M (B, N, N).
+        weight: beta w_l of each image (B,).
+        gradient: the gradient at F from the layers above and from the content loss (B, N, H, W),
+            in channels_last format. It is overwritten.
+
+    Returns:
+        E_l (B,) without the weight, and ``gradient + weight * dE_l/dF`` where F > 0, else 0.
+    """
+    B, N, H, W = F.shape
+    D = gram_of_rows(F.permute(0, 2, 3, 1).reshape(B, H * W, N))
+    D = D.div_(H * W).sub_(A_per_position)  # (G - A) / M
     E = D.square().flatten(1).sum(dim=1) / (4 * N**2)
-    D = (D * (weight / (N**2 * H * W)).view(B, 1, 1)).to(features)
-    # G - A is symmetric: F^T (G - A) is the transpose of (G - A) F.
-    gradient_t = gradient.permute(0, 2, 3, 1).view(B, H * W, N)
-    if gpu_passes.style_backward(F_t, D, gradient_t):
-        return E, True
-    with _products_as_convolutions(F_t):
-        gradient_t.baddbmm_(F_t, D)
-    return E, False
+    D = (D * (weight / (N**2 * H * W)).view(B, 1, 1)).to(F)
+    return E, add_product_and_rectify(F, D, gradient)
 
 
-_switching = threading.Lock()
+# ------------------------------------------------------------------ total: equation 7
 
 
-@contextlib.contextmanager
-def _products_as_convolutions(x: Tensor) -> Iterator[None]:
-    """Matrix products of float32 ``x`` on a GPU in TF32 where its convolutions are, as by default.
-
-    For a gradient, that is: of a loss, whose differences are small, the products stay as they are.
-    The switch is the process's, so that one thread at a time has it.
-    """
-    with contextlib.ExitStack() as stack:
-        if x.is_cuda and x.dtype == torch.float32:
-            stack.enter_context(_switching)
-            # Raises where the process has set precisions by PyTorch's newer switches: they hold.
-            with contextlib.suppress(RuntimeError):
-                before = torch.get_float32_matmul_precision()
-                if in_tf32():
-                    torch.set_float32_matmul_precision("high")
-                    stack.callback(torch.set_float32_matmul_precision, before)
-        yield
+def total_loss(L_content: Loss, L_style: Loss, alpha: float, beta: float) -> Loss:
+    """Return L_total = alpha L_content + beta L_style (equation 7)."""
+    return alpha * L_content + beta * L_style
 
 
-def _gram_of_rows(F_t: Tensor) -> Tensor:
-    """G (B, N, N) = F F^T for F_t (B, M, N), added up in float32 or wider."""
-    if not F_t.is_cuda:
-        wide = _wide(F_t)
-        return torch.bmm(wide.transpose(1, 2), wide)
-    M = F_t.shape[1]
-    return _gram_in_parts(F_t, math.gcd(M, 1 << (M // POSITIONS | 1).bit_length() - 1))
-
-
-def _gram_in_parts(F_t: Tensor, parts: int) -> Tensor:
-    """The same; a GPU has work for all its processors only if a long sum is cut into parts."""
-    B, M, N = F_t.shape
-    rows = F_t.reshape(B * parts, M // parts, N)
-    columns = rows.transpose(1, 2)
-    if F_t.itemsize < 4 and torch.version.hip is None:  # ROCm's products are as wide as factors
-        products = torch.bmm(columns, rows, out_dtype=torch.float32)
-    else:
-        products = torch.bmm(_wide(columns), _wide(rows))
-    return products.view(B, parts, N, N).sum(dim=1)
+# ------------------------------------------------------------------ not in the paper
 
 
 def tv_loss(images: Tensor) -> Tensor:
-    """Total variation: squared differences of neighbouring pixels. (B, 3, H, W) -> (B,).
+    """Return the total variation: the sum of squared differences of neighbouring pixels.
 
-    Not in the paper; after Mahendran and Vedaldi, arXiv 1412.0035, with beta = 2.
+    Source: Mahendran and Vedaldi, arXiv 1412.0035, with their beta = 2.
+
+    Args:
+        images: (B, 3, H, W).
+
+    Returns:
+        the total variation (B,).
     """
     across = (images[..., :, 1:] - images[..., :, :-1]).square().flatten(1).sum(dim=1)
     down = (images[..., 1:, :] - images[..., :-1, :]).square().flatten(1).sum(dim=1)
@@ -151,7 +183,7 @@ def tv_loss(images: Tensor) -> Tensor:
 
 
 def tv_gradient(images: Tensor) -> Tensor:
-    """The gradient of ``tv_loss``, (B, 3, H, W)."""
+    """Return the gradient of ``tv_loss`` at ``images``, (B, 3, H, W)."""
     gradient = torch.zeros_like(images)
     across = 2 * (images[..., :, 1:] - images[..., :, :-1])
     down = 2 * (images[..., 1:, :] - images[..., :-1, :])
@@ -160,7 +192,3 @@ def tv_gradient(images: Tensor) -> Tensor:
     gradient[..., 1:, :] += down
     gradient[..., :-1, :] -= down
     return gradient
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.itemsize < 4 else x

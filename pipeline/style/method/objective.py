@@ -1,48 +1,39 @@
-"""The loss of a batch and its gradient, by hand: no autograd, nothing is kept that is not needed.
+"""The total loss of a batch of pairs and its gradient, computed without autograd.
 
-The weights are frozen and every loss reads an activation that lies there anyway, so that the way
-back is a short loop: what a layer's losses ask of F^l, the ReLU's zeros, the convolution's adjoint.
-Nothing here asks the device for a value; a CUDA graph can hold an evaluation.
+The network's weights are frozen, and each loss reads activations that the forward pass makes
+anyway. So the backward pass is a short loop over the layers: add the gradients of the layer's
+losses, apply the ReLU's backward pass, then that of the convolution. Nothing here reads a value
+back from the device, so a CUDA graph can record an evaluation.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.settings import StyleSettings
 from pipeline.style.hardware import gpu_passes
 from pipeline.style.hardware.convolution import activate, convolve_back
+from pipeline.style.hardware.pooling import pool, pool_backward, relu_backward, relu_pool_backward
 from pipeline.style.hardware.winograd import transforms
 from pipeline.style.method import losses
 from pipeline.style.method.balance import LossWeights
+from pipeline.style.method.gradient_scale import LARGEST, GradientScale, first_scale
 from pipeline.style.method.targets import StyleTarget
 from pipeline.style.network.vgg import VGG, Block
-
-aten = torch.ops.aten
-
-LARGEST = 32.0
-"""What the image's gradient is scaled to in float16. The activations' may be ten times as large or
-a thousand times smaller; float16 reaches to 65,504, and down to 6e-5 with all of its digits."""
-
-BEGIN, CAP = 2.0**-8, 2.0**4
-"""The largest factor of a layer's style loss and, at most, of the content loss, scaled, before a
-gradient was seen. The latter begins at 0 where the content image is the start, which must not keep
-the style's gradient below what float16 holds."""
-
-TOO_LARGE = 2.0**-8
-"""By what a pair's scale changes when it was too much for float16, and, once, ``largest``."""
-
-SCALES = (2.0**-100, 2.0**100)
-"""Least and greatest scale."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """The parts of a loss, with their weights; layers: E_l (``style.<layer>``) and L_content
-    (``content.<layer>``) of each layer, without weights."""
+    """The terms of one pair's total loss (equation 7).
+
+    Attributes:
+        content: alpha L_content.
+        style: beta L_style.
+        tv: the weighted total variation.
+        layers: E_l (``style.<layer>``) and L_content (``content.<layer>``) of each layer, without
+            weights.
+    """
 
     content: float
     style: float
@@ -51,14 +42,24 @@ class Terms:
 
 
 class Objective:
-    """alpha L_content + beta L_style (+ tv) of B slots of one size (paper, equation 7).
+    """L_total = alpha L_content + beta sum_l w_l E_l of B slots of one size (equations 5 and 7).
+
+    The settings may add a total variation.
 
     Args:
-        network: its floating-point type is the one that the convolutions run in.
-        slots: B; each is empty, of zero loss, until ``put`` fills it.
-        settings: gives the layers, and whether there is a total variation.
-        low_memory: keep only the blocks' inputs and compute a block's activations again on the way
-            back: a third more time, a third of the memory.
+        network: VGG; its floating-point type is the one that the convolutions run in.
+        slots: B. Each slot is empty, with zero loss, until ``put`` fills it.
+        settings: gives the layers and whether there is a total variation.
+        low_memory: keep only the blocks' inputs and compute a block's activations again in the
+            backward pass: a third more time for a third of the memory.
+
+    Attributes:
+        alpha: the content weight of each slot (B,).
+        beta_w: layer to beta w_l of each slot (B,).
+        tv: the weight of the total variation of each slot (B,).
+        P: layer to the content images' activations P^l (B, N_l, H_l, W_l).
+        A: layer to the style images' Gram matrices per position, A^l / M^l (B, N_l, N_l).
+        scale: what the gradients are multiplied by inside the network.
     """
 
     def __init__(
@@ -71,81 +72,88 @@ class Objective:
         wide = torch.promote_types(network.dtype, torch.float32)
         self.alpha = torch.zeros(slots, device=network.device, dtype=wide)
         self.tv = torch.zeros_like(self.alpha)
-        self.mean, self.std = (network.get_buffer(name).to(self.alpha) for name in ("mean", "std"))
-        # By which gradients are multiplied on their way through the network, powers of 2.
-        self.scale = torch.ones_like(self.alpha)
-        self.largest = torch.full_like(self.alpha, LARGEST)
-        # Layer to beta w_l (B,), to A^l / M^l (B, N, N)
-        self.share = {layer: torch.zeros_like(self.alpha) for layer in self.style_layers}
+        self.beta_w = {layer: torch.zeros_like(self.alpha) for layer in self.style_layers}
         self.A: dict[str, Tensor] = {}
-        self.P: dict[str, Tensor] = {}  # layer to P^l (B, N, H, W)
+        self.P: dict[str, Tensor] = {}
+        self.mean, self.std = (network.get_buffer(name).to(self.alpha) for name in ("mean", "std"))
+        self.scale = GradientScale(self.alpha)
 
     @torch.no_grad()
-    def put(self, slot: int, content: Tensor, target: StyleTarget, weights: LossWeights) -> None:
-        """Fill a slot: content (3, H, W) in [0, 1], of the same size in every slot."""
-        found = self.network(content[None], self.settings.content_layers)
-        for layer, features in found.items():
+    def put(
+        self, slot: int, content_image: Tensor, target: StyleTarget, weights: LossWeights
+    ) -> None:
+        """Fill a slot with a pair.
+
+        Args:
+            slot: its index, from 0 to B - 1.
+            content_image: (3, H, W), RGB in [0, 1], of the same size in every slot.
+            target: what the style images ask for at this size.
+            weights: the pair's alpha, beta and w_l.
+        """
+        found = self.network(content_image[None], self.settings.content_layers)
+        for layer, F_l in found.items():
             if layer not in self.P:
-                self.P[layer] = torch.zeros_like(features.expand(self.slots, -1, -1, -1))
-            self.P[layer][slot] = features[0]
+                self.P[layer] = torch.zeros_like(F_l.expand(self.slots, -1, -1, -1))
+            self.P[layer][slot] = F_l[0]
         for layer in self.style_layers:
             gram = target.grams[layer]
             if layer not in self.A:
                 self.A[layer] = gram.new_zeros(self.slots, *gram.shape)
             self.A[layer][slot] = gram
-        scale = self._first_scale(weights, content.shape[1], content.shape[2])
-        shares = [weights.beta * weights.w[layer] for layer in self.style_layers]
-        buffers = (self.alpha, self.tv, self.scale, *self.share.values())
+        scale = self._first_scale(weights, content_image.shape[1], content_image.shape[2])
+        beta_w = [weights.beta * weights.w[layer] for layer in self.style_layers]
+        buffers = (self.alpha, self.tv, self.scale.factor, *self.beta_w.values())
         # In float64, so that too large a weight becomes inf.
-        values = torch.tensor([weights.alpha, weights.tv, scale, *shares], dtype=torch.float64)
+        values = torch.tensor([weights.alpha, weights.tv, scale, *beta_w], dtype=torch.float64)
         for buffer, value in zip(buffers, values.to(self.alpha), strict=True):
             buffer[slot] = value
-        self.largest[slot] = LARGEST
+        self.scale.target[slot] = LARGEST
 
     def _first_scale(self, weights: LossWeights, H: int, W: int) -> float:
+        """Return the scale of a pair's first gradient at an image size of H x W pixels."""
         if self.network.dtype != torch.float16:
             return 1.0
-        wanted = [SCALES[1]]
+        factors = []
         for layer in self.style_layers:
             N, M = self.A[layer].shape[1], (H * W) >> 2 * (int(layer[4]) - 1)
-            factor = weights.beta * weights.w[layer] / (N**2 * max(M, 1))
-            wanted.append(BEGIN / factor if factor else SCALES[1])
-        if self.P and weights.alpha:
-            wanted.append(CAP / weights.alpha)
-        return 2.0 ** math.floor(math.log2(max(SCALES[0], min(wanted))))
+            factors.append(weights.beta * weights.w[layer] / (N**2 * max(M, 1)))
+        return first_scale(factors, weights.alpha if self.P else 0.0)
 
     @torch.no_grad()
     def terms(self, slot: int, image: Tensor, exact: tuple[VGG, Tensor] | None = None) -> Terms:
-        """The parts of a slot's loss at an image (3, H, W).
+        """Return the terms of a slot's loss at an image, by the plain equations.
 
         Args:
-            exact: another network to compute them by, and the slot's content image (3, H, W).
+            slot: a filled slot.
+            image: (3, H, W), RGB in [0, 1].
+            exact: another network to compute them with, and the slot's content image (3, H, W).
         """
         P_l = {layer: P[slot][None] for layer, P in self.P.items()}
         network = self.network
         if exact is not None:
-            network, content = exact
-            P_l = network(content[None], P_l)
+            network, content_image = exact
+            P_l = network(content_image[None], P_l)
         F_l = network(image[None], {*self.style_layers, *P_l})
-        layers = {}
-        for layer, P in P_l.items():
-            layers[f"content.{layer}"] = float(losses.content_loss(F_l[layer], P))
+        content = {layer: float(losses.content_loss(F_l[layer], P)) for layer, P in P_l.items()}
+        E = {}
         for layer, A in self.A.items():
             M = F_l[layer].shape[2] * F_l[layer].shape[3]
-            layers[f"style.{layer}"] = float(losses.style_loss(F_l[layer], A[slot][None] * M))
+            E[layer] = float(losses.layer_style_loss(F_l[layer], A[slot][None] * M))
+        beta_w = {layer: float(weight[slot]) for layer, weight in self.beta_w.items()}
         tv = float(losses.tv_loss(image[None])) if self.settings.tv_weight else 0.0
         return Terms(
-            content=float(self.alpha[slot]) * sum(layers[f"content.{layer}"] for layer in P_l),
-            style=sum(
-                float(share[slot]) * layers[f"style.{layer}"] for layer, share in self.share.items()
-            ),
+            content=float(self.alpha[slot]) * sum(content.values()),
+            style=losses.style_loss(E, beta_w),
             tv=float(self.tv[slot]) * tv,
-            layers=layers,
+            layers={
+                **{f"content.{layer}": loss for layer, loss in content.items()},
+                **{f"style.{layer}": loss for layer, loss in E.items()},
+            },
         )
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (B,) and gradient (B, 3, H, W) at ``images`` (B, 3, H, W)."""
+        """Return the losses (B,) and their gradients (B, 3, H, W) at ``images`` (B, 3, H, W)."""
         x = self._enter(images)
         *shallow, deepest = self.network.blocks
         kept: list[tuple[Block, Tensor, list[Tensor]]] = []
@@ -167,38 +175,31 @@ class Objective:
         return loss, gradient.contiguous()
 
     def _enter(self, images: Tensor) -> Tensor:
-        """What the network is to see of ``images`` (B, 3, H, W)."""
+        """Return ``images`` (B, 3, H, W) as the network's input."""
         network = self.network
         channels = network.blocks[0].convs[0][1].in_channels
         x = gpu_passes.enter_network(images, self.mean, self.std, channels, network.dtype)
         return network.preprocess(images) if x is None else x
 
     def _leave(self, gradient: Tensor) -> Tensor:
-        """The gradient at the images (B, 3, H, W), of that at the network's input."""
+        """Return the gradient at the images (B, 3, H, W), given that at the network's input."""
         half = self.network.dtype == torch.float16
-        found = gpu_passes.leave_network(gradient, 1 / self.scale, self.std)
+        factor = self.scale.factor
+        found = gpu_passes.leave_network(gradient, 1 / factor, self.std)
         if found is None:
-            # On a GPU zeros may follow the three channels; see ``half_precision``.
-            left = gradient[:, :3].to(self.scale) / self.std
+            # On a GPU channels of zeros may follow the three of the image; see ``half_precision``.
+            left = gradient[:, :3].to(factor) / self.std
             if not half:
                 return left
-            left = left / self.scale.view(-1, 1, 1, 1)
+            left = left / factor.view(-1, 1, 1, 1)
             found = left, left.flatten(1).norm(torch.inf, dim=1)
         left, largest = found
         if half:
-            self._follow(largest)
+            self.scale.follow(largest)
         return left
 
-    def _follow(self, largest: Tensor) -> None:
-        """Scale the next gradient by the size of this one, (B,)."""
-        fits = torch.isfinite(largest)
-        self.largest.mul_(torch.where(fits, 1, TOO_LARGE)).clamp_min_(LARGEST * TOO_LARGE)
-        wanted = torch.exp2(torch.log2(self.largest / largest).floor())
-        wanted = torch.where(largest > 0, wanted, self.scale / TOO_LARGE)  # zeros may be too small
-        self.scale.copy_(torch.where(fits, wanted, self.scale * TOO_LARGE).clamp_(*SCALES))
-
     def _forward(self, block: Block, x: Tensor) -> list[Tensor]:
-        """The block's rectified activations F^l, each (B, N_l, H, W)."""
+        """Return the block's rectified activations F^l, each (B, N_l, H, W), for its input x."""
         activations = []
         for layer, conv in block.convs:
             x = activate(conv, x, self.fast.get(layer))
@@ -208,99 +209,54 @@ class Objective:
     def _backward(
         self, block: Block, x: Tensor, activations: list[Tensor], gradient: Tensor, loss: Tensor
     ) -> Tensor:
-        """From the gradient at a block's end, behind its pooling, to that at its input ``x``; adds
-        its own losses."""
+        """Return the gradient at a block's input, and add the block's losses to ``loss``.
+
+        Args:
+            block: the block.
+            x: its input (B, C, H, W).
+            activations: its F^l, from the input upwards.
+            gradient: the gradient after the block's pooling.
+            loss: (B,), changed in place.
+        """
         inputs = [x, *activations[:-1]]
         for (layer, conv), F_l, below in reversed(
             list(zip(block.convs, activations, inputs, strict=True))
         ):
             pooled = block.pool is not None and F_l is activations[-1]
-            lossless = layer not in self.A and layer not in self.P
-            if pooled and lossless and by_fours(block, F_l):
-                found = gpu_passes.relu_pool_backward(F_l, gradient)
-                gradient = relu_pool_backward(F_l, gradient) if found is None else found
+            if pooled and layer not in self.A and layer not in self.P:
+                gradient = relu_pool_backward(block, F_l, gradient)
             else:
                 if pooled:
                     gradient = pool_backward(block, F_l, gradient)
-                if not self._inject(layer, F_l, gradient, loss):
-                    gradient = aten.threshold_backward(gradient, F_l, 0)
+                gradient = self._add_losses(layer, F_l, gradient, loss)
             gradient = convolve_back(conv, below, gradient, self.fast.get(layer))
         return gradient
 
-    def _inject(self, layer: str, F_l: Tensor, gradient: Tensor, loss: Tensor) -> bool:
-        """Add the layer's losses to ``loss``, their gradients (equations 2, 6) to ``gradient``.
+    def _add_losses(self, layer: str, F_l: Tensor, gradient: Tensor, loss: Tensor) -> Tensor:
+        """Add a layer's terms of equation 7 to ``loss`` and return the gradient before its ReLU.
 
-        Returns whether the ReLU's way back was done with it.
+        Args:
+            layer: its name.
+            F_l: its activations (B, N_l, H, W).
+            gradient: the gradient at ``F_l`` from the layers above; overwritten.
+            loss: (B,), changed in place.
         """
-        rectified = False
-        if layer in self.P:
-            P, weight = self.P[layer], self.alpha * self.scale
-            loss += self.alpha * losses.add_content_gradient(F_l, P, weight, gradient)
-        if layer in self.A:
-            share = self.share[layer]
-            E, rectified = losses.add_style_gradient(
-                F_l, self.A[layer], share * self.scale, gradient
-            )
-            loss += share * E
-        return rectified
+        scale = self.scale.factor
+        if layer in self.P:  # alpha L_content and its gradient: equations 1 and 2
+            weight = self.alpha * scale
+            loss += self.alpha * losses.add_content_gradient(F_l, self.P[layer], weight, gradient)
+        if layer not in self.A:
+            return relu_backward(F_l, gradient)
+        # beta w_l E_l and its gradient: equations 4 to 6
+        beta_w = self.beta_w[layer]
+        E, gradient = losses.add_style_gradient(F_l, self.A[layer], beta_w * scale, gradient)
+        loss += beta_w * E
+        return gradient
 
 
 def weighted_layers(settings: StyleSettings) -> tuple[str, ...]:
-    """The style layers that count: those whose w_l is not 0."""
+    """Return the style layers that count: those whose w_l is not 0."""
     w = settings.style_layer_weights
     if not isinstance(w, tuple):
         return settings.style_layers
     return tuple(layer for layer, w_l in zip(settings.style_layers, w, strict=True) if w_l > 0)
-
-
-def pool(block: Block, x: Tensor) -> Tensor:
-    """What the next block sees."""
-    if by_fours(block, x):
-        pooled = gpu_passes.pool(x)
-        return mean_of_fours(x) if pooled is None else pooled
-    if isinstance(block.pool, nn.AvgPool2d):
-        return F.avg_pool2d(x, 2)
-    return F.max_pool2d(x, 2)
-
-
-def pool_backward(block: Block, x: Tensor, gradient: Tensor) -> Tensor:
-    """The adjoint of ``pool`` at ``x``."""
-    size = [2, 2]
-    if isinstance(block.pool, nn.AvgPool2d):
-        back = aten.avg_pool2d_backward(gradient, x, size, size, [0, 0], False, True, None)
-    else:
-        _, indices = F.max_pool2d(x, 2, return_indices=True)
-        back = aten.max_pool2d_with_indices_backward(
-            gradient, x, size, size, [0, 0], [1, 1], False, indices
-        )
-    found: Tensor = back
-    return found
-
-
-def relu_pool_backward(x: Tensor, gradient: Tensor) -> Tensor:
-    """The adjoint of average pooling and that of the ReLU before it, at the rectified ``x``.
-
-    In one pass over memory; x: (B, N, H, W) of even sides.
-    """
-    quarter = (gradient / 4).permute(0, 2, 3, 1)[:, :, None, :, None]
-    back: Tensor = aten.threshold_backward(quarter, fours(x), 0)
-    return back.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
-
-
-def mean_of_fours(x: Tensor) -> Tensor:
-    """Average pooling of (B, N, H, W) of even sides."""
-    return fours(x).mean(dim=(2, 4)).permute(0, 3, 1, 2)
-
-
-def by_fours(block: Block, x: Tensor) -> bool:
-    """Whether ``mean_of_fours`` and ``relu_pool_backward`` serve and pay: on GPUs PyTorch's kernels
-    for this order take three times as long, on a CPU they are quicker."""
-    even = x.shape[2] % 2 == x.shape[3] % 2 == 0
-    return x.is_cuda and even and isinstance(block.pool, nn.AvgPool2d)
-
-
-def fours(x: Tensor) -> Tensor:
-    """The positions that are pooled together: a view (B, H/2, 2, W/2, 2, N) of (B, N, H, W) in
-    channels_last format."""
-    B, N, H, W = x.shape
-    return x.permute(0, 2, 3, 1).view(B, H // 2, 2, W // 2, 2, N)

@@ -1,4 +1,4 @@
-"""What style images ask for: Gram matrices and colours at each scale."""
+"""The targets of a pair: its style images' Gram matrices A^l and colours, at each scale."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,24 +13,32 @@ from pipeline.style.network.vgg import VGG
 from pipeline.style.optimizer.precondition import color_covariance
 
 COARSEST = 160
-"""Least shorter edge of a coarse scale, in pixels. Below it the coarse picture helps no more than
-as much time spent on the fine one."""
+"""Smallest shorter edge of a coarse scale, in pixels.
+
+Below it, time is better spent on the full size."""
 
 Size = tuple[int, int]
+"""Height and width in pixels."""
 
 
 def least_side(settings: StyleSettings) -> int:
-    """Pixels that an image's sides must have. Of 16, VGG-19's fifth block sees one position, and
-    ``reflect`` needs two: it repeats the neighbours of the outermost."""
+    """Return the smallest side of an image, in pixels, that the network can process.
+
+    16 pixels leave one position in VGG-19's fifth block. The padding ``reflect`` needs two,
+    because it copies the neighbour of the outermost position.
+    """
     return 32 if settings.padding == "reflect" else 16
 
 
 @dataclass(frozen=True)
 class StyleTarget:
-    """What a style image asks for, at one scale.
+    """What one style image, or a blend of several, asks for at one scale.
 
-    grams: layer to A^l / M^l (N_l, N_l), a Gram matrix per position, so that a style of another
-    size serves. mean, covariance: (3,) and (3, 3), of its colours.
+    Attributes:
+        grams: style layer to A^l / M^l (N_l, N_l). Per position, the Gram matrix does not depend
+            on the style image's size.
+        mean: the mean colour (3,), RGB in [0, 1].
+        covariance: the covariance of the colours (3, 3).
     """
 
     grams: dict[str, Tensor]
@@ -39,7 +47,11 @@ class StyleTarget:
 
 
 def scale_sizes(size: Size, scales: int) -> list[Size]:
-    """Sizes (H, W) from coarse to fine; the last is ``size``. Sides are multiples of 16 px."""
+    """Return at most ``scales`` sizes (H, W) from coarse to fine; the last is ``size``.
+
+    Each is half of the next one, with sides rounded to multiples of 16 pixels. Sizes with a side
+    below ``COARSEST`` are left out.
+    """
     sizes = [size]
     while len(sizes) < scales:
         H, W = (max(16, round(side / 2 / 16) * 16) for side in sizes[0])
@@ -50,7 +62,10 @@ def scale_sizes(size: Size, scales: int) -> list[Size]:
 
 
 def resize(images: Tensor, size: Size) -> Tensor:
-    """(B, 3, H, W) to ``size``, bicubic, without aliasing."""
+    """Return images (B, 3, H, W) resized to ``size``, bicubic with antialiasing.
+
+    Bicubic interpolation overshoots: values may leave [0, 1].
+    """
     if tuple(images.shape[2:]) == size:
         return images
     return F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False)
@@ -58,7 +73,7 @@ def resize(images: Tensor, size: Size) -> Tensor:
 
 @torch.no_grad()
 def style_target(network: VGG, style_image: Tensor, settings: StyleSettings) -> StyleTarget:
-    """The target of one style image (3, H, W), RGB in [0, 1], on the network's device."""
+    """Return the target of one style image (3, H, W), RGB in [0, 1], on the network's device."""
     features = network(style_image[None], settings.style_layers)
     grams = {}
     for layer, activation in features.items():
@@ -70,7 +85,16 @@ def style_target(network: VGG, style_image: Tensor, settings: StyleSettings) -> 
 def style_targets(
     network: VGG, style_image: Tensor, content_size: Size, settings: StyleSettings
 ) -> tuple[StyleTarget, ...]:
-    """A target per scale; the style image (3, H, W) is made smaller with the content's scales."""
+    """Return the targets of a style image, one per scale, from coarse to fine.
+
+    The style image is made smaller in the same ratio as the content image.
+
+    Args:
+        network: VGG.
+        style_image: (3, H', W'), RGB in [0, 1], on the network's device.
+        content_size: the content image's full size.
+        settings: the layers and the number of scales.
+    """
     targets = []
     least = least_side(settings)
     for size in scale_sizes(content_size, settings.scales):
@@ -84,7 +108,12 @@ def style_targets(
 def blend_targets(
     targets: Sequence[tuple[StyleTarget, ...]], weights: Sequence[float]
 ) -> tuple[StyleTarget, ...]:
-    """Style interpolation: the weighted mean of several styles' Gram matrices, per scale."""
+    """Return the weighted mean of several styles' targets, per scale (style interpolation).
+
+    Args:
+        targets: for each style image its targets from coarse to fine, all of the same scales.
+        weights: one per style image; only their ratios count.
+    """
     if len(targets) == 1:
         return targets[0]
     shares = torch.tensor(weights, dtype=torch.float64) / sum(weights)

@@ -1,8 +1,9 @@
-"""Pictures painted by code, over which any set of weights is brought to the same scale.
+"""Synthetic pictures used to bring any set of weights to the same scale.
 
-They must excite a network's filters about as photographs do, or rare filters would be amplified.
-Dead leaves (Lee, Mumford, Huang, "Occlusion models for natural images", 2001) have the edges, the
-occlusions and the power spectrum of natural images; shading and 1/f texture add the rest.
+They must excite a network's filters about as much as photographs do; otherwise rarely active
+filters would be amplified. Dead leaves (Lee, Mumford, Huang, "Occlusion models for natural images",
+2001) have the edges, occlusions and power spectrum of natural images. Shading and 1/f texture are
+added on top.
 """
 
 import math
@@ -13,30 +14,39 @@ import torch
 from torch import Tensor
 
 PICTURES = 12
+"""Number of calibration pictures."""
+
 LEAVES = (40, 120, 400)
-"""Leaves of a picture, in turn: from broad areas to crowds of small things."""
+"""Leaves per picture, used in turn: from broad areas to crowds of small objects."""
 
 Array = npt.NDArray[np.float64]
 
 
 def calibration_pictures(size: int = 128) -> Tensor:
-    """Fixed pictures (12, 3, size, size), RGB in [0, 1]; the same anywhere up to rounding."""
-    # NumPy, not torch: thousands of small operations, which torch's threads would slow down.
+    """Return the calibration pictures (12, 3, size, size), RGB in [0, 1].
+
+    They are the same on every machine, up to rounding.
+    """
+    # NumPy, not torch: torch's threads would slow down thousands of small operations.
     rng = np.random.Generator(np.random.PCG64(1508_06576))
     painted = [dead_leaves(size, LEAVES[index % len(LEAVES)], rng) for index in range(PICTURES)]
     return torch.from_numpy(np.stack(painted)).float()
 
 
 def dead_leaves(size: int, leaves: int, rng: np.random.Generator) -> Array:
-    """Discs, boxes and strokes over one another, each with a colour, a shade and a texture."""
+    """Paint overlapping discs, boxes and strokes, each with its own colour, shading and texture.
+
+    Returns:
+        A picture (3, size, size), RGB in [0, 1].
+    """
     y, x = np.meshgrid(np.arange(size) / size, np.arange(size) / size, indexing="ij")
     texture = power_noise(size, 0.8, rng)
     texture = 0.3 * texture + texture[:1]  # mostly grey
-    # Few colours, and those near grey, as in most pictures.
+    # A few colours, most of them close to grey, as in most photographs.
     palette = rng.uniform(0.05, 0.95, (5, 1)) + 0.12 * rng.standard_normal((5, 3))
     picture = palette[0].reshape(3, 1, 1) + 0.03 * texture
     smallest, largest = 0.02, 0.8
-    # Radii of density r^-3 make the picture alike at all scales; the large lie at the back.
+    # Radii with density r^-3 make the picture scale-invariant. Large leaves go to the back.
     radii = (smallest**-2 + rng.random(leaves) * (largest**-2 - smallest**-2)) ** -0.5
     for radius in sorted(radii, reverse=True):
         cx, cy = rng.uniform(-0.1, 1.1, 2)
@@ -57,7 +67,7 @@ def dead_leaves(size: int, leaves: int, rng: np.random.Generator) -> Array:
 
 
 def power_noise(size: int, exponent: float, rng: np.random.Generator) -> Array:
-    """Three fields (3, size, size) of amplitude spectrum 1/f^exponent, unit deviation."""
+    """Draw noise (3, size, size) with amplitude spectrum 1/f^exponent and unit deviation."""
     fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
     frequency = np.maximum(np.hypot(fy, fx), 1 / size)
     white = rng.standard_normal((3, size, size))

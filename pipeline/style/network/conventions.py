@@ -1,7 +1,7 @@
-"""How files of weights differ: the names of their tensors, and the input they were trained with.
+"""How weight files differ: in tensor names, and in the input they were trained on.
 
 VGG-16 (arXiv 1409.1556, table 1, column D) is VGG-19 without ``ABSENT_FROM_VGG16``. Networks
-trained with Caffe, the paper's authors' among them, see BGR from 0 to 255, less a mean.
+trained with Caffe, including the paper authors' own, expect BGR from 0 to 255 minus a mean.
 """
 
 import logging
@@ -25,22 +25,24 @@ from pipeline.style.network.vgg import (
 logger = logging.getLogger(__name__)
 
 Convention = Literal["torchvision", "caffe"]
-"""torchvision: RGB from 0 to 1, less a mean, divided by a deviation."""
+"""Input of a network. torchvision: RGB from 0 to 1, minus a mean, divided by a deviation. caffe:
+BGR from 0 to 255, minus a mean."""
 
 CAFFE_MEAN = (123.68, 116.779, 103.939)
-"""Mean RGB from 0 to 255, in Caffe's VGG_ILSVRC_16_layers and VGG_ILSVRC_19_layers."""
+"""Mean RGB (0 to 255) of Caffe's VGG_ILSVRC_16_layers and VGG_ILSVRC_19_layers."""
 
 VGG16_INDEX = conv_indices((2, 2, 3, 3, 3))
+"""VGG-16's layers, and the N of their ``features.N`` in torchvision's ``vgg16``."""
 
-LEAN = 0.3
-"""Share of the root mean square of conv1_1's biases that their mean has in Caffe's networks."""
+LEAST_BIAS_MEAN = 0.3
+"""Smallest mean of conv1_1's biases, relative to their root mean square, in Caffe's networks."""
 
 AUTHORS_NAMES = re.compile(r"conv[1-5]_[1-4]\.(weight|bias)")
-"""Names of the tensors in ``vgg_conv.pth``."""
+"""Tensor names in ``vgg_conv.pth``, the file of the paper's authors."""
 
 
 def split_convention(source: str) -> tuple[str, Convention | None]:
-    """A file's name and what follows it: nothing, ``:caffe`` or ``:torchvision``."""
+    """Split ``:caffe`` or ``:torchvision`` off the end of a path or URI."""
     known: tuple[Convention, ...] = ("torchvision", "caffe")
     for convention in known:
         if source.endswith(f":{convention}"):
@@ -49,20 +51,23 @@ def split_convention(source: str) -> tuple[str, Convention | None]:
 
 
 def convolutions(state: StateDict) -> StateDict:
-    """The tensors of a file that are named like a VGG's convolutions."""
+    """Return the tensors of a file that are named like a VGG's convolutions."""
     found = {key: tensor for key, tensor in state.items() if key.startswith("features.")}
     return found or {key: t for key, t in state.items() if AUTHORS_NAMES.fullmatch(key)}
 
 
 def named_convention(state: StateDict) -> Convention | None:
-    """The convention that the tensors' names tell: Caffe's, if they are the authors'."""
+    """Return the convention that the tensor names imply: ``caffe`` for the authors' names."""
     return "caffe" if any(map(AUTHORS_NAMES.fullmatch, state)) else None
 
 
 def names_in_file(keys: Iterable[str]) -> dict[str, str]:
-    """Layer to its tensors' name in a file that holds ``keys``, without ``.weight`` and ``.bias``.
+    """Map each layer to its tensors' name in a file, without ``.weight`` and ``.bias``.
 
-    Those of VGG-19, or of VGG-16 if the keys are a VGG-16's.
+    The layers are VGG-16's if ``keys`` are a VGG-16's, otherwise VGG-19's.
+
+    Args:
+        keys: all tensor names in the file.
     """
     found = {key.rpartition(".")[0] for key in keys}
     if found & set(LAYERS):
@@ -71,17 +76,21 @@ def names_in_file(keys: Iterable[str]) -> dict[str, str]:
     else:
         names_19 = {layer: f"features.{index}" for layer, index in CONV_INDEX.items()}
         names_16 = {layer: f"features.{index}" for layer, index in VGG16_INDEX.items()}
-    in_19_alone = set(names_19.values()) - set(names_16.values())
-    is_16 = names_16["conv4_1"] in found and not found & in_19_alone
+    only_in_19 = set(names_19.values()) - set(names_16.values())
+    is_16 = names_16["conv4_1"] in found and not found & only_in_19
     return names_16 if is_16 else names_19
 
 
 def converted(state: StateDict, convention: Convention | None, name: str) -> StateDict:
-    """``state`` by VGG-19's names, for torchvision's input.
+    """Convert a state dict to torchvision's input.
+
+    A warning is logged where the weights look like those of the other convention, unless the user
+    chose ``torchvision`` explicitly.
 
     Args:
-        convention: of ``state``; None if nobody said: then torchvision's is taken. A line is logged
-            where the weights look otherwise, but not if torchvision's was said.
+        state: weights under VGG-19's names.
+        convention: the convention of ``state``; None if unknown, which is read as torchvision's.
+        name: the path or URI that warnings show.
     """
     if convention == "caffe" and not _looks_like_caffe(state):
         logger.warning(
@@ -99,23 +108,24 @@ def converted(state: StateDict, convention: Convention | None, name: str) -> Sta
 
 
 def _looks_like_caffe(state: StateDict) -> bool:
-    """Whether a network, named as VGG-19, seems to have been trained with Caffe's input.
+    """Tell whether a network, under VGG-19's names, seems to have been trained on Caffe's input.
 
-    Told by conv1_1. Caffe's weights are as large as torchvision's, though their input is 58 times
-    as large, but most biases are positive: of VGG-16 and VGG-19 the biases' root mean square is 3.7
-    times the weights', and their mean is 0.7 of it. Of torchvision's VGG-16 these are about 2 and
-    -0.1; of Caffe's VGG-16 made fit for torchvision's input 0.06 and 0.7.
+    The test looks at conv1_1. It compares the root mean square of the biases with that of the
+    weights, and the mean of the biases with their root mean square. The two ratios are 3.7 and 0.7
+    in Caffe's VGG-16 and VGG-19, about 2 and -0.1 in torchvision's VGG-16, and 0.06 and 0.7 in
+    Caffe's VGG-16 converted to torchvision's input.
     """
     weight, bias = (state[name].double() for name in tensor_names(LAYERS[0]))
     size = bias.square().mean().sqrt()
-    return bool(size > weight.square().mean().sqrt() and bias.mean() > LEAN * size)
+    return bool(size > weight.square().mean().sqrt() and bias.mean() > LEAST_BIAS_MEAN * size)
 
 
 def _for_torchvision(state: StateDict) -> StateDict:
-    """A network of Caffe's, named as VGG-19, for torchvision's input; its mean goes with it.
+    """Convert a Caffe network, under VGG-19's names, to torchvision's input.
 
-    W (255 x - m) = (255 s W) ((x - m / 255) / s). The mean must not go into the bias: what a
-    convolution pads with is 0 after the mean was taken off, and the bias is added there too.
+    W (255 x - m) = (255 s W) ((x - m / 255) / s). The mean m / 255 is stored as ``INPUT_MEAN``. It
+    cannot be folded into the bias: padding is 0 after the mean has been subtracted, and the bias
+    is added there as well.
     """
     first, _ = tensor_names(LAYERS[0])
     std = torch.tensor(IMAGENET_STD, dtype=torch.float64).view(1, 3, 1, 1)

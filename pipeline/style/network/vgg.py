@@ -1,9 +1,9 @@
 """VGG-19's convolutions as a feature extractor.
 
 Source: Simonyan and Zisserman, arXiv 1409.1556 (the network); Gatys, Ecker, Bethge, arXiv
-1508.06576 (no fully connected layers, average in place of max pooling). Layers are numbered as
-torchvision's are, without its import, which takes as long as torch's own; a state dict with fewer
-filters per layer gives a narrower network of the same form.
+1508.06576 (no fully connected layers, average pooling instead of max pooling). Layers are numbered
+as in torchvision, which is not imported because that takes as long as importing torch. A state dict
+with fewer filters per layer gives a narrower network of the same shape.
 """
 
 import copy
@@ -22,19 +22,25 @@ Pooling = Literal["avg", "max"]
 Padding = Literal["zeros", "replicate", "reflect"]
 
 ALIGNED = 8
-"""Channels of 16 bits that a GPU's matrix units take at once; of three they make slow work."""
+"""Input channels of the first layer in 16 bits: what a GPU's matrix units load at once. They are
+slow with three channels."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean RGB (0 to 1) that torchvision's networks expect to be subtracted."""
+
 IMAGENET_STD = (0.229, 0.224, 0.225)
+"""RGB deviation (0 to 1) that torchvision's networks expect to be divided by."""
 
 INPUT_MEAN = "input.mean"
-"""Name in a state dict: the mean that the network wants taken off, if not ``IMAGENET_MEAN``."""
+"""State dict key of the mean (3,) that a network expects to be subtracted, if not
+``IMAGENET_MEAN``."""
 
 ABSENT_FROM_VGG16 = ("conv3_4", "conv4_4", "conv5_4")
+"""VGG-19's layers that VGG-16 does not have."""
 
 
 def conv_indices(convs_per_block: Sequence[int]) -> dict[str, int]:
-    """Layer name to index N of its convolution ``features.N`` in torchvision's networks."""
+    """Map each layer name to the N of its convolution ``features.N`` in torchvision's networks."""
     indices, index = {}, 0
     for block, count in enumerate(convs_per_block, 1):
         for conv in range(1, count + 1):
@@ -45,22 +51,28 @@ def conv_indices(convs_per_block: Sequence[int]) -> dict[str, int]:
 
 
 CONV_INDEX = conv_indices(CONVS_PER_BLOCK)
+"""VGG-19's layers, and the N of their ``features.N`` in torchvision's ``vgg19``."""
 
 
 def tensor_names(layer: str) -> tuple[str, str]:
-    """The state dict's names of the layer's weight and bias."""
+    """Return the state dict keys of a layer's weight and bias."""
     index = CONV_INDEX[layer]
     return f"features.{index}.weight", f"features.{index}.bias"
 
 
 def layers_up_to(deepest_layer: str) -> tuple[str, ...]:
-    """The layers from conv1_1 to ``deepest_layer``, both included."""
+    """Return VGG-19's layers from conv1_1 to ``deepest_layer``, both included."""
     return LAYERS[: LAYERS.index(deepest_layer) + 1]
 
 
 @dataclass(frozen=True)
 class Block:
-    """The layers between two poolings, by name, each to be followed by a ReLU; then the pooling."""
+    """The layers between two poolings, and the pooling that follows them.
+
+    Attributes:
+        convs: each layer's name and convolution. The caller applies a ReLU after each of them.
+        pool: the pooling; None in the last block.
+    """
 
     convs: tuple[tuple[str, nn.Conv2d], ...]
     pool: nn.Module | None
@@ -80,14 +92,15 @@ def _blocks(features: nn.Sequential, layers: Sequence[str]) -> tuple[Block, ...]
 
 
 class VGG(nn.Module):
-    """Rectified activations F^l of VGG-19, frozen, cut after ``deepest_layer``.
+    """A frozen VGG-19 or VGG-16, cut after ``deepest_layer``, that returns rectified activations.
 
     Args:
         state: ``features.N.weight`` (N_l, N_{l-1}, 3, 3) and ``features.N.bias`` (N_l,), float32,
-            those that VGG-16 has none of or all; ``INPUT_MEAN`` (3,) if it has its own.
-        deepest_layer: the last layer that is built.
-        pooling: ``avg`` as in the paper, or ``max`` as VGG-19 was trained.
-        padding: how the convolutions pad; VGG-19 was trained with ``zeros``.
+            under VGG-19's names. The layers in ``ABSENT_FROM_VGG16`` may be missing.
+            ``INPUT_MEAN`` (3,) is optional.
+        deepest_layer: the last layer to build.
+        pooling: ``avg`` as in the paper, or ``max`` as in VGG-19's training.
+        padding: padding of the convolutions; VGG-19 was trained with ``zeros``.
     """
 
     def __init__(
@@ -123,7 +136,7 @@ class VGG(nn.Module):
             self.register_buffer(name, constant, persistent=False)
         self.requires_grad_(False)
         self.eval()
-        # oneDNN and cuDNN work in this order; with it nothing is rearranged between the layers.
+        # oneDNN and cuDNN work in this memory format, so nothing is rearranged between layers.
         self.to(memory_format=torch.channels_last)
 
     @property
@@ -133,14 +146,14 @@ class VGG(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network lies."""
+        """The device that holds the network."""
         return self.blocks[0].convs[0][1].weight.device
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W), RGB in [0, 1] -> the mean and deviation that the network was trained with.
+        """Normalise images (B, 3, H, W), RGB in [0, 1], as in the network's training.
 
-        In the type that the convolutions work in; the subtraction is done in the images' own. Where
-        the first layer has more channels, zeros follow.
+        The mean is subtracted and the deviation divided by in the images' dtype; the result has the
+        convolutions' dtype. Where the first layer has more than three channels, the others are 0.
         """
         x = (images - self.get_buffer("mean").to(images)) / self.get_buffer("std").to(images)
         more = self.blocks[0].convs[0][1].in_channels - x.shape[1]
@@ -148,7 +161,7 @@ class VGG(nn.Module):
         return x.to(self.dtype, memory_format=torch.channels_last)
 
     def activations(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Each layer's name and F^l (B, N_l, H_l, W_l), from the input upwards.
+        """Yield each layer's name and F^l (B, N_l, H_l, W_l), from the input upwards.
 
         Args:
             images: (B, 3, H, W), RGB in [0, 1].
@@ -157,13 +170,13 @@ class VGG(nn.Module):
         names = iter(self.layers)
         for module in self.features:
             x = module(x)
-            # The ReLU works in place, so what a convolution wrote is gone: F^l is taken
-            # behind the ReLU, as in the paper ("filter responses" of the rectified network).
+            # F^l is taken after the ReLU, as in the paper ("filter responses" of the rectified
+            # network). The ReLU works in place and overwrites the convolution's output.
             if isinstance(module, nn.ReLU):
                 yield next(names), x
 
     def forward(self, images: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-        """F^l of the named layers, each (B, N_l, H_l, W_l), for images (B, 3, H, W) in [0, 1]."""
+        """Return F^l (B, N_l, H_l, W_l) of each named layer for images (B, 3, H, W) in [0, 1]."""
         wanted = set(layers)
         found: dict[str, Tensor] = {}
         for name, activation in self.activations(images):
@@ -175,10 +188,10 @@ class VGG(nn.Module):
 
 
 def half_precision(network: VGG) -> VGG:
-    """The same network with convolutions in ``half_type``; images and their statistics stay as they
-    are.
+    """Copy a network, with its convolutions in ``half_type``.
 
-    On a GPU the first layer has ``ALIGNED`` channels, those beyond the third of zeros.
+    The mean and deviation keep their dtype. On a GPU the first layer is padded to ``ALIGNED`` input
+    channels.
     """
     half = copy.deepcopy(network)
     half.features.to(half_type(network.device))
@@ -188,16 +201,16 @@ def half_precision(network: VGG) -> VGG:
 
 
 def half_type(device: torch.device) -> torch.dtype:
-    """The type of 16 bits that a device convolves in.
+    """Return the 16-bit type that a device convolves in: float16 on a GPU, bfloat16 on a CPU.
 
-    float16 rounds an eighth as much as bfloat16, but few processors have instructions for it, and
-    its narrow range wants gradients scaled: ``Objective`` does that.
+    float16's rounding error is an eighth of bfloat16's, but few CPUs have instructions for it, and
+    its narrow range requires scaled gradients, which ``Objective`` provides.
     """
     return torch.float16 if device.type == "cuda" else torch.bfloat16
 
 
 def align_input(network: VGG) -> None:
-    """Give the first layer ``ALIGNED`` input channels; weights beyond the third's are zeros."""
+    """Pad the first layer to ``ALIGNED`` input channels, in place; the added weights are 0."""
     conv = network.blocks[0].convs[0][1]
     weight = F.pad(conv.weight, (0, 0, 0, 0, 0, ALIGNED - conv.in_channels))
     conv.in_channels = ALIGNED

@@ -1,5 +1,8 @@
-"""The lanes of a batcher: made when they are wanted, kept for a while when they are empty, and with
-fewer slots where the device's memory was too small for them."""
+"""The lanes of a batcher.
+
+They are made when they are wanted and kept for a while when they are empty. They get fewer slots
+where the device's memory was too small for all of them.
+"""
 
 from dataclasses import dataclass
 
@@ -13,36 +16,41 @@ from pipeline.style.network.vgg import VGG, half_precision
 from pipeline.style.serving.lanes import Lane
 
 IDLE_LANES = 4
-"""Empty lanes that are kept, since one of the same kind is often wanted again."""
+"""Empty lanes that are kept: one of the same kind is often wanted again."""
 
 HALF_SINCE = 7
-"""The compute capability with which units came that convolve in 16 bits."""
+"""Lowest compute capability of GPUs that convolve in 16 bits."""
 
 LaneKey = tuple[Size, bool, StyleSettings, bool]
-"""Image size (H, W), whether in 16 bits, the settings that a lane's pairs share, and whether it has
-one slot, for pairs that are to be alone."""
+"""Image size (H, W), whether the network works in 16 bits, the settings that the pairs share, and
+whether the lane has a single slot, for a pair that may end the process."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """slots: that memory had room for, beside so many other lanes."""
+    """What memory had room for.
+
+    Attributes:
+        slots: slots of the lane.
+        beside: other lanes that there were.
+    """
 
     slots: int
     beside: int
 
 
 def check_precision(settings: StyleSettings, device: torch.device) -> None:
-    """See that a device convolves in the types that ``settings`` ask for.
+    """Check that a device convolves in the types that ``settings`` ask for.
 
     Raises:
-        RuntimeError: it is a GPU that does not.
+        RuntimeError: it is a GPU without units for 16 bits, and the precision is mixed.
     """
     if settings.precision != "mixed" or device.type != "cuda" or torch.version.cuda is None:
         return
     major, minor = torch.cuda.get_device_capability(device)
     if major < HALF_SINCE:
         raise RuntimeError(
-            f"precision: mixed wants a GPU of compute capability {HALF_SINCE}.0 or newer, and "
+            f"precision: mixed needs a GPU of compute capability {HALF_SINCE}.0 or newer, and "
             f"{torch.cuda.get_device_name(device)} has {major}.{minor}; give --precision float32"
         )
 
@@ -52,7 +60,7 @@ class LanePool:
 
     Args:
         network: in float32, on the device to be used.
-        slots: of a lane that memory has room for.
+        slots: slots of a lane, where memory has room for them.
         low_memory: see ``Objective``.
     """
 
@@ -64,7 +72,7 @@ class LanePool:
         self.fits: dict[tuple[Size, bool], Fit] = {}
 
     def lane(self, key: LaneKey) -> Lane:
-        """The lane of this key, made if there is none."""
+        """Return the lane of this key; make it if there is none."""
         if key not in self.lanes:
             idle = self._idle()
             for other in idle[: max(0, len(idle) + 1 - IDLE_LANES)]:
@@ -81,7 +89,7 @@ class LanePool:
         return self.lanes[key]
 
     def slots_of(self, key: LaneKey) -> int:
-        """How many slots this key's lane has, or would have if it were made now."""
+        """Return how many slots this key's lane has, or would have if it were made now."""
         if key in self.lanes:
             return self.lanes[key].slots
         if key[3]:
@@ -90,12 +98,12 @@ class LanePool:
         return self.slots if fit is None or len(self.lanes) < fit.beside else fit.slots
 
     def drop(self, key: LaneKey) -> None:
-        """Give up a lane, if there is one of this key."""
+        """Give up the lane of this key, if there is one."""
         self.lanes.pop(key, None)
         give_back()
 
     def drop_idle(self, but: LaneKey) -> bool:
-        """Give up the empty lanes other than this one. Returns whether there were any."""
+        """Give up all empty lanes but this one. Returns whether there were any."""
         others = [key for key in self._idle() if key != but]
         for key in others:
             del self.lanes[key]
@@ -104,8 +112,7 @@ class LanePool:
         return bool(others)
 
     def narrow(self, key: LaneKey, slots: int) -> None:
-        """A lane was given up: the next of its size and type has so many slots, beside as many
-        lanes."""
+        """Note how many slots the next lane of this size and type gets, after one was given up."""
         self.fits[key[:2]] = Fit(slots, len(self.lanes))
 
     def _idle(self) -> list[LaneKey]:

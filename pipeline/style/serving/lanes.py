@@ -1,9 +1,9 @@
 """Continuous batching: slots for pairs that are optimised side by side, each as long as it needs.
 
-A lane holds a fixed number of slots of one image size. Every tick evaluates all of them at once; a
-pair that is done leaves its slot and the next one that waits for this size enters. A pair passes
-through a lane per scale. The slots of a lane are always evaluated together, empty ones included:
-then a pair's result does not depend, to the bit, on when its neighbours come and go.
+A lane holds a fixed number of slots of one image size. Every tick evaluates all of them at once. A
+pair that is finished leaves its slot, and the next pair that waits for this size enters. A pair
+passes through one lane per phase. All slots of a lane are evaluated together, empty ones too, so
+that a pair's result does not depend, to the bit, on when its neighbours come and go.
 """
 
 from dataclasses import dataclass
@@ -20,41 +20,48 @@ from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import Size, StyleTarget
 from pipeline.style.network.vgg import VGG
 from pipeline.style.optimizer.adam import Adam
-from pipeline.style.optimizer.lbfgs import LBFGS, Curvature
+from pipeline.style.optimizer.curvature import Curvature
+from pipeline.style.optimizer.lbfgs import LBFGS
+from pipeline.style.optimizer.learning import learnt_metric
 from pipeline.style.optimizer.precondition import Metric, Preconditioner
 
 WINDOW = 20
 """Evaluations over which the loss must fall by ``tolerance`` for a pair to go on."""
 
 BFLOAT16_TOLERANCE = 0.001
-"""The least ``tolerance`` in bfloat16: where so little is left to gain, float32 gains it."""
+"""Smallest ``tolerance`` in bfloat16: float32 makes the gains that are smaller."""
 
 WARM_UP = 3
 """Ticks before a CUDA graph of them is recorded."""
 
 LEARNING_WARM_UP = 1
-"""The same of learning, where libraries have less to choose."""
+"""Warm-up runs before the CUDA graph of learning is recorded."""
 
 LEARN_AFTER = (10, 20, 40, 80)
-"""Evaluations after which a pair's preconditioner is learnt from its last steps."""
+"""Evaluations after which a pair's preconditioner is learnt from its latest steps."""
 
 LEAST_PAIRS = 3
-"""That say something of three colours."""
+"""Fewest curvature pairs from which colours can be learnt."""
 
 REACH = 2.0
-"""Of steps by a preconditioner that is learnt: see ``LBFGS``."""
+"""Factor of H_0 over gamma P (see ``LBFGS``) for pairs whose preconditioner is learnt. It is in
+force from the first step on, before anything has been learnt."""
 
 GREY_LEVEL = 1 / 255
+"""One of 256 levels of a pixel in [0, 1]."""
 
 RANGE = (0.0, 1.0)
-"""Of a pixel. A file holds no more, and cutting off what lies outside at the end costs loss."""
+"""Range of a pixel. A file holds no more, and clipping only at the end would raise the loss."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What was learnt of a pair's loss, in how many evaluations.
+    """What was learnt about a pair's loss.
 
-    metric: of the preconditioner, if there is one.
+    Attributes:
+        curvature: the curvature pairs of L-BFGS.
+        metric: the preconditioner's, if there is one.
+        evaluations: evaluations from which it was learnt.
     """
 
     curvature: Curvature
@@ -64,10 +71,15 @@ class Known:
 
 @dataclass(frozen=True)
 class Start:
-    """What a pair brings into a slot: all at the lane's size (H, W).
+    """What a pair brings into a slot, all at the lane's size (H, W).
 
-    content, image: (3, H, W) in [0, 1]; the latter is where the optimisation begins. weights: of
-    the loss at this size. most: evaluations. known: from another lane of this size.
+    Attributes:
+        content: content image (3, H, W) in [0, 1].
+        image: where the optimisation begins, (3, H, W) in [0, 1].
+        target: style target.
+        weights: weights of the loss.
+        most: most evaluations.
+        known: what was learnt in another lane of this size.
     """
 
     content: Tensor
@@ -80,8 +92,15 @@ class Start:
 
 @dataclass(frozen=True)
 class Finish:
-    """What a pair takes away: its last image (3, H, W) in [0, 1], the best up to its loss's
-    rounding, and what happened to it."""
+    """What a pair takes away from a slot.
+
+    Attributes:
+        image: last accepted image (3, H, W) in [0, 1]; with L-BFGS the best one up to the loss's
+            rounding.
+        losses: the loss after each evaluation.
+        steps: accepted steps.
+        stop: see ``History``.
+    """
 
     image: Tensor
     losses: list[float]
@@ -90,13 +109,15 @@ class Finish:
 
 
 class Lane:
-    """``slots`` slots of one size (H, W).
+    """Slots of one image size.
 
     Args:
         network: on the device and of the floating-point type that the lane works in.
-        settings: those that a batch shares.
+        size: (H, W) of the images.
+        slots: pairs that are evaluated together.
+        settings: the settings that these pairs share.
         low_memory: see ``Objective``.
-        recorder: of the GPU; without one each kernel is launched singly.
+        recorder: records CUDA graphs; without one each kernel is launched by itself.
     """
 
     def __init__(
@@ -123,19 +144,19 @@ class Lane:
         self.window = empty.new_zeros(slots, WINDOW + 1)  # the last losses, as a ring
         self.sample = torch.arange(slots, device=empty.device)
         self.status = empty.new_zeros(6, slots)
-        self.traces: dict[int, list[float]] = {}  # of the filled slots
+        self.traces: dict[int, list[float]] = {}  # losses of the filled slots
         self.earlier: dict[int, int] = {}  # evaluations in another lane of this size
         self.learner = torch.zeros_like(self.sample[:1])  # the slot that learns
         self.ticking = Repeated(recorder, WARM_UP)
         self.learning = Repeated(recorder, LEARNING_WARM_UP)
 
     def free(self) -> int | None:
-        """An empty slot."""
+        """Return an empty slot, or None."""
         return next((slot for slot in range(self.slots) if slot not in self.traces), None)
 
     @torch.no_grad()
     def enter(self, slot: int, start: Start) -> None:
-        """Begin with a pair in an empty slot."""
+        """Put a pair into an empty slot."""
         self.objective.put(slot, start.content, start.target, start.weights)
         known = start.known
         if self.precondition is not None:
@@ -152,21 +173,21 @@ class Lane:
         self.earlier[slot] = known.evaluations if known else 0
 
     def known(self, slot: int) -> Known | None:
-        """What L-BFGS has learnt of the slot's pair; Adam keeps nothing that is of use."""
+        """Return what L-BFGS has learnt about the slot's pair; None with Adam."""
         if not isinstance(self.optimizer, LBFGS):
             return None
         P = self.precondition
         metric = None if P is None else P.metric(slot)
         evaluations = self.earlier[slot] + len(self.traces[slot])
-        return Known(self.optimizer.curvature(slot), metric, evaluations)
+        return Known(self.optimizer.history.curvature(slot), metric, evaluations)
 
     def leave(self, slot: int) -> None:
-        """Empty a slot, whatever stage its pair is in."""
+        """Empty a slot, however far its pair has come."""
         self.active[slot] = False
         del self.traces[slot], self.earlier[slot]
 
     def tick(self) -> dict[int, Finish]:
-        """Evaluate all slots once. Returns who is done; they stay until ``leave``."""
+        """Evaluate all slots once. Returns finished pairs by slot; they stay until ``leave``."""
         if self.settings.learn_preconditioner and self.settings.history_size >= LEAST_PAIRS:
             self._learn()
         self.ticking.run(self._advance)
@@ -182,7 +203,7 @@ class Lane:
         return done
 
     def _learn(self) -> None:
-        """From now on the steps of some are measured by what their pair has taught."""
+        """Let some slots measure their steps by what their pair has taught, from now on."""
         optimizer, P = self.optimizer, self.precondition
         if P is None or not isinstance(optimizer, LBFGS):
             return
@@ -193,7 +214,7 @@ class Lane:
 
     @torch.no_grad()
     def _advance(self) -> None:
-        """One evaluation of every slot and what follows from it; all on the device, in place."""
+        """Evaluate every slot and take its step; all on the device, in place."""
         optimizer = self.optimizer
         loss, gradient = self.objective(optimizer.x.view(self.slots, 3, *self.size))
         if isinstance(optimizer, LBFGS):
@@ -203,7 +224,7 @@ class Lane:
         else:
             optimizer.step(loss, gradient.flatten(1), self.active)
         self.evaluations += self.active
-        # The lowest so far: the last may lie above it by rounding, which is no end of progress.
+        # The lowest loss so far: the last one may exceed it by rounding. Adam knows the last alone.
         lowest = optimizer.lowest if isinstance(optimizer, LBFGS) else optimizer.loss
         self.window[self.sample, self.evaluations % (WINDOW + 1)] = lowest
         if self.tolerance:
@@ -219,12 +240,17 @@ class Lane:
 def teach(optimizer: LBFGS, P: Preconditioner, slot: Tensor) -> None:
     """Measure a slot's steps by what its pair has taught, if that is enough.
 
-    All on the device, in place and in the same shapes, whichever slot (1,) it is.
+    All on the device, in place and with the same shapes for every slot.
+
+    Args:
+        optimizer: holds the slot's latest steps.
+        P: the preconditioner to be changed.
+        slot: (1,), index of the slot.
     """
-    steps, changes, count = optimizer.pairs_of(slot)
-    metric = P.learnt(slot, steps, changes)
+    steps, changes, count = optimizer.history.pairs_of(slot)
+    metric = learnt_metric(P, slot, steps, changes)
     del steps, changes  # the largest tensors here
-    # Of steps that float32 cannot square nothing is learnt either.
+    # Nor is anything learnt from steps whose squares overflow in float32.
     taken = (count >= LEAST_PAIRS) & torch.isfinite(metric.rings.sum() + metric.root.sum())
     convert = P.change(slot, metric, taken)
 
@@ -232,11 +258,11 @@ def teach(optimizer: LBFGS, P: Preconditioner, slot: Tensor) -> None:
         Qv, v = convert(Pv.view(-1, 3, *P.size))
         return Qv.flatten(1), v.flatten(1)
 
-    optimizer.change_metric(slot, converted, taken)
+    optimizer.history.change_metric(slot, converted, taken)
 
 
 def _preconditioner(size: Size, like: Tensor, settings: StyleSettings) -> Preconditioner | None:
-    """For images like (B, 3, H, W); None where steps are measured by the plain gradient."""
+    """Return a preconditioner for images like (slots, 3, H, W); None for the plain gradient."""
     exponent = settings.spectral_exponent
     if exponent or settings.color_preconditioner or settings.learn_preconditioner:
         return Preconditioner(size, len(like), exponent, like)
@@ -244,15 +270,15 @@ def _preconditioner(size: Size, like: Tensor, settings: StyleSettings) -> Precon
 
 
 def rounding_of(network: VGG) -> float:
-    """Of a loss, relative, by the type that the network computes in; 0 where it does not matter."""
+    """Return the relative rounding of a loss in the network's type; 0 where it does not matter."""
     if network.dtype == torch.bfloat16:
         return 1e-3
     if network.dtype == torch.float16:
         return 1e-4
     if network.device.type != "cuda" or network.dtype != torch.float32:
         return 0.0
-    # TF32, which rounds as float16 does, came with compute capability 8; PyTorch convolves in it
-    # unless told otherwise.
+    # TF32 rounds as float16 does. It came with compute capability 8, and PyTorch convolves in it
+    # by default.
     able = torch.cuda.get_device_capability(network.device)[0] >= 8
     return 1e-4 if able and in_tf32() else 0.0
 

@@ -1,6 +1,7 @@
-// What kernels.cu needs of CUDA, for a CPU's C++ compiler: types, indices, and a block's threads as
-// fibers that take turns. One that calls __syncthreads, a shuffle or a product of matrices gives way
-// until all have; so each such call must be made by all threads of a block, and that is checked.
+// The parts of CUDA that kernels.cu needs, for a CPU's C++ compiler: types, indices, and a block's
+// threads as fibers that take turns. A fiber that calls __syncthreads, a shuffle or a matrix product
+// yields until all fibers have called it. All threads of a block must make each such call, which is
+// checked.
 #include <ucontext.h>
 
 #include <cmath>
@@ -45,7 +46,7 @@ struct Fiber {
 
 constexpr int MOST = 256, WARP = 32;
 static Fiber fibers[MOST];
-static Given given[2][MOST];  // in turns, as some threads are at the next call already
+static Given given[2][MOST];  // alternating, as some threads may already be at the next call
 static ucontext_t scheduler;
 static std::function<void()> body;
 static const char* fault;
@@ -57,7 +58,7 @@ static const Given* exchange(Given mine) {
   all[threadIdx.x] = mine;
   swapcontext(&me.context, &scheduler);
   for (int i = 0; i < blockDim.x; ++i)
-    if (all[i].turn != mine.turn) fault = "not all threads of a block have made the same calls";
+    if (all[i].turn != mine.turn) fault = "not all threads of a block made the same calls";
   return all + threadIdx.x / WARP * WARP;
 }
 
@@ -97,8 +98,8 @@ template <class... A, std::size_t... I>
 const char* launch(void (*kernel)(A...), int columns, int rows, int threads, void** arguments,
                    const char* kinds, std::index_sequence<I...>) {
   const char wanted[] = {kind<A>()..., 0};
-  if (strcmp(kinds, wanted)) return "the arguments are not of the kernel's types";
-  if (threads > MOST || threads % WARP) return "such a block is not foreseen";
+  if (strcmp(kinds, wanted)) return "the arguments do not have the kernel's types";
+  if (threads > MOST || threads % WARP) return "blocks of this size are not supported";
   fault = nullptr;
   body = [=] { kernel(*(A*)arguments[I]...); };
   blockDim = {threads, 1}, gridDim = {columns, rows};
@@ -134,8 +135,9 @@ static unsigned short narrowed(float x) {
 
 static float half_of(unsigned word, int which) { return widened(word >> 16 * which); }
 
-// mma.sync.m16n8k16 (PTX ISA 9.7.14): lane 4 r + q holds of A the rows r and r + 8, of B the column
-// r, in each the numbers 2 q, 2 q + 1 and 8 more; of C the rows r and r + 8, columns 2 q, 2 q + 1.
+// mma.sync.m16n8k16 (PTX ISA 9.7.14). Lane 4 r + q holds rows r and r + 8 of A and column r of B,
+// in each the elements 2 q, 2 q + 1, 2 q + 8 and 2 q + 9, and columns 2 q and 2 q + 1 of rows r and
+// r + 8 of C.
 static void multiply(float* c, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
                      unsigned b1) {
   const Given* warp = exchange({{a0, a1, a2, a3, b0, b1}});

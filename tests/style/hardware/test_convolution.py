@@ -13,8 +13,8 @@ from pipeline.style.hardware import winograd
 from pipeline.style.hardware.convolution import convolve, convolve_back
 from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import style_target
+from pipeline.style.network.rescaling import random_weights
 from pipeline.style.network.vgg import VGG
-from pipeline.style.network.weights import random_weights
 from tests.style.network.plain_weights import equal_weights
 
 
@@ -26,7 +26,7 @@ def conv_of(C: int, N: int, padding: str, dtype: torch.dtype) -> nn.Conv2d:
 
 @pytest.mark.parametrize("padding", ["zeros", "replicate", "reflect"])
 @pytest.mark.parametrize("shape", [(1, 16, 16), (2, 13, 22), (3, 30, 17)])
-def test_it_is_the_direct_convolution_and_its_adjoint(padding, shape):
+def test_it_equals_the_direct_convolution_and_its_adjoint(padding, shape):
     B, H, W = shape
     conv = conv_of(7, 5, padding, torch.float64)
     fast = winograd.transform(conv.weight)
@@ -42,7 +42,7 @@ def test_it_is_the_direct_convolution_and_its_adjoint(padding, shape):
 
 
 def test_pytorchs_newer_switch_says_whether_convolutions_are_in_tf32():
-    """The older one can no longer be read then."""
+    """Once it is set, the older switch can no longer be read."""
     code = (
         "import torch\n"
         "from pipeline.style.hardware.convolution import in_tf32\n"
@@ -62,12 +62,12 @@ def test_bands_are_seamless(monkeypatch):
     whole = winograd.correlate(x, winograd.transform(conv.weight).forward, padding=1)
     monkeypatch.setattr(winograd, "BAND", 30)
     parts = winograd.correlate(x, winograd.transform(conv.weight).forward, padding=1)
-    # Up to the order of sums: a library may add up products of another size differently.
+    # Not to the bit: a library may add up matrix products of another size in another order.
     assert torch.allclose(whole, parts, rtol=1e-12, atol=1e-12)
     assert whole.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_in_float32_it_rounds_little_more_than_the_direct_one():
+def test_in_float32_it_rounds_little_more_than_the_direct_convolution():
     conv = conv_of(256, 256, "zeros", torch.float32)
     x = torch.rand(1, 256, 32, 32)
     exact = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
@@ -75,7 +75,7 @@ def test_in_float32_it_rounds_little_more_than_the_direct_one():
     assert (found - exact).norm() < 3e-6 * exact.norm()
 
 
-def test_few_tiles_and_few_filters_go_the_direct_way():
+def test_few_tiles_or_few_filters_are_convolved_directly():
     network = VGG(random_weights(1, (4, 4, 256, 8, 4)), deepest_layer="conv5_1")
     fast = winograd.transforms(network)
     assert list(fast) == ["conv3_1", "conv3_2", "conv3_3", "conv3_4", "conv4_1"]
@@ -84,7 +84,7 @@ def test_few_tiles_and_few_filters_go_the_direct_way():
     assert not winograd.transforms(network.to(torch.bfloat16))
 
 
-def test_the_objective_with_it_is_the_objective_without():
+def test_the_objective_is_the_same_with_and_without_it():
     network = VGG(random_weights(2, (4, 4, 256, 8, 4)), deepest_layer="conv5_1")
     settings = StyleSettings(content_weight=1e-3)
     images = torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(3))
@@ -96,5 +96,5 @@ def test_the_objective_with_it_is_the_objective_without():
     objective.fast = {}
     direct_loss, direct = objective(images[2:])
     torch.testing.assert_close(loss, direct_loss, rtol=1e-5, atol=0)
-    # One ReLU whose input rounds to the other side of zero is a difference of 2e-3.
+    # A single ReLU whose input rounds to the other side of zero makes a difference of 2e-3.
     assert (gradient - direct).norm() < 1e-2 * direct.norm()

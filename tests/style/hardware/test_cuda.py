@@ -1,6 +1,6 @@
-"""The GPU's way: kernels, a recorded graph, slots in one memory; against the CPU's in float64.
+"""What runs only on a GPU: kernels, recorded graphs and 16 bits, against the CPU in float64.
 
-Where there is no GPU all are skipped. Neither Ray nor storage is needed:
+Without a GPU all tests are skipped. They need neither Ray nor storage:
 ``python -m pytest --noconftest tests/style/hardware/test_cuda.py``.
 """
 
@@ -12,19 +12,20 @@ import torch
 
 from jobs.bench.style import filled_lane, finish, pictures, ready
 from pipeline.settings import StyleSettings
-from pipeline.style.hardware import gpu_passes
+from pipeline.style.hardware import gpu_passes, pooling
 from pipeline.style.hardware.graphs import recorder_of
-from pipeline.style.method import objective
 from pipeline.style.method.losses import add_style_gradient
 from pipeline.style.method.objective import Objective
-from pipeline.style.method.targets import style_target, style_targets
+from pipeline.style.method.targets import style_target
+from pipeline.style.network.rescaling import random_weights
 from pipeline.style.network.vgg import VGG, half_precision
-from pipeline.style.network.weights import random_weights
 from pipeline.style.optimizer.lbfgs import LBFGS
+from pipeline.style.optimizer.learning import learnt_metric
 from pipeline.style.optimizer.precondition import Metric, Preconditioner
+from pipeline.style.recipe import Pair
 from pipeline.style.serving.batching import Batcher
 from pipeline.style.serving.lanes import Lane, Start
-from pipeline.style.serving.pairs import Done, Pair, Request
+from pipeline.style.serving.phases import Done
 from tests.style.network.plain_weights import equal_weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -34,7 +35,7 @@ NARROW = (16, 16, 24, 32, 32)
 
 @pytest.fixture
 def exact(monkeypatch):
-    """Convolutions in float32, not in TF32."""
+    """Make convolutions use float32, not TF32."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
@@ -43,7 +44,7 @@ def network_of(**form):
 
 
 def evaluated(network, images, settings, dtype=torch.float32, low_memory=False):
-    """Loss (2,) and gradient (2, 3, H, W) of two pairs of four images (4, 3, H, W)."""
+    """Return loss (2,) and gradient (2, 3, H, W) of two pairs made of images (4, 3, H, W)."""
     images = images.to(network.device, dtype)
     target = style_target(network, images[3], settings)
     objective = Objective(network, 2, settings, low_memory=low_memory)
@@ -71,14 +72,14 @@ def test_loss_and_gradient_are_the_cpus(exact, size, padding, pooling, low_memor
         network_of(padding=padding, pooling=pooling).double(), images, settings, torch.float64
     )
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
-    # One ReLU whose input rounds to the other side of zero is a difference of 2e-3.
+    # A single ReLU whose input rounds to the other side of zero makes a difference of 2e-3.
     assert (gradient - direct).norm() < 1e-2 * direct.norm()
 
 
 @pytest.mark.parametrize(
     ("half", "loss_off", "gradient_off"), [(False, 2e-3, 0.05), (True, 2e-3, 0.05)]
 )
-def test_tf32_and_float16_round_as_much_as_they_may(half, loss_off, gradient_off):
+def test_tf32_and_float16_stay_within_their_rounding(half, loss_off, gradient_off):
     network, settings = ready("compact", "cuda", scales=1)
     images = pictures(4, (96, 64))
     narrow = half_precision(network) if half else network
@@ -91,7 +92,7 @@ def test_tf32_and_float16_round_as_much_as_they_may(half, loss_off, gradient_off
 
 
 def without_kernels(monkeypatch):
-    """PyTorch's operations, as on a GPU for which ``kernels.cu`` cannot be compiled."""
+    """Use PyTorch's operations, as on a GPU for which ``kernels.cu`` cannot be compiled."""
     monkeypatch.setattr(gpu_passes, "kernel", lambda name, like: None)
 
 
@@ -105,7 +106,7 @@ KERNELS = (
 
 @pytest.mark.skipif(
     not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0),
-    reason="older GPUs do without some of them",
+    reason="some of them need a newer GPU",
 )
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_is_compiled_here(name):
@@ -134,28 +135,29 @@ def rectified(dtype, *shape):
 def test_pooling_by_our_kernels_is_pytorchs_to_the_bit(dtype, shape):
     x = rectified(dtype, *shape)
     pooled = gpu_passes.pool(x)
-    torch.testing.assert_close(pooled, objective.mean_of_fours(x), rtol=1e-3, atol=0)
+    torch.testing.assert_close(pooled, pooling.mean_of_fours(x), rtol=1e-3, atol=0)
     gradient = (pooled - 0.4).contiguous(memory_format=torch.channels_last)
     back = gpu_passes.relu_pool_backward(x, gradient)
-    assert torch.equal(back, objective.relu_pool_backward(x, gradient))
+    assert torch.equal(back, pooling.relu_mean_backward(x, gradient))
     assert back.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("filters", [64, 128])
 @pytest.mark.parametrize("size", [(4, 4), (33, 70), (96, 128)])
-def test_the_styles_way_back_by_our_kernel_is_pytorchs(filters, size, monkeypatch):
+def test_the_style_gradient_by_our_kernel_is_pytorchs(filters, size, monkeypatch):
     F_l, other = (rectified(torch.float16, b, filters, *size)[-2:] for b in (2, 3))
     gram = torch.randn(2, filters, filters, device="cuda")
     gram = gram + gram.transpose(1, 2)
     weight = torch.tensor([1e4, 3e5], device="cuda") * size[0]
     gradient = other - 0.4
     ours, theirs = gradient.clone(), gradient.clone()
-    E, rectified_too = add_style_gradient(F_l, gram, weight, ours)
-    assert rectified_too
+    E, found = add_style_gradient(F_l, gram, weight, ours)
+    assert found is ours, "not by the kernel"
     without_kernels(monkeypatch)
-    expected, done = add_style_gradient(F_l, gram, weight, theirs)
-    assert not done
+    expected, by_torch = add_style_gradient(F_l, gram, weight, theirs)
+    assert by_torch is not theirs
     theirs = torch.where(F_l > 0, theirs, 0)
+    assert torch.equal(by_torch, theirs)
     assert torch.equal(E, expected)
     assert not torch.equal(theirs, torch.where(F_l > 0, gradient, 0))
     torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3 * float(theirs.abs().max()))
@@ -164,7 +166,7 @@ def test_the_styles_way_back_by_our_kernel_is_pytorchs(filters, size, monkeypatc
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("size", [(96, 64), (50, 71), (51, 71)])
-def test_an_objective_with_our_kernels_is_that_without(exact, half, size, monkeypatch):
+def test_an_objective_is_the_same_with_and_without_our_kernels(exact, half, size, monkeypatch):
     network, settings = ready("wide", "cuda", scales=1)
     network = half_precision(network) if half else network
     images = pictures(4, size)
@@ -176,8 +178,8 @@ def test_an_objective_with_our_kernels_is_that_without(exact, half, size, monkey
 
 
 @pytest.mark.parametrize("m", [3, 10])
-def test_lbfgs_with_our_kernels_is_that_without(m, monkeypatch):
-    """A quadratic of which one sample meets values that are not finite."""
+def test_lbfgs_is_the_same_with_and_without_our_kernels(m, monkeypatch):
+    """Minimise quadratics, with values that are not finite in one slot."""
     D = 3 * 40 * 30
     scale = torch.logspace(0, 3, D, device="cuda")
     start = torch.rand(3, D, device="cuda", generator=torch.Generator("cuda").manual_seed(1))
@@ -194,7 +196,7 @@ def test_lbfgs_with_our_kernels_is_that_without(m, monkeypatch):
                 gradient[1, 7] = torch.nan
             active = torch.tensor([True, True, at < 8], device="cuda")
             solver.step(loss, gradient, active, P * gradient)
-            points.append((solver.x.clone(), solver.loss.clone(), solver.SY.clone()))
+            points.append((solver.x.clone(), solver.loss.clone(), solver.history.SY.clone()))
         return solver, points
 
     solver, ours = steps()
@@ -204,8 +206,8 @@ def test_lbfgs_with_our_kernels_is_that_without(m, monkeypatch):
         for value, wanted in zip(found, expected, strict=True):
             limit = 1e-3 * float(wanted[wanted.isfinite()].abs().max())
             torch.testing.assert_close(value, wanted, rtol=1e-3, atol=limit)
-    assert torch.equal(solver.pairs, other.pairs)
-    assert solver.pairs.min() > 2
+    assert torch.equal(solver.history.pairs, other.history.pairs)
+    assert solver.history.pairs.min() > 2
 
 
 @pytest.mark.parametrize("weight", [2.0**-30, 2.0**30])
@@ -216,7 +218,7 @@ def test_gradients_in_float16_are_scaled_whatever_the_weights(weight):
     plain, other = Objective(half, 1, settings), Objective(half, 1, settings)
     plain.put(0, images[0], target, equal_weights(1e-7))
     other.put(0, images[0], target, equal_weights(1e-7 * weight, weight))
-    for _ in range(2):  # the second with the scale of the first
+    for _ in range(2):  # the second uses the scale that the first has found
         gradient = plain(images[1:2])[1]
         assert gradient.isfinite().all()
         assert torch.equal(other(images[1:2])[1], gradient * weight)
@@ -227,7 +229,7 @@ def launch_singly(lane):
         work.recorder = None
 
 
-def test_a_recorded_tick_is_the_tick_to_the_bit():
+def test_a_recorded_tick_is_the_same_to_the_bit():
     network, settings = ready("compact", "cuda", tolerance=0, scales=1)
     recorded, launched = (filled_lane(network, settings, 96, 3) for _ in range(2))
     launch_singly(launched)
@@ -241,8 +243,8 @@ def test_a_recorded_tick_is_the_tick_to_the_bit():
 
 
 @pytest.mark.parametrize("size", [96, 640])
-def test_recorded_learning_is_the_learning_to_the_bit(size):
-    """Of several slots, also on one tick; of 640 px in parts."""
+def test_recorded_learning_is_the_same_to_the_bit(size):
+    """Several slots learn, two of them in one tick. At 640 px they learn in parts."""
     network, settings = ready("compact", "cuda", tolerance=0, scales=1)
     recorded, launched = (filled_lane(network, settings, size, 3) for _ in range(2))
     launch_singly(launched)
@@ -269,7 +271,7 @@ def test_recorded_learning_is_the_learning_to_the_bit(size):
 
 
 def test_a_pair_that_is_not_finite_leaves_nothing_in_its_slot():
-    """The next one finds the graph's memory full of it."""
+    """The graph's memory is full of NaN when the next pair enters."""
     network, settings = ready("compact", "cuda", tolerance=0, scales=1)
     fresh, used = (filled_lane(network, settings, 96, 1) for _ in range(2))
     content, style = pictures(2, (96, 96)).cuda()
@@ -289,15 +291,10 @@ def test_a_pair_that_is_not_finite_leaves_nothing_in_its_slot():
     assert used.traces == fresh.traces
 
 
-def request(network, settings, key, size=(96, 96), most=40):
-    images = pictures(3, size).to("cuda")
+def submit(batcher, settings, key, size=(96, 96), most=40):
+    images = pictures(3, size)
     settings = dataclasses.replace(settings, iterations=most)
-
-    def build():
-        targets = style_targets(network, images[2], size, settings)
-        return Pair(images[key % 2], targets, settings)
-
-    return Request(key, size, settings, build)
+    batcher.submit(key, Pair(images[key % 2], [images[2]], settings))
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed"])
@@ -307,41 +304,41 @@ def test_a_pairs_picture_depends_neither_on_the_run_nor_on_its_neighbours(precis
     for others in (range(2, 2), range(2, 2), range(2, 9)):
         batcher = Batcher(network, 3)
         for key in others:
-            batcher.submit(request(network, settings, key, most=5 + 3 * key))
-        batcher.submit(request(network, settings, 1))
+            submit(batcher, settings, key, most=5 + 3 * key)
+        submit(batcher, settings, 1)
         found.append(finish(batcher)[1])
     for again in found[1:]:
         assert torch.equal(again.image, found[0].image)
         assert again.history == found[0].history
 
 
-def test_what_a_pair_teaches_is_what_it_would_teach_a_cpu():
+def test_a_pair_teaches_a_gpu_what_it_teaches_a_cpu():
     network, settings = ready("compact", "cuda", tolerance=0, scales=1, learn_preconditioner=False)
     lane = filled_lane(network, settings, 64, 1)
     for _ in range(12):
         lane.tick()
-    *taught, count = lane.optimizer.pairs_of(lane.learner)
+    *taught, count = lane.optimizer.history.pairs_of(lane.learner)
     assert count >= 5
     P = Preconditioner((64, 64), 1, settings.spectral_exponent, torch.zeros(1))
     begun = lane.precondition.metric(0)
     P.put(0, metric=Metric(begun.rings.cpu(), begun.root.cpu()))
-    expected = P.learnt(lane.learner.cpu(), *(each.cpu() for each in taught))
-    found = lane.precondition.learnt(lane.learner, *taught)
+    expected = learnt_metric(P, lane.learner.cpu(), *(each.cpu() for each in taught))
+    found = learnt_metric(lane.precondition, lane.learner, *taught)
     torch.testing.assert_close(found.rings.cpu(), expected.rings, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(found.root.cpu(), expected.root, rtol=1e-3, atol=1e-6)
 
 
-def test_where_memory_is_too_small_slots_are_fewer_and_no_pair_is_lost():
+def test_too_little_memory_means_fewer_slots_and_no_lost_pair():
     network, settings = ready("compact", "cuda", tolerance=0, scales=1)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
-    # Two images of 512 px fit, sixteen do not.
+    # Enough for two images of 512 px, but not for sixteen.
     allowed = torch.cuda.memory_reserved() + (1200 << 20)
     torch.cuda.set_per_process_memory_fraction(allowed / total)
     try:
         batcher = Batcher(network, 16)
         for key in range(5):
-            batcher.submit(request(network, settings, key, size=(512, 512), most=6))
+            submit(batcher, settings, key, size=(512, 512), most=6)
         found = finish(batcher)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

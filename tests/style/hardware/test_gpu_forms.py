@@ -1,15 +1,15 @@
-"""What a GPU computes in another form is the same; here on a CPU, in float64. See test_cuda.py."""
+"""The forms of computation that only a GPU uses, checked on a CPU in float64. See test_cuda.py."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from pipeline.settings import StyleSettings
-from pipeline.style.method import losses, objective
+from pipeline.style.hardware import pooling, products
 from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import style_target
+from pipeline.style.network.rescaling import random_weights
 from pipeline.style.network.vgg import VGG, align_input
-from pipeline.style.network.weights import random_weights
 from pipeline.style.optimizer.lbfgs import LBFGS
 from tests.conftest import NARROW, picture
 from tests.style.network.plain_weights import equal_weights
@@ -20,7 +20,7 @@ def network_of():
 
 
 def evaluated(network):
-    """Loss and gradient of a pair."""
+    """Return the loss and gradient of a pair."""
     settings = StyleSettings(scales=1)
     content, style, image = (picture(seed, 48, 64).double() for seed in range(3))
     made = Objective(network, 1, settings)
@@ -28,23 +28,23 @@ def evaluated(network):
     return made(image[None])
 
 
-@pytest.mark.parametrize("samples", [1, 3])
-def test_pooling_by_fours_and_its_way_back(samples):
+@pytest.mark.parametrize("slots", [1, 3])
+def test_pooling_by_fours_and_its_adjoint(slots):
     block = network_of().blocks[0]
     generator = torch.Generator().manual_seed(1)
-    x = torch.randn(samples, 4, 6, 10, generator=generator, dtype=torch.float64).relu()
-    gradient = torch.randn(samples, 4, 3, 5, generator=generator, dtype=torch.float64)
+    x = torch.randn(slots, 4, 6, 10, generator=generator, dtype=torch.float64).relu()
+    gradient = torch.randn(slots, 4, 3, 5, generator=generator, dtype=torch.float64)
     x, gradient = (each.to(memory_format=torch.channels_last) for each in (x, gradient))
-    assert torch.allclose(objective.mean_of_fours(x), F.avg_pool2d(x, 2))
-    two_passes = torch.where(x > 0, objective.pool_backward(block, x, gradient), 0)
-    found = objective.relu_pool_backward(x, gradient)
+    assert torch.allclose(pooling.mean_of_fours(x), F.avg_pool2d(x, 2))
+    two_passes = torch.where(x > 0, pooling.pool_backward(block, x, gradient), 0)
+    found = pooling.relu_mean_backward(x, gradient)
     assert torch.equal(found, two_passes)
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_an_objective_by_fours_is_the_objective(monkeypatch):
+def test_an_objective_by_fours_is_the_same(monkeypatch):
     expected = evaluated(network_of())
-    monkeypatch.setattr(objective, "by_fours", lambda block, x: True)
+    monkeypatch.setattr(pooling, "by_fours", lambda block, x: True)
     for found, value in zip(evaluated(network_of()), expected, strict=True):
         assert torch.allclose(found, value, rtol=1e-9, atol=1e-15)
 
@@ -62,14 +62,14 @@ def test_more_input_channels_of_zeros_change_nothing():
 @pytest.mark.parametrize("parts", [1, 4, 24])
 def test_a_gram_matrix_in_parts(parts):
     rows = torch.randn(2, 24, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    assert torch.allclose(losses._gram_in_parts(rows, parts), rows.mT @ rows)
+    assert torch.allclose(products.gram_in_parts(rows, parts), rows.mT @ rows)
 
 
 def test_inner_products_in_parts():
     scale = torch.logspace(-1, 1, 12, dtype=torch.float64).expand(3, 12)
     start = torch.randn(3, 12, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     whole, parted = (LBFGS(start, first_step=0.1) for _ in range(2))
-    parted.parts = 4
+    parted.history.parts = 4
     for _ in range(15):
         for solver in (whole, parted):
             value = 0.5 * (scale * solver.x.square()).sum(1)
@@ -78,7 +78,7 @@ def test_inner_products_in_parts():
 
 
 def half_objective(weight):
-    """In float16; and an image."""
+    """Return an objective in float16, and an image to evaluate it at."""
     settings = StyleSettings(scales=1)
     content, style, image = (picture(seed, 48, 64) for seed in range(3))
     network = VGG(random_weights(7, NARROW), deepest_layer="conv5_1")
@@ -91,22 +91,22 @@ def half_objective(weight):
 
 @pytest.mark.parametrize("weight", [2.0**-40, 2.0**40])
 def test_gradients_in_float16_are_scaled_into_its_range(weight):
-    """Not scaled, those of the least weight would all be 0, those of the greatest infinite."""
+    """Without scaling all would be 0 with the smallest weight and infinite with the largest."""
     plain, image = half_objective(1.0)
     other, _ = half_objective(weight)
-    for _ in range(2):  # the second with the first's scale
+    for _ in range(2):  # the second uses the scale that the first has found
         gradient = plain(image)[1]
         assert gradient.isfinite().all()
         assert torch.equal(other(image)[1], gradient * weight)
-        assert (other.scale.log2() % 1 == 0).all()
+        assert (other.scale.factor.log2() % 1 == 0).all()
 
 
-def test_a_scale_that_was_too_much_is_taken_back():
+def test_a_wrong_scale_is_corrected():
     made, image = half_objective(1.0)
     plain, _ = half_objective(1.0)
     expected = [plain(image)[1] for _ in range(2)][-1]
-    for times in (2.0**40, 2.0**60, 2.0**-60):  # too little, too, of which zeros are left
-        made.scale *= times
+    for times in (2.0**40, 2.0**60, 2.0**-60):  # the last is too small and leaves zeros
+        made.scale.factor *= times
         found = [made(image)[1] for _ in range(10)]
         assert not torch.allclose(found[0], expected, rtol=0.01, atol=0)
         for gradient in found[-2:]:

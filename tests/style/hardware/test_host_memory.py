@@ -1,4 +1,4 @@
-"""What an evaluation frees is used again by the next one, in each thread."""
+"""Memory that one evaluation frees is reused by the next one, in each thread."""
 
 import platform
 import subprocess
@@ -19,7 +19,7 @@ from pipeline.style.network.weights import load_network
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 torch.set_num_threads(1)
-# More than glibc ever keeps by itself: 64 MB.
+# More than glibc ever keeps by default: 64 MB.
 settings = StyleSettings(weights="compact", tolerance=0, learn_preconditioner=False)
 network = load_network(settings)
 image = torch.rand(3, 512, 512, generator=torch.Generator().manual_seed(0))
@@ -43,16 +43,16 @@ for thread in (threading.Thread(target=ticks), threading.Thread(target=ticks)):
 
 
 def page_faults(how: str) -> int:
-    """Of eight evaluations in each of two threads, after six that found the memory untouched."""
+    """Count the faults of eight evaluations in each of two threads, after six that warm up."""
     done = subprocess.run(
         [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True
     )
     return sum(int(line) for line in done.stdout.split())
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
-def test_an_evaluation_faults_no_memory_in_anew() -> None:
-    # By default a block of 16 MB, 4096 pages, in each of 16 evaluations (168,602 faults were seen;
-    # now and then it finds room, as the order in which two threads ask is chance). Kept, at most
-    # one block that finds no place once.
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these options")
+def test_an_evaluation_reuses_freed_memory() -> None:
+    # By default each of the 16 evaluations faults in a block of 16 MB, 4096 pages, unless it
+    # happens to find room, which depends on the order in which the two threads allocate (168,602
+    # faults were seen). With memory kept, one block may find no room once.
     assert page_faults("keep") < 3 * 4096

@@ -1,7 +1,8 @@
-"""``kernels.cu`` on a CPU: what its kernels compute is what the PyTorch forms do that they replace.
+"""``kernels.cu`` on a CPU: its kernels compute the same as the PyTorch operations they replace.
 
-The source is compiled for the host, with what it needs of CUDA from ``cuda_on_host.h``, and called
-through ``gpu_passes`` as on a GPU. The three instructions that it has in assembly are C++ there.
+The source is compiled for the host with ``cuda_on_host.h``, which emulates the parts of CUDA that
+it needs, and is called through ``gpu_passes`` as on a GPU. The three instructions that it has in
+assembly are replaced by C++.
 """
 
 import contextlib
@@ -15,12 +16,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.style.hardware import gpu_passes, kernels
+from pipeline.style.hardware import gpu_passes, kernels, pooling
 from pipeline.style.hardware.kernels import SOURCE, _kind
-from pipeline.style.method import objective
 from pipeline.style.method.losses import add_style_gradient
+from pipeline.style.network.rescaling import random_weights
 from pipeline.style.network.vgg import VGG, align_input
-from pipeline.style.network.weights import random_weights
 from pipeline.style.optimizer.lbfgs import LBFGS
 from pipeline.style.optimizer.precondition import Preconditioner
 from tests.conftest import NARROW, picture
@@ -48,7 +48,7 @@ KINDS = {ctypes.c_void_p: "p", ctypes.c_int: "i", ctypes.c_float: "f"}
 
 
 def in_cpp() -> str:
-    """The source for the host, with a function to launch each kernel."""
+    """Return the source for the host, with a function to launch each kernel."""
     source = SOURCE.read_text()
     for instruction, words in ASSEMBLY.items():
         source, count = re.subn(
@@ -83,7 +83,7 @@ def library(tmp_path_factory):
 
 @pytest.fixture
 def on_host(library, monkeypatch):
-    """``gpu_passes`` launches the host's kernels; the names of those that it launched."""
+    """Let ``gpu_passes`` launch the host's kernels, and return the names of those launched."""
     launched = []
 
     def kernel(name, like):
@@ -109,13 +109,13 @@ def on_host(library, monkeypatch):
 
 
 def drawn(dtype, *shape):
-    """Of both signs, as pixels lie in memory."""
+    """Draw values of both signs, in channels_last format."""
     generator = torch.Generator().manual_seed(sum(shape))
     x = torch.randn(*shape, generator=generator).to(dtype)
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def test_half_the_bits_are_converted_as_pytorch_does(library):
+def test_float16_is_converted_as_by_pytorch(library):
     library.widened.restype, library.widened.argtypes = ctypes.c_float, [ctypes.c_uint16]
     library.narrowed.restype, library.narrowed.argtypes = ctypes.c_uint16, [ctypes.c_float]
     bits = torch.arange(-(2**15), 2**15).to(torch.int16)
@@ -133,7 +133,7 @@ def test_half_the_bits_are_converted_as_pytorch_does(library):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize("shape", [(1, 8, 2, 2), (3, 24, 6, 10), (2, 16, 34, 6)])
-def test_pooling_and_its_way_back(on_host, dtype, shape):
+def test_pooling_and_its_adjoint(on_host, dtype, shape):
     x = drawn(dtype, *shape).relu()
     pooled = gpu_passes.pool(x)
     expected = F.avg_pool2d(x.double(), 2).to(dtype)
@@ -142,14 +142,14 @@ def test_pooling_and_its_way_back(on_host, dtype, shape):
     )
     gradient = drawn(dtype, *pooled.shape)
     back = gpu_passes.relu_pool_backward(x, gradient)
-    assert torch.equal(back, objective.relu_pool_backward(x, gradient))
+    assert torch.equal(back, pooling.relu_mean_backward(x, gradient))
     assert (back != 0).any()
     word = gpu_passes.TYPES[dtype][0]
     assert on_host == [f"pool<{word}>", f"relu_pool_backward<{word}>"]
 
 
 @pytest.mark.parametrize(("filters", "size"), [(64, (3, 3)), (64, (15, 20)), (128, (9, 15))])
-def test_the_styles_way_back(on_host, monkeypatch, filters, size):
+def test_the_style_gradient(on_host, monkeypatch, filters, size):
     monkeypatch.setattr(gpu_passes, "TILES", 2 if filters == 64 else 1)
     F_l = drawn(torch.float16, 2, filters, *size).relu()
     gradient = drawn(torch.float16, 2, filters, *size)
@@ -157,13 +157,14 @@ def test_the_styles_way_back(on_host, monkeypatch, filters, size):
     gram = gram + gram.transpose(1, 2)
     weight = torch.tensor([1e4, 3e5]) * size[0]
     ours, theirs = gradient.clone(), gradient.double()
-    E, rectified = add_style_gradient(F_l, gram, weight, ours)
-    assert rectified
+    E, found = add_style_gradient(F_l, gram, weight, ours)
+    assert found is ours, "not by the kernel"
     assert on_host == [f"style_backward<{filters}>"]
     monkeypatch.setattr(gpu_passes, "style_backward", lambda *arguments: False)
-    expected, done = add_style_gradient(F_l.double(), gram.double(), weight.double(), theirs)
-    assert not done
+    expected, by_torch = add_style_gradient(F_l.double(), gram.double(), weight.double(), theirs)
+    assert by_torch is not theirs
     theirs = torch.where(F_l > 0, theirs, 0)
+    assert torch.equal(by_torch, theirs)
     torch.testing.assert_close(E, expected.float())
     assert (theirs - torch.where(F_l > 0, gradient, 0)).abs().max() > 1
     limit = 2e-3 * float(theirs.abs().max())
@@ -172,7 +173,7 @@ def test_the_styles_way_back(on_host, monkeypatch, filters, size):
 
 
 @pytest.mark.parametrize(("dtype", "channels"), [(torch.float32, 3), (torch.float16, 8)])
-def test_the_networks_input_and_the_way_back_from_it(on_host, dtype, channels):
+def test_entering_and_leaving_the_network(on_host, dtype, channels):
     network = VGG(random_weights(7, NARROW), deepest_layer="conv1_1")
     if channels == 8:
         align_input(network)
@@ -213,8 +214,8 @@ def test_a_matrix_for_each_ring_of_frequencies(on_host, monkeypatch):
 
 
 @pytest.mark.parametrize(("m", "blocks"), [(3, 2), (10, 1)])
-def test_lbfgs_by_kernels_is_that_without(on_host, monkeypatch, m, blocks):
-    """A quadratic of which one sample meets values that are not finite, and one comes to rest."""
+def test_lbfgs_is_the_same_with_and_without_kernels(on_host, monkeypatch, m, blocks):
+    """Minimise quadratics: one slot meets values that are not finite, one becomes inactive."""
     monkeypatch.setattr(gpu_passes, "BLOCKS", blocks)
     D = 3 * 40 * 20
     scale = torch.logspace(0, 3, D)
@@ -230,7 +231,12 @@ def test_lbfgs_by_kernels_is_that_without(on_host, monkeypatch, m, blocks):
             if at == 5:
                 gradient[1, 7] = torch.nan
             solver.step(loss, gradient, torch.tensor([True, True, at < 8]), P * gradient)
-            points.append([each.clone() for each in (solver.x, solver.loss, solver.SY, solver.YY)])
+            points.append(
+                [
+                    each.clone()
+                    for each in (solver.x, solver.loss, solver.history.SY, solver.history.YY)
+                ]
+            )
         return solver, points
 
     solver, ours = steps()
@@ -241,11 +247,11 @@ def test_lbfgs_by_kernels_is_that_without(on_host, monkeypatch, m, blocks):
         for value, wanted in zip(found, expected, strict=True):
             limit = 1e-3 * float(wanted[wanted.isfinite()].abs().max())
             torch.testing.assert_close(value, wanted, rtol=1e-3, atol=limit)
-    assert torch.equal(solver.pairs, other.pairs)
-    assert solver.pairs.min() > 2
+    assert torch.equal(solver.history.pairs, other.history.pairs)
+    assert solver.history.pairs.min() > 2
 
 
-def test_where_no_kernel_can_be_compiled_a_warning_says_so(monkeypatch, caplog):
+def test_a_kernel_that_cannot_be_compiled_gives_a_warning(monkeypatch, caplog):
     def broken(name, device):
         raise RuntimeError("CUDA error: NVRTC_ERROR_COMPILATION")
 

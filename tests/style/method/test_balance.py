@@ -1,4 +1,4 @@
-"""The weights of a pair's loss: what the settings' shares mean in alpha and w_l."""
+"""alpha, beta and w_l: how the settings' shares become the weights of a pair's loss."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import style_target, style_targets
 from pipeline.style.network.vgg import VGG, tensor_names
 from pipeline.style.network.weights import load_network
-from pipeline.style.optimize import stylize
+from pipeline.style.optimize import stylize_batch
 from tests import reference
 from tests.conftest import picture
 
@@ -24,7 +24,7 @@ def network(quick):
 
 
 def paper(network, content, style):
-    """E_l of the content image, and half the square sum of P^l, by the reference."""
+    """Return E_l of the content image and half the square sum of P^l, by the reference."""
     state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     seen, painted = (reference.vgg19(x.double().numpy(), state) for x in (content, style))
     E = {}
@@ -72,7 +72,7 @@ def test_alpha_may_be_given_as_in_the_paper(quick, network):
 
 
 def test_a_network_of_another_scale_asks_for_the_same_picture(quick):
-    """A layer's activations may be a thousand times as large: no loss counts more for it."""
+    """A layer's activations may be a thousand times as large, and its loss counts no more."""
     network = load_network(dataclasses.replace(quick, padding="replicate"))
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     for layer, factor in (("conv2_1", 1000.0), ("conv2_2", 1e-3)):
@@ -83,11 +83,14 @@ def test_a_network_of_another_scale_asks_for_the_same_picture(quick):
     scaled = VGG(state, deepest_layer="conv5_1", padding="replicate")
     settings = dataclasses.replace(quick, padding="replicate", iterations=6, tolerance=0.0)
     images = [
-        stylize(CONTENT[None], [STYLE], settings, network=each)[0] for each in (network, scaled)
+        stylize_batch(CONTENT[None], [STYLE], settings, network=each)[0]
+        for each in (network, scaled)
     ]
     assert torch.allclose(*images, atol=1e-3)
     plain = dataclasses.replace(settings, style_layer_weights="equal")
-    images = [stylize(CONTENT[None], [STYLE], plain, network=each)[0] for each in (network, scaled)]
+    images = [
+        stylize_batch(CONTENT[None], [STYLE], plain, network=each)[0] for each in (network, scaled)
+    ]
     assert not torch.allclose(*images, atol=1e-3)
 
 
@@ -101,7 +104,7 @@ def test_alike_pictures_and_flat_ones_have_weights_of_their_own(quick, network):
     E, _ = paper(network, CONTENT, torch.zeros_like(CONTENT))
     alike = weigh(network, quick, CONTENT, CONTENT)
     assert alike.layers["style.conv1_1"] == pytest.approx(0, abs=1e-9 * E["conv1_1"])
-    # As much as if E_l were ALIKE of what the content is without a style.
+    # w_l is that of E_l = ALIKE times the content image's E_l with A = 0.
     target = style_target(network, CONTENT.double(), quick)
     for layer, w in alike.w.items():
         without = target.grams[layer].square().sum() / (4 * len(target.grams[layer]) ** 2)
@@ -109,7 +112,7 @@ def test_alike_pictures_and_flat_ones_have_weights_of_their_own(quick, network):
 
 
 def test_a_slot_has_its_own_pairs_weights(quick, network):
-    """Two pairs side by side: each loss is the sum of its own shares at the content image, 1."""
+    """At the content image each pair's loss is the sum of its own shares, which is 1."""
     quick = dataclasses.replace(quick, tv_weight=0.0)
     objective = Objective(network, 2, quick)
     contents = [CONTENT.double(), picture(7, 48, 64).double()]
@@ -124,7 +127,7 @@ def test_a_slot_has_its_own_pairs_weights(quick, network):
 
 def test_the_history_tells_the_weights_and_each_layers_start(quick):
     network = load_network(quick)
-    _, (history,) = stylize(CONTENT[None], [STYLE], quick, network=network)
+    _, (history,) = stylize_batch(CONTENT[None], [STYLE], quick, network=network)
     weights = weigh(network.double(), quick)
     assert history.weights.alpha == pytest.approx(weights.alpha, rel=1e-4)
     assert history.weights.layers == pytest.approx(weights.layers, rel=1e-4)

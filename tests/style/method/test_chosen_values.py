@@ -1,4 +1,4 @@
-"""Numbers that were chosen by measuring: each shows in what the method does."""
+"""Constants that were chosen by measuring, each tested by its effect."""
 
 import dataclasses
 
@@ -23,11 +23,11 @@ def evaluated(solver, loss, gradient):
 
 
 def test_a_failed_step_is_shortened_to_the_parabolas_minimum_within_its_bounds():
-    """f(0) = 0 with slope -1 per element; what f is at the failed point says how far to go."""
+    """f(0) = 0 with slope -1; the value at the failed point tells how far to go."""
     for failed_at, expected in ((1.5, 0.2), (1000.0, 0.1), (0.01, 0.4951)):
         solver = LBFGS(torch.zeros(1, 1), first_step=1.0)
         assert evaluated(solver, 0.0, [-1.0]) == 1.0
-        # The parabola through f(0) = 0, f'(0) = -1, f(1) = c lies lowest at 1 / (2 (c + 1)).
+        # The parabola through f(0) = 0, f'(0) = -1, f(1) = c has its minimum at 1 / (2 (c + 1)).
         assert evaluated(solver, failed_at, [5.0]) == pytest.approx(expected, rel=1e-3)
 
 
@@ -48,7 +48,7 @@ def filled(quick, **changes):
 
 
 def test_learning_pairs_reach_twice_as_far(quick):
-    """Until something is learnt: L-BFGS with H_0 = 2 gamma P."""
+    """Until a pair has learnt its metric, L-BFGS starts from H_0 = 2 gamma P."""
     lane = filled(quick)
     solver = LBFGS(
         lane.optimizer.x.clone(), first_step=quick.first_step / 255, bounds=(0, 1), reach=2.0

@@ -1,4 +1,4 @@
-"""What the two ways to keep the content's colours do to the pictures, in numbers."""
+"""The two ways to keep the content's colours, by the statistics of the results."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def content():
 
 @pytest.fixture
 def style():
-    """Other colours than the content's in their mean, their spread and how they go together."""
+    """An image whose colours differ from the content's in mean, variance and covariance."""
     mixing = torch.tensor([[0.3, 0.1, 0.0], [0.1, 0.2, -0.1], [0.0, 0.1, 0.1]])
     return 0.35 + torch.einsum("ij,jhw->ihw", mixing, picture(4, 30, 60) - 0.5)
 
@@ -48,5 +48,5 @@ def test_a_result_has_its_own_luminance_and_the_contents_hues(content, style):
     found = finish_colors(stylized, content[:, :30], "luminance").double().numpy()
     before, hues = stylized.double().numpy(), content[:, :30].double().numpy()
     assert np.einsum("c,chw->hw", Y, found) == pytest.approx(before[0], abs=1e-5)
-    differences = found - np.einsum("c,chw->hw", Y, found)  # of I and Q alone
+    differences = found - np.einsum("c,chw->hw", Y, found)  # what I and Q contribute
     assert differences == pytest.approx(hues - np.einsum("c,chw->hw", Y, hues), abs=1e-5)

@@ -1,4 +1,4 @@
-"""What a style asks for at each scale, and the noise that a picture may begin with."""
+"""Style targets at each scale, and the noise that an image may start from."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from pipeline.style.method.targets import style_target, style_targets
 from pipeline.style.network.weights import load_network
-from pipeline.style.optimize import stylize
+from pipeline.style.optimize import stylize_batch
 from tests.conftest import picture
 
 
@@ -27,7 +27,7 @@ def test_a_style_is_made_smaller_with_the_content(quick):
 def test_white_noise_is_grey_in_the_mean_and_stays_as_it_is_for_ever(quick):
     settings = dataclasses.replace(quick, init_image="noise", iterations=1, seed=5)
     content = picture(0, 64, 96)
-    (noise,), (history,) = stylize(content[None], [picture(1, 64, 64)], settings)
+    (noise,), (history,) = stylize_batch(content[None], [picture(1, 64, 64)], settings)
     assert history.evaluations == 1, "a step was taken: it is no longer the noise"
     expected = torch.randn(3, 64, 96, generator=torch.Generator().manual_seed(5))
     assert torch.equal(noise, (0.5 + 0.25 * expected).clamp(0, 1))

@@ -1,4 +1,4 @@
-"""Weights of a loss given by number, for tests that need neither Ray nor a pair's own."""
+"""Loss weights given as numbers, for tests that need neither Ray nor weights from a pair."""
 
 from pipeline.settings import StyleSettings
 from pipeline.style.method.balance import LossWeights
@@ -7,7 +7,7 @@ from pipeline.style.method.balance import LossWeights
 def equal_weights(
     alpha: float, beta: float = 1.0, settings: StyleSettings | None = None, tv: float = 0.0
 ) -> LossWeights:
-    """alpha and beta as they are; w_l as given by number in ``settings``, else equal."""
+    """Use alpha and beta as given, and w_l from ``settings`` if they are numbers, else equal."""
     settings = settings or StyleSettings()
     layers, given = settings.style_layers, settings.style_layer_weights
     values = given if isinstance(given, tuple) else (1 / max(len(layers), 1),) * len(layers)

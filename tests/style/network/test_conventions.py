@@ -1,4 +1,4 @@
-"""Files of weights as people have them: other names, VGG-16, Caffe's input."""
+"""Weight files as people have them: other tensor names, VGG-16, Caffe's input."""
 
 import io
 import logging
@@ -14,7 +14,8 @@ from jobs.train_compact import fitting
 from pipeline.settings import LAYERS, StyleSettings, fingerprint, replace
 from pipeline.style.network.conventions import VGG16_INDEX
 from pipeline.style.network.vgg import CONV_INDEX, VGG
-from pipeline.style.network.weights import WeightsError, load_weights, parse_weights
+from pipeline.style.network.weight_files import WeightsError, parse_weights
+from pipeline.style.network.weights import load_weights
 from tests import reference
 from tests.conftest import NARROW, picture
 
@@ -25,7 +26,7 @@ DEEP = StyleSettings(style_layers=("conv1_1", "conv3_3", "conv5_3"))
 
 
 def narrow(layers=LAYERS):
-    """Layer to weight and bias (float32) of a network of few filters, trained as Caffe's were."""
+    """Draw each layer's weight and bias (float32) for a narrow network, as trained with Caffe."""
     rng = np.random.default_rng(5)
     tensors, channels = {}, 3
     for layer in layers:
@@ -39,7 +40,7 @@ def narrow(layers=LAYERS):
 
 
 def named(tensors, indices=None):
-    """The state dict: torchvision's names where indices are given, the authors' without."""
+    """Name the tensors as torchvision does if indices are given, else as the authors do."""
     return {
         f"{f'features.{indices[layer]}' if indices else layer}.{part}": torch.from_numpy(tensor)
         for layer, both in tensors.items()
@@ -65,7 +66,7 @@ def network(source):
 
 
 def assert_alike(found, expected):
-    """Equal at every position, borders too, up to one positive factor per filter."""
+    """Assert equality at every position, borders included, up to a positive factor per filter."""
     assert found.shape == expected.shape
     for ours, theirs in zip(found.flatten(1).double().numpy(), expected, strict=True):
         factor = (ours @ theirs.ravel()) / max(theirs.ravel() @ theirs.ravel(), 1e-30)
@@ -93,7 +94,7 @@ def test_vgg_16_is_vgg_19_without_three_layers(saved, names):
         assert_alike(activation[0], expected[layer])
 
 
-def test_vgg_16_gives_what_it_gives_with_identities_in_the_three_layers(saved):
+def test_vgg_16_equals_vgg_19_with_identities_in_the_three_layers(saved):
     tensors = narrow(VGG16)
     full = {}
     for layer in LAYERS:
@@ -110,7 +111,7 @@ def test_vgg_16_gives_what_it_gives_with_identities_in_the_three_layers(saved):
 
 @pytest.mark.parametrize("layers", [LAYERS, VGG16], ids=["19", "16"])
 @pytest.mark.parametrize("names", ["torchvision", "authors"])
-def test_caffes_networks_see_their_own_input_at_the_borders_too(saved, names, layers):
+def test_caffe_networks_see_their_own_input_at_the_borders_too(saved, names, layers):
     tensors = narrow(layers)
     if names == "torchvision":
         source = saved(named(tensors, CONV_INDEX if layers == LAYERS else VGG16_INDEX)) + ":caffe"
@@ -123,7 +124,7 @@ def test_caffes_networks_see_their_own_input_at_the_borders_too(saved, names, la
         assert_alike(activation[0], expected[layer])
 
 
-def test_the_convention_is_part_of_the_digest_but_torchvisions_is_as_before(saved):
+def test_only_caffes_convention_changes_the_digest(saved):
     file = saved(named(narrow(), CONV_INDEX))
     digests = [load_weights(replace(FLAT, weights=file + end))[1] for end in ENDINGS]
     assert digests[0] == digests[1] != digests[2]
@@ -134,8 +135,8 @@ def test_the_convention_is_part_of_the_digest_but_torchvisions_is_as_before(save
 
 
 CAFFE, CONVERTED, TORCHVISION = (0.2, 0.7, 0.5), (12, 0.7, 0.5), (0.26, 0.5, -0.07)
-"""Root mean square of conv1_1's weights, of its biases, and their mean, in the files that are:
-Caffe's, Caffe's converted to torchvision's input, torchvision's own."""
+"""conv1_1 in a Caffe file, in one converted to torchvision's input and in torchvision's own: root
+mean square of the weights, root mean square of the biases, mean of the biases."""
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ Caffe's, Caffe's converted to torchvision's input, torchvision's own."""
         (TORCHVISION, ":caffe", "do not look like Caffe's"),
     ],
 )
-def test_a_wrong_convention_is_warned_of_in_one_line(saved, caplog, statistics, ending, warning):
+def test_a_wrong_convention_gives_one_line_of_warning(saved, caplog, statistics, ending, warning):
     size, spread, mean = statistics
     rng = np.random.default_rng(0)
     tensors = narrow(("conv1_1",))
@@ -165,7 +166,7 @@ def test_a_wrong_convention_is_warned_of_in_one_line(saved, caplog, statistics, 
     assert all(file in line and warning in line and "\n" not in line for line in lines)
 
 
-def test_authors_names_with_another_input_are_warned_of(saved, caplog):
+def test_authors_names_with_another_input_give_a_warning(saved, caplog):
     tensors = narrow()
     tensors["conv1_1"] = tensors["conv1_1"][0], -tensors["conv1_1"][1]
     load_weights(replace(FLAT, weights=saved(named(tensors))))
@@ -174,7 +175,7 @@ def test_authors_names_with_another_input_are_warned_of(saved, caplog):
 
 
 @pytest.mark.parametrize("built_in", ["compact:caffe", "random:torchvision"])
-def test_what_is_built_in_takes_no_convention(built_in):
+def test_built_in_weights_take_no_convention(built_in):
     with pytest.raises(WeightsError, match=f"weights {built_in[:6]}.*cannot be read"):
         load_weights(StyleSettings(weights=built_in))
 
@@ -193,16 +194,16 @@ def test_what_is_built_in_takes_no_convention(built_in):
             VGG16,
             VGG16_INDEX,
             {"features.16.bias": torch.zeros(1)},
-            r"features.\d+.* is none of VGG-19's",
+            r"features.\d+.* is not one of VGG-19's",
         ),
-        (VGG16, VGG16_INDEX, {"features.99.bias": torch.zeros(1)}, "99.* is none of VGG-16's"),
+        (VGG16, VGG16_INDEX, {"features.99.bias": torch.zeros(1)}, "99.* is not one of VGG-16's"),
         (LAYERS, None, {"conv4_1.weight": None}, r"'conv4_1.weight' \(conv4_1\) is missing"),
         (LAYERS, None, {"conv4_1.bias": torch.zeros(2)}, r"'conv4_1.bias' .* shape \(2,\); exp"),
         (LAYERS, None, {"conv2_1.bias": torch.full((6,), torch.nan)}, "'conv2_1.bias'.*not finite"),
-        (LAYERS, None, {"conv2_3.bias": torch.zeros(6)}, "tensor 'conv2_3.bias' is none of VGG-19"),
+        (LAYERS, None, {"conv2_3.bias": torch.zeros(6)}, "'conv2_3.bias' is not one of VGG-19"),
     ],
 )
-def test_the_wrong_tensor_is_named_as_in_the_file(saved, layers, indices, change, message):
+def test_the_wrong_tensor_has_its_name_from_the_file(saved, layers, indices, change, message):
     state = {k: t for k, t in {**named(narrow(layers), indices), **change}.items() if t is not None}
     with pytest.raises(WeightsError, match=rf"weights .*file.safetensors: .*{message}") as found:
         load_weights(replace(DEEP, weights=saved(state)))
@@ -210,16 +211,16 @@ def test_the_wrong_tensor_is_named_as_in_the_file(saved, layers, indices, change
 
 
 @pytest.mark.parametrize("layer", ["conv3_4", "conv4_4", "conv5_4"])
-def test_layers_that_vgg_16_has_not_are_refused(saved, layer):
+def test_layers_that_vgg_16_lacks_are_refused(saved, layer):
     settings = replace(DEEP, content_layers=(layer,), weights=saved(named(narrow(VGG16))))
-    with pytest.raises(WeightsError, match=f"those of VGG-16, which has no {layer}; choose other"):
+    with pytest.raises(WeightsError, match=f"this is a VGG-16, which has no {layer}; choose other"):
         load_weights(settings)
 
 
-def test_a_file_whose_keys_are_no_texts_is_refused():
+def test_a_file_whose_keys_are_not_strings_is_refused():
     buffer = io.BytesIO()
     torch.save({0: torch.zeros(1)}, buffer)
-    with pytest.raises(WeightsError, match=r"x\.pth: holds no plain dictionary"):
+    with pytest.raises(WeightsError, match=r"x\.pth: not a plain dictionary"):
         parse_weights(buffer.getvalue(), "x.pth")
 
 

@@ -1,12 +1,14 @@
+"""L-BFGS and Adam over a batch of slots."""
+
 import pytest
 import torch
 
 from pipeline.settings import StyleSettings
 from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import style_targets
+from pipeline.style.network.rescaling import normalise
 from pipeline.style.network.vgg import VGG
-from pipeline.style.network.weights import normalise
-from pipeline.style.optimizer import lbfgs
+from pipeline.style.optimizer import buffers
 from pipeline.style.optimizer.adam import Adam
 from pipeline.style.optimizer.lbfgs import LBFGS
 from tests.conftest import picture
@@ -15,15 +17,15 @@ from tests.style.network.plain_weights import equal_weights
 PLAIN = {"curvature_test": "absolute", "first_step": 0.0, "backtracks": 0, "history_size": 100}
 
 
-def problem(narrow_state, samples):
-    """A batch of style transfer objectives in float64, and each alone."""
+def problem(narrow_state, slots):
+    """Return content images and a function that makes the objective of chosen slots, in float64."""
     state = normalise(narrow_state, "conv5_1", "avg", "zeros")
     network = VGG(state, deepest_layer="conv5_1").double()
     settings = StyleSettings(scales=1)
-    content = torch.stack([picture(b, 32, 32) for b in range(samples)]).double()
+    content = torch.stack([picture(b, 32, 32) for b in range(slots)]).double()
     targets = [
         style_targets(network, picture(10 + b, 32, 32).double(), (32, 32), settings)[0]
-        for b in range(samples)
+        for b in range(slots)
     ]
 
     def objective(which):
@@ -35,7 +37,7 @@ def problem(narrow_state, samples):
     return content, objective
 
 
-def test_plain_form_follows_torch_sample_by_sample(narrow_state):
+def test_plain_form_follows_torch_slot_by_slot(narrow_state):
     content, objective = problem(narrow_state, 3)
     start = content + 0.05 * torch.randn(
         content.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
@@ -78,7 +80,7 @@ def test_minimises_badly_scaled_quadratics():
     first, _ = quadratic(solver.x, scale)
     for _ in range(120):
         solver.step(*quadratic(solver.x, scale), active)
-    # The loss's scale does not matter: torch's absolute test would never move the first sample.
+    # The loss's scale does not matter: torch's absolute test would never move the first slot.
     assert (solver.loss < 1e-4 * first).all()
 
 
@@ -102,7 +104,7 @@ def test_accepted_loss_never_rises():
 
 
 @pytest.mark.parametrize("backtracks", [0, 6])
-def test_nan_in_one_sample_never_touches_its_neighbours(backtracks):
+def test_nan_in_one_slot_never_touches_its_neighbours(backtracks):
     scale = torch.logspace(-1, 1, 10).expand(3, 10)
     active = torch.ones(3, dtype=torch.bool)
 
@@ -123,7 +125,7 @@ def test_nan_in_one_sample_never_touches_its_neighbours(backtracks):
     assert torch.isfinite(poisoned.accepted[1]).all()
 
 
-def test_a_sample_recovers_from_a_step_into_infinity():
+def test_a_slot_recovers_from_a_step_into_infinity():
     def steep(x):
         loss = (1 / x + x).sum(1)
         loss[(x <= 0).any(1)] = torch.inf
@@ -137,7 +139,7 @@ def test_a_sample_recovers_from_a_step_into_infinity():
     assert torch.allclose(solver.accepted, torch.ones(1, 2, dtype=torch.float64), atol=1e-2)
 
 
-def test_inactive_samples_stay_put():
+def test_inactive_slots_stay_where_they_are():
     scale = torch.ones(2, 5)
     solver = LBFGS(torch.ones(2, 5), first_step=0.1)
     for _ in range(3):
@@ -155,7 +157,7 @@ def test_history_shorter_than_the_run_still_converges():
     assert (solver.loss < 1e-6).all()
 
 
-def test_a_slot_that_begins_anew_knows_nothing_of_the_problem_before():
+def test_a_slot_that_is_reset_knows_nothing_of_the_problem_before():
     scale = torch.logspace(-1, 1, 10).expand(2, 10)
     active = torch.ones(2, dtype=torch.bool)
     used, fresh = (LBFGS(torch.ones(2, 10), first_step=0.1) for _ in range(2))
@@ -179,8 +181,8 @@ def test_a_problem_that_moves_with_its_curvature_goes_on_as_if_it_had_stayed():
     )
     for _ in range(9):
         stayed.step(*quadratic(stayed.x, scale), active)
-    other.reset(0, stayed.accepted[1], stayed.curvature(1))
-    other.step(*quadratic(other.x, scale), active)  # the point at which it left, once more
+    other.reset(0, stayed.accepted[1], stayed.history.curvature(1))
+    other.step(*quadratic(other.x, scale), active)  # evaluates the point at which it left again
     for _ in range(5):
         assert torch.allclose(other.x[0], stayed.x[1], rtol=0, atol=1e-12)
         for solver in (stayed, other):
@@ -195,7 +197,7 @@ def test_a_preconditioner_is_a_change_of_variables():
     active = torch.ones(1, dtype=torch.bool)
     in_x = LBFGS(torch.ones(1, 8, dtype=torch.float64), **PLAIN)
     in_z = LBFGS(1 / W[None], **PLAIN)
-    # The first step's rule looks at the gradient of the variables; the same length for both.
+    # The rule for the first step depends on the variables' gradient, so both get the same length.
     in_x.first_step = in_z.first_step = 0.01
     in_x._gradient_step = in_z._gradient_step = lambda _: torch.tensor([1e-3]).double()
     for _ in range(12):
@@ -206,39 +208,40 @@ def test_a_preconditioner_is_a_change_of_variables():
         assert torch.allclose(in_x.x, W * in_z.x, rtol=0, atol=1e-8)
 
 
-def test_a_metric_that_changes_leaves_what_was_learnt(monkeypatch):
-    """As if the new metric had been there from the start, at the same points."""
+def test_a_change_of_metric_keeps_what_was_learnt(monkeypatch):
+    """The result is as if the new metric had been there from the start, at the same points."""
     generator = torch.Generator().manual_seed(3)
     P, Q = (torch.rand(8, generator=generator, dtype=torch.float64) + 0.2 for _ in range(2))
     scale = torch.logspace(-1, 2, 8, dtype=torch.float64).expand(2, 8)
     active = torch.ones(2, dtype=torch.bool)
     start = torch.randn(2, 8, generator=generator, dtype=torch.float64)
     changed, always = (LBFGS(start, **{**PLAIN, "history_size": 5}) for _ in range(2))
-    for _ in range(9):  # more than are kept
+    for _ in range(9):  # more steps than pairs are kept
         always.x.copy_(changed.x)
         loss, gradient = quadratic(changed.x, scale)
         always.step(loss, gradient, active, Q * gradient)
         changed.step(loss, gradient, active, P * gradient)
-    sample, unused = torch.tensor([1]), int(changed.pairs[1]) % changed.rows
-    for row in (unused, changed.rows + unused):
-        changed.basis[1, row] = torch.nan  # whatever lies there
-    s, Py, count = changed.pairs_of(sample)
+    slot, kept_pairs = torch.tensor([1]), changed.history
+    unused = int(kept_pairs.pairs[1]) % kept_pairs.rows
+    for row in (unused, kept_pairs.rows + unused):
+        kept_pairs.basis[1, row] = torch.nan  # must not matter
+    s, Py, count = kept_pairs.pairs_of(slot)
     assert count == 5
     assert not s[unused].any()
     assert not Py[unused].any()
     assert torch.allclose(Py, P * scale[1] * s)
-    kept = [row for row in range(changed.rows) if row != unused]
+    kept = [row for row in range(kept_pairs.rows) if row != unused]
     assert torch.allclose((s * scale[1] * s).sum(dim=1)[kept], torch.ones(5, dtype=torch.float64))
-    changed.basis[1, unused] = 0
-    monkeypatch.setitem(lbfgs.AT_A_TIME, "cpu", 4 * 8)  # in several parts
+    kept_pairs.basis[1, unused] = 0
+    monkeypatch.setitem(buffers.ELEMENTS_AT_ONCE, "cpu", 4 * 8)  # in several parts
     yes = torch.tensor(True)
-    before = [buffer.clone() for buffer in changed._curvature]
-    changed.change_metric(sample, lambda Pv: (torch.nan * Pv, torch.nan * Pv), ~yes)
-    for found, expected in zip(changed._curvature, before, strict=True):
+    before = [buffer.clone() for buffer in kept_pairs.buffers]
+    kept_pairs.change_metric(slot, lambda Pv: (torch.nan * Pv, torch.nan * Pv), ~yes)
+    for found, expected in zip(kept_pairs.buffers, before, strict=True):
         assert torch.equal(found.nan_to_num(7), expected.nan_to_num(7))
-    changed.change_metric(sample, lambda Pv: (Q / P * Pv, Pv / P), yes)
-    assert torch.isfinite(changed.YY).all()
-    changed.basis[1, changed.rows + unused] = 0
+    kept_pairs.change_metric(slot, lambda Pv: (Q / P * Pv, Pv / P), yes)
+    assert torch.isfinite(kept_pairs.YY).all()
+    kept_pairs.basis[1, kept_pairs.rows + unused] = 0
     for _ in range(3):
         always.x.copy_(changed.x)
         loss, gradient = quadratic(changed.x, scale)
@@ -248,8 +251,8 @@ def test_a_metric_that_changes_leaves_what_was_learnt(monkeypatch):
         assert not torch.allclose(changed.x[0], always.x[0], rtol=1e-3)
 
 
-def test_rounding_of_the_loss_ends_no_progress():
-    """The decrease of a good step may be less than the rounding of f; it is a good step."""
+def test_rounding_of_the_loss_does_not_stop_progress():
+    """A good step may lower f by less than its rounding error."""
     scale = torch.logspace(-2, 1, 30, dtype=torch.float64).expand(1, 30)
     start = torch.ones(1, 30, dtype=torch.float64)
     found = []
@@ -259,8 +262,8 @@ def test_rounding_of_the_loss_ends_no_progress():
             value, gradient = quadratic(solver.x, scale)
             solver.step((100 + value).bfloat16().double(), gradient, torch.ones(1) > 0)
         found.append(float(quadratic(solver.accepted, scale)[0]))
-    stands, goes_on = found
-    assert goes_on < 1e-3 * stands
+    stuck, moving = found
+    assert moving < 1e-3 * stuck
 
 
 def test_a_loss_rises_by_no_more_than_its_rounding():
@@ -270,7 +273,7 @@ def test_a_loss_rises_by_no_more_than_its_rounding():
     for value in values:
         solver.step(torch.tensor([value]), torch.ones(1, 4) * value, torch.ones(1) > 0)
         taken.append(round(float(solver.loss[0]), 3))
-    assert taken == [1.0, 0.5, 0.504, 0.504, 0.504, 0.4]  # of 0.5, not of the last one
+    assert taken == [1.0, 0.5, 0.504, 0.504, 0.504, 0.4]  # above 0.5, not above the last value
     solver.reset(0, torch.zeros(4))
     solver.step(torch.tensor([7.0]), torch.ones(1, 4), torch.ones(1) > 0)
     assert solver.loss == solver.lowest == 7
@@ -278,7 +281,7 @@ def test_a_loss_rises_by_no_more_than_its_rounding():
 
 def test_steps_stay_within_the_bounds():
     scale = torch.logspace(-1, 1, 10, dtype=torch.float64).expand(1, 10)
-    aim = torch.linspace(-0.5, 1.5, 10, dtype=torch.float64)  # some of it cannot be reached
+    aim = torch.linspace(-0.5, 1.5, 10, dtype=torch.float64)  # partly outside the bounds
     solver = LBFGS(torch.full((1, 10), 0.5, dtype=torch.float64), first_step=0.1, bounds=(0, 1))
     for _ in range(60):
         assert 0 <= solver.x.min() <= solver.x.max() <= 1

@@ -1,4 +1,4 @@
-"""Roots, inverses and geometric means of 3 x 3 matrices, against those by eigenvalues."""
+"""Roots, inverses and geometric means of 3 x 3 matrices, against eigenvalue decompositions."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from pipeline.style.optimizer import matrices
 
 
 def positive(condition, seed, count=200):
-    """Random symmetric matrices (count, 3, 3), eigenvalues from 1 to ``condition``, and roots."""
+    """Draw symmetric matrices (count, 3, 3), eigenvalues 1 to ``condition``, and their roots."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(count, 3, 4, generator=generator, dtype=torch.float64)
     vectors, _ = torch.linalg.qr(noise[:, :, :3])
@@ -19,13 +19,13 @@ def positive(condition, seed, count=200):
 
 
 def off(found, expected):
-    """The greatest relative error of matrices."""
+    """Return the largest relative error of matrices."""
     errors = (found - expected).norm(dim=(1, 2)) / expected.norm(dim=(1, 2))
     return float(errors.max())
 
 
 def by_eigenvalues(S, Y):
-    """The geometric mean of S and Y^-1."""
+    """Compute the geometric mean of S and Y^-1."""
     values, vectors = torch.linalg.eigh(Y)
     root, unroot = (
         vectors @ torch.diag_embed(each) @ vectors.mT for each in (values.sqrt(), values.rsqrt())
@@ -52,5 +52,5 @@ def test_the_geometric_mean_is_that_by_eigenvalues(condition):
     R = matrices.geometric_mean(S, Y)
     assert torch.equal(R, R.mT)
     assert off(R @ Y @ R, S) < 1e-15 * (10 + condition)
-    if condition <= 1e6:  # beyond it that by eigenvalues is nothing to compare with
+    if condition <= 1e6:  # beyond it eigenvalues are no longer accurate enough
         assert off(R, by_eigenvalues(S, Y)) < 1e-15 * (100 + condition**2)

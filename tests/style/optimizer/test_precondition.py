@@ -1,9 +1,10 @@
-"""The preconditioner: what it starts with and what it learns."""
+"""The preconditioner: its initial metric, and what it learns."""
 
 import pytest
 import torch
 
-from pipeline.style.optimizer import lbfgs, precondition
+from pipeline.style.optimizer import buffers, learning
+from pipeline.style.optimizer.learning import learnt_metric
 from pipeline.style.optimizer.precondition import Metric, Preconditioner, color_covariance
 from tests.conftest import picture
 
@@ -13,7 +14,7 @@ YES = torch.tensor(True)
 
 
 def ready(size, exponent=0.75):
-    """Two slots, each with a picture's colours."""
+    """Return a preconditioner of two slots, each with a picture's colours."""
     P = Preconditioner(size, 2, exponent, torch.zeros(1, dtype=torch.float64))
     for slot in range(2):
         P.put(slot, color_covariance(picture(slot, 40, 40)).double())
@@ -21,7 +22,7 @@ def ready(size, exponent=0.75):
 
 
 def at(slot):
-    """As an index on the device."""
+    """Return a slot's index as a tensor."""
     return torch.tensor([slot])
 
 
@@ -31,12 +32,12 @@ def noise(seed, *shape):
 
 
 def everywhere(size):
-    """D of a metric that knows no places."""
+    """Return the D^(1/2) of a metric that is the same everywhere."""
     return torch.ones(1, *size, dtype=torch.float64)
 
 
 def steps_of(metric, size, count):
-    """(s, y) with s = Q y, Q of this metric."""
+    """Draw pairs (s, y) with s = Q y for the Q of this metric."""
     Q = ready(size)
     Q.put(0, metric=metric)
     changes = [noise(seed, 2, 3, *size) for seed in range(count)]
@@ -44,15 +45,15 @@ def steps_of(metric, size, count):
 
 
 def learn(P, slot, steps):
-    """From steps as L-BFGS keeps them."""
+    """Learn from steps in the form in which L-BFGS keeps them."""
     s, y = (torch.stack(list(vectors)) for vectors in zip(*steps, strict=True))
     Py = torch.cat([P(torch.stack([one, one]))[slot] for one in y]).view_as(y)
     root = (s * y).sum((1, 2, 3)).sqrt()[:, None]
-    return P.learnt(at(slot), s.flatten(1) / root, Py.flatten(1) / root)
+    return learnt_metric(P, at(slot), s.flatten(1) / root, Py.flatten(1) / root)
 
 
 def one_step(size):
-    """(s, y), s.y > 0."""
+    """Draw a pair (s, y) with s.y > 0."""
     s, y = noise(1, 3, *size), noise(2, 3, *size)
     return s, y * torch.sign((s * y).sum()) * 1e-3
 
@@ -105,14 +106,14 @@ def test_the_inverse_hessian_is_found_if_it_is_of_that_form(size, monkeypatch):
     off = torch.linalg.eigvals(torch.linalg.solve(Q, found.rings)).real
     before = torch.linalg.eigvals(torch.linalg.solve(Q, P.rings[1])).real
     assert off.max() / off.min() < 0.1 * before.max() / before.min()
-    monkeypatch.setattr(precondition, "PRIOR", 0.0)
+    monkeypatch.setattr(learning, "PRIOR", 0.0)
     found = learn(P, 1, steps)
     assert torch.allclose(found.rings, Q, rtol=1e-6)
     assert torch.allclose(found.root, everywhere(size), atol=1e-6)
 
 
 def test_where_steps_are_long_is_learnt(monkeypatch):
-    """To the left the inverse Hessian is nine times as large as to the right."""
+    """The inverse Hessian is nine times as large on the left as on the right."""
     size = (48, 64)
     P = ready(size)
     root = everywhere(size)
@@ -134,7 +135,7 @@ def test_where_steps_are_long_is_learnt(monkeypatch):
     assert off(new) < 0.1 * off(old)
 
 
-def test_steps_that_say_nothing_of_some_frequencies_or_colors_leave_a_metric_there():
+def test_steps_without_some_frequencies_or_colors_still_give_a_metric():
     P = ready((32, 32))
     flat = torch.ones(3, 32, 32, dtype=torch.float64)
     grey = noise(3, 1, 32, 32).expand(3, -1, -1)
@@ -146,7 +147,7 @@ def test_steps_that_say_nothing_of_some_frequencies_or_colors_leave_a_metric_the
         assert (metric.root > 0).all()
 
 
-def test_what_was_measured_by_the_old_metric_is_turned_into_the_new():
+def test_vectors_are_converted_from_the_old_metric_to_the_new():
     size = (33, 47)
     P = ready(size)
     y = noise(4, 2, 3, *size)
@@ -177,15 +178,15 @@ def test_a_metric_that_is_not_taken_changes_nothing():
         assert torch.equal(found, expected)
 
 
-def test_what_is_learnt_in_parts_and_of_rows_without_a_step(monkeypatch):
+def test_learning_in_parts_and_with_rows_without_a_step(monkeypatch):
     size = (33, 47)
     P = ready(size)
     steps = [noise(seed, 3, *size) for seed in range(5)]
     vectors = torch.stack(steps).flatten(1)
-    expected = P.learnt(at(1), vectors, 2 * vectors)
+    expected = learnt_metric(P, at(1), vectors, 2 * vectors)
     nothing = torch.zeros_like(vectors[:2])
     vectors = torch.cat([nothing, vectors, nothing])
-    monkeypatch.setitem(lbfgs.AT_A_TIME, "cpu", 2 * vectors.shape[1])
-    found = P.learnt(at(1), vectors, 2 * vectors)
+    monkeypatch.setitem(buffers.ELEMENTS_AT_ONCE, "cpu", 2 * vectors.shape[1])
+    found = learnt_metric(P, at(1), vectors, 2 * vectors)
     assert torch.allclose(found.rings, expected.rings)
     assert torch.allclose(found.root, expected.root)

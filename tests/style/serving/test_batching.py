@@ -14,12 +14,13 @@ from pipeline.style.method import losses
 from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import style_targets
 from pipeline.style.network.weights import load_network
-from pipeline.style.optimize import stylize
+from pipeline.style.optimize import stylize_batch
 from pipeline.style.optimizer.lbfgs import LBFGS
+from pipeline.style.recipe import Pair, Problem
 from pipeline.style.serving.batching import Batcher
 from pipeline.style.serving.lane_pool import check_precision
 from pipeline.style.serving.lanes import Lane, Start, teach
-from pipeline.style.serving.pairs import Done, Pair, Request, stages_of
+from pipeline.style.serving.phases import Done, phases_of
 from tests.conftest import picture
 from tests.style.network.plain_weights import equal_weights
 
@@ -47,7 +48,7 @@ def plain_objective(network, content, style, settings):
         F = network(leaf, {*P, *A})
         loss = settings.content_weight * sum(losses.content_loss(F[k], P[k]) for k in P)
         for layer, w in equal_weights(0, 1, settings).w.items():
-            style_loss = losses.style_loss(F[layer], A[layer] * F[layer][0, 0].numel())
+            style_loss = losses.layer_style_loss(F[layer], A[layer] * F[layer][0, 0].numel())
             loss = loss + settings.style_weight * w * style_loss
         loss = loss + settings.tv_weight * losses.tv_loss(leaf)
         (gradient,) = torch.autograd.grad(loss.sum(), leaf)
@@ -68,7 +69,7 @@ def test_after_50_evaluations_the_loss_is_the_plain_loops():
     network = load_network(settings)
     contents = torch.stack([picture(seed, 64, 64) for seed in range(3)])
     styles = torch.stack([picture(10 + seed, 64, 64) for seed in range(3)])
-    _, histories = stylize(contents, styles, settings, network=network)
+    _, histories = stylize_batch(contents, styles, settings, network=network)
     for content, style, history in zip(contents, styles, histories, strict=True):
         plain = plain_objective(network, content, style, settings)
         solver = LBFGS(content.flatten()[None], first_step=1 / 255, bounds=(0, 1))
@@ -99,12 +100,14 @@ def test_the_gradient_by_hand_is_autograds(quick, padding, pooling, low_memory):
     assert torch.allclose(gradient[:1], autograds, rtol=1e-7, atol=1e-12)
 
 
-def request(network, key, settings, seed=0, size=(64, 64)):
-    def build():
-        targets = style_targets(network, picture(10 + seed, 64, 64), size, settings)
-        return Pair(picture(seed, *size), targets, settings)
+def problem(network, settings, seed=0, size=(64, 64)):
+    targets = style_targets(network, picture(10 + seed, 64, 64), size, settings)
+    return Problem(picture(seed, *size), targets, settings)
 
-    return Request(key, size, settings, build)
+
+def submit(batcher, key, settings, seed=0, size=(64, 64), suspect=False):
+    pair = Pair(picture(seed, *size), [picture(10 + seed, 64, 64)], settings)
+    batcher.submit(key, pair, suspect=suspect)
 
 
 def finish(batcher) -> dict:
@@ -117,14 +120,14 @@ def finish(batcher) -> dict:
 def test_a_pairs_picture_does_not_depend_on_who_comes_and_goes_beside_it(quick, network, change):
     settings = dataclasses.replace(quick, iterations=24, **change)
     alone = Batcher(network, 3)
-    alone.submit(request(network, "it", settings))
+    submit(alone, "it", settings)
     expected = finish(alone)["it"]
     crowd = Batcher(network, 3)
     for index, iterations in enumerate((3, 11, 7, 5, 9)):
         other = dataclasses.replace(settings, iterations=iterations)
-        crowd.submit(request(network, index, other, seed=1 + index))
+        submit(crowd, index, other, seed=1 + index)
     crowd.tick()
-    crowd.submit(request(network, "it", settings))
+    submit(crowd, "it", settings)
     found = finish(crowd)
     assert len(found) == 6
     assert torch.equal(found["it"].image, expected.image)
@@ -135,7 +138,7 @@ def test_a_pair_that_is_done_makes_room_for_the_next(quick, network):
     batcher = Batcher(network, 2)
     for index in range(6):
         settings = dataclasses.replace(quick, iterations=4 + 4 * (index % 2), **PLAIN)
-        batcher.submit(request(network, index, settings, seed=index))
+        submit(batcher, index, settings, seed=index)
     assert len(finish(batcher)) == 6
     assert batcher.occupied == sum(4 + 4 * (index % 2) for index in range(6))
     assert batcher.evaluated == 40  # one batch after another would take 48
@@ -145,9 +148,9 @@ def test_a_pair_that_is_done_makes_room_for_the_next(quick, network):
 def test_pairs_of_several_shapes_and_settings_keep_apart(quick, network):
     batcher = Batcher(network, 4)
     wide = dataclasses.replace(quick, scales=2, **PLAIN)
-    batcher.submit(request(network, "a", wide, size=(128, 160)))
-    batcher.submit(request(network, "b", dataclasses.replace(quick, optimizer="adam"), seed=1))
-    batcher.submit(request(network, "c", quick, seed=2, size=(64, 96)))
+    submit(batcher, "a", wide, size=(128, 160))
+    submit(batcher, "b", dataclasses.replace(quick, optimizer="adam"), seed=1)
+    submit(batcher, "c", quick, seed=2, size=(64, 96))
     shapes = {key: tuple(done.image.shape[1:]) for key, done in finish(batcher).items()}
     assert shapes == {"a": (128, 160), "b": (64, 64), "c": (64, 96)}
 
@@ -159,7 +162,7 @@ def test_what_a_pair_teaches_lowers_its_loss():
     for settings in (learning, dataclasses.replace(learning, learn_preconditioner=False)):
         batcher = Batcher(network, 4)
         for index in range(4):
-            batcher.submit(request(network, index, settings, seed=index))
+            submit(batcher, index, settings, seed=index)
         found = finish(batcher)
         results.append([found[index].history for index in range(4)])
     ratios = []
@@ -172,7 +175,7 @@ def test_what_a_pair_has_taught_is_kept_in_its_next_lane():
     """It teaches after so many evaluations at a size, whichever lanes they are done in."""
     network = load_network(REAL)
     settings = dataclasses.replace(REAL, tolerance=0.0)
-    pair = request(network, 0, settings).build()
+    pair = problem(network, settings)
     start = Start(
         pair.content_image, pair.content_image, pair.style_targets[0], equal_weights(1e-4), 100
     )
@@ -199,7 +202,7 @@ def taught_lane(network, ticks):
     lane = Lane(network, (64, 64), 3, settings)
     for tick in range(ticks):
         if tick < 3:
-            pair = request(network, tick, settings, seed=tick).build()
+            pair = problem(network, settings, seed=tick)
             content, target = pair.content_image, pair.style_targets[0]
             lane.enter(tick, Start(content, content, target, equal_weights(1e-4), 10**9))
         lane.tick()
@@ -209,14 +212,14 @@ def taught_lane(network, ticks):
 def state_of(lane):
     """Of all that learning writes to, and what it reads."""
     P, optimizer = lane.precondition, lane.optimizer
-    buffers = (P.rings, P.inverse, P.root, P.table, *optimizer._curvature)
+    buffers = (P.rings, P.inverse, P.root, P.table, *optimizer.history.buffers)
     return [buffer.clone() for buffer in buffers]
 
 
 def test_a_slot_that_learns_leaves_the_others_as_they_are():
     network = load_network(REAL)
     lane = taught_lane(network, 8)
-    known = lane.optimizer.curvature(0), lane.precondition.metric(0)
+    known = lane.optimizer.history.curvature(0), lane.precondition.metric(0)
     image, taught = lane.optimizer.accepted[0].clone(), []
     for slot in range(3):  # the same pair in each
         lane.optimizer.reset(slot, image, known[0])
@@ -238,9 +241,9 @@ def test_a_slot_that_learns_leaves_the_others_as_they_are():
 def test_too_few_steps_teach_nothing(pairs):
     """Nor do those of which no finite metric comes."""
     lane = taught_lane(load_network(REAL), 8)
-    lane.optimizer.pairs[1] = pairs
+    lane.optimizer.history.pairs[1] = pairs
     if pairs == 3:
-        lane.optimizer.basis[1, 0, 0] = 1e30
+        lane.optimizer.history.basis[1, 0, 0] = 1e30
     before = state_of(lane)
     teach(lane.optimizer, lane.precondition, torch.tensor([1]))
     for found, expected in zip(state_of(lane), before, strict=True):
@@ -250,20 +253,21 @@ def test_too_few_steps_teach_nothing(pairs):
 def test_what_lies_in_rows_without_a_step_teaches_nothing():
     network = load_network(REAL)
     clean, full = (taught_lane(network, 8) for _ in range(2))
-    unused = range(int(full.optimizer.pairs[1]), full.optimizer.rows)
+    expected, found = (lane.optimizer.history for lane in (clean, full))
+    unused = range(int(found.pairs[1]), found.rows)
     for row in unused:
-        full.optimizer.basis[1, [row, full.optimizer.rows + row]] = torch.nan
-        for matrix in (full.optimizer.SY, full.optimizer.YY):
+        found.basis[1, [row, found.rows + row]] = torch.nan
+        for matrix in (found.SY, found.YY):
             matrix[1, row] = matrix[1, :, row] = torch.nan
     for lane in (clean, full):
         teach(lane.optimizer, lane.precondition, torch.tensor([1]))
     assert len(unused) >= 3
     assert torch.equal(full.precondition.table, clean.precondition.table)
     assert torch.equal(full.precondition.root, clean.precondition.root)
-    assert torch.equal(full.optimizer.gamma, clean.optimizer.gamma)
-    assert torch.equal(full.optimizer.YY, clean.optimizer.YY)
-    kept = [*range(full.optimizer.rows, full.optimizer.rows + unused[0]), -1]
-    assert torch.equal(full.optimizer.basis[1, kept], clean.optimizer.basis[1, kept])
+    assert torch.equal(found.gamma, expected.gamma)
+    assert torch.equal(found.YY, expected.YY)
+    kept = [*range(found.rows, found.rows + unused[0]), -1]
+    assert torch.equal(found.basis[1, kept], expected.basis[1, kept])
 
 
 class Watch(TorchDispatchMode):
@@ -293,17 +297,17 @@ def test_mixed_precision_ends_in_float32_near_the_same_loss():
     settings = dataclasses.replace(REAL, iterations=150, tolerance=0.0)
     network = load_network(settings)
     mixed = dataclasses.replace(settings, precision="mixed")
-    stages = stages_of((64, 64), mixed, torch.bfloat16)
-    assert [(stage.half, stage.most) for stage in stages] == [(True, 135), (False, 15)]
+    phases = phases_of((64, 64), mixed, torch.bfloat16)
+    assert [(phase.half, phase.most) for phase in phases] == [(True, 135), (False, 15)]
     results = []
     for each in (settings, mixed):
         batcher = Batcher(network, 2)
         for index in range(2):
-            batcher.submit(request(network, index, each, seed=index))
+            submit(batcher, index, each, seed=index)
         found = finish(batcher)
         results.append([found[index].history for index in range(2)])
     for plain, history in zip(*results, strict=True):
-        (_, half), (_, full) = history.stages
+        (_, half), (_, full) = history.phases
         assert half > 100  # it is not its rounding that ends it
         assert half + full == history.evaluations == 150
         assert history.total_loss == pytest.approx(plain.total_loss, rel=0.01)
@@ -311,7 +315,7 @@ def test_mixed_precision_ends_in_float32_near_the_same_loss():
 
 def test_iterations_fewer_than_scales_go_to_the_finest():
     settings = StyleSettings(scales=3, iterations=2)
-    assert [(s.size, s.most) for s in stages_of((256, 256), settings, torch.bfloat16)] == [
+    assert [(s.size, s.most) for s in phases_of((256, 256), settings, torch.bfloat16)] == [
         ((256, 256), 2)
     ]
 
@@ -334,10 +338,10 @@ class Room:
         return lane
 
 
-def answers_of(batcher, network, settings, pairs=6):
+def answers_of(batcher, settings, pairs=6):
     for index in range(pairs):
         size = (64, 64) if index % 2 else (64, 80)
-        batcher.submit(request(network, index, settings, seed=index, size=size))
+        submit(batcher, index, settings, seed=index, size=size)
     answers = dict(batcher.drain())
     assert len(answers) == pairs
     return list(answers.values())
@@ -348,7 +352,7 @@ def answers_of(batcher, network, settings, pairs=6):
 def test_where_a_lane_finds_no_memory_it_has_fewer_slots(quick, network, monkeypatch, room, words):
     monkeypatch.setattr("pipeline.style.serving.lane_pool.Lane", Room(room, words).lane)
     settings = dataclasses.replace(quick, iterations=5)
-    for answer in answers_of(Batcher(network, 8), network, settings):
+    for answer in answers_of(Batcher(network, 8), settings):
         assert isinstance(answer, Done if room else torch.OutOfMemoryError)
 
 
@@ -367,7 +371,7 @@ def test_a_pair_that_finds_no_memory_in_a_lane_leaves_the_others_theirs(
     monkeypatch.setattr(Lane, "enter", narrow)
     batcher = Batcher(network, 8)
     settings = dataclasses.replace(quick, iterations=5)
-    assert all(isinstance(answer, Done) for answer in answers_of(batcher, network, settings))
+    assert all(isinstance(answer, Done) for answer in answers_of(batcher, settings))
     assert {fit.slots for fit in batcher.pool.fits.values()} == {2}
 
 
@@ -384,7 +388,7 @@ def test_a_tick_that_finds_no_memory_has_that_of_empty_lanes(quick, network, mon
     batcher = Batcher(network, 1)
     settings = dataclasses.replace(quick, iterations=5)
     for pairs in (1, 2):  # of one size, then of another, too
-        answers = answers_of(batcher, network, settings, pairs)
+        answers = answers_of(batcher, settings, pairs)
         assert all(isinstance(answer, Done) for answer in answers)
 
 
@@ -399,8 +403,8 @@ def test_a_pair_that_no_tick_has_room_for_leaves_those_of_other_sizes(quick, net
     monkeypatch.setattr(Lane, "tick", narrow)
     batcher = Batcher(network, 2)
     settings = dataclasses.replace(quick, iterations=5)
-    assert isinstance(answers_of(batcher, network, settings, 1)[0], torch.OutOfMemoryError)
-    batcher.submit(request(network, "next", settings, size=(64, 64)))
+    assert isinstance(answers_of(batcher, settings, 1)[0], torch.OutOfMemoryError)
+    submit(batcher, "next", settings, size=(64, 64))
     assert list(finish(batcher)) == ["next"]
 
 
@@ -422,7 +426,7 @@ def test_few_pairs_in_a_lane_that_is_too_large_have_a_smaller_one(
 ):
     limit_evaluations(monkeypatch, 2)
     settings = dataclasses.replace(quick, iterations=5)
-    answers = answers_of(Batcher(network, 8), network, settings, pairs)
+    answers = answers_of(Batcher(network, 8), settings, pairs)
     assert all(isinstance(answer, Done) for answer in answers)
     assert {answer.slots for answer in answers} == {2}
 
@@ -434,7 +438,7 @@ def test_when_memory_is_free_again_lanes_have_all_their_slots(quick, network, mo
     settings = dataclasses.replace(quick, iterations=5)
     batcher = Batcher(network, 8)
     for pairs in (2, 1):
-        slots = [answer.slots for answer in answers_of(batcher, network, settings, pairs)]
+        slots = [answer.slots for answer in answers_of(batcher, settings, pairs)]
     assert slots == [8]
 
 
@@ -451,17 +455,17 @@ def test_a_finished_picture_is_worth_the_memory_of_empty_lanes(quick, network, m
     batcher = Batcher(network, 1)
     settings = dataclasses.replace(quick, iterations=5)
     for size in ((64, 64), (64, 80)):
-        batcher.submit(request(network, size, settings, size=size))
+        submit(batcher, size, settings, size=size)
         assert isinstance(finish(batcher)[size], Done)
     monkeypatch.setattr("pipeline.style.serving.batching.history_of", no_memory)
-    batcher.submit(request(network, "last", settings))
+    submit(batcher, "last", settings)
     assert isinstance(dict(batcher.drain())["last"], torch.OutOfMemoryError)
 
 
 @pytest.fixture
 def float16(monkeypatch):
     """Mixed precision as on a GPU."""
-    for place in ("batching", "vgg"):
+    for place in ("serving.batching", "network.vgg"):
         monkeypatch.setattr(f"pipeline.style.{place}.half_type", lambda device: torch.float16)
 
 
@@ -476,14 +480,14 @@ def test_a_pair_beyond_the_range_of_float16_is_done_in_float32(
     for precision in ("float32", "mixed"):
         batcher = Batcher(network, 2)
         each = dataclasses.replace(settings, precision=precision)
-        batcher.submit(request(network, "pair", each))
+        submit(batcher, "pair", each)
         histories.append(finish(batcher)["pair"].history)
     assert histories[0] == histories[1]
 
 
 @pytest.mark.usefixtures("small_scales")
 def test_a_pair_that_float16_fails_on_the_way_goes_on_in_float32(float16, monkeypatch):
-    """Whatever stage it is in; what it has done is kept."""
+    """Whatever phase it is in; what it has done is kept."""
     settings = dataclasses.replace(REAL, iterations=40, tolerance=0.0, scales=2)
     settings = dataclasses.replace(settings, precision="mixed")
     network, advance, ticks = load_network(settings), Lane._advance, 0
@@ -497,9 +501,9 @@ def test_a_pair_that_float16_fails_on_the_way_goes_on_in_float32(float16, monkey
 
     monkeypatch.setattr(Lane, "_advance", broken)
     batcher = Batcher(network, 2)
-    batcher.submit(request(network, "pair", settings, size=(128, 128)))
+    submit(batcher, "pair", settings, size=(128, 128))
     done = finish(batcher)["pair"]
-    (coarse, first), (fine, half), (same, full) = done.history.stages
+    (coarse, first), (fine, half), (same, full) = done.history.phases
     assert (coarse, fine, same) == ((64, 64), (128, 128), (128, 128))
     assert (first, half + full) == (20, 20)
     assert done.history.evaluations == len(done.history.total) == 40
@@ -515,7 +519,7 @@ def test_in_float16_a_pair_is_as_good_and_its_losses_are_float32s(float16):
     for precision in ("float32", "mixed"):
         batcher = Batcher(network, 2)
         each = dataclasses.replace(settings, precision=precision)
-        batcher.submit(request(network, "pair", each))
+        submit(batcher, "pair", each)
         results.append(finish(batcher)["pair"])
     plain, mixed = (result.history for result in results)
     assert mixed.evaluations == plain.evaluations == 60
@@ -531,9 +535,9 @@ def test_where_content_rules_float16_does_not_lose_the_styles_first_gradient(
     settings = dataclasses.replace(quick, iterations=10, precision="mixed", scales=1)
     settings = dataclasses.replace(settings, content_weight=content_weight)
     batcher = Batcher(network, 1)
-    batcher.submit(request(network, "pair", settings))
+    submit(batcher, "pair", settings)
     history = finish(batcher)["pair"].history
-    assert history.iterations > 3
+    assert history.steps > 3
     assert history.stop != "stuck"
     assert history.total[-1] < history.total[0]
 
@@ -551,7 +555,7 @@ def test_a_picture_is_kept_where_float32_has_no_room_for_its_losses(
     monkeypatch.setattr(Objective, "terms", narrow)
     settings = dataclasses.replace(quick, iterations=5, precision="mixed")
     batcher = Batcher(network, 1)
-    batcher.submit(request(network, "pair", settings))
+    submit(batcher, "pair", settings)
     assert isinstance(finish(batcher)["pair"], Done)
 
 
@@ -580,7 +584,7 @@ def test_only_so_many_lanes_are_open_at_a_time(quick, network):
     settings = dataclasses.replace(quick, iterations=3)
     sizes = [(64, 64 + 16 * index) for index in range(11)]
     for key, size in enumerate(sizes * 2):
-        batcher.submit(request(network, key, settings, size=size))
+        submit(batcher, key, settings, size=size)
     most, done = 0, []
     while len(batcher):
         done += batcher.tick()
@@ -597,7 +601,7 @@ def test_the_fullest_lane_goes_first_and_of_equals_the_finest(quick, network):
     def turns(*sizes):
         batcher = Batcher(network, 2)
         for key, size in enumerate(sizes):
-            batcher.submit(request(network, key, settings, size=size))
+            submit(batcher, key, settings, size=size)
         went = []
         for _ in range(32):
             batcher.tick()
@@ -617,15 +621,15 @@ def test_a_rare_pair_is_not_kept_waiting_by_those_that_come_later(quick, network
     def ticks_until_the_rare_one_is_done(rare_first):
         batcher, key = Batcher(network, 2), 0
         if rare_first:
-            batcher.submit(request(network, "rare", settings, size=(64, 80)))
+            submit(batcher, "rare", settings, size=(64, 80))
             batcher.tick()
             monkeypatch.setattr("pipeline.style.serving.batching.OPEN_LANES", 2)
         for tick in range(1000):
             while len(batcher) < 5:
-                batcher.submit(request(network, key, settings))
+                submit(batcher, key, settings)
                 key += 1
             if tick == 1 and not rare_first:
-                batcher.submit(request(network, "rare", settings, size=(64, 80)))
+                submit(batcher, "rare", settings, size=(64, 80))
             if "rare" in dict(batcher.tick()):
                 return tick
         raise AssertionError("it was never done")
@@ -635,10 +639,10 @@ def test_a_rare_pair_is_not_kept_waiting_by_those_that_come_later(quick, network
 
 
 @pytest.mark.usefixtures("small_scales")
-def test_pairs_between_two_stages_have_begun(quick, network):
+def test_pairs_between_two_phases_have_begun(quick, network):
     batcher = Batcher(network, 1)
     settings = dataclasses.replace(quick, scales=2, iterations=4, image_size=128)
-    batcher.submit(request(network, 0, settings, size=(128, 128)))
+    submit(batcher, 0, settings, size=(128, 128))
     begun = [batcher.begun]
     while len(batcher):
         batcher.tick()
@@ -647,13 +651,12 @@ def test_pairs_between_two_stages_have_begun(quick, network):
 
 
 def test_a_pair_that_is_to_be_alone_is_next_with_nothing_begun_beside_it(quick, network):
-    """In a lane of one slot, whatever stage it and the others are in."""
+    """In a lane of one slot, whatever phase it and the others are in."""
     batcher = Batcher(network, 2)
     settings = dataclasses.replace(quick, scales=2, iterations=8, image_size=128)
     sizes = [(128, 128), (128, 160)]
     for key in range(8):
-        asked = request(network, key, settings, seed=key, size=sizes[key % 2])
-        batcher.submit(dataclasses.replace(asked, alone=key >= 6))
+        submit(batcher, key, settings, seed=key, size=sizes[key % 2], suspect=key >= 6)
         if key == 1:
             batcher.tick()
     order = []
@@ -661,8 +664,8 @@ def test_a_pair_that_is_to_be_alone_is_next_with_nothing_begun_beside_it(quick, 
         for key, done in batcher.tick():
             order.append(key)
             assert done.slots == (1 if key >= 6 else 2)
-        runs = [run for some in batcher.running.values() for run in some.values()]
-        if any(run.request.alone for run in runs):
+        pairs = [pair for some in batcher.running.values() for pair in some.values()]
+        if any(pair.suspect for pair in pairs):
             assert batcher.begun == 1
     assert len(order) == 8
     assert set(order[:2]) == {0, 1}
@@ -679,6 +682,6 @@ def test_memory_of_idle_lanes_serves_a_pair_that_is_to_be_alone_and_the_others(
     batcher = Batcher(network, 4)
     settings = dataclasses.replace(quick, iterations=5)
     for alone in (first_alone, not first_alone):
-        asked = request(network, alone, settings, size=(64, 80) if alone else (64, 64))
-        batcher.submit(dataclasses.replace(asked, alone=alone))
+        size = (64, 80) if alone else (64, 64)
+        submit(batcher, alone, settings, size=size, suspect=alone)
         assert finish(batcher)[alone].slots == (1 if alone else 4)

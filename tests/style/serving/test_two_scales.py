@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from pipeline.style.method.losses import gram_matrix
 from pipeline.style.network.weights import load_network
-from pipeline.style.optimize import stylize
+from pipeline.style.optimize import stylize_batch
 from pipeline.style.optimizer.lbfgs import LBFGS
 from tests.conftest import picture
 
@@ -85,7 +85,7 @@ def test_a_run_of_two_scales_is_the_plain_one(quick, init_image):
     )  # fmt: skip
     network = load_network(settings).double()
     content, style = picture(0, 128, 160).double()[None], picture(5, 192, 128).double()[None]
-    (found,), (history,) = stylize(content, style, settings, network=network)
+    (found,), (history,) = stylize_batch(content, style, settings, network=network)
 
     coarse_content, coarse_style = smaller(content, (64, 80)), smaller(style, (96, 64))
     coarse_content, coarse_style = coarse_content.clamp(0, 1), coarse_style.clamp(0, 1)
