@@ -15,7 +15,7 @@ import torch
 
 from jobs import _settings_page
 from pipeline.data.errors import ErrorClass
-from pipeline.data.manifest import manifest
+from pipeline.data.manifest import manifest, planning
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.schemas import OWN_COLUMNS, RECORD_SCHEMA
 from pipeline.engine.audit import audit
@@ -155,7 +155,7 @@ def test_the_manifest_made_by_hand_is_one(tmp_path, monkeypatch):
     exec(code)
     opened = manifest.open_manifest("pairs.parquet", {})
     checker = RowChecker(str(tmp_path), "fingerprint", frozenset({"file"}))
-    ((row,),) = manifest.planned_slices(opened, checker, None)
+    ((row,),) = planning.planned_slices(opened, checker, None)
     assert row["fault_class"] is None
     assert row["content_uri"] == str(tmp_path / "photos/cat.jpg")
 

@@ -172,7 +172,7 @@ def _sleeper(sleep: float) -> Any:
     facts = losses | {
         "layer_losses": {f"style.conv{block}_1": 1.0 for block in range(1, 6)},
         "loss_history": [1.0 + 1 / (index + 3) for index in range(100)],
-        "iterations": 99,
+        "steps": 99,
         "evaluations": 100,
         "stop_reason": "iterations",
         "optimize_seconds": sleep,
@@ -238,7 +238,7 @@ def _recorded(folder: str, column: str) -> pa.ChunkedArray:
 
 def _planning(rows: int, columns: str) -> Numbers:
     from pipeline.data.ids import hash_ids
-    from pipeline.data.manifest import manifest
+    from pipeline.data.manifest import manifest, planning
     from pipeline.data.manifest.rows import RowChecker
 
     with tempfile.TemporaryDirectory() as folder:
@@ -248,7 +248,7 @@ def _planning(rows: int, columns: str) -> Numbers:
         checker = RowChecker(folder, "fingerprint", frozenset({"file"}))
         started = time.perf_counter()
         opened = manifest.open_manifest(source, {})
-        plan = manifest.write_plan(opened, f"{folder}/plan", {}, checker=checker, limit=None)
+        plan = planning.write_plan(opened, f"{folder}/plan", {}, checker=checker, limit=None)
         planned = time.perf_counter()
         half = hash_ids(f"p{index:08d}" for index in range(0, rows, 2))
         counted = time.perf_counter()
@@ -286,7 +286,7 @@ def _write_manifest(path: str, rows: int, many: bool) -> None:
 
 def _closing(rows: int, files: int) -> Numbers:
     from pipeline.data.ids import hash_ids
-    from pipeline.data.output import records, resume
+    from pipeline.data.output import closing, resume
 
     with tempfile.TemporaryDirectory() as folder:
         _write_records(Path(folder), rows, files)
@@ -296,7 +296,7 @@ def _closing(rows: int, files: int) -> Numbers:
         times.append(time.perf_counter())
         done = hash_ids(resume.checkpointed_ids(folder, {}))
         times.append(time.perf_counter())
-        summary, hashes = records.close(folder, {}, done)
+        summary, hashes = closing.close(folder, {}, done)
         times.append(time.perf_counter())
     seconds = dict(zip(("repair", "checkpoint", "close"), np.diff(times).tolist(), strict=True))
     return {
@@ -344,7 +344,7 @@ def _write_records(folder: Path, rows: int, files: int) -> None:
 def _cache_hits(pairs: int, styles: int, cache: int, actors: int) -> Numbers:
     import torch
 
-    from pipeline.data.manifest import manifest
+    from pipeline.data.manifest import manifest, planning
     from pipeline.data.manifest.rows import RowChecker
     from pipeline.settings import StyleSettings
     from pipeline.style.network.weights import load_network
@@ -355,7 +355,7 @@ def _cache_hits(pairs: int, styles: int, cache: int, actors: int) -> Numbers:
     with tempfile.TemporaryDirectory() as folder:
         columns = {"content_uri": [f"c{n}.png" for n in range(pairs)], "style_uri": chosen}
         pq.write_table(pa.table(columns), f"{folder}/m.parquet")
-        manifest.write_plan(
+        planning.write_plan(
             manifest.open_manifest(f"{folder}/m.parquet", {}),
             f"{folder}/plan",
             {},

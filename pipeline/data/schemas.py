@@ -1,4 +1,4 @@
-"""The columns of a manifest, of a plan and of the records."""
+"""Columns of the manifest, of the plan and of the records."""
 
 import pyarrow as pa
 
@@ -14,7 +14,7 @@ OWN_COLUMNS = (
     "split",
     *ROW_OVERRIDES,
 )
-
+"""Manifest columns that a job reads; all others are copied into the records."""
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -31,7 +31,16 @@ PLAN_SCHEMA = pa.schema(
         ("fault_message", pa.string()),
     ]
 )
+"""Columns of the plan: the manifest, checked and rewritten."""
 
+SCHEMA_VERSION = 2
+"""Version of the record columns and of ``job.json`` that this program writes.
+
+Version 1 has neither a ``schema_version`` column nor a ``schema_version`` key.
+"""
+
+OLD_NAMES = {"steps": "iterations"}
+"""Record columns that had another name in version 1: new name to old name."""
 
 RECORD_SCHEMA = pa.schema(
     [
@@ -40,6 +49,7 @@ RECORD_SCHEMA = pa.schema(
         ("status", pa.string()),  # ok | error
         ("error_class", pa.string()),
         ("error_message", pa.string()),
+        ("warnings", pa.list_(pa.string())),  # of pictures that are damaged, and were read
         ("file_name", pa.string()),  # relative to the output, images/...
         ("content_uri", pa.string()),
         ("style_uri", pa.list_(pa.string())),
@@ -54,24 +64,26 @@ RECORD_SCHEMA = pa.schema(
         ("content_loss", pa.float64()),
         ("style_loss", pa.float64()),
         ("tv_loss", pa.float64()),
-        ("layer_losses", pa.map_(pa.string(), pa.float64())),  # at the end, unweighted
+        ("layer_losses", pa.map_(pa.string(), pa.float64())),  # final, unweighted
         ("content_image_losses", pa.map_(pa.string(), pa.float64())),  # E_l of the content image
         ("alpha", pa.float64()),  # weight of L_content
         ("layer_weights", pa.map_(pa.string(), pa.float64())),  # w_l
         ("loss_history", pa.list_(pa.float32())),  # total loss after each evaluation
-        ("iterations", pa.int32()),
-        ("evaluations", pa.int32()),
+        ("steps", pa.int32()),  # accepted moves of the optimiser
+        ("evaluations", pa.int32()),  # of loss and gradient
         ("stop_reason", pa.string()),
         ("load_seconds", pa.float64()),
-        ("optimize_seconds", pa.float64()),  # of the batch, shared equally by its pairs
+        ("optimize_seconds", pa.float64()),  # the batch's time, divided by its pairs
         ("store_seconds", pa.float64()),
         ("batch_size", pa.int32()),
-        ("settings", pa.string()),  # JSON: every setting that changes pixels
+        ("settings", pa.string()),  # JSON: all settings that change pixels
         ("weights", pa.string()),
         ("weights_digest", pa.string()),
         ("versions", pa.string()),  # JSON
         ("device", pa.string()),
-        ("node", pa.string()),  # Ray's id of the machine that optimised it
+        ("node", pa.string()),  # Ray's id of the machine that ran the optimiser
         ("finished_at", pa.timestamp("ms", tz="UTC")),
+        ("schema_version", pa.int32()),  # SCHEMA_VERSION
     ]
 )
+"""Columns of the records: one row for each pair, whatever became of it."""

@@ -20,7 +20,7 @@ import ray
 import torch
 
 from pipeline.data.errors import RowError
-from pipeline.data.storage import files
+from pipeline.data.storage import failures
 from pipeline.engine import metrics, stages
 from pipeline.engine.announcing import Announcer
 from pipeline.engine.board import TRIES, Board, give_up
@@ -227,7 +227,7 @@ def _facts(history: History) -> Row:
         "alpha": history.weights.alpha,
         "layer_weights": list(history.weights.w.items()),
         "loss_history": history.total,
-        "iterations": history.steps,
+        "steps": history.steps,
         "evaluations": history.evaluations,
         "stop_reason": history.stop,
     }
@@ -249,4 +249,4 @@ def _fault(error: Exception) -> RowError:
             "non_finite_loss",
             "the loss is not finite at the start; check the weights, content_weight, style_weight",
         )
-    return RowError("unexpected", files.reason(error))
+    return RowError("unexpected", failures.reason(error))

@@ -21,7 +21,7 @@ import ray
 
 from pipeline.data.errors import RowError
 from pipeline.data.manifest.manifest import ManifestError
-from pipeline.data.output import lease, records
+from pipeline.data.output import closing, lease, records
 from pipeline.data.storage import files, uris
 from pipeline.data.words import counted, some_of
 from pipeline.engine import flow
@@ -181,7 +181,7 @@ def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
     """Check that every row has its record, write what is written at the end, add up."""
     output, options = prepared.context.output, prepared.context.storage_options
     prepared.context.fence()
-    sums, hashes = records.close(output, options, prepared.plan.id_hashes)
+    sums, hashes = closing.close(output, options, prepared.plan.id_hashes)
     summary = {
         "manifest_rows": prepared.plan.rows,
         "missing": prepared.plan.rows - prepared.plan.count_done(hashes),

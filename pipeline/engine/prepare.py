@@ -16,10 +16,12 @@ import torch
 from pipeline.data.errors import RowError
 from pipeline.data.ids import hash_ids
 from pipeline.data.manifest import manifest as manifests
+from pipeline.data.manifest import planning
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.output import clearing, lease, packing, records, resume
 from pipeline.data.output.clashes import Clashes
-from pipeline.data.storage import files, uris
+from pipeline.data.schemas import SCHEMA_VERSION
+from pipeline.data.storage import failures, files, local, uris
 from pipeline.data.words import counted, printable, some_of, taken
 from pipeline.engine.stages import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, canonical, fingerprint
@@ -30,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 PACKAGE = "neural-style-pipeline"
 PLAN = "__plan__"
-PROBE = f".probe{files.LEFTOVER}"
+PROBE = f".probe{local.LEFTOVER}"
 """Written and deleted at the start. Its ending has the next run delete what a kill left of it."""
 
 RESULTS = (records.IMAGES, records.RECORDS, records.CHECKPOINT)
@@ -41,7 +43,7 @@ class Prepared:
     """A job that may start."""
 
     context: Context
-    plan: manifests.Plan
+    plan: planning.Plan
     pending: int
     weights: StateDict
 
@@ -74,7 +76,7 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
     """
     options = job.storage_options or {}
     output, source = uris.absolute(job.output), uris.absolute(job.manifest)
-    if files.is_local_file(output):
+    if local.is_file(output):
         raise SettingError(f"output {uris.redact(output)}: is a file; give a folder")
     if f"{output}/".startswith(f"{source}/"):  # the next run would read the records as pairs
         raise SettingError(
@@ -166,7 +168,7 @@ def check_output(checked: Checked) -> dict[str, Any]:
     return described
 
 
-def make_plan(checked: Checked, target: str) -> manifests.Plan:
+def make_plan(checked: Checked, target: str) -> planning.Plan:
     """Check every row of the manifest and write the plan below the directory ``target``.
 
     Raises:
@@ -178,7 +180,7 @@ def make_plan(checked: Checked, target: str) -> manifests.Plan:
         checked.mark,
         frozenset({uris.scheme_of(source), *uris.OBJECT_STORES, *job.allow_schemes}),
     )
-    plan = manifests.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
+    plan = planning.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
     _warn_of_split_words(*plan.split_words)
     return plan
 
@@ -269,6 +271,7 @@ def _describe(style: StyleSettings, job: JobSettings, digest: str, mark: str) ->
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
     }
     return {
+        "schema_version": SCHEMA_VERSION,
         "fingerprint": mark,
         "weights_digest": digest,
         "settings": settings,
@@ -294,7 +297,7 @@ def _earlier_job(output: str, options: files.StorageOptions) -> dict[str, Any] |
         if not files.exists(uri, options):
             return None
     except RowError as error:
-        reason = files.reason_at(output, error.__cause__ or error)
+        reason = failures.reason_at(output, error.__cause__ or error)
         raise SettingError(
             f"output {uris.redact(output)}: cannot be reached ({reason}); check the URI, the "
             "endpoint and the credentials"
@@ -302,6 +305,9 @@ def _earlier_job(output: str, options: files.StorageOptions) -> dict[str, Any] |
     try:
         earlier: dict[str, Any] = json.loads(files.read_bytes(uri, options))
         earlier["settings"]["image_size"], earlier["fingerprint"], earlier["weights_digest"]
+        records.refuse_later_version(earlier, uris.redact(output))
+    except records.LaterVersionError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise SettingError(
             f"output: {uris.redact(uri)} was not written by this program; choose another output"

@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.data.errors import RowError
-from pipeline.data.images import codec
-from pipeline.data.images.codec import Pixels
+from pipeline.data.images import codec, sizing
+from pipeline.data.images.sizing import Pixels
 from pipeline.data.manifest import columns
 from pipeline.data.output import lease, records
-from pipeline.data.schemas import PLAN_SCHEMA, RECORD_SCHEMA
-from pipeline.data.storage import files, uris
+from pipeline.data.schemas import PLAN_SCHEMA, RECORD_SCHEMA, SCHEMA_VERSION
+from pipeline.data.storage import failures, files, uris
 from pipeline.engine import metrics
 from pipeline.engine.board import Board
 from pipeline.settings import StyleSettings, replace
@@ -38,6 +38,7 @@ LOADED = [
     ("__content_image", IMAGE),
     ("__style_images", pa.list_(IMAGE)),
     ("__style_keys", pa.list_(pa.string())),  # a digest of each style's pixels
+    ("warnings", pa.list_(pa.string())),
     ("load_seconds", pa.float64()),
 ]
 
@@ -51,7 +52,7 @@ FOUND = (
     "alpha",
     "layer_weights",
     "loss_history",
-    "iterations",
+    "steps",
     "evaluations",
     "stop_reason",
     "optimize_seconds",
@@ -63,6 +64,7 @@ FOUND = (
 
 STYLIZED = [
     ("__stylized_image", IMAGE),
+    ("warnings", pa.list_(pa.string())),
     ("load_seconds", pa.float64()),
     *(RECORD_SCHEMA.field(name) for name in FOUND),
 ]
@@ -124,7 +126,7 @@ def guarded(row: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str
     except RowError as error:
         return _with_fault(row, error)
     except Exception as error:  # a promise: no row ends the job
-        return {**row, "fault_class": "unexpected", "fault_message": files.reason(error)}
+        return {**row, "fault_class": "unexpected", "fault_message": failures.reason(error)}
 
 
 def _with_fault(row: dict[str, Any], fault: RowError) -> dict[str, Any]:
@@ -170,52 +172,65 @@ def load_images(row: dict[str, Any], context: Context) -> dict[str, Any]:
     """
     started = time.perf_counter()
     settings = row_settings(row, context.style)
-    content = _read_image(row["content_uri"], settings.image_size, settings.image_edge, context)
+    uri = row["content_uri"]
+    content, notes = _read_image(uri, settings.image_size, settings.image_edge, context)
     codec.check_format(content.shape[1], content.shape[0], context.file_format)
     styles = [
         _read_style(uri, settings.image_size * settings.style_scale, settings.image_edge, context)
         for uri in row["style_uri"]
     ]
+    found = [("content", uri, notes)]
+    found += [("style", uri, style[2]) for uri, style in zip(row["style_uri"], styles, strict=True)]
+    warnings = [_warning(*picture) for picture in found if picture[2]]
     return {
         "__content_image": pack(content),
-        "__style_images": [pack(pixels) for pixels, _ in styles],
-        "__style_keys": [key for _, key in styles],
+        "__style_images": [pack(pixels) for pixels, *_ in styles],
+        "__style_keys": [key for _, key, _ in styles],
+        "warnings": warnings or None,
         "load_seconds": time.perf_counter() - started,
     }
 
 
-def _read_image(uri: str, size: float, edge: str, context: Context) -> Pixels:
+def _warning(what: str, uri: str, notes: list[str]) -> str:
+    return f"{what} {uris.redact(uri)}: was read, but {'; '.join(notes)}"
+
+
+def _read_image(uri: str, size: float, edge: str, context: Context) -> tuple[Pixels, list[str]]:
+    """Pixels, and what is wrong with the file."""
+    notes: list[str] = []
     name = uris.redact(uri)
     data = files.read_bytes(uri, context.storage_options, context.max_bytes)
-    image = codec.decode(data, name, context.max_pixels)
+    image = codec.decode(data, name, context.max_pixels, notes=notes)
     try:
-        fitted = codec.fit_size(image.width, image.height, size, edge, context.max_pixels)
+        fitted = sizing.fit_size(image.width, image.height, size, edge, context.max_pixels)
     except RowError as error:
         raise RowError(error.error_class, f"{name}: {error}") from error
-    return codec.resize(image, fitted)
+    return sizing.resize(image, fitted), list(dict.fromkeys(notes))
 
 
-_Memo = OrderedDict[tuple[object, ...], tuple[Pixels, str]]
+_Style = tuple[Pixels, str, list[str]]
+_Memo = OrderedDict[tuple[object, ...], _Style]
 
 _style_memo: _Memo = OrderedDict()
 
 
-def _read_style(uri: str, size: float, edge: str, context: Context) -> tuple[Pixels, str]:
-    """Pixels and their digest. Rows of one style come together: a process keeps the last few.
+def _read_style(uri: str, size: float, edge: str, context: Context) -> _Style:
+    """Pixels, their digest, and what is wrong with the file.
 
-    The process may serve another run later, and the file be replaced by then.
+    Rows of one style come together: a process keeps the last few. It may serve another run
+    later, and the file be replaced by then.
     """
     version = files.version(uri, context.storage_options)
     memo = (context.run, uri, version, size, edge, context.max_pixels, context.max_bytes)
     if memo in _style_memo:
         _style_memo.move_to_end(memo)
         return _style_memo[memo]
-    pixels = _read_image(uri, size, edge, context)
+    pixels, notes = _read_image(uri, size, edge, context)
     digest = hashlib.sha256(pixels.tobytes() + str(pixels.shape).encode()).hexdigest()
-    _style_memo[memo] = pixels, digest
-    while sum(kept.nbytes for kept, _ in _style_memo.values()) > STYLE_BYTES:
+    _style_memo[memo] = pixels, digest, notes
+    while sum(kept.nbytes for kept, *_ in _style_memo.values()) > STYLE_BYTES:
         _style_memo.popitem(last=False)
-    return pixels, digest
+    return pixels, digest, notes
 
 
 def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
@@ -305,5 +320,6 @@ def _record(row: dict[str, Any], context: Context) -> dict[str, Any]:
         "weights": context.weights_name,
         "weights_digest": context.weights_digest,
         "versions": context.versions,
+        "schema_version": SCHEMA_VERSION,
         "finished_at": datetime.datetime.now(datetime.timezone.utc),
     }

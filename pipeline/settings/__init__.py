@@ -1,9 +1,9 @@
 """Everything a user can set, and the only place where settings are validated.
 
-``StyleSettings`` are the paper's hyperparameters: each field changes pixels. ``JobSettings`` say
-where a job reads and writes and how it uses the machines. ``ManifestSettings`` say which pairs of
-two folders make a manifest. All are frozen. Each field carries its help text, unit and range, from
-which the command line and ``docs/settings.md`` are made.
+``StyleSettings`` are the paper's hyperparameters; each field changes pixels. ``JobSettings`` say
+where a job reads and writes and how it uses machines. ``ManifestSettings`` say which pairs of two
+folders go into a manifest. All are frozen. Each field carries its help text, unit and range, from
+which ``--help`` and ``docs/settings.md`` are generated.
 """
 
 import dataclasses
@@ -58,13 +58,14 @@ __all__ = [
 ]
 
 Settings = TypeVar("Settings", StyleSettings, JobSettings, ManifestSettings)
+"""Any of the three settings classes."""
 
 
 def replace(settings: Settings, /, **changes: Any) -> Settings:
     """Return ``settings`` with some fields changed.
 
     Raises:
-        SettingError: for a name that is no setting or a value out of range.
+        SettingError: a name is no setting, or a value is out of range.
     """
     names = [spec.name for spec in dataclasses.fields(settings)]
     for name in changes:

@@ -1,4 +1,4 @@
-"""A setting as a dataclass field: its help text, unit and range, and these in words."""
+"""Settings as dataclass fields with a help text, a unit and a range."""
 
 import dataclasses
 import difflib
@@ -11,7 +11,10 @@ from typing import Any, Final, Literal
 
 
 class SettingError(ValueError):
-    """A setting is unknown, of the wrong type or out of range. The message names all three."""
+    """A setting is unknown, of the wrong type or out of range, or clashes with another one.
+
+    The message names the setting and says what to do.
+    """
 
 
 def setting(
@@ -25,38 +28,45 @@ def setting(
     unit: str = "",
     group: str = "",
 ) -> Any:
-    """A dataclass field with its documentation: ``low <= value <= high`` and ``above < value``,
-    and nothing between 0 and ``least``.
+    """Return a dataclass field that carries its documentation and its range.
 
-    ``group`` is the title under which it and those after it are shown, up to the next with one.
+    Args:
+        default: value if nothing is given.
+        help: what the setting does, for ``--help`` and docs/settings.md.
+        low: lowest value.
+        high: highest value.
+        above: the value must be larger than this.
+        least: values between 0 and this are refused.
+        unit: of the value.
+        group: title over this field and those that follow it, up to the next field with a title.
     """
     limits = {"low": low, "high": high, "above": above, "least": least, "unit": unit}
     return field(default=default, metadata={"help": help, "group": group, **limits})
 
 
 WEIGHT: Final[Mapping[str, Any]] = {"low": 0, "high": 1e15, "least": 1e-15}
-"""Range of a loss's weight. float32 cannot tell what is smaller or larger beside another."""
+"""Range of a loss weight. Next to other losses, float32 cannot resolve values beyond it."""
 
 
 def unknown_setting(name: str, known: Iterable[str]) -> SettingError:
-    """The error that names the setting which may have been meant, or else all of them."""
+    """Return an error that names the most similar setting, or all settings if none is similar."""
     names = list(known)
     meant = did_you_mean(name, names) or f"choose from {', '.join(names)}"
     return SettingError(f"{in_short(name)[1:-1]}: is no setting; {meant}")
 
 
 LIKE = 0.7
-"""Of 1, how like a known name another one is at least, for it to have been meant."""
+"""Lowest similarity (0 to 1) of a known name to be suggested in place of a misspelled one."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The known name that is most like it, in words; empty if none is like it."""
+    """Return a question that names the most similar known name; empty if none is similar."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=LIKE)
     return f"did you mean {near[0]}?" if near else ""
 
 
 def grouped(settings: type) -> dict[str, list["dataclasses.Field[Any]"]]:
-    """The fields of a settings class under their groups' titles, all in their order."""
+    """Return the fields of a settings class by group title, in order."""
     groups: dict[str, list[dataclasses.Field[Any]]] = {}
     title = ""
     for spec in dataclasses.fields(settings):
@@ -66,7 +76,7 @@ def grouped(settings: type) -> dict[str, list["dataclasses.Field[Any]"]]:
 
 
 def describe_range(spec: "dataclasses.Field[Any]") -> str:
-    """A field's range in words: ``32 to 8192 px``, ``avg | max``; empty if all is allowed."""
+    """Return a field's range in words: ``32 to 8192 px``, ``avg | max``; empty without limits."""
     choices = choices_of(spec)
     if choices:
         more = "" if takes_only(spec) else f" | {describe_type(spec)}"
@@ -85,7 +95,7 @@ def describe_range(spec: "dataclasses.Field[Any]") -> str:
 
 
 def choices_of(spec: "dataclasses.Field[Any]") -> tuple[str, ...]:
-    """The words that a field may hold by its ``Literal``, else nothing."""
+    """Return the words that a field with a ``Literal`` type may hold; empty for other types."""
     return tuple(
         word
         for hint in parts_of(spec.type)
@@ -95,21 +105,21 @@ def choices_of(spec: "dataclasses.Field[Any]") -> tuple[str, ...]:
 
 
 def takes_only(spec: "dataclasses.Field[Any]") -> bool:
-    """Whether a field holds nothing but one of its ``choices_of``."""
+    """Return whether a field may hold nothing but one of its ``choices_of``."""
     return typing.get_origin(spec.type) is Literal
 
 
 def parts_of(hint: Any) -> tuple[Any, ...]:
-    """The types of a union; of another type itself."""
+    """Return the types of a union, or the type itself."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return typing.get_args(hint) if union else (hint,)
 
 
 def in_short(value: Any) -> str:
-    """``repr`` of any value whatsoever, for one line of a message: some hundred letters at most."""
+    """Return ``repr`` of any value, shortened to about a hundred characters on one line."""
     try:
         text = _BRIEF.repr(value)
-    except Exception:  # an integer of 5000 digits, for one
+    except Exception:  # for example an integer of 5000 digits
         text = f"a value of type {type(value).__name__}"
     return " ".join(text.split())
 
@@ -129,12 +139,12 @@ _KINDS: Final[Mapping[Any, str]] = {
 
 
 def describe_type(spec: "dataclasses.Field[Any]") -> str:
-    """The kind of value that a field takes, in words; not for a ``Literal`` or a mapping."""
+    """Return the kind of value that a field takes, in words; not for a ``Literal`` or a mapping."""
     return _KINDS[plain_type(spec)]
 
 
 def plain_type(spec: "dataclasses.Field[Any]") -> Any:
-    """The field's type without ``| None``, and without words that stand for a value."""
+    """Return a field's type without ``| None`` and without ``Literal`` words."""
     if takes_only(spec):
         return spec.type
     return next(

@@ -1,4 +1,4 @@
-"""Which pairs of two folders make a manifest."""
+"""Settings of a manifest: which pairs of two folders it lists."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,53 +11,56 @@ from pipeline.settings.validation import check_by_scheme, check_value, refuse_ch
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestSettings:
-    """Which pairs of two folders of images make a manifest, and where it goes.
+    """Which pairs of two folders of images go into a manifest, and where it is written.
 
     Raises:
-        SettingError: on construction, when a value is out of its range or does not fit another.
+        SettingError: on construction, if a value is out of range or does not fit another one.
     """
 
     content: str = setting(
         "",
-        "content images: a folder with all below it, a glob ('s3://b/photos/**/*.jpg'), a file",
+        "content images: a folder (including subfolders), a glob ('s3://b/photos/**/*.jpg') or a "
+        "file",
         group="input and output",
     )
-    style: str = setting("", "style images, in the same forms")
-    output: str = setting("", "folder of the manifest: path or URI")
+    style: str = setting("", "style images: a folder, a glob or a file")
+    output: str = setting("", "folder for the manifest: path or URI")
     mode: Literal["cross", "sample"] = setting(
         "sample",
-        "every content with every style, or with some that are drawn for it",
+        "cross: each content image with every style; sample: with styles drawn at random",
         group="which pairs",
     )
     styles_per_content: int | None = setting(
-        None, "styles that mode sample draws for a content, no style twice; 1 if not given", low=1
+        None, "different styles drawn per content image in mode sample. Default: 1", low=1
     )
-    seed: int = setting(0, "another seed, other draws", low=0, high=2**63 - 1)
+    seed: int = setting(0, "seed of the random draws", low=0, high=2**63 - 1)
     limit: int | None = setting(
-        None, "content images at most: a random sample, the same in any order of the files", low=1
+        None,
+        "use at most this many content images: a random sample, whatever the file order",
+        low=1,
     )
     label_from: Literal["parent", "csv", "none"] = setting(
         "none",
-        "a content's label: the folder it lies in, or the column label of --labels",
+        "label of a content image: its folder, or the column label of --labels",
         group="labels and splits",
     )
     split_from: Literal["parent", "csv", "none"] = setting(
         "none",
-        "a content's split: the folder above the label's (without labels, the one it lies in), or "
-        "the column split of --labels",
+        "split of a content image: the folder above the label's (its own folder if labels are not "
+        "from folders), or the column split of --labels",
     )
     labels: str = setting(
         "",
-        "CSV file, path or URI, with a header: file_name (with or without folders), label, split",
+        "CSV file (path or URI) with the columns file_name (with or without folders), label, split",
     )
     rows_per_file: int = setting(
         100_000,
-        "pairs in a file of the manifest",
+        "pairs per file of the manifest",
         low=1,
         high=10_000_000,
         group="storage",
     )
-    overwrite: bool = setting(False, "replace the manifest that lies in the output")
+    overwrite: bool = setting(False, "replace an earlier manifest in the output")
     storage_options: Mapping[str, Any] | None = setting(
         None, 'fsspec options by scheme, as JSON: {"s3": {"endpoint_url": "..."}}'
     )
@@ -71,7 +74,7 @@ class ManifestSettings:
         refuse_chain("output", self.output)
         check_by_scheme(self.storage_options)
         if self.mode == "cross" and self.styles_per_content is not None:
-            raise SettingError("styles_per_content: is for mode sample; cross takes all styles")
+            raise SettingError("styles_per_content: only for mode sample; cross uses all styles")
         from_csv = "csv" in (self.label_from, self.split_from)
         if from_csv and not self.labels:
             raise SettingError("labels: is missing; give the CSV file that holds them")

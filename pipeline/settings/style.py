@@ -1,4 +1,4 @@
-"""The paper's hyperparameters and the optimiser's. Every field changes pixels."""
+"""Settings of the method and its optimiser. Every field changes pixels."""
 
 import dataclasses
 import hashlib
@@ -9,8 +9,8 @@ from typing import Any, Final, Literal
 from pipeline.settings.fields import WEIGHT, SettingError, in_short, setting
 from pipeline.settings.validation import check_value, in_one_form
 
-CONVS_PER_BLOCK: Final = (2, 2, 4, 4, 4)  # VGG-19: arXiv 1409.1556, table 1, column E
-
+CONVS_PER_BLOCK: Final = (2, 2, 4, 4, 4)
+"""Convolutions in each block of VGG-19: arXiv 1409.1556, table 1, column E."""
 
 LAYERS: Final[tuple[str, ...]] = tuple(
     f"conv{block}_{index}"
@@ -18,7 +18,6 @@ LAYERS: Final[tuple[str, ...]] = tuple(
     for index in range(1, count + 1)
 )
 """VGG-19's convolutions as the paper names them: conv1_1 ... conv5_4."""
-
 
 ROW_OVERRIDES: Final = (
     "content_weight",
@@ -28,7 +27,7 @@ ROW_OVERRIDES: Final = (
     "seed",
     "preserve_color",
 )
-"""The style settings that a manifest column of the same name sets for its row."""
+"""Style settings that a row of the manifest may override, in a column of the same name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +35,17 @@ class StyleSettings:
     """The method's hyperparameters, with the paper's names. Every field changes pixels.
 
     Raises:
-        SettingError: on construction, when a value is out of its range.
+        SettingError: on construction, if a value is out of range or does not fit another one.
     """
 
     weights: str = setting(
         "imagenet",
-        "VGG-19 weights: 'imagenet' (torchvision), 'compact' (few filters, fitted to VGG-16, "
-        "in this package), 'random' (untrained, seeded by weights_seed), or a path or URI of a "
-        ".pth or .safetensors file of VGG-19 or VGG-16, with ':caffe' behind it if it was made for "
-        "Caffe's input (BGR, 0 to 255)",
+        "network weights: 'imagenet' (torchvision's VGG-19), 'compact' (a small network fitted to "
+        "VGG-16, included), 'random' (untrained), or the path or URI of a .pth or .safetensors "
+        "file of VGG-19 or VGG-16; append ':caffe' if it is for Caffe's input (BGR, 0 to 255)",
         group="network (changes pixels)",
     )
-    weights_seed: int = setting(0, "seed of 'random' weights", low=0, high=2**63 - 1)
+    weights_seed: int = setting(0, "seed of the 'random' weights", low=0, high=2**63 - 1)
     pooling: Literal["avg", "max"] = setting("avg", "pooling between the blocks of VGG-19")
     padding: Literal["zeros", "replicate", "reflect"] = setting(
         "zeros", "padding of the convolutions; VGG-19 was trained with zeros"
@@ -61,99 +59,100 @@ class StyleSettings:
     )
     style_layer_weights: Literal["balanced", "authors", "equal"] | tuple[float, ...] = setting(
         "balanced",
-        "w_l of each style layer: 'balanced' (each layer is the same share of the content image's "
-        "style loss), 'authors' (1/N_l^2, as the paper's authors' code), 'equal' (equal shares of "
-        "1, as the paper's experiments), or a number for each layer",
+        "w_l, the weight of each style layer: 'balanced' (all layers have the same share of the "
+        "content image's style loss), 'authors' (1/N_l^2, as in the authors' code), 'equal' (1 "
+        "over the number of layers, as in the paper), or one number per layer",
         low=0,
     )
     content_weight: float = setting(
         0.03,
-        "weight of the content loss, relative to the content image's style loss; more keeps more "
-        "of the content",
+        "weight of the content loss, in the unit that content_weight_unit names; a higher weight "
+        "keeps more of the content",
         **WEIGHT,
     )
     content_weight_unit: Literal["relative", "alpha"] = setting(
         "relative",
-        "relative: content_weight counts in the content image's style loss; alpha: it is the "
-        "paper's alpha itself",
+        "relative: content_weight is relative to the content image's style loss; alpha: it is the "
+        "paper's alpha",
     )
     style_weight: float = setting(1.0, "beta, the weight of the style loss", **WEIGHT)
     tv_weight: float = setting(
-        0.25, "weight of the total variation, relative to the content image's style loss", **WEIGHT
+        0.25, "weight of total variation, relative to the content image's style loss", **WEIGHT
     )
 
     image_size: int = setting(
         512,
-        "length of the edge named by image_edge, in the result",
+        "length of the result's edge that image_edge names",
         low=32,
         high=8192,
         unit="px",
         group="picture (changes pixels)",
     )
-    image_edge: Literal["long", "short"] = setting("long", "the edge that image_size measures")
+    image_edge: Literal["long", "short"] = setting("long", "the edge that image_size sets")
     style_scale: float = setting(
         1.0, "size of the style image relative to image_size", low=0.1, high=4
     )
     init_image: Literal["recolored", "content", "noise"] = setting(
         "recolored",
-        "where the optimisation starts: the content image in the style's colours (mean and "
-        "covariance), the content image, or white noise as in the paper",
+        "start of the optimisation: recolored (the content image with the style's colour mean and "
+        "covariance), content (the content image) or noise (white noise, as in the paper)",
     )
     seed: int = setting(0, "seed of the white noise", low=0, high=2**63 - 1)
     preserve_color: Literal["none", "luminance", "histogram"] = setting(
         "none",
-        "keep the content's colours: transfer luminance only, or first give the style image the "
-        "content's colour statistics",
+        "keep the content's colours. luminance: transfer luminance only; histogram: give the style "
+        "image the content's colour statistics first",
     )
 
     precision: Literal["float32", "mixed"] = setting(
         "float32",
-        "mixed: the network in float16 on GPUs; in bfloat16 on CPUs, the last tenth or more in "
-        "float32. Sums are in float32",
+        "mixed: run the network in float16 on GPUs or bfloat16 on CPUs (there the last tenth or "
+        "more of the evaluations are in float32); sums are always float32",
         group="optimisation (changes pixels)",
     )
     scales: int = setting(
-        2, "coarse-to-fine: sizes, each half of the next, none below 160 px", low=1, high=6
+        2, "sizes from coarse to fine, each half of the next; none is below 160 px", low=1, high=6
     )
     iterations: int = setting(
         60,
-        "most loss evaluations per image, shared equally by the scales",
+        "highest number of loss evaluations per pair, divided equally among the scales",
         low=1,
         high=100_000,
         unit="evaluations",
     )
     tolerance: float = setting(
         0.01,
-        "stop an image when its loss fell by less than this share over 20 evaluations; 0: never",
+        "stop a pair when its loss falls by less than this fraction over 20 evaluations; 0: never",
         low=0,
         high=1,
     )
-    optimizer: Literal["lbfgs", "adam"] = setting("lbfgs", "how the loss is minimised")
+    optimizer: Literal["lbfgs", "adam"] = setting("lbfgs", "optimiser that minimises the loss")
     learning_rate: float = setting(
-        1.0, "step length of L-BFGS, or Adam's rate in grey levels", above=0, high=100
+        1.0, "step length of L-BFGS, or learning rate of Adam in grey levels", above=0, high=100
     )
-    history_size: int = setting(10, "curvature pairs that L-BFGS keeps", low=1, high=200)
+    history_size: int = setting(10, "number of curvature pairs that L-BFGS keeps", low=1, high=200)
     curvature_test: Literal["cosine", "absolute"] = setting(
         "cosine",
-        "which curvature pairs L-BFGS keeps: s.y > 1e-6 |s||y|, or torch's s.y > 1e-10",
+        "which curvature pairs L-BFGS keeps. cosine: s.y > 1e-6 |s||y|; absolute: s.y > 1e-10, "
+        "as torch",
     )
     first_step: float = setting(
         8.0, "largest change of a pixel in the first step; 0: torch's rule", low=0, unit="levels"
     )
     backtracks: int = setting(
         6,
-        "how often a step that does not lower the loss is shortened; 0: any step is taken",
+        "how often a step that does not lower the loss may be shortened; 0: accept any step",
         low=0,
         high=30,
     )
     spectral_exponent: float = setting(
-        0.75, "p of the 1/f^p preconditioner; 0: none", low=0, high=2
+        0.75, "exponent p of the 1/f^p preconditioner; 0: none", low=0, high=2
     )
     color_preconditioner: bool = setting(
-        True, "precondition by the colour covariance of the style image"
+        True, "precondition with the colour covariance of the style image"
     )
     learn_preconditioner: bool = setting(
-        True, "learn each pair's own preconditioner from its first steps"
+        True, "learn a preconditioner for each pair from its first steps"
     )
 
     def __post_init__(self) -> None:
@@ -184,15 +183,17 @@ class StyleSettings:
 
     @property
     def deepest_layer(self) -> str:
-        """The last layer that any loss reads; the network is cut after it."""
+        """The deepest layer that a loss reads; the network is cut after it."""
         return max((*self.content_layers, *self.style_layers), key=LAYERS.index)
 
 
 def canonical(settings: StyleSettings) -> dict[str, Any]:
-    """Every field that changes pixels, equal for settings that ask for the same: layers in the
-    network's order with their w_l, and these as numbers."""
+    """Return every field that changes pixels, in a form that is equal for equal pictures.
+
+    Layers are in the network's order with their w_l, and "equal" weights are numbers.
+    """
     fields = dataclasses.asdict(settings)
-    del fields["weights"]  # the digest says it better: one file may have several names
+    del fields["weights"]  # the digest identifies them: one file may have several names
     del fields["weights_seed"]
     layers, count = settings.style_layers, len(settings.style_layers)
     weights = settings.style_layer_weights
@@ -207,6 +208,6 @@ def canonical(settings: StyleSettings) -> dict[str, Any]:
 
 
 def fingerprint(settings: StyleSettings, weights_digest: str, *more: str | int) -> str:
-    """16 hex digits over every field that changes pixels, the weights themselves, and ``more``."""
+    """Return 16 hex digits over all fields that change pixels, the weights and ``more``."""
     text = json.dumps([canonical(settings), weights_digest, *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

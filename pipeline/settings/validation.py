@@ -1,4 +1,4 @@
-"""Check the values of settings: type, range, and URIs that Ray or fsspec would misread."""
+"""Checks of settings: types, ranges, and URIs that Ray or fsspec would misread."""
 
 import dataclasses
 import functools
@@ -20,17 +20,20 @@ from pipeline.settings.fields import (
 )
 
 SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
-"""RFC 3986, 3.1, in lower case. No underscore: names of options, as client_kwargs, are none."""
+"""A URI scheme (RFC 3986, section 3.1) in lower case.
 
+It has no underscore, so option names such as ``client_kwargs`` are not taken for schemes.
+"""
 
 OPTIONS_BY_SCHEME: Final = 'options by scheme, in lower case, as {"s3": {"endpoint_url": "..."}}'
+"""What ``storage_options`` must be, in words."""
 
 
 def check_value(spec: "dataclasses.Field[Any]", value: Any) -> None:
-    """Whether a field may have this value, as a settings object with it would find.
+    """Check one value of a setting, as a settings object does on construction.
 
     Raises:
-        SettingError: it has another type, or is out of range.
+        SettingError: the value has the wrong type or is out of range.
     """
     hint: Any = spec.type
     if not _test_of(hint)(value):
@@ -41,7 +44,10 @@ def check_value(spec: "dataclasses.Field[Any]", value: Any) -> None:
 
 
 def in_one_form(spec: "dataclasses.Field[Any]", value: Any) -> Any:
-    """1 as 1.0 and -0.0 as 0.0 where a field takes fractions, so that equal values look equal."""
+    """Return a number in the one form that equal numbers share: 1 as 1.0, -0.0 as 0.0.
+
+    Values of fields that take no fractions are returned unchanged.
+    """
     if not _takes_fractions(spec.type):
         return value
     if isinstance(value, tuple):
@@ -54,7 +60,7 @@ def _takes_fractions(hint: Any) -> bool:
 
 
 def _misfit(spec: "dataclasses.Field[Any]", value: Any) -> str:
-    if spec.name == "storage_options":  # what they hold may be a secret
+    if spec.name == "storage_options":  # the value may be a secret
         return f"the value must be {OPTIONS_BY_SCHEME}"
     if choices := choices_of(spec):
         more = "" if takes_only(spec) else f", nor {describe_type(spec)}"
@@ -65,35 +71,46 @@ def _misfit(spec: "dataclasses.Field[Any]", value: Any) -> str:
 
 
 def check_by_scheme(options: Mapping[str, Any] | None) -> None:
-    """Options without a scheme above them would reach no storage, and nobody would say so."""
+    """Check that storage options are grouped by scheme; others would be ignored silently.
+
+    Raises:
+        SettingError: they are not.
+    """
     for scheme, given in (options or {}).items():
         known = isinstance(scheme, str) and SCHEME.fullmatch(scheme)
-        if not known or not isinstance(given, Mapping):  # shows neither: they may be secrets
+        if not known or not isinstance(given, Mapping):  # not shown: may be a secret
             raise SettingError(f"storage_options: must be {OPTIONS_BY_SCHEME}")
 
 
 def refuse_chain(name: str, uri: str) -> None:
-    """To fsspec ``a::b`` is a file in another one, also where it is the path of a local file."""
+    """Refuse ``a::b``, which fsspec takes for a file inside another, even as a local path.
+
+    Raises:
+        SettingError: the URI contains ``::``.
+    """
     if "::" in uri:  # not shown: it may hold a password
         raise SettingError(
-            f"{name}: has '::' in it, which stands between chained URIs, and these are never "
-            "taken; choose or make a path without it"
+            f"{name}: contains '::', which separates chained URIs, and these are not supported; "
+            "choose a path without it"
         )
 
 
 def refuse_patterns(output: str) -> None:
-    """Ray and fsspec read, move and delete by name, and take these names for something else.
+    """Refuse output names that Ray or fsspec would misread.
 
-    Ray cuts a path off at ``?`` when it looks for files that end in .parquet, so that all seems to
-    be done, and leaves tabs and line ends out of it; fsspec moves and deletes whatever a pattern
-    fits, other outputs as well.
+    Looking for files that end in .parquet, Ray cuts a path off at ``?``, so that nothing seems left
+    to do, and drops tabs and line ends. fsspec moves and deletes all files that match a pattern,
+    which may belong to other outputs.
+
+    Raises:
+        SettingError: the name contains such a character.
     """
     local = "://" not in output or output.lower().startswith("file:")
     found = re.search(r"[?\t\r\n]" if local else r"[?\t\r\n*[]", output)
     if found:
         raise SettingError(
-            f"output: has {found[0]!r} in its name, which Ray and fsspec take for a pattern or the "
-            "end of a path, or leave out; choose an output without it"
+            f"output: contains {found[0]!r}, which Ray or fsspec would take for a pattern or the "
+            "end of the path, or drop; choose an output without it"
         )
 
 
@@ -124,7 +141,7 @@ def _is_finite(number: float) -> bool:
 
 @functools.cache
 def _test_of(hint: Any) -> Callable[[Any], bool]:
-    """What says whether a value has the type ``hint``. Made once: rows come by the million."""
+    """Return a test for values of type ``hint``; cached, since there may be millions of rows."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return lambda value: isinstance(value, str) and value in args

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline.data.output import packing, records
+from pipeline.data.output import dividing, records
 from pipeline.data.storage import files, uris
 from pipeline.engine import board
 from pipeline.engine.audit.audit import run_audit
@@ -74,9 +74,9 @@ def test_what_ends_every_process_is_given_up_and_its_neighbours_are_done(
         assert f"{stage} this pair ended 3 processes" in found[name]["error_message"]
 
     assert "packing this shard ended 3 processes" in str(raised.value)
-    planned = packing.plan(settings.output, "webdataset", 20_000, {}).parts
+    planned = dividing.divide(settings.output, "webdataset", 20_000, {}).ranges
     made = {Path(uri).name for uri in files.list_files(f"{settings.output}/webdataset", {}, "tar")}
-    place = packing.place_of("p05")
+    place = dividing.place_of("p05")
     deadly = {part.name for part in planned if part.first <= place <= part.last}
     assert made == {part.name for part in planned} - deadly != set()
 

@@ -15,9 +15,9 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.data.images import codec
-from pipeline.data.output import clearing, packing, records
+from pipeline.data.output import clearing, dividing, packing, records
 from pipeline.data.schemas import RECORD_SCHEMA
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import files, local, uris
 from pipeline.engine.pack import pack as packs
 from pipeline.engine.pack import tasks
 from pipeline.engine.prepare import check, check_output, prepare
@@ -90,8 +90,8 @@ def place(request, tmp_path, weights_file, quick, monkeypatch):
             files.write_bytes(f"{base}/{name}", data, {})
 
     def write_here(packed, output, _, options):
-        chunks = list(packing.ok_records(output, packed.format, options))
-        for part in packed.parts:
+        chunks = list(dividing.ok_records(output, packed.format, options))
+        for part in packed.ranges:
             line = tasks._write_shard(part, packed, chunks, output, options)
             yield {"fault_class": None, **line}
 
@@ -124,7 +124,7 @@ def kill_at_each_change(work, put_back, monkeypatch):
 def shards_of(checked) -> dict[str, bytes]:
     folder = uris.join(checked.output, checked.job.format)
     found = files.sizes(folder, {})
-    assert not any(map(files.is_leftover, found))
+    assert not any(map(local.is_leftover, found))
     return {name: files.read_bytes(uris.join(folder, name), {}) for name in found}
 
 
@@ -153,7 +153,7 @@ def test_a_kill_while_another_format_was_begun_leaves_nothing_behind(place, monk
     checked, put_back = place
     for at in kill_at_each_change(lambda: prepare(checked), put_back, monkeypatch):
         prepare(replace_job(checked, format="files"))
-        left = [name for name in files.sizes(checked.output, {}) if files.is_leftover(name)]
+        left = [name for name in files.sizes(checked.output, {}) if local.is_leftover(name)]
         assert left == [], at
 
 

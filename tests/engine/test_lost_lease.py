@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.data.images import codec
-from pipeline.data.output import lease, packing, records
+from pipeline.data.output import dividing, lease, packing, records
 from pipeline.data.storage import files
 from pipeline.engine import flow, stages
 from pipeline.engine.job import _interrupt
@@ -65,8 +65,8 @@ def pack_here(ours, checked, monkeypatch):
     """Shards without Ray's tasks."""
 
     def write_here(packed, output, _, options):
-        chunks = list(packing.ok_records(output, packed.format, options))
-        for part in packed.parts:
+        chunks = list(dividing.ok_records(output, packed.format, options))
+        for part in packed.ranges:
             line = tasks._write_shard(part, packed, chunks, output, options)
             yield {"fault_class": None, **line}
 

@@ -1,6 +1,6 @@
-"""Two folders of images -> a manifest of their pairs, built in a stream.
+"""Building a manifest of pairs from two folders of images.
 
-Contents pass through one by one; styles, which are few, are held.
+Content images are streamed; style images, which are few, are held in memory.
 """
 
 import heapq
@@ -25,40 +25,56 @@ ENDINGS = (
     *(".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf"),
     *(".jpx", ".avif", ".avifs"),
 )
-"""Of the formats that the job opens (``images.FORMATS``)."""
+"""File name endings of the formats that a job opens (``codec.FORMATS``)."""
 
 DRAWS = 2**16
-"""Random numbers that are drawn at a time: they fit in a processor's cache."""
+"""Random numbers drawn at a time: few enough for a processor's cache."""
 
 
 class BuildError(ValueError):
-    """No manifest can be made. The message says why and what to do."""
+    """No manifest can be built. The message says why and what to do."""
 
 
 @dataclass
 class Built:
-    """What a manifest holds, and what was passed over, by reason."""
+    """Counts of what a manifest holds and of the files that were skipped.
+
+    Attributes:
+        pairs: rows of the manifest.
+        files: Parquet files of the manifest.
+        styles: style images.
+        contents: content images.
+        labels: content images by label.
+        splits: content images by split.
+        unmet_labels: files that the CSV file of labels names and that are no content images.
+        passed_over: content files that were skipped, by reason.
+    """
 
     pairs: int = 0
     files: int = 0
     styles: int = 0
     contents: int = 0
-    labels: Counter[str | None] = field(default_factory=Counter)  # contents of each
+    labels: Counter[str | None] = field(default_factory=Counter)
     splits: Counter[str | None] = field(default_factory=Counter)
-    unmet_labels: int = 0  # files that the CSV of labels names and that are no content
+    unmet_labels: int = 0
     passed_over: Counter[str] = field(default_factory=Counter)
 
 
 def build(settings: ManifestSettings, said: Callable[[Built], None] = lambda built: None) -> Built:
-    """Make the manifest that ``settings`` describe.
+    """Build the manifest that ``settings`` describe.
 
-    If that fails, or is stopped, no part of it stays behind.
+    If this fails or is stopped, no part of the manifest stays behind.
 
     Args:
-        said: called after each file that was written.
+        settings: which pairs, and where the manifest goes.
+        said: called with the counts so far after each file is written.
+
+    Returns:
+        The counts.
 
     Raises:
-        BuildError: nothing to pair, a label that cannot be a folder, or an output in use.
+        BuildError: there is nothing to pair, a label cannot be a folder name, or the output is in
+            use.
         RowError: the output cannot be written.
     """
     options = settings.storage_options or {}
@@ -93,7 +109,7 @@ def _images(uri: str, options: files.StorageOptions, passed_over: Counter[str]) 
 
 
 def _unfit(key: str) -> str | None:
-    """Why a file is passed over; None if it is not."""
+    """Return why a file is skipped; None if it is taken."""
     if key.startswith(".") or "/." in key:
         return "hidden"
     ending = "." + key.rpartition("/")[2].rpartition(".")[2].lower()
@@ -118,7 +134,7 @@ def _styles(settings: ManifestSettings, built: Built) -> list[File]:
     if (settings.styles_per_content or 1) > len(styles):
         raise BuildError(
             f"styles_per_content: {settings.styles_per_content}, but the folder "
-            f"{uris.redact(settings.style)} holds {len(styles)} styles; ask for fewer, or take "
+            f"{uris.redact(settings.style)} holds {len(styles)} styles; ask for fewer, or use "
             "--mode cross"
         )
     return styles
@@ -128,7 +144,7 @@ def _contents(settings: ManifestSettings, built: Built) -> Iterator[File]:
     found = _images(settings.content, settings.storage_options or {}, built.passed_over)
     if settings.limit is None:
         return found
-    # The smallest hashes, not the first files: S3 lists one class after the other.
+    # Smallest hashes instead of first files, since S3 lists one class after another.
     some = heapq.nsmallest(
         settings.limit, found, key=lambda file: sampling.hash_key("limit", settings.seed, file.key)
     )
@@ -145,28 +161,28 @@ def _at_least_one(
 
 
 def _nothing(name: str, uri: str, passed_over: Counter[str]) -> BuildError:
-    others = f" ({describe(passed_over)} passed over)" if passed_over else ""
+    others = f" (skipped: {describe(passed_over)})" if passed_over else ""
     return BuildError(
-        f"{name} {uris.redact(uri)}: holds no image{others}; taken are files that end in "
+        f"{name} {uris.redact(uri)}: holds no image{others}; image files end in "
         ".jpg, .jpeg, .png, .webp, .tif, .gif, .bmp, .ppm, .jp2, .avif"
     )
 
 
 def describe(counts: Counter[str], most: int = 5) -> str:
-    """``12 .txt, 3 hidden``, the most frequent first."""
+    """Return counts in words, most frequent first: ``12 .txt, 3 hidden``."""
     named = [f"{count} {name}" for name, count in counts.most_common(most)]
     return ", ".join([*named, *(["..."] if len(counts) > most else [])])
 
 
 def _labels(settings: ManifestSettings) -> Labels | None:
-    """What a CSV file says, if there is one."""
+    """Read the CSV file of labels and splits, if there is one."""
     columns = {"label": settings.label_from, "split": settings.split_from}
     from_csv = tuple(name for name, source in columns.items() if source == "csv")
     return Labels(settings.labels, from_csv, settings.storage_options or {}) if from_csv else None
 
 
 def _places(settings: ManifestSettings, table: Labels | None) -> Callable[[str], Place]:
-    """The function from a content's key to its label and split."""
+    """Return a function from a content image's key to its label and split."""
 
     def place(key: str) -> Place:
         label, split = (table and table.find(key)) or (None, None)
@@ -204,7 +220,11 @@ def _rows(
 
 
 def _checked(place: Place, content: File, built: Built) -> Place:
-    """Counts labels and splits, and refuses what cannot be a folder of the output."""
+    """Count a label and a split.
+
+    Raises:
+        BuildError: one of them cannot be the name of a folder in the output.
+    """
     for name, part, counts in zip(
         ("label", "split"), place, (built.labels, built.splits), strict=True
     ):
@@ -224,7 +244,7 @@ def _columns(settings: ManifestSettings) -> list[str]:
 
 
 def _recipe(settings: ManifestSettings, built: Built) -> dict[str, Any]:
-    """How the manifest was made, for whoever finds it."""
+    """Return how the manifest was built, for ``_manifest.json``."""
     asked = {
         name: uris.redact(value) if isinstance(value, str) else value
         for name, value in vars(settings).items()

@@ -1,4 +1,4 @@
-"""Labels and splits from a CSV file, looked up by file name: 20 bytes of memory for a row."""
+"""Labels and splits from a CSV file, looked up by file name. A row takes 20 bytes of memory."""
 
 import csv
 import hashlib
@@ -9,22 +9,23 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import failures, files, filesystems, uris
 
 Place = tuple[str | None, str | None]
 """A label and a split."""
 
 
 class LabelsError(ValueError):
-    """The file cannot be used. The message says which row and why."""
+    """The CSV file cannot be used. The message says why, and names rows that disagree."""
 
 
 class Labels:
-    """What a CSV file says of its images.
+    """Labels and splits of images, from a CSV file.
 
     Args:
-        uri: of a file with a header that names ``file_name`` and what is in ``columns``.
+        uri: URI of the file; its header must name ``file_name`` and the ``columns``.
         columns: ``label``, ``split`` or both.
+        options: storage options by scheme.
 
     Raises:
         LabelsError: the file cannot be read, lacks a column, or contradicts itself.
@@ -42,8 +43,8 @@ class Labels:
             raise
         except FileNotFoundError as error:
             raise LabelsError(f"{shown}: does not exist") from error
-        except Exception as error:  # each file system raises its own kinds, csv and UTF-8 theirs
-            raise LabelsError(f"{shown}: cannot be read: {files.reason(error)}") from error
+        except Exception as error:  # file systems, csv and UTF-8 raise many classes
+            raise LabelsError(f"{shown}: cannot be read: {failures.reason(error)}") from error
         if not hashes:
             raise LabelsError(f"{shown}: it has no rows")
         self._places = list(places)
@@ -56,10 +57,10 @@ class Labels:
         twice = np.flatnonzero(same & (self._codes[1:] != self._codes[:-1]))
         if len(twice):
             rows = " and ".join(str(int(row) + 1) for row in order[twice[0] : twice[0] + 2])
-            raise LabelsError(f"{shown}: rows {rows} say different things of one file")
+            raise LabelsError(f"{shown}: rows {rows} disagree about the same file")
 
     def find(self, key: str) -> Place | None:
-        """What the file says of the image with this path below the root; by its bare name too."""
+        """Return label and split of an image, by its path below the root or its bare file name."""
         for name in (key, key.rpartition("/")[2]):
             wanted = np.uint64(_hash(name))
             place = int(np.searchsorted(self._names, wanted))
@@ -69,7 +70,7 @@ class Labels:
         return None
 
     def count_unmet(self) -> int:
-        """How many of the files that it names nobody has asked for."""
+        """Return how many of the files in the CSV file were never looked up."""
         first = np.append(True, self._names[1:] != self._names[:-1])
         return int((first & ~self._met).sum())
 
@@ -77,7 +78,7 @@ class Labels:
 def _rows(
     uri: str, columns: tuple[str, ...], options: files.StorageOptions, shown: str
 ) -> Iterator[tuple[str, Place]]:
-    fs, path = files.filesystem(uris.absolute(uri), options)
+    fs, path = filesystems.filesystem(uris.absolute(uri), options)
     with fs.open(path, "rb") as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         reader = csv.DictReader(text)

@@ -1,4 +1,4 @@
-"""The folder of a manifest that is being made: Parquet files, and a mark until all are there."""
+"""Writing the folder of a manifest: Parquet files, and a marker file until all are complete."""
 
 import re
 from collections.abc import Sequence
@@ -8,17 +8,18 @@ import pyarrow as pa
 
 from pipeline.data.manifest.manifest import INCOMPLETE
 from pipeline.data.output import records
-from pipeline.data.storage import files, tables, uris
+from pipeline.data.storage import conditional, files, local, tables, uris
 from pipeline.data.storage.listing import iterate_files
 
 RECIPE = "_manifest.json"
-"""How the manifest was made. Readers of Parquet pass over names that begin so."""
+"""File that says how the manifest was built. Parquet readers skip names that begin with ``_``."""
 
-OWN_FILE = re.compile(rf"part-\d{{5,}}\.parquet|{RECIPE}|{INCOMPLETE}|\..*{files.LEFTOVER}")
+OWN_FILE = re.compile(rf"part-\d{{5,}}\.parquet|{RECIPE}|{INCOMPLETE}|\..*{local.LEFTOVER}")
+"""Names of the files that this module writes."""
 
 
 class FolderError(ValueError):
-    """The folder is not free for a manifest. The message says why."""
+    """The folder cannot take a manifest. The message says why and what to do."""
 
 
 class Row(NamedTuple):
@@ -32,10 +33,11 @@ class Row(NamedTuple):
 
 
 def check_folder(output: str, overwrite: bool, options: files.StorageOptions) -> None:
-    """Only what this module wrote may be in the output, and that only to be overwritten.
+    """Check that the output is empty, or holds only a manifest that may be overwritten.
 
     Raises:
-        FolderError: there is more.
+        FolderError: it holds something else, or a manifest that may not be overwritten.
+        ListingError: it cannot be listed.
     """
     shown = uris.redact(output)
     if not files.exists(output, options):
@@ -45,29 +47,30 @@ def check_folder(output: str, overwrite: bool, options: files.StorageOptions) ->
             raise FolderError(f"output {shown}: is a file; give a folder")
         if not OWN_FILE.fullmatch(file.key):
             raise FolderError(
-                f"output {shown}: holds {file.key[:80]!r}, which is no part of a manifest made "
-                "here; choose an empty folder"
+                f"output {shown}: holds {file.key[:80]!r}, which make_manifest did not write; "
+                "choose an empty folder"
             )
         if not overwrite:
             raise FolderError(
-                f"output {shown}: holds a manifest, or the beginning of one; --overwrite replaces "
-                "it (if no other make_manifest is writing there)"
+                f"output {shown}: holds a manifest, or part of one; --overwrite replaces it "
+                "(make sure that no other make_manifest is writing there)"
             )
 
 
 class Parts:
-    """A manifest while it is written. What is there before the block has ended no reader takes.
+    """A manifest that is being written; a context manager.
 
-    The mark is a file that is no Parquet but is called so: every reader of the folder stops at it.
-    If the block raises, all files are deleted.
+    Until the block ends, the folder holds a marker file that is called Parquet but is not: every
+    reader of the folder stops at it. If the block raises, all files are deleted.
 
     Args:
-        output: a folder that ``check_folder`` has seen.
-        columns: the fields of ``Row`` that are written.
-        overwrite: delete an earlier manifest.
+        output: folder that ``check_folder`` has accepted.
+        columns: fields of ``Row`` to write.
+        overwrite: whether to delete an earlier manifest.
+        options: storage options by scheme.
 
     Raises:
-        FolderError: another process has begun there.
+        FolderError: another process is writing there.
         RowError: the folder cannot be written.
     """
 
@@ -85,8 +88,8 @@ class Parts:
         self.mark = uris.join(output, INCOMPLETE)
 
     def __enter__(self) -> "Parts":
-        text = b"make_manifest is still writing this folder, or was broken off\n"
-        if not files.create_bytes(self.mark, text, self.options) and not self.overwrite:
+        text = b"make_manifest is still writing this folder, or was stopped\n"
+        if not conditional.create_bytes(self.mark, text, self.options) and not self.overwrite:
             raise FolderError(
                 f"output {uris.redact(self.output)}: another make_manifest is writing there"
             )
@@ -102,7 +105,11 @@ class Parts:
         files.delete(self.mark, self.options)
 
     def write(self, rows: Sequence[Row]) -> None:
-        """One file of the manifest."""
+        """Write one file of the manifest.
+
+        Raises:
+            RowError: it cannot be written.
+        """
         fields = dict(zip(Row._fields, zip(*rows, strict=True), strict=True))
         arrays = {name: pa.array(fields[name], pa.string()) for name in self.columns}
         name = f"part-{self.files:05d}.parquet"

@@ -1,4 +1,4 @@
-"""Columns of Arrow tables that somebody else made: their values out, new ones in."""
+"""Reading and replacing columns of Arrow tables that come from a user."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,9 +8,9 @@ from pyarrow import types
 
 
 def as_numbers(schema: pa.Schema) -> pa.Schema:
-    """The schema with the numbers that dates and times are, at any depth, in their place.
+    """Return the schema with integers in place of dates and times, at any depth.
 
-    Python knows neither nanoseconds nor the year 10000. Arrow casts both ways without a loss.
+    Python has neither nanoseconds nor the year 10000. Arrow casts both ways without loss.
     """
     return pa.schema([field.with_type(_as_number(field.type)) for field in schema])
 
@@ -40,9 +40,9 @@ def _fields(kind: pa.DataType) -> list[pa.Field]:
 
 
 def values(table: pa.Table, name: str) -> list[Any]:
-    """The values of a column, arrays among them as numpy arrays; null is None."""
+    """Return the values of a column: tensors as numpy arrays, null as None."""
     column = table[name]
-    if isinstance(column.type, pa.FixedShapeTensorType):  # Arrow's own, which gives flat lists
+    if isinstance(column.type, pa.FixedShapeTensorType):  # its to_pylist gives flat lists
         arrays = (item for chunk in column.chunks for item in chunk)
         return [item.to_numpy() if item.is_valid else None for item in arrays]
     found: list[Any] = column.to_pylist()
@@ -52,10 +52,12 @@ def values(table: pa.Table, name: str) -> list[Any]:
 def replace(
     table: pa.Table, columns: Mapping[str, Iterable[Any]], kinds: Mapping[str, str]
 ) -> pa.Table:
-    """The table with ``columns`` as its last, in place of those that have their names.
+    """Return the table without columns of these names, and with the new columns at its end.
 
     Args:
-        kinds: names of their Arrow types.
+        table: any table.
+        columns: the values of each new column.
+        kinds: the name of each new column's Arrow type.
     """
     table = table.drop_columns([name for name in columns if name in table.column_names])
     for name, some in columns.items():

@@ -1,4 +1,4 @@
-"""Parquet files as one table: files whose types differ, columns in the names of their folders."""
+"""Opening Parquet files as one table, although types differ and folder names hold columns."""
 
 import urllib.parse
 from collections.abc import Iterable
@@ -14,27 +14,30 @@ from pipeline.data.words import printable
 
 
 class ColumnError(ValueError):
-    """A column stands in a file and in the name of its folder, and not so in all files. The message
-    says which, and where.
+    """A column exists twice: in one file, or in a file and the name of its folder.
 
-    The file is named by its path in the folder that was opened.
+    The message names the column, and the file by its path below the folder that was opened.
     """
 
 
 def open_files(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
-    """A Parquet file, or all that are below a folder; None if there are none.
+    """Open a Parquet file, or all Parquet files below a folder.
 
-    A column may be missing in some of the files, or hold nulls alone. Whatever Arrow's types for
-    texts and lists are in the files, they are ``string`` and ``list`` here, at any depth, and there
-    are no dictionaries. Folders called ``label=cat`` are columns of strings, but for those that all
-    files have themselves, as some libraries write them.
+    A column may be missing from some files, or hold only nulls there. Arrow has several types for
+    text and for lists; here they all become ``string`` and ``list``, at any depth, and dictionaries
+    become their values. Folders called ``label=cat`` make columns of strings, unless every file
+    has the column itself, as some libraries write it.
 
     Args:
-        fs: Arrow's file system.
+        path: of the file or folder, in ``fs``.
+        fs: an Arrow file system.
+
+    Returns:
+        The table; None if there are no files.
 
     Raises:
-        ColumnError: see there.
-        pa.ArrowTypeError: a column has types in two files that do not go together.
+        ColumnError: a column exists twice.
+        pa.ArrowTypeError: a column has incompatible types in two files.
         OSError, pa.ArrowException: a file cannot be read, or is not Parquet.
     """
     try:
@@ -45,7 +48,11 @@ def open_files(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
 
 
 def _refuse_doubled(path: str, fs: Any) -> None:
-    """Arrow says of two columns of one name neither which nor where."""
+    """Name a column that a file has twice, since Arrow's own error names neither of the two.
+
+    Raises:
+        ColumnError: there is such a column.
+    """
     files = [fs.get_file_info(path)]
     if not files[0].is_file:
         files = fs.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
@@ -59,7 +66,7 @@ def _refuse_doubled(path: str, fs: Any) -> None:
             if names.count(name) > 1:
                 raise ColumnError(
                     f"{printable(info.base_name)} has {names.count(name)} columns called "
-                    f"{name!r}; rename them, or leave all but one out"
+                    f"{name!r}; rename them, or remove all but one"
                 )
 
 
@@ -73,7 +80,7 @@ def _open(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
         found = _opened(path, fs, names)
     parts = list(found.get_fragments())
     inside = set.intersection(*(set(part.physical_schema.names) for part in parts))
-    if not inside.isdisjoint(names):  # Arrow would take the folders' values
+    if not inside.isdisjoint(names):  # Arrow would take the values from the folders' names
         names = [name for name in names if name not in inside]
         found = _opened(path, fs, names)
         parts = list(found.get_fragments())
@@ -83,7 +90,7 @@ def _open(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
         if twice:
             file = printable(part.path[len(path) :].lstrip("/"))
             raise ColumnError(
-                f"column {twice[0]!r} is in {file} and in the name of its folder; leave it out of "
+                f"column {twice[0]!r} is in {file} and in the name of its folder; remove it from "
                 "the file, or rename one of the two"
             )
     schemas = [pa.schema(map(_plain_field, part.physical_schema)) for part in parts]
@@ -92,7 +99,7 @@ def _open(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
 
 
 def _opened(path: str, fs: Any, names: list[str]) -> pyarrow.dataset.Dataset:
-    """The files, with columns of these names from those of their folders."""
+    """Open the files, with the columns called ``names`` taken from the names of folders."""
     hive = pyarrow.dataset.partitioning(_strings(names), flavor="hive") if names else None
     return pyarrow.dataset.dataset(
         path,
@@ -108,7 +115,7 @@ def _strings(names: list[str]) -> pa.Schema:
 
 
 def _columns(files: Iterable[str]) -> list[str]:
-    """Those in the names of folders, as Arrow reads them, in their order."""
+    """Return the columns in the names of folders, as Arrow reads them, in order."""
     parts = (part.partition("=") for file in files for part in file.split("/")[:-1])
     return list(dict.fromkeys(urllib.parse.unquote(name) for name, sign, _ in parts if sign))
 
@@ -118,7 +125,7 @@ def _plain_field(field: pa.Field) -> pa.Field:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """One type for texts and one for lists. Libraries write several, which do not go together."""
+    """Return the one type used here for all of Arrow's types of text, of lists and of bytes."""
     if types.is_dictionary(kind):
         return _plain(kind.value_type)
     if types.is_large_string(kind) or types.is_string_view(kind):

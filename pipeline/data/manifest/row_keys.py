@@ -1,6 +1,6 @@
-"""What an image is made from, of a row of the plan and of a record: equal if they are of one row.
+"""What an image is made from, as a key: equal for a row of the plan and its record.
 
-An audit and a job both go by it. The manifest's other columns do not count, nor ``output_name``.
+Audits and jobs compare these keys. ``output_name`` and carried columns are not part of them.
 """
 
 import dataclasses
@@ -14,34 +14,41 @@ from pipeline.data.storage import uris
 from pipeline.settings import ROW_OVERRIDES, StyleSettings, in_one_form, replace
 
 NAMED = ("style_blend", "label", "split")
+"""Columns that enter a key as they are."""
 
 _SPECS = {spec.name: spec for spec in dataclasses.fields(StyleSettings)}
 
 COLUMNS = ("content_uri", "style_uri", *NAMED, "settings")
-"""What must be known of a record."""
+"""Record columns that a key is made from."""
 
 
 def key_of_plan(row: Mapping[str, Any], style: StyleSettings, base: str) -> int:
-    """8 bytes of a row of the plan. ``base``: directory that relative URIs are relative to."""
+    """Return a 64-bit key of a row of the plan.
+
+    Args:
+        row: with the plan's columns.
+        style: the job's settings.
+        base: directory to which relative URIs are relative.
+    """
     return _key(parts_of_plan(row, style, base))
 
 
 def key_of_record(record: Mapping[str, Any], base: str) -> int:
-    """8 bytes of a record with ``COLUMNS``; ``base`` as for the plan.
+    """Return a 64-bit key of a record that has ``COLUMNS``; ``base`` as for the plan.
 
     Raises:
-        ValueError, KeyError, TypeError: its settings are not a job's.
+        ValueError, KeyError, TypeError: no job wrote its settings.
     """
     return _key(parts_of_record(record, base))
 
 
 def parts_of_plan(row: Mapping[str, Any], style: StyleSettings, base: str) -> dict[str, Any]:
-    """By name what a row of the plan asks for, in a form that JSON has."""
+    """Return by name what a row of the plan asks for, as JSON values."""
     return _parts(row, _asked(row["overrides"], style), base)
 
 
 def parts_of_record(record: Mapping[str, Any], base: str) -> dict[str, Any]:
-    """By name what a record was made from, in a form that JSON has.
+    """Return by name what a record was made from, as JSON values.
 
     Raises:
         ValueError, KeyError, TypeError: as ``key_of_record``.
@@ -55,8 +62,10 @@ def _key(parts: Mapping[str, Any]) -> int:
 
 
 def _parts(row: Mapping[str, Any], settings: Mapping[str, Any], base: str) -> dict[str, Any]:
-    """Both may hold URIs as the manifest has them (of rows that were refused) or in full; records
-    hold no credentials."""
+    """Return the parts of a key, with full URIs and without credentials.
+
+    Rows that were refused keep their URIs as the manifest has them, and so do their records.
+    """
     content, *styles = (
         uris.redact(uris.resolve(uri, base)) if uri else uri
         for uri in (row["content_uri"], *(row["style_uri"] or []))
@@ -67,16 +76,16 @@ def _parts(row: Mapping[str, Any], settings: Mapping[str, Any], base: str) -> di
 
 @functools.lru_cache(4096)
 def _asked(overrides: str, style: StyleSettings) -> Mapping[str, Any]:
-    """The settings that a row may override, as its record should have them."""
+    """Return the settings that a row may override, as its record should have them."""
     try:
         settings = replace(style, **json.loads(overrides))
-    except ValueError:  # the row's fault: its record has the job's
+    except ValueError:  # a fault of the row, whose record then has the job's settings
         settings = style
     return {name: getattr(settings, name) for name in ROW_OVERRIDES}
 
 
 @functools.lru_cache(4096)
 def _recorded(settings: str) -> Mapping[str, Any]:
-    """The settings that a row may override, from its record."""
+    """Return the settings that a row may override, from its record."""
     values = json.loads(settings)
     return {name: in_one_form(_SPECS[name], values[name]) for name in ROW_OVERRIDES}

@@ -1,4 +1,4 @@
-"""One row of the manifest, checked and brought into the form of the plan."""
+"""Checking one row of the manifest and rewriting it as a row of the plan."""
 
 import dataclasses
 import decimal
@@ -18,29 +18,28 @@ from pipeline.settings import ROW_OVERRIDES, SettingError, StyleSettings, check_
 
 _SPECS = [spec for spec in dataclasses.fields(StyleSettings) if spec.name in ROW_OVERRIDES]
 
-
 _SORTED = sorted(ROW_OVERRIDES)
 
-
-# Made once: json.dumps makes one for each call, and rows come by the million.
+# Created once: json.dumps creates an encoder for each call, and there may be millions of rows.
 _as_json = json.JSONEncoder(default=str).encode
 
 
 class RowChecker:
-    """One row of the manifest to one row of the plan. A fault is a value here, never raised.
+    """Turns a row of the manifest into a row of the plan. Faults are stored there, not raised.
 
     Args:
-        base: directory that relative URIs are relative to.
-        fingerprint: of the settings; part of derived ids.
+        base: directory to which relative URIs are relative.
+        fingerprint: digest of the settings; part of derived ids.
         allowed: URI schemes that rows may use.
     """
 
     def __init__(self, base: str, fingerprint: str, allowed: frozenset[str]) -> None:
         self.base, self.fingerprint, self.allowed = base, fingerprint, allowed
-        # Many rows share a style, and styles may be many; contents seldom come twice.
+        # Many rows share a style; contents seldom come twice.
         self._style_uri = functools.lru_cache(4096)(self._uri)
 
     def __call__(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
+        """Return the row of the plan for the manifest's row ``number`` (from 0)."""
         given = {name: _override(name, row.get(name)) for name in _SORTED if name in row}
         overrides = {name: value for name, value in given.items() if value is not None}
         text = _as_json(overrides) if overrides else "{}"
@@ -49,9 +48,9 @@ class RowChecker:
         blend = row.get("style_blend")
         pair_id = _text(row.get("pair_id"))
         if pair_id is None:
-            # Rows that lack a URI are errors, each of its own.
+            # Rows without a URI are separate errors, so their number is part of the id.
             lacks = number if not row["content_uri"] or not all(styles or [None]) else None
-            # A manifest that is signed anew asks for the same pairs.
+            # New signatures in the URIs must not change the id.
             content, *named = (uri and unsigned(uri) for uri in (row["content_uri"], *styles))
             pair_id = self._derive_id(content, named, blend, text, lacks)
         planned: dict[str, Any] = {
@@ -102,12 +101,12 @@ class RowChecker:
             raise RowError(
                 "bad_row",
                 f"style_blend: {in_short(blend)} does not fit {styles} styles; "
-                "give a weight of at least 0 for each, not all 0",
+                "give each style a weight of at least 0, not all of them 0",
             )
         return weights
 
     def _stem(self, planned: Mapping[str, Any], output_name: str | None) -> str:
-        """Path of the image below ``images/``, without its ending."""
+        """Return the path of the image below ``images/``, without its ending."""
         folders = {name: planned[name] for name in ("split", "label") if planned[name] is not None}
         for column, part in folders.items():
             _check_folder(column, part)
@@ -133,7 +132,7 @@ _check_folder = functools.lru_cache(4096)(check_name)  # many rows share a label
 
 
 def _text(value: Any) -> str | None:
-    """A cell as text. pandas makes floats of integers with a null among them: 7.0 is 7."""
+    """Return a cell as text. pandas turns integers into floats if one is null, so 7.0 is 7."""
     if isinstance(value, float):
         if math.isnan(value):
             return None
@@ -143,13 +142,13 @@ def _text(value: Any) -> str | None:
 
 
 def _as_float(value: Any) -> Any:
-    """Integers and decimals as floats; anything else as it is, to be refused with its name."""
+    """Return integers and decimals as floats; other values unchanged, to be refused by name."""
     number = isinstance(value, (int, decimal.Decimal)) and not isinstance(value, bool)
     return float(value) if number else value
 
 
 def _override(name: str, value: Any) -> Any:
-    """A cell as its setting's type, where that loses nothing: pandas makes 256 and null floats."""
+    """Return a cell in its setting's type if nothing is lost; pandas may have made 256 a float."""
     if isinstance(value, float) and math.isnan(value):
         return None
     if name in ("content_weight", "style_weight"):

@@ -1,6 +1,6 @@
-"""What of a web address is a credential and not part of what it names.
+"""Telling credentials in a web address from the part that names a file.
 
-A signed address has another query each time that it is signed; what it leads to stays the same.
+Each time an address is signed its query changes, but it still leads to the same file.
 """
 
 import re
@@ -28,17 +28,21 @@ SIGNATURES: tuple[tuple[str, str, str], ...] = (
         "ss srt sr sp st se spr sip si sdd ses skoid sktid skt ske sks skv saoid suoid scid",
     ),
 )
-"""Parameters by their names in lower case: two that tell a signature, and what belongs to it. By
-themselves ``expires`` or ``st`` may mean anything, and are left alone."""
+"""Query parameters of signatures, in lower case.
+
+Each entry has two parameters that together tell a signature, and those that may accompany them.
+Without the two, ``expires`` or ``st`` may mean anything and are kept.
+"""
 
 _PARTS = re.compile(r"([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
-"""Host, path, query and fragment of what follows ``://``."""
+"""Host, path, query and fragment: the parts of an address after ``://``."""
 
 
 def unsigned(uri: str) -> str:
-    """``uri`` without user, password and known signatures; of other schemes than http all of it.
+    """Return an http(s) address without user, password and known signatures.
 
-    Every other parameter stays, to the letter: ``?id=5`` may be another picture than ``?id=6``.
+    All other parameters stay as they are: ``?id=5`` and ``?id=6`` may be different pictures. URIs
+    of other schemes are returned unchanged.
     """
     scheme, separator, rest = uri.partition("://")
     parts = _PARTS.fullmatch(rest)

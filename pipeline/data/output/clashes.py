@@ -1,8 +1,8 @@
-"""Rows of a plan that ask for something else than what an output has made for them.
+"""Rows of the plan that clash with the records of an output.
 
-A job leaves recorded pairs alone, and knows them by their ``pair_id``. Where that stands for
-another row than before, or where another pair's image has the name of a row's, going on would pass
-off one picture as another, or write over it.
+A job skips the pairs that are recorded, which it knows by their ``pair_id``. If a ``pair_id`` now
+stands for another row, the job would pass off one picture as another. If a row has the file name of
+another pair's image, the job would overwrite that image.
 """
 
 import posixpath
@@ -19,21 +19,27 @@ from pipeline.data.ids import hash_ids
 from pipeline.data.manifest import row_keys
 from pipeline.data.names import file_key
 from pipeline.data.output import records
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import files, filesystems, uris
+from pipeline.data.words import counted
 from pipeline.settings import SettingError, StyleSettings, in_short
 
 COLUMNS = ("pair_id", "status", "file_name", *row_keys.COLUMNS)
-"""What must be known of the records."""
+"""Record columns that are compared with the plan."""
 
 _PLANNED = ("pair_id", "manifest_row", "file_stem", "overrides", *row_keys.COLUMNS[:-1])
 
 
 @dataclass(frozen=True)
 class _Hashes:
-    """The plan's rows as numbers, 48 bytes each, so that a million fit in a driver.
+    """The plan's rows as hashes, 48 bytes each, so that a million rows fit in the driver.
 
-    ``ids`` and ``stems`` are sorted; the arrays after each are in its order. ``rows`` are numbers
-    of rows in the manifest.
+    Attributes:
+        ids: of the pair ids, sorted.
+        keys: of what each image is made from (``row_keys``), in the order of ``ids``.
+        rows: row numbers in the manifest, in the order of ``ids``.
+        stems: of the file names without ending, sorted.
+        stem_ids: of the pair ids, in the order of ``stems``.
+        stem_rows: row numbers in the manifest, in the order of ``stems``.
     """
 
     ids: npt.NDArray[np.int64]
@@ -45,12 +51,13 @@ class _Hashes:
 
 
 class Clashes:
-    """What is found among the records that ``look`` is shown; ``refuse`` says it.
+    """Finds clashes among the records given to ``look``; ``refuse`` reports them.
 
     Args:
-        plan: directory of the plan. Nothing of it is read before there is a record.
+        plan: directory of the plan. It is read when the first record comes.
+        options: storage options by scheme.
         style: the job's settings.
-        base: directory that the manifest's relative URIs are relative to.
+        base: directory to which the manifest's relative URIs are relative.
     """
 
     def __init__(
@@ -62,9 +69,9 @@ class Clashes:
         self._first: tuple[int, dict[str, Any]] | None = None
 
     def look(self, batch: pa.RecordBatch) -> None:
-        """Compare records, of which ``COLUMNS`` are there, with the plan.
+        """Compare a batch of records that has ``COLUMNS`` with the plan.
 
-        Only ok ones: an error made nothing that could be taken for another's.
+        Only ok records can clash: a failed pair has no image.
         """
         made = batch.filter(pc.equal(batch["status"], "ok"))
         for start in range(0, len(made), records.ROWS_AT_ONCE):
@@ -87,7 +94,7 @@ class Clashes:
     def _key(self, record: dict[str, Any], otherwise: int) -> int:
         try:
             return row_keys.key_of_record(record, self._base)
-        except (ValueError, KeyError, TypeError):  # damaged: that is for an audit to say
+        except (ValueError, KeyError, TypeError):  # a damaged record is reported by jobs.verify
             return otherwise
 
     def _add(self, row: int, record: dict[str, Any]) -> None:
@@ -96,10 +103,10 @@ class Clashes:
             self._first = row, record
 
     def refuse(self, output: str) -> None:
-        """End the job if there are any.
+        """Raise if any clash was found.
 
         Raises:
-            SettingError: names the manifest's first such row, and how many there are.
+            SettingError: names the first row of the manifest that clashes, and how many do.
         """
         if self._first is None:
             return
@@ -107,19 +114,19 @@ class Clashes:
         (row,) = self._scan(pc.field("manifest_row") == number).to_table().to_pylist()
         what = self._difference(row, record)
         more = len(self._found) - 1
-        beside = f" (and so {'does' if more == 1 else 'do'} {more} more)" if more else ""
+        others = f" (and {counted(more, 'more row')})" if more else ""
         raise SettingError(
-            f"output {uris.redact(output)}: manifest row {number}{beside} {what}; nothing was "
-            "begun: choose another output, give such rows another pair_id or output_name, or "
-            "--overwrite; for pictures that only moved see 'Rows that clash' in "
+            f"output {uris.redact(output)}: manifest row {number}{others} {what}; the job "
+            "has not started: choose another output, give these rows another pair_id or "
+            "output_name, or use --overwrite; if the pictures only moved, see 'Rows that clash' in "
             "docs/troubleshooting.md"
         )
 
     def _difference(self, row: dict[str, Any], record: dict[str, Any]) -> str:
         if row["pair_id"] != record["pair_id"]:
             return (
-                f"(pair_id {in_short(row['pair_id'])}) would write over {record['file_name']}, "
-                f"which was made of pair_id {in_short(record['pair_id'])}"
+                f"(pair_id {in_short(row['pair_id'])}) would overwrite {record['file_name']}, "
+                f"the image of pair_id {in_short(record['pair_id'])}"
             )
         asked = row_keys.parts_of_plan(row, self._style, self._base)
         had = row_keys.parts_of_record(record, self._base)
@@ -138,7 +145,7 @@ class Clashes:
                 keys.append(np.array(found, np.int64))
                 ids.append(hash_ids(row["pair_id"] for row in some))
                 rows.append(np.array([row["manifest_row"] for row in some], np.int64))
-                # Refused rows have no file; no image has the empty name.
+                # A refused row has no file: no image has the empty name.
                 stems.append(hash_ids(file_key(row["file_stem"] or "") for row in some))
         every, numbers, file_names = map(np.concatenate, (ids, rows, stems))
         by_id, by_stem = np.argsort(every), np.argsort(file_names)
@@ -152,17 +159,17 @@ class Clashes:
         )
 
     def _scan(self, chosen: pc.Expression | None) -> pyarrow.dataset.Scanner:
-        fs, path = files.arrow_filesystem(self._plan, self._options)
+        fs, path = filesystems.arrow_filesystem(self._plan, self._options)
         plan = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet")
         return plan.scanner(columns=list(_PLANNED), filter=chosen)
 
 
 def _stem_key(file_name: str) -> str:
-    """What ``images/STEM.png`` is known by, where letters' case may not count."""
+    """Return the key of ``images/STEM.png``, equal for names that some file systems confuse."""
     return file_key(posixpath.splitext(file_name)[0].removeprefix(f"{records.IMAGES}/"))
 
 
 def _places(hashes: npt.NDArray[np.int64], known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Where each of ``hashes`` is in ``known``, which is sorted; -1 where it is not."""
+    """Return the index of each of ``hashes`` in ``known``, which is sorted; -1 if not there."""
     places = np.searchsorted(known, hashes).clip(max=len(known) - 1)
     return np.where(known[places] == hashes, places, -1)

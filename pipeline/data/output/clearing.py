@@ -1,11 +1,11 @@
-"""Deleting what earlier jobs wrote in an output, for ``--overwrite``, and nothing else.
+"""Deleting what earlier jobs wrote in an output, and nothing else, for ``--overwrite``.
 
-An image is a job's if a record names it, or if its name is an id that was derived from a row (a
-killed run leaves images without records); a file of records by its columns, or, where it is
-damaged, by the name that Ray Data gave it. Whatever else lies in their folders stays.
+An image is a job's if a record names it, or if its name is an id derived from a row (a killed job
+leaves images without records). A record file is a job's if it has the columns of records, or, if
+damaged, the kind of name that Ray Data gives. All other files in these folders stay.
 
-A mark says that deleting has begun: the records go after the images that they name, and without it
-a run after a kill would take such records for the truth.
+A marker file says that deleting has begun. Images are deleted before the records that name them;
+without the marker, a job after a kill would trust such records.
 """
 
 import re
@@ -15,21 +15,27 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow.parquet as pq
 
 from pipeline.data.output import packing, records, resume
-from pipeline.data.storage import files, tables, uris
+from pipeline.data.storage import files, filesystems, local, tables, uris
 from pipeline.settings import SettingError
 
 DERIVED_IMAGE = re.compile(r"[0-9a-f]{20}\.(png|jpg|webp)")
+"""Name of an image whose pair has no ``pair_id`` in the manifest."""
+
 RAYS_NAME = re.compile(r"\w+_[0-9a-f]{32}_\d{6,}-\d+\.parquet")
+"""Name that Ray Data gives to a record file."""
+
 MARK = "__overwrite__.json"
+"""Marker file: deleting has begun."""
+
 COLUMNS = {"pair_id", "status", "file_name"}
-"""What every file of records has had."""
+"""Columns of record files of every version."""
 
 
 def is_begun(output: str, options: files.StorageOptions) -> bool:
-    """Whether a run was killed while it deleted: what is left must be deleted too.
+    """Return whether a job was killed while it deleted, so that the rest must be deleted too.
 
     Raises:
-        RowError: that is not known.
+        RowError: the storage failed.
     """
     return files.exists(uris.join(output, MARK), options)
 
@@ -37,15 +43,14 @@ def is_begun(output: str, options: files.StorageOptions) -> bool:
 def clear(output: str, options: files.StorageOptions) -> list[str]:
     """Delete images, records, checkpoint, shards, report and summary of earlier jobs.
 
-    ``job.json`` stays, so that a run that is killed here can be started again; the next one is
-    written in its place.
+    ``job.json`` stays, so that a job killed here can be started again; the next job replaces it.
 
     Returns:
-        The files among images and records that are no job's, relative to the output. They stay.
+        Files among the images and records that no job wrote and that stay, relative to the output.
 
     Raises:
-        SettingError: a Parquet file among the records is no job's. Nothing has been deleted.
-        RowError: the output cannot be listed, or a file of it not be deleted.
+        SettingError: no job wrote a Parquet file among the records. Nothing has been deleted.
+        RowError: the output cannot be listed, or a file cannot be deleted.
     """
     file_names = _names_below(output, records.RECORDS, options)
     own_records, named = _own_records(output, file_names, options)
@@ -60,7 +65,7 @@ def clear(output: str, options: files.StorageOptions) -> list[str]:
     ]
     mark = uris.join(output, MARK)
     files.write_bytes(mark, b"{}\n", options)
-    # Then what vouches for others: the records for their images, an index for its shards.
+    # Files that tell whose others are go last: records for images, an index for its shards.
     indices = [name for name in shards if name.rpartition("/")[2] == packing.INDEX]
     first = [*own_images, *(name for name in shards if name not in indices)]
     for some in (first, [*indices, *own_records]):
@@ -68,7 +73,7 @@ def clear(output: str, options: files.StorageOptions) -> list[str]:
     for name in (records.CHECKPOINT, records.SUMMARY, records.REPORT, resume.JOURNAL):
         files.delete(uris.join(output, name), options)
     for folder in (records.IMAGES, records.RECORDS, *packing.FORMATS):
-        files.delete_empty_folders(uris.join(output, folder))
+        local.delete_empty_folders(uris.join(output, folder))
     files.delete(mark, options)
     return sorted({*images, *file_names}.difference(own_images, own_records))
 
@@ -80,13 +85,13 @@ def _names_below(output: str, folder: str, options: files.StorageOptions) -> lis
 def _own_records(
     output: str, file_names: Iterable[str], options: files.StorageOptions
 ) -> tuple[list[str], set[str]]:
-    """The files of records, and the images that they name.
+    """Return the record files, and the images that they name.
 
     Raises:
-        SettingError: a Parquet file is none of them, and would be read as one.
+        SettingError: a Parquet file is no record file, but would be read as one.
     """
     parquet = [name for name in file_names if _is_visible_parquet(name)]
-    own = [name for name in file_names if files.is_leftover(name)]
+    own = [name for name in file_names if local.is_leftover(name)]
     named: set[str] = set()
 
     def look(name: str) -> set[str] | None:
@@ -96,8 +101,8 @@ def _own_records(
         for name, found in zip(parquet, pool.map(look, parquet), strict=True):
             if found is None and not RAYS_NAME.fullmatch(name.rpartition("/")[2]):
                 raise SettingError(
-                    f"overwrite: {uris.redact(uris.join(output, name))} is no file of a "
-                    "job's records, so nothing is deleted; move it away, or choose another output"
+                    f"overwrite: {uris.redact(uris.join(output, name))} is not a record file of "
+                    "a job, so nothing was deleted; move it away, or choose another output"
                 )
             own.append(name)
             named |= found or set()
@@ -105,13 +110,13 @@ def _own_records(
 
 
 def _is_visible_parquet(name: str) -> bool:
-    """As ``storage.list_files`` finds the files of records."""
+    """Return whether ``files.list_files`` would list it among the record files."""
     return name.endswith(".parquet") and not name.rpartition("/")[2].startswith(".")
 
 
 def _images_in(uri: str, options: files.StorageOptions) -> set[str] | None:
-    """The images that a file of records names; None if it is none, or damaged."""
-    fs, path = files.arrow_filesystem(uri, options)
+    """Return the images that a record file names; None if it is damaged or no record file."""
+    fs, path = filesystems.arrow_filesystem(uri, options)
     try:
         with fs.open_input_file(path) as file, pq.ParquetFile(file) as parquet:
             tables.refuse_pickles(parquet.schema_arrow, uri)
@@ -129,5 +134,5 @@ def _is_own_image(name: str, named: set[str]) -> bool:
         name in named
         or DERIVED_IMAGE.fullmatch(last) is not None
         or (last == "metadata.parquet" and len(folders) <= 1)  # images/[SPLIT/]
-        or files.is_leftover(name)
+        or local.is_leftover(name)
     )

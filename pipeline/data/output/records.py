@@ -1,48 +1,52 @@
-"""Records: one row per pair of the manifest, ``ok`` and ``error`` alike, and their sums."""
+"""Reading the records of an output: one row per pair, ``ok`` and ``error`` alike.
 
-import io
+An output may hold files of several versions of this program. ``batches`` reads all of them under
+the names of ``RECORD_SCHEMA``.
+"""
+
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
-import pyarrow.parquet as pq
 
 from pipeline.data.errors import RowError
-from pipeline.data.ids import among, hash_ids
 from pipeline.data.names import is_name
-from pipeline.data.schemas import RECORD_SCHEMA
-from pipeline.data.storage import files, tables, uris
-from pipeline.data.words import NAMED
+from pipeline.data.schemas import OLD_NAMES, RECORD_SCHEMA, SCHEMA_VERSION
+from pipeline.data.storage import failures, files, filesystems, tables, uris
+from pipeline.settings import SettingError
 
 IMAGES, RECORDS, CHECKPOINT = "images", "records", "__checkpoint__"
-
+"""Folders of an output."""
 
 JOB, SUMMARY, REPORT = "job.json", "summary.json", "report.html"
+"""Files of an output."""
 
+SECONDS = ("load_seconds", "optimize_seconds", "store_seconds")
+"""Record columns that say how long each stage took."""
 
 ROWS_AT_ONCE = 1024
-"""Records that ``iterate`` makes dictionaries of at once: each may hold thousands of losses."""
-
+"""Records that ``iterate`` turns into dictionaries at a time: each may hold thousands of losses."""
 
 PENDING = ".pending.parquet"
-"""Ray Data's mark in the checkpoint for a records file that is not known to be complete."""
+"""Ending of Ray Data's checkpoint files for record files that may be incomplete."""
 
 
 class DamagedError(RowError):
-    """A file that an earlier run wrote is damaged. The message names it, and what to do."""
+    """A file that an earlier job wrote is damaged. The message names it and says what to do."""
 
     def __init__(self, message: str) -> None:
         super().__init__("read_failed", message)
 
 
+class LaterVersionError(SettingError):
+    """A later version of this program wrote the output. The message says what to do."""
+
+
 def committed_files(output: str, options: files.StorageOptions) -> list[str]:
-    """The record files that are complete; Ray Data deletes the others at the next run's start."""
+    """List the record files that are complete; Ray Data deletes the others at the next start."""
     marks = files.list_files(uris.join(output, CHECKPOINT), options, PENDING)
     unfinished = tuple(mark.rpartition("/")[2].removesuffix(PENDING) for mark in marks)
     file_names = files.list_files(uris.join(output, RECORDS), options, ".parquet")
@@ -50,21 +54,31 @@ def committed_files(output: str, options: files.StorageOptions) -> list[str]:
 
 
 def records_dataset(output: str, options: files.StorageOptions) -> pyarrow.dataset.Dataset | None:
-    """All records of an output; None when there are none yet."""
+    """Open all records of an output.
+
+    Returns:
+        A dataset with every column of ``RECORD_SCHEMA`` (null in files that lack it) and the other
+        columns of the first file; None if there are no records yet.
+    """
     file_names = committed_files(output, options)
     if not file_names:
         return None
-    fs, _ = files.arrow_filesystem(output, options)
-    paths = [files.arrow_filesystem(file, options)[1] for file in file_names]
-    dataset = pyarrow.dataset.dataset(paths, filesystem=fs, format="parquet")
-    tables.refuse_pickles(dataset.schema, uris.redact(uris.join(output, RECORDS)))
-    return dataset
+    fs, _ = filesystems.arrow_filesystem(output, options)
+    paths = [filesystems.arrow_filesystem(file, options)[1] for file in file_names]
+    found = pyarrow.dataset.dataset(paths, filesystem=fs, format="parquet")
+    tables.refuse_pickles(found.schema, uris.redact(uris.join(output, RECORDS)))
+    old = [RECORD_SCHEMA.field(new).with_name(name) for new, name in OLD_NAMES.items()]
+    own = pa.schema([*RECORD_SCHEMA, *old])
+    more = [field for field in found.schema if field.name not in own.names]
+    schema = pa.schema([*own, *more])
+    fragments = list(found.get_fragments())
+    return pyarrow.dataset.FileSystemDataset(fragments, schema, found.format, filesystem=fs)
 
 
 def iterate(
     output: str, options: files.StorageOptions, columns: list[str], status: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Records as dictionaries, a batch in memory at a time."""
+    """Yield records as dictionaries; one batch is in memory at a time. See ``batches``."""
     for batch in batches(output, options, columns, status):
         for start in range(0, len(batch), ROWS_AT_ONCE):
             yield from batch.slice(start, ROWS_AT_ONCE).to_pylist()
@@ -73,32 +87,63 @@ def iterate(
 def batches(
     output: str, options: files.StorageOptions, columns: list[str], status: str | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Columns of all records, or of those with a status, as they lie in their files.
+    """Yield columns of all records in the order of their files.
+
+    Args:
+        output: URI of the output.
+        options: storage options by scheme.
+        columns: names from ``RECORD_SCHEMA``; files of version 1 are read under their old names.
+        status: yield only records with this status.
 
     Raises:
-        DamagedError: a file of them is damaged.
+        DamagedError: a record file is damaged.
         RowError: ``read_failed``: the storage failed.
     """
-    chosen = None if status is None else pyarrow.dataset.field("status") == status
+    chosen = None if status is None else pc.field("status") == status
     try:
         dataset = records_dataset(output, options)
-        if dataset is not None:
-            # Kept, the footers of thousands of small files outweigh their rows.
+        if dataset is None:
+            return
+        # If they were kept, the footers of thousands of small files would outweigh their rows.
+        if {*columns}.isdisjoint({*OLD_NAMES, "schema_version"}):
             yield from dataset.to_batches(columns=columns, filter=chosen, cache_metadata=False)
+        else:
+            for file in dataset.get_fragments():
+                yield from file.to_batches(
+                    schema=dataset.schema,
+                    columns=_columns_of(file.physical_schema, columns),
+                    filter=chosen,
+                    cache_metadata=False,
+                )
     except (pa.ArrowException, OSError) as error:
-        for file in committed_files(output, options):  # Arrow does not always name it
-            read_file(file, options)
+        for file_name in committed_files(output, options):  # Arrow does not always name the file
+            read_file(file_name, options)
         shown = uris.redact(uris.join(output, RECORDS))
-        text = f"{shown}: cannot be read: {files.reason(error)}"
+        text = f"{shown}: cannot be read: {failures.reason(error)}"
         raise RowError("read_failed", text) from error
 
 
+def _columns_of(schema: pa.Schema, columns: list[str]) -> dict[str, pc.Expression]:
+    """Map this version's column names to what a record file with ``schema`` holds.
+
+    A file of version 1 may have a column of the manifest under a name that is taken today.
+    """
+    found = {name: pc.field(name) for name in columns}
+    if not {*OLD_NAMES.values()} <= {*schema.names}:
+        return found
+    for name in found.keys() & OLD_NAMES.keys():
+        found[name] = pc.field(OLD_NAMES[name])
+    if "schema_version" in found:
+        found["schema_version"] = pc.scalar(pa.scalar(1, pa.int32()))
+    return found
+
+
 def read_file(file: str, options: files.StorageOptions) -> pa.Table:
-    """A Parquet file of records, or of the checkpoint, with a ``pair_id`` in each row.
+    """Read one Parquet file of records or of the checkpoint, under the names in the file.
 
     Raises:
-        DamagedError: it is damaged.
-        RowError: as ``storage.read_bytes``.
+        DamagedError: the file is damaged, or has no ``pair_id``.
+        RowError: as ``files.read_bytes``.
     """
     try:
         table = tables.read_table(file, options)
@@ -107,16 +152,36 @@ def read_file(file: str, options: files.StorageOptions) -> pa.Table:
         raise
     except Exception as error:  # a flipped byte shows in many ways
         raise DamagedError(
-            f"{uris.redact(file)}: is damaged ({files.reason(error)}); delete it, and run the "
-            "job again: it does anew what has no record",
+            f"{uris.redact(file)}: is damaged ({failures.reason(error)}); delete it, and run the "
+            "job again: it redoes the pairs that have no record",
         ) from error
     return table
 
 
-def is_image_name(file_name: str) -> bool:
-    """Whether it is one that a job gives: images/[SPLIT/][LABEL/]NAME.png, jpg or webp.
+def refuse_later_version(job: Mapping[str, Any], shown: str) -> None:
+    """Refuse an output that a later version of this program has written.
 
-    Any other may lead out of the output.
+    Args:
+        job: content of its ``job.json``.
+        shown: the output's URI, without credentials.
+
+    Raises:
+        LaterVersionError: names both versions.
+        TypeError: ``schema_version`` is not a number.
+    """
+    version = job.get("schema_version", 1)
+    if version > SCHEMA_VERSION:
+        raise LaterVersionError(
+            f"output {shown}: was written by a later version of this program (schema_version "
+            f"{version}, this program knows up to {SCHEMA_VERSION}); update this program, or "
+            "choose another output"
+        )
+
+
+def is_image_name(file_name: str) -> bool:
+    """Return whether a job gives such names: images/[SPLIT/][LABEL/]NAME.png, jpg or webp.
+
+    Any other name may lead out of the output.
     """
     folder, *folders, last = file_name.split("/")
     name, _, ending = last.rpartition(".")
@@ -124,147 +189,11 @@ def is_image_name(file_name: str) -> bool:
     return inside and all(map(is_name, (*folders, name)))
 
 
-TOGETHER = 16_384
-"""Records that are looked at together, and lie together in a list of images. Their files are small,
-and a Parquet file of thousands of small parts is slow to open."""
-
-
-METADATA = ("file_name", "pair_id", "label", "split", "content_uri", "style_uri",
-            "total_loss", "content_loss", "style_loss")  # fmt: skip
-
-
-ERROR = ("error_class", "error_message", "manifest_row")
-
-
-MEANS = ("total_loss", "content_loss", "style_loss", "evaluations")
-
-
-SECONDS = ("load_seconds", "optimize_seconds", "store_seconds")
-
-
-def close(
-    output: str, options: files.StorageOptions, ids: npt.NDArray[np.int64]
-) -> tuple[dict[str, Any], npt.NDArray[np.int64]]:
-    """One pass over all records: add them up, and list the ok images beside themselves.
-
-    The lists are ``metadata.parquet`` files of each split, as Hugging Face's imagefolder wants
-    them; they, the ``images_by_split`` (of pairs without one: by "") and the ``lost_classes``, of
-    which no image was made, are of all pairs that lie in the output, as its folders are. Counts,
-    mean losses, seconds by stage and errors by class are of the manifest's pairs; ``other_pairs``
-    counts those of other manifests, and of rows that have another id by now. ``first_errors`` are
-    those of the manifest's first rows that failed.
-
-    Args:
-        ids: hashes of the ids of the manifest's pairs.
-
-    Returns:
-        The sums, and the hashes of all ids.
-    """
-    known = np.sort(ids)
-    counts, others, errors = Counter[str](), Counter[str](), Counter[str]()
-    splits = Counter[str]()
-    classes: dict[str, bool] = {}  # SPLIT/LABEL: whether there is an image
-    sums = dict.fromkeys((*MEANS, *SECONDS), 0.0)
-    size = 0
-    first_errors: list[dict[str, Any]] = []
-    hashes = [np.empty(0, dtype=np.int64)]
-    with _ImageLists() as lists:
-        columns = ["status", *ERROR, "bytes", *METADATA, *MEANS[3:], *SECONDS]
-        for table in _tables(batches(output, options, columns)):
-            hashes.append(hash_ids(table["pair_id"].to_pylist()))
-            is_own = among(hashes[-1], known)
-            own = table.filter(pa.array(is_own))
-            counts.update(_counts(own["status"]))
-            others.update(_counts(table["status"].filter(pa.array(~is_own))))
-            failed = own.filter(pc.field("status") == "error")
-            errors.update(_counts(failed["error_class"]))
-            first_errors = _first(first_errors, failed)
-            size += pc.sum(own["bytes"]).as_py() or 0
-            for name in sums:
-                sums[name] += pc.sum(own[name]).as_py() or 0.0
-            for group in table.group_by(["split", "label", "status"]).aggregate([]).to_pylist():
-                parts = [part for part in (group["split"], group["label"]) if part is not None]
-                if group["label"] is not None and all(map(is_name, parts)):
-                    name = "/".join(parts)
-                    classes[name] = classes.get(name, False) or group["status"] == "ok"
-            made = table.filter(pc.field("status") == "ok")
-            splits.update(_counts(pc.fill_null(made["split"], "")))
-            lists.add(made)
-    for split, data in lists.files.items():
-        parts = [part for part in (IMAGES, split, "metadata.parquet") if part]
-        files.write_bytes(uris.join(output, *parts), data.getvalue(), options)
-    done = counts["ok"]
-    summary = {
-        "pairs": counts.total(),
-        "ok": done,
-        "error": counts["error"],
-        "errors_by_class": dict(errors.most_common()),
-        "first_errors": first_errors,
-        "other_pairs": {"ok": others["ok"], "error": others["error"]},
-        "lost_classes": sorted(name for name, kept in classes.items() if not kept),
-        "images_by_split": dict(sorted(splits.items())),
-        "image_bytes": size,
-        "mean": {name: sums[name] / done if done else None for name in MEANS},
-        "seconds": {name.removesuffix("_seconds"): sums[name] for name in SECONDS},
-    }
-    return summary, np.concatenate(hashes)
-
-
-def _tables(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """The same rows, at least ``TOGETHER`` in each table but the last."""
-    waiting: list[pa.RecordBatch] = []
-    for batch in batches:
-        waiting.append(batch)
-        if sum(map(len, waiting)) >= TOGETHER:
-            yield pa.Table.from_batches(waiting)
-            waiting = []
-    if waiting:
-        yield pa.Table.from_batches(waiting)
-
-
-def _first(named: list[dict[str, Any]], failed: pa.Table) -> list[dict[str, Any]]:
-    """The first rows of the manifest among those named before and those of a table."""
-    columns = ["manifest_row", "pair_id", "error_message"]
-    some = failed.select(columns).sort_by("manifest_row").slice(0, NAMED).to_pylist()
-    order = sorted(
-        [*named, *some], key=lambda row: (row["manifest_row"] is None, row["manifest_row"] or 0)
-    )
-    return order[:NAMED]
-
-
-def _counts(values: pa.ChunkedArray) -> dict[str, int]:
-    return {found["values"]: found["counts"] for found in pc.value_counts(values).to_pylist()}
-
-
-class _ImageLists:
-    """A Parquet file in memory for each split; ``file_name`` is relative to the split's folder."""
-
-    def __init__(self) -> None:
-        self.files: dict[str | None, io.BytesIO] = {}
-        self.writers: dict[str | None, pq.ParquetWriter] = {}
-
-    def __enter__(self) -> "_ImageLists":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for writer in self.writers.values():
-            writer.close()
-
-    def add(self, table: pa.Table) -> None:
-        schema = pa.schema([RECORD_SCHEMA.field(name) for name in METADATA if name != "split"])
-        for split in table["split"].unique().to_pylist():
-            if split not in self.writers:
-                self.files[split] = io.BytesIO()
-                self.writers[split] = pq.ParquetWriter(self.files[split], schema)
-            of_split = pc.field("split").is_null() if split is None else pc.field("split") == split
-            listed = table.filter(of_split).select(schema.names)
-            folder = "/".join(part for part in (IMAGES, split) if part) + "/"
-            names = pc.utf8_slice_codeunits(listed["file_name"], len(folder))
-            listed = listed.set_column(0, schema.field("file_name"), names)
-            self.writers[split].write_table(listed.cast(schema))
-
-
 def write_json(uri: str, value: Any, options: files.StorageOptions) -> None:
-    """Indented JSON, replaced as a whole."""
+    """Write indented JSON, replacing the whole file.
+
+    Raises:
+        RowError: as ``files.write_bytes``.
+    """
     text = json.dumps(value, indent=2, sort_keys=False, default=str) + "\n"
     files.write_bytes(uri, text.encode(), options)

@@ -1,9 +1,8 @@
-"""What must be true of an output before a run goes on in it: checkpoint and records agree.
+"""Preparing an output to be resumed: its checkpoint and its records must agree.
 
-Ray Data's checkpoint says which pairs are done; the records are what users have, and count. Where
-a pair has no record, it is made undone, so that the run does it again; where the checkpoint lacks a
-recorded pair, it gets it. A row that ended as an error is done as far as the checkpoint knows:
-``--retry-errors`` makes it undone too.
+Ray Data's checkpoint says which pairs are done, but the records decide. A pair without a record is
+removed from the checkpoint, so that the job redoes it. A recorded pair that the checkpoint lacks is
+added. The checkpoint counts failed pairs as done; ``--retry-errors`` removes them as well.
 """
 
 import itertools
@@ -20,33 +19,39 @@ import pyarrow.compute as pc
 from pipeline.data.ids import among, hash_ids
 from pipeline.data.output import packing, records
 from pipeline.data.output.clashes import COLUMNS, Clashes
-from pipeline.data.storage import files, tables, uris
+from pipeline.data.storage import files, local, tables, uris
 from pipeline.data.words import some_of
 
 logger = logging.getLogger(__name__)
 
 JOURNAL = "__retry__.parquet"
+"""Ids of failed pairs that are being removed from checkpoint and records."""
+
 MENDED = "from-records-"
-"""How the name of a checkpoint file begins that ``repair`` wrote."""
+"""Prefix of the checkpoint files that ``repair`` writes."""
 
 THREADS = 32
-"""Requests under way at once when many small files are read."""
+"""Files that are read at once."""
 
 TOGETHER = 100
-"""Files whose ids are looked up at once: Arrow prepares all known ids anew for each lookup, which
-takes longer than to read a file."""
+"""Files whose ids are looked up in one call.
+
+For each call Arrow prepares all known ids again, which takes longer than reading a file.
+"""
 
 
 def repair(output: str, options: files.StorageOptions, clashes: Clashes | None = None) -> None:
-    """Finish what a killed run began, and have the checkpoint know what is recorded, no more.
+    """Finish what a killed job began, and make the checkpoint list exactly the recorded pairs.
 
-    Doing it twice does no harm: a kill in between is mended by the next run's call.
+    A second call changes nothing; after a kill, the next job's call completes the repair.
 
     Args:
-        clashes: is shown the records on the way. They may lie in thousands of files.
+        output: URI of the output.
+        options: storage options by scheme.
+        clashes: gets every record, so that thousands of record files are read only once.
 
     Raises:
-        RowError: a file of the records or of the checkpoint cannot be read, or not be replaced.
+        RowError: a file of the records or of the checkpoint cannot be read or replaced.
     """
     _delete_leftovers(output)
     _drop_stale_marks(output, options)
@@ -68,27 +73,37 @@ def repair(output: str, options: files.StorageOptions, clashes: Clashes | None =
 
 
 def _delete_leftovers(output: str) -> None:
-    """Everywhere in the output but in folders that are no job's. The lease may just be renewed:
-    then that waits for the next time."""
-    kept = files.delete_leftovers(output, below=False)
+    """Delete half-written files in the output, except in folders that no job made.
+
+    A lease that is being renewed may be among them; it then stays until the next time.
+    """
+    kept = local.delete_leftovers(output, below=False)
     for name in (records.IMAGES, records.RECORDS, records.CHECKPOINT, *packing.FORMATS):
-        kept += files.delete_leftovers(uris.join(output, name))
+        kept += local.delete_leftovers(uris.join(output, name))
     if kept:
         logger.warning(
-            f"warning: what a killed run left half-written cannot be deleted: {some_of(kept)}; "
-            "nobody reads it",
+            "warning: half-written files of a killed job cannot be deleted: "
+            f"{some_of(kept)}; they do no harm",
         )
 
 
 def forget_errors(output: str, options: files.StorageOptions, ids: npt.NDArray[np.int64]) -> int:
-    """Make the failed rows among ``ids`` undone. Returns how many there were.
+    """Remove the failed pairs among ``ids`` from checkpoint and records, so that they are redone.
 
-    Other manifests' records stay as they are: this run would not do their pairs again. Ids and
-    records lie in several files, and a kill may come between any two: the ids are therefore
-    written down first, and ``repair`` finishes what stands there.
+    Records of other manifests stay, since this job would not redo their pairs. Several files
+    change, and a kill may come between any two. The ids are therefore written to a journal first,
+    from which ``repair`` can finish.
 
     Args:
-        ids: hashes of the manifest's pairs.
+        output: URI of the output.
+        options: storage options by scheme.
+        ids: hashes of the ids of the manifest's pairs.
+
+    Returns:
+        The number of failed pairs.
+
+    Raises:
+        RowError: a file cannot be read or replaced.
     """
     known = np.sort(ids)
     rows = records.iterate(output, options, ["pair_id"], status="error")
@@ -107,11 +122,16 @@ def done_hashes(
     retry_errors: bool,
     clashes: Clashes | None = None,
 ) -> npt.NDArray[np.int64]:
-    """The hashes of the ids that a run would leave alone. Nothing is mended, nor written.
+    """Return hashes of the ids of pairs that a job would skip. Writes nothing.
 
     Args:
-        retry_errors: the failed ones are to be done again.
+        output: URI of the output.
+        options: storage options by scheme.
+        retry_errors: whether failed pairs are redone.
         clashes: as for ``repair``.
+
+    Raises:
+        RowError: the records cannot be read.
     """
     recorded = _record_ids(output, options, "ok" if retry_errors else None, clashes)
     return np.unique(hash_ids(recorded.to_pylist()))
@@ -130,16 +150,20 @@ def _record_ids(
 
 
 def checkpointed_ids(output: str, options: files.StorageOptions) -> Iterator[str]:
-    """The ids that Ray Data's checkpoint knows as done."""
+    """Yield the ids that Ray Data's checkpoint lists as done.
+
+    Raises:
+        RowError: a file of the checkpoint cannot be read.
+    """
     for _, table in _tables(_committed(output, options), options):
         yield from table["pair_id"].to_pylist()
 
 
 def _drop_stale_marks(output: str, options: files.StorageOptions) -> None:
-    """Object stores rename by copy and delete: a kill in between leaves both names.
+    """Delete pending checkpoint files whose records are complete.
 
-    Then the records are complete, and the pending mark, which would have Ray Data delete them, is
-    what is wrong.
+    Object stores rename by copy and delete, and a kill in between leaves both names. The records
+    are then complete, but Ray Data would delete them because of the pending file.
     """
     file_names = files.list_files(uris.join(output, records.CHECKPOINT), options, ".parquet")
     names = set(file_names)
@@ -182,7 +206,10 @@ def _prune(
     stay: Callable[[pa.Table], pa.ChunkedArray],
     options: files.StorageOptions,
 ) -> None:
-    """Leave in each file the rows that ``stay`` says, seeing ``columns``; no rows, no file."""
+    """Keep in each file the rows for which ``stay``, given ``columns``, is true.
+
+    A file without such rows is deleted.
+    """
     for start in range(0, len(file_names), TOGETHER):
         found = list(_tables(file_names[start : start + TOGETHER], options))
         staying = stay(pa.concat_tables([table.select(columns) for _, table in found]))

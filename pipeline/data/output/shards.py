@@ -1,6 +1,7 @@
-"""Many images and what belongs to them as one file for training: tar for webdataset, or Parquet.
+"""Shards: training files that hold many images and their records, as tar or Parquet.
 
-Records and image files in, bytes out. The same samples in the same order give the same bytes.
+Webdataset reads the tar files, Hugging Face's ``datasets`` the Parquet files. The same samples in
+the same order give the same bytes.
 """
 
 import io
@@ -14,17 +15,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 Sample = tuple[Mapping[str, Any], bytes]
-"""A record (``FIELDS`` and ``file_name`` are read) and the bytes of its image."""
+"""A record, with ``FIELDS`` and ``file_name``, and the bytes of its image file."""
 
 FIELDS = ("pair_id", "label", "content_uri", "style_uri",
           "total_loss", "content_loss", "style_loss")  # fmt: skip
-"""What of a record goes into a shard, beside the image."""
+"""Record columns that a shard holds for each image."""
 
 NO_CLASS = -1
-"""Class index in a tar of a sample without a label, as ``datasets`` has it too."""
+"""Class index of a sample without a label in a tar; ``datasets`` uses the same."""
 
 GROUP_ROWS, GROUP_BYTES = 100, 2**26
-"""A row group of Parquet ends with either. Readers take a whole one for one row."""
+"""Rows and bytes of images after which a Parquet row group ends.
+
+To read one row, readers load its whole row group.
+"""
 
 VALUES: Mapping[str, tuple[pa.DataType, Any]] = {
     "pair_id": (pa.string(), {"dtype": "string", "_type": "Value"}),
@@ -37,19 +41,19 @@ VALUES: Mapping[str, tuple[pa.DataType, Any]] = {
     "content_loss": (pa.float64(), {"dtype": "float64", "_type": "Value"}),
     "style_loss": (pa.float64(), {"dtype": "float64", "_type": "Value"}),
 }
-"""Arrow's type of each column and the name that Hugging Face's ``datasets`` has for it."""
+"""Arrow type and ``datasets`` feature of each column."""
 
 
 def class_indices(labels: Iterable[str]) -> dict[str, int]:
-    """Labels numbered in their order, as torchvision's ImageFolder numbers its directories."""
+    """Number the labels in sorted order, as torchvision's ImageFolder numbers its folders."""
     return {label: index for index, label in enumerate(sorted(set(labels)))}
 
 
 def key_of(pair_id: str) -> str:
-    """A name in a tar: webdataset ends it at the first dot, and a slash begins another directory.
+    """Return a pair's name in a tar, where a dot would end it and a slash begin a folder.
 
-    What is neither letter, digit nor harmless becomes ``%XX``, so that other ids get other keys;
-    ``urllib.parse.unquote`` gives the id.
+    Characters that may do harm become ``%XX``, so different ids have different keys.
+    ``urllib.parse.unquote`` returns the id.
     """
     return re.sub(r"[^\w ,()+=@~-]", _percent, pair_id)
 
@@ -59,13 +63,13 @@ def _percent(found: "re.Match[str]") -> str:
 
 
 def write_tar(samples: Iterable[Sample], classes: Mapping[str, int]) -> bytes:
-    """A tar of ``KEY.cls`` (if there are classes), ``KEY.json`` and ``KEY.png|jpg|webp``.
+    """Return a tar of ``KEY.cls`` (if there are classes), ``KEY.json`` and ``KEY.png|jpg|webp``.
 
-    Owner, mode and time of its files are fixed.
+    Owner, mode and time of the members are constant.
 
     Args:
-        samples: with distinct pair_ids.
-        classes: the index of each label; empty for unlabelled data.
+        samples: records and images, with distinct pair ids.
+        classes: index of each label; empty for unlabelled data.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -82,11 +86,11 @@ def write_tar(samples: Iterable[Sample], classes: Mapping[str, int]) -> bytes:
 
 
 def write_parquet(samples: Iterable[Sample], classes: Mapping[str, int]) -> bytes:
-    """A Parquet file whose schema tells Hugging Face's ``datasets`` of images and classes.
+    """Return a Parquet file that declares images and classes to Hugging Face's ``datasets``.
 
     Args:
         samples: as for ``write_tar``.
-        classes: the index of each label, without gaps; empty for unlabelled data.
+        classes: index of each label, without gaps; empty for unlabelled data.
     """
     schema = parquet_schema(classes)
     buffer = io.BytesIO()
@@ -98,7 +102,11 @@ def write_parquet(samples: Iterable[Sample], classes: Mapping[str, int]) -> byte
 
 
 def parquet_schema(classes: Mapping[str, int]) -> pa.Schema:
-    """Columns and their ``huggingface`` metadata; ``label`` only if there are classes."""
+    """Return the columns of a Parquet shard with their ``huggingface`` metadata.
+
+    Args:
+        classes: as for ``write_parquet``; without classes there is no column ``label``.
+    """
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     fields: list[tuple[str, pa.DataType]] = [("image", image)]
     features: dict[str, Any] = {"image": {"_type": "Image"}}

@@ -49,10 +49,10 @@ import ray.data
 from pipeline.data.errors import RowError
 from pipeline.data.ids import hash_ids
 from pipeline.data.manifest import manifest as manifests
-from pipeline.data.manifest import row_keys
+from pipeline.data.manifest import planning, row_keys
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.output import clearing, lease, packing, records, resume
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import failures, files, local, uris
 from pipeline.data.words import counted
 from pipeline.engine import prepare
 from pipeline.engine.audit import packed
@@ -150,7 +150,7 @@ def run_audit(job: JobSettings) -> Verdict:
         # Schemes change no id, so those that the job allowed need not be known.
         allowed = frozenset({uris.scheme_of(source), *uris.OBJECT_STORES})
         checker = RowChecker(base, mark, allowed)
-        planned = functools.partial(manifests.planned_slices, manifest, checker, job.limit)
+        planned = functools.partial(planning.planned_slices, manifest, checker, job.limit)
         expected = _expect(planned(), style, base, manifest.shown)
         verdict = Verdict(len(expected.ids), manifest.rows, at_work=lease.holder(output, options))
 
@@ -198,11 +198,14 @@ def _read_job(uri: str, options: files.StorageOptions) -> tuple[StyleSettings, s
     shown = uris.redact(uri)
     try:
         described = json.loads(files.read_bytes(uri, options))
+        records.refuse_later_version(described, shown)
         return prepare.style_of(described["settings"]), str(described["fingerprint"])
     except RowError as error:
         if error.error_class != "not_found":
             raise
         raise SettingError(f"output: {shown} does not exist; is this a job's output?") from error
+    except records.LaterVersionError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SettingError(f"output: {shown} was not written by this program") from error
 
@@ -309,7 +312,7 @@ def _check_top(
             verdict.add(
                 "unfinished_overwrite", f"{name}: run the job again, which deletes the rest"
             )
-        elif name not in known and not files.is_leftover(name):
+        elif name not in known and not local.is_leftover(name):
             verdict.add("foreign_file", name)
 
 
@@ -319,7 +322,7 @@ def _check_records_folder(
     known = {file.rpartition("/")[2] for file in committed}
     for name in _names_below(output, records.RECORDS, options):
         last = name.rpartition("/")[2]
-        if last in known or files.is_leftover(last):
+        if last in known or local.is_leftover(last):
             continue
         ours = last.endswith(".parquet") and not last.startswith(".")
         verdict.add("half_written" if ours else "foreign_file", name)
@@ -332,7 +335,7 @@ def _check_images_folder(
     for name in _names_below(output, records.IMAGES, options):
         *folders, last = name.split("/")
         metadata = last == "metadata.parquet" and len(folders) <= 2  # images/[SPLIT/]
-        if hash(name) not in named and not metadata and not files.is_leftover(last):
+        if hash(name) not in named and not metadata and not local.is_leftover(last):
             verdict.add("foreign_file", name)
 
 
@@ -365,7 +368,7 @@ def _check_checkpoint(
         verdict.add("read_failed", str(error))
         return False
     except Exception as error:  # a flipped byte shows in many ways
-        verdict.add("unreadable_checkpoint", files.reason(error))
+        verdict.add("unreadable_checkpoint", failures.reason(error))
         return False
     return True
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import ray.data
 
 from pipeline.data.errors import RowError
-from pipeline.data.output import packing
-from pipeline.data.storage import files, uris
+from pipeline.data.output import dividing, packing
+from pipeline.data.storage import files, local, uris
 from pipeline.engine.audit.tasks import check_shards
 from pipeline.engine.resources import IO_CPUS
 
@@ -39,7 +39,7 @@ def compare_listings(output: str, options: files.StorageOptions, add: Add) -> li
         found, named = files.sizes(folder, options), index.files()
         for name in sorted(found.keys() - named.keys() - {packing.INDEX}):
             unfinished = index.digest is None and packing.is_stale(name, index)
-            if not unfinished and not files.is_leftover(name):
+            if not unfinished and not local.is_leftover(name):
                 add("foreign_file", f"{form}/{name}")
         for name, (size, sha256) in named.items():
             if name not in found:
@@ -59,7 +59,7 @@ def _compare_records(
         add("unfinished_shards", f"{index.format}/: {remedy}")
         return
     try:
-        packed = packing.plan(output, index.format, index.shard_bytes, options)
+        packed = dividing.divide(output, index.format, index.shard_bytes, options)
     except (RowError, pa.ArrowException, OSError):
         return  # the audit says of each file of records what is wrong with it
     if packed.digest != index.digest:

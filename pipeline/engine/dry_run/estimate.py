@@ -23,7 +23,8 @@ import torch
 from pipeline.data.errors import RowError
 from pipeline.data.ids import among, hash_ids
 from pipeline.data.make_manifest import sampling
-from pipeline.data.manifest.manifest import ManifestError, Plan
+from pipeline.data.manifest.manifest import ManifestError
+from pipeline.data.manifest.planning import Plan
 from pipeline.data.output import clearing, lease, records, resume
 from pipeline.data.words import NAMED
 from pipeline.engine import stages

@@ -16,7 +16,7 @@ import ray.data
 from tqdm import tqdm
 
 from pipeline.data.errors import RowError
-from pipeline.data.output import lease, packing
+from pipeline.data.output import dividing, lease, packing
 from pipeline.data.storage import files, uris
 from pipeline.data.words import counted
 from pipeline.engine.board import Board
@@ -71,7 +71,7 @@ def _bring_up_to_date(
     output: str, job: JobSettings, options: files.StorageOptions, fence: Callable[[], None]
 ) -> packing.Index:
     folder = uris.join(output, job.format)
-    packed = packing.plan(output, job.format, round(job.shard_size * 1e6), options)
+    packed = dividing.divide(output, job.format, round(job.shard_size * 1e6), options)
     packed = dataclasses.replace(packed, fence=fence)
     index = packing.read_index(folder, options)
     if index is None or not _is_current(index, packed, files.sizes(folder, options)):
@@ -82,26 +82,26 @@ def _bring_up_to_date(
     return index
 
 
-def _is_current(index: packing.Index, packed: packing.Packing, found: dict[str, int]) -> bool:
+def _is_current(index: packing.Index, packed: dividing.Packing, found: dict[str, int]) -> bool:
     made_from = (index.digest, index.shard_bytes) == (packed.digest, packed.shard_bytes)
     return made_from and all(found.get(name) == size for name, (size, _) in index.files().items())
 
 
 def _write(
-    packed: packing.Packing, output: str, job: JobSettings, options: files.StorageOptions
+    packed: dividing.Packing, output: str, job: JobSettings, options: files.StorageOptions
 ) -> packing.Index:
     folder = uris.join(output, packed.format)
     packed.fence()
     packing.write_index(folder, packing.Index(packed.format, packed.shard_bytes), options)
     logger.info(
         f"packing {counted(packed.samples, 'image')} into "
-        f"{counted(len(packed.parts), 'shard')} below "
+        f"{counted(len(packed.ranges), 'shard')} below "
         f"{uris.redact(folder)}",
     )
     lines = tqdm(
         _write_shards(packed, output, job, options) if packed.samples else (),
         "shards",
-        total=len(packed.parts),
+        total=len(packed.ranges),
         disable=None,  # where there is no terminal
     )
     made, crashed = [], []
@@ -128,15 +128,15 @@ def _write(
 
 
 def _write_shards(
-    packed: packing.Packing, output: str, job: JobSettings, options: files.StorageOptions
+    packed: dividing.Packing, output: str, job: JobSettings, options: files.StorageOptions
 ) -> Iterator[dict[str, Any]]:
     """Lines of the index, as the shards are written. Images pass through no hands but a task's."""
     cluster.start_ray(job.verbose)
     with ray_data_settings(job.verbose):
         # In the object store, which spills: the driver may be small, and records are millions.
-        tables = packing.ok_records(output, packed.format, options)
+        tables = dividing.ok_records(output, packed.format, options)
         chunks = [ray.put(table) for table in tables]
-        parts = ray.data.from_items([{"part": number} for number in range(len(packed.parts))])
+        parts = ray.data.from_items([{"part": number} for number in range(len(packed.ranges))])
         written = parts.map_batches(
             functools.partial(
                 write_shards,
@@ -159,7 +159,7 @@ def _say_if_stale(output: str, form: str, options: files.StorageOptions) -> None
     index = packing.own_index(output, form, options)
     if index is None:
         return
-    packed = packing.plan(output, form, index.shard_bytes, options)
+    packed = dividing.divide(output, form, index.shard_bytes, options)
     if not _is_current(index, packed, files.sizes(folder, options)):
         logger.info(
             f"note: the shards below {uris.redact(folder)} are not those of the images that "

@@ -15,7 +15,7 @@ import ray
 
 from pipeline.data.errors import RowError
 from pipeline.data.images import codec
-from pipeline.data.output import packing, records, shards
+from pipeline.data.output import dividing, records, shards
 from pipeline.data.storage import files, uris
 from pipeline.engine.board import Board
 
@@ -38,7 +38,7 @@ WRITTEN = pa.schema(
 
 def write_shards(
     numbers: pa.Table,
-    packed: packing.Packing,
+    packed: dividing.Packing,
     chunks: list[Any],
     output: str,
     options: files.StorageOptions,
@@ -48,11 +48,11 @@ def write_shards(
 
     Args:
         numbers: in column ``part``.
-        chunks: references to the tables of ``packing.ok_records``, which each node fetches once.
+        chunks: references to the tables of ``dividing.ok_records``, which each node fetches once.
         board: learns which shard is under way, and gives up one that ends process after process.
     """
     for number in numbers["part"].to_pylist():
-        part = packed.parts[number]
+        part = packed.ranges[number]
         work = functools.partial(_write_shard, part, packed, chunks, output, options)
         lines = board.in_turn("packing", {part.name: work}, _given_up, "shard")
         (line,) = lines.values()
@@ -69,13 +69,13 @@ def _fault(name: str, message: str, error: RowError) -> dict[str, Any]:
 
 
 def _write_shard(
-    part: packing.Part,
-    packed: packing.Packing,
+    part: dividing.ShardRange,
+    packed: dividing.Packing,
     chunks: list[Any],
     output: str,
     options: files.StorageOptions,
 ) -> dict[str, Any]:
-    mine = [packing.select(ray.get(chunk), part).to_pylist() for chunk in chunks]
+    mine = [dividing.select(ray.get(chunk), part).to_pylist() for chunk in chunks]
     rows = sorted(itertools.chain(*mine), key=lambda row: (row["place"], row["pair_id"]))
     line: dict[str, Any] = {"name": part.name, "split": part.split, "samples": len(rows)}
     write = shards.write_tar if packed.format == "webdataset" else shards.write_parquet

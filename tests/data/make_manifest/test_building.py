@@ -238,7 +238,7 @@ def test_labels_from_a_csv_file(folders, tmp_path):
         ("image,label\na.jpg,x\n", "the header lacks file_name; it has image, label"),
         ("file_name,label\n", "has no rows"),
         ("", "it has nothing"),
-        ("file_name,label\na.jpg,x\nb.jpg,y\na.jpg,z\n", "rows 1 and 3 say different things"),
+        ("file_name,label\na.jpg,x\nb.jpg,y\na.jpg,z\n", "rows 1 and 3 disagree about"),
     ],
 )
 def test_labels_that_cannot_be_used(tmp_path, text, message):
@@ -268,7 +268,7 @@ def test_only_a_manifest_is_overwritten(folders, tmp_path):
     build(replace(folders, overwrite=True, rows_per_file=40))
     assert len(rows_of(folders)) == 40
     make(tmp_path / "pairs", {"thesis.docx": "ten years"})
-    with pytest.raises(BuildError, match=r"holds 'thesis\.docx', which is no part"):
+    with pytest.raises(BuildError, match=r"holds 'thesis\.docx', which make_manifest"):
         build(replace(folders, overwrite=True))
     with pytest.raises(BuildError, match="is a file; give a folder"):
         build(replace(folders, output=str(tmp_path / "pairs" / "thesis.docx"), overwrite=True))
@@ -284,7 +284,7 @@ def test_a_half_written_manifest_looks_like_none(folders, tmp_path):
             open_manifest(folders.output, {})
         with pytest.raises(pa.ArrowInvalid, match="incomplete"):  # nor do other readers take it
             pq.read_table(folders.output)
-        with pytest.raises(BuildError, match="the beginning of one"):
+        with pytest.raises(BuildError, match="or part of one"):
             build(folders)
         seen.append(built.files)
         if built.files == 3:
@@ -303,8 +303,8 @@ def test_a_half_written_manifest_looks_like_none(folders, tmp_path):
     ("changes", "message"),
     [
         ({"styles_per_content": 7}, "styles_per_content: 7, but .* holds 6 styles"),
-        ({"content": "PHOTOS/*.png"}, "holds no image; taken are"),
-        ({"content": "PHOTOS/train/a/*.txt"}, r"holds no image \(1 .txt passed over\)"),
+        ({"content": "PHOTOS/*.png"}, "holds no image; image files end in"),
+        ({"content": "PHOTOS/train/a/*.txt"}, r"holds no image \(skipped: 1 .txt\)"),
         ({"style": "PHOTOS/none"}, "there is no such file or folder"),
     ],
 )
@@ -322,7 +322,7 @@ def test_nothing_to_pair(folders, changes, message):
     ("changes", "message"),
     [
         ({"style": ""}, "style: is missing"),
-        ({"mode": "cross"}, "styles_per_content: is for mode sample"),
+        ({"mode": "cross"}, "styles_per_content: only for mode sample"),
         ({"label_from": "csv"}, "labels: is missing"),
         ({"labels": "x.csv"}, "labels: is not used"),
         ({"limit": 0}, "limit: 0 is out of range"),

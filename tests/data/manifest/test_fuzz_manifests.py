@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.manifest.columns import as_numbers
-from pipeline.data.manifest.manifest import ManifestError, open_manifest, write_plan
+from pipeline.data.manifest.manifest import ManifestError, open_manifest
+from pipeline.data.manifest.planning import write_plan
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.schemas import OWN_COLUMNS
 from pipeline.settings import StyleSettings, replace

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.data.manifest.manifest import open_manifest, write_plan
+from pipeline.data.manifest.manifest import open_manifest
+from pipeline.data.manifest.planning import write_plan
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.output.clashes import COLUMNS, Clashes
 from pipeline.data.schemas import RECORD_SCHEMA
@@ -74,15 +75,15 @@ def refusal(tmp_path, rows, made, base="/data") -> str:
     ("index", "change", "message"),
     [
         (0, {"content_uri": "d.png"}, "row 0 has pair_id 'cat', whose image was made with "
-         "content_uri = '/data/c.png', not '/data/d.png'; nothing was begun: choose another"),
+         "content_uri = '/data/c.png', not '/data/d.png'; the job has not started: choose another"),
         (0, {"style_uri": "t.png"}, "with style_uri = ['/data/s.png'], not ['/data/t.png']"),
         (0, {"label": "x"}, "with label = None, not 'x'"),
         (0, {"split": "x"}, "with split = None, not 'x'"),
         (0, {"image_size": 64}, "with image_size = 512, not 64"),
-        (1, {"style_uri": "u.png"}, "would write over images/b/dog.png, which was made of"),
-        (1, {"pair_id": "mine"}, "row 1 (pair_id 'mine') would write over images/b/dog.png"),
-        (1, {"pair_id": "mine", "output_name": "DOG"}, "would write over images/b/dog.png"),
-        (2, {"pair_id": "new", "output_name": "web"}, "row 2 (pair_id 'new') would write over"),
+        (1, {"style_uri": "u.png"}, "would overwrite images/b/dog.png, the image of"),
+        (1, {"pair_id": "mine"}, "row 1 (pair_id 'mine') would overwrite images/b/dog.png"),
+        (1, {"pair_id": "mine", "output_name": "DOG"}, "would overwrite images/b/dog.png"),
+        (2, {"pair_id": "new", "output_name": "web"}, "row 2 (pair_id 'new') would overwrite"),
         (3, {"style_blend": [2.0, 1.0]}, "with style_blend = [1.0, 2.0], not [2.0, 1.0]"),
     ],
 )  # fmt: skip
@@ -140,6 +141,6 @@ def test_pictures_that_were_moved_can_be_named_in_the_records(tmp_path, monkeypa
 
 def test_all_are_counted_and_the_manifests_first_is_named(tmp_path):
     made = recorded(plan_of(tmp_path, ROWS))
-    assert "row 0 (and so do 3 more) has pair_id 'cat'" in refusal(tmp_path, ROWS, made, "/moved")
+    assert "row 0 (and 3 more rows) has pair_id 'cat'" in refusal(tmp_path, ROWS, made, "/moved")
     two = [ROWS[0] | {"label": "x"}, ROWS[3] | {"label": "x"}]
-    assert "row 0 (and so does 1 more) has" in refusal(tmp_path, two, made)
+    assert "row 0 (and 1 more row) has" in refusal(tmp_path, two, made)

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.errors import RowError
-from pipeline.data.output import lease
-from pipeline.data.storage import files, uris
+from pipeline.data.output import lease, lease_file, processes
+from pipeline.data.storage import conditional, files, uris
 from tests.faulty_proxy import proxy
 
 ROOT = Path(__file__).parents[3]
 HOLD = """
 import sys, time
-from pipeline.data import lease
+from pipeline.data.output import lease
 with lease.hold(sys.argv[1], {}, lambda: None):
     print("held", flush=True)
     time.sleep(60)
@@ -43,7 +43,7 @@ def test_a_second_run_is_refused_and_a_killed_ones_place_is_taken_at_once(tmp_pa
     output = str(tmp_path)
     holder = held_elsewhere(output)
     try:
-        with pytest.raises(lease.LeaseError, match=f"another run \\(process {holder.pid} on"):
+        with pytest.raises(lease.LeaseError, match=f"another job \\(process {holder.pid} on"):
             hold(output).__enter__()
         assert lease.holder(output, {}) == f"process {holder.pid} on {socket.gethostname()}"
     finally:
@@ -73,7 +73,7 @@ def test_a_run_on_another_machine_is_watched(place, tmp_path, s3, monkeypatch, c
     assert not files.exists(uri, options)
 
     files.write_bytes(uri, json.dumps(other).encode(), options)
-    real = lease._read
+    real = lease_file.read
 
     def renewed(*arguments):
         seen = real(*arguments)
@@ -82,7 +82,7 @@ def test_a_run_on_another_machine_is_watched(place, tmp_path, s3, monkeypatch, c
         )
         return seen
 
-    monkeypatch.setattr(lease, "_read", renewed)
+    monkeypatch.setattr(lease_file, "read", renewed)
     with pytest.raises(lease.LeaseError, match="process 7 on elsewhere"):
         hold(output, options).__enter__()
 
@@ -105,7 +105,7 @@ def test_a_run_whose_lease_was_taken_over_hears_of_it_and_leaves_it_alone(tmp_pa
                 break
             time.sleep(0.1)
         assert not ours.held()
-        with pytest.raises(lease.LostError, match="another run has taken it over, or its"):
+        with pytest.raises(lease.LostError, match="another job has taken it over, or its"):
             ours.check()
     assert heard == [True]
     assert json.loads((tmp_path / lease.LEASE).read_text()) == {"run": "other"}
@@ -119,11 +119,11 @@ def test_of_several_that_find_one_dead_one_takes_its_place(place, apart, tmp_pat
     options, bucket = ({}, None) if place == "local" else s3
     output = str(tmp_path) if place == "local" else f"s3://{bucket}/out"
     dead = {"run": "dead", "host": "h", "pid": os.getpid(), "renewals": 3}
-    dead["process"] = [*lease._process(os.getpid())[:2], "1"]
+    dead["process"] = [*processes.identify(os.getpid())[:2], "1"]
     files.write_bytes(uris.join(output, lease.LEASE), json.dumps(dead).encode(), options)
     seen, looked, over = threading.Barrier(3), threading.Barrier(3), threading.Barrier(3)
     inside, refused = [], []
-    is_alive, write_bytes = lease._is_alive, files.write_bytes
+    is_alive, write_bytes = processes.is_alive, files.write_bytes
 
     def all_see_it(found):
         if found["run"] == "dead":
@@ -144,7 +144,7 @@ def test_of_several_that_find_one_dead_one_takes_its_place(place, apart, tmp_pat
             refused.append(str(error))
             over.wait(30)
 
-    monkeypatch.setattr(lease, "_is_alive", all_see_it)
+    monkeypatch.setattr(processes, "is_alive", all_see_it)
     monkeypatch.setattr(files, "write_bytes", all_replace_it)
     threads = [threading.Thread(target=run) for _ in range(3)]
     for thread in threads:
@@ -152,13 +152,17 @@ def test_of_several_that_find_one_dead_one_takes_its_place(place, apart, tmp_pat
     for thread in threads:
         thread.join()
     assert (len(inside), len(refused)) == (1, 2)
-    assert all(f"another run (process {os.getpid()} on" in text for text in refused)
+    assert all(f"another job (process {os.getpid()} on" in text for text in refused)
     assert not files.exists(uris.join(output, lease.LEASE), options)
 
 
 def test_one_that_was_slow_to_replace_a_dead_lease_gives_the_quicker_time(tmp_path, monkeypatch):
     """Had it looked before the quicker one wrote, that one hears of it at its next renewal."""
-    dead = {"run": "dead", "process": [*lease._process(os.getpid())[:2], "1"], "pid": os.getpid()}
+    dead = {
+        "run": "dead",
+        "process": [*processes.identify(os.getpid())[:2], "1"],
+        "pid": os.getpid(),
+    }
     (tmp_path / lease.LEASE).write_text(json.dumps(dead))
     monkeypatch.setattr(lease, "SETTLE", 0.05)
     monkeypatch.setattr(lease, "RENEWAL", 0.2)
@@ -178,7 +182,11 @@ def test_one_that_was_slow_to_replace_a_dead_lease_gives_the_quicker_time(tmp_pa
 def test_one_that_is_stopped_while_it_takes_over_leaves_nothing_of_its_own(
     by, tmp_path, monkeypatch
 ):
-    dead = {"run": "dead", "process": [*lease._process(os.getpid())[:2], "1"], "pid": os.getpid()}
+    dead = {
+        "run": "dead",
+        "process": [*processes.identify(os.getpid())[:2], "1"],
+        "pid": os.getpid(),
+    }
     (tmp_path / lease.LEASE).write_text(json.dumps(dead))
 
     def stopped(_):
@@ -214,14 +222,14 @@ def test_a_lease_that_cannot_be_given_back_ends_no_run(tmp_path, monkeypatch, ca
     with hold(str(tmp_path)):
         monkeypatch.setattr(files, "delete", refused)
     said = capsys.readouterr().err
-    assert said.startswith(f"warning: {tmp_path}/__lease__.json: access denied; the next run")
+    assert said.startswith(f"warning: {tmp_path}/__lease__.json: access denied; the next job")
 
 
 def test_a_lease_that_is_there_for_writers_and_not_for_readers_is_not_tried_for_ever(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(files, "create_bytes", lambda *_: False)
-    with pytest.raises(lease.LeaseError, match="is there for those who would make it and not"):
+    monkeypatch.setattr(conditional, "create_bytes", lambda *_: False)
+    with pytest.raises(lease.LeaseError, match="exists but cannot be read, or it keeps changing"):
         hold(str(tmp_path)).__enter__()
 
 
@@ -237,13 +245,20 @@ def test_a_process_that_cannot_be_seen_is_not_taken_for_dead(tmp_path, monkeypat
     """As another user's, where /proc is mounted with hidepid=2: its number says whether it is."""
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        found = {"run": "x", "host": "h", "pid": other.pid, "process": lease._process(other.pid)}
-        real = lease._process
-        monkeypatch.setattr(lease, "_process", lambda pid: None if pid == other.pid else real(pid))
+        found = {
+            "run": "x",
+            "host": "h",
+            "pid": other.pid,
+            "process": processes.identify(other.pid),
+        }
+        real = processes.identify
+        monkeypatch.setattr(
+            processes, "identify", lambda pid: None if pid == other.pid else real(pid)
+        )
         if not exists:
             other.kill()
             other.wait()
-        assert lease._is_alive(found) is (None if exists else False)
+        assert processes.is_alive(found) is (None if exists else False)
     finally:
         other.kill()
         other.wait()
@@ -269,7 +284,7 @@ def test_a_server_that_knows_no_conditional_writes_lets_one_run_in(
         assert not files.exists(uri, options)
         # Both have seen that there is none before either makes it.
         seen, over, inside, refused = threading.Barrier(2), threading.Barrier(2), [], []
-        create, waited = files.create_bytes, threading.local()
+        create, waited = conditional.create_bytes, threading.local()
 
         def both_make_it(*arguments):
             if not hasattr(waited, "once"):
@@ -285,7 +300,7 @@ def test_a_server_that_knows_no_conditional_writes_lets_one_run_in(
                 refused.append(str(error))
                 over.wait(30)
 
-        monkeypatch.setattr(files, "create_bytes", both_make_it)
+        monkeypatch.setattr(conditional, "create_bytes", both_make_it)
         threads = [threading.Thread(target=run) for _ in range(2)]
         for thread in threads:
             thread.start()
@@ -304,7 +319,7 @@ def test_a_renewal_never_stands_over_the_lease_of_a_run_that_came_in_between(
     options, bucket = ({}, None) if place == "local" else s3
     output = str(tmp_path) if place == "local" else f"s3://{bucket}/out"
     uri = uris.join(output, lease.LEASE)
-    real, heard = lease._read, threading.Event()
+    real, heard = lease_file.read, threading.Event()
 
     def pause_after_it(*arguments):
         found = real(*arguments)
@@ -316,7 +331,7 @@ def test_a_renewal_never_stands_over_the_lease_of_a_run_that_came_in_between(
 
     def work():
         with hold(output, options, lost=heard.set) as ours:
-            monkeypatch.setattr(lease, "_read", pause_after_it)
+            monkeypatch.setattr(lease_file, "read", pause_after_it)
             assert heard.wait(30)
             assert not ours.held()
             raise RuntimeError
@@ -330,9 +345,9 @@ def test_a_renewal_never_stands_over_the_lease_of_a_run_that_came_in_between(
 PAUSED = """
 import sys, time
 from pathlib import Path
-from pipeline.data import lease
+from pipeline.data.output import lease, processes
 lease.RENEWAL = 300  # none is under way while it is paused
-lease._process = lambda pid: None  # as on another machine
+processes.identify = lambda pid: None  # as on another machine
 with lease.hold(sys.argv[1], {}, lambda: None) as ours:
     print("held", flush=True)
     for number in range(10_000):

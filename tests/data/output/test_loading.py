@@ -16,7 +16,7 @@ import webdataset
 
 from pipeline.data.ids import hash_ids
 from pipeline.data.names import SPLIT_WORD
-from pipeline.data.output import records, shards
+from pipeline.data.output import closing, shards
 from pipeline.data.storage import files
 from tests.data.output.test_shards import record, write_records
 
@@ -47,7 +47,7 @@ def made(request, tmp_path):
         files.write_bytes(f"{tmp_path}/out/{file_name}", data, {})
         rows.append(record(pair_id, label=label, split=split, file_name=file_name, bytes=len(data)))
     write_records(f"{tmp_path}/out", rows)
-    records.close(f"{tmp_path}/out", {}, hash_ids([]))
+    closing.close(f"{tmp_path}/out", {}, hash_ids([]))
     return tmp_path, rows
 
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.ids import hash_ids
-from pipeline.data.output import clearing, records, resume
+from pipeline.data.output import clearing, closing, records, resume
 from pipeline.data.output.records import DamagedError
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import files, uris
@@ -53,9 +53,9 @@ def record(number):
 
 @pytest.mark.parametrize("together", [1, 7, 65_536])
 def test_records_are_added_up_and_images_listed(output, monkeypatch, together):
-    monkeypatch.setattr(records, "TOGETHER", together)
+    monkeypatch.setattr(closing, "TOGETHER", together)
     ids = hash_ids(f"p{number}" for number in range(24))
-    summary, hashes = records.close(str(output), {}, ids)
+    summary, hashes = closing.close(str(output), {}, ids)
     assert summary["other_pairs"] == {"ok": 0, "error": 0}
     ok = [record(number) for number in range(24) if number % 5]
     assert (summary["pairs"], summary["ok"], summary["error"]) == (24, len(ok), 5)
@@ -78,10 +78,30 @@ def test_records_are_added_up_and_images_listed(output, monkeypatch, together):
         assert names == {row["file_name"] for row in ok if row["split"] == split}
 
 
+def test_records_of_an_earlier_version_lack_columns_and_are_read(output):
+    """Beside some of this one, and whichever file comes first."""
+    for part in (0, 3):
+        path = output / records.RECORDS / f"{part}.parquet"
+        pq.write_table(pq.read_table(path).drop_columns(["warnings"]), path)
+    said = ["content a.jpg: was read, but its end is missing or broken"]
+    path = output / records.RECORDS / "1.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[2]["warnings"] = said
+    pq.write_table(pa.Table.from_pylist(rows, schema=records.RECORD_SCHEMA), path)
+    found = list(records.iterate(str(output), {}, records.RECORD_SCHEMA.names))
+    assert {row["pair_id"] for row in found} == {f"p{number}" for number in range(24)}
+    assert [row["pair_id"] for row in found if row["warnings"]] == ["p6"]
+    for ids, count in ((["p1", "p6"], 1), (["p1", "p2"], 0)):
+        summary, _ = closing.close(str(output), {}, hash_ids(ids))
+        assert summary["with_warnings"] == count
+    assert resume.forget_errors(str(output), {}, hash_ids(["p0", "p5"])) == 2
+    assert recorded(output) == {f"p{number}" for number in range(24)} - {"p0", "p5"}
+
+
 def test_pairs_of_other_manifests_are_counted_apart_and_listed_all_the_same(output):
     own = [11, 5, 23, 8, 100]  # p100 has no record
     ids = hash_ids(f"p{number}" for number in own)
-    summary, hashes = records.close(str(output), {}, ids)
+    summary, hashes = closing.close(str(output), {}, ids)
     assert (summary["pairs"], summary["ok"], summary["error"]) == (4, 3, 1)
     assert summary["other_pairs"] == {"ok": 16, "error": 4}
     assert summary["errors_by_class"] == {"not_found": 1}
@@ -152,7 +172,7 @@ def test_whatever_was_left_half_written_is_deleted_or_named_in_one_line(output, 
 READERS = {
     "repair": lambda output: resume.repair(output, {}),
     "dry run": lambda output: resume.done_hashes(output, {}, retry_errors=True),
-    "close": lambda output: records.close(output, {}, hash_ids(["p0"])),
+    "close": lambda output: closing.close(output, {}, hash_ids(["p0"])),
 }
 
 
@@ -221,6 +241,6 @@ def test_a_foreign_parquet_among_the_records_stops_clearing_before_it_begins(out
     mine = output / records.RECORDS / "mine.parquet"
     mine.write_bytes(data) if data else pq.write_table(pa.table({"pair_id": ["a"]}), mine)
     before = files.sizes(str(output), {})
-    with pytest.raises(SettingError, match=r"records/mine\.parquet is no file of a job's records"):
+    with pytest.raises(SettingError, match=r"records/mine\.parquet is not a record file of a job"):
         clearing.clear(str(output), {})
     assert files.sizes(str(output), {}) == before

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.errors import RowError
-from pipeline.data.output import packing, shards
+from pipeline.data.output import dividing, packing, shards
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import tables
 from pipeline.settings import SettingError
@@ -113,7 +113,7 @@ def test_row_groups_are_small(monkeypatch):
 )
 def test_shards_are_about_equal_and_none_is_empty(sizes, shard_bytes, counts):
     places = np.arange(10, 10 + len(sizes), dtype=np.uint64)
-    starts = packing.cut(places, np.array(sizes), shard_bytes)
+    starts = dividing.cut(places, np.array(sizes), shard_bytes)
     dealt = np.searchsorted(starts, places, side="right")
     assert np.bincount(dealt).tolist() == counts
     if max(sizes) < shard_bytes:
@@ -122,12 +122,12 @@ def test_shards_are_about_equal_and_none_is_empty(sizes, shard_bytes, counts):
 
 def dealt(output, packed) -> dict[str, list[str]]:
     """The pair_ids in each shard, in their order."""
-    tables = list(packing.ok_records(output, packed.format, {}))
+    tables = list(dividing.ok_records(output, packed.format, {}))
     return {
         part.name: [
-            row["pair_id"] for table in tables for row in packing.select(table, part).to_pylist()
+            row["pair_id"] for table in tables for row in dividing.select(table, part).to_pylist()
         ]
-        for part in packed.parts
+        for part in packed.ranges
     }
 
 
@@ -139,7 +139,7 @@ def test_every_ok_record_has_its_shard_whatever_file_it_is_in(tmp_path):
     write_records(one, [*rows, failed, odd])
     for part in range(4):
         write_records(other, [*rows, failed, odd][::-1][part::4], str(part))
-    plans = [packing.plan(output, "webdataset", 500, {}) for output in (one, other)]
+    plans = [dividing.divide(output, "webdataset", 500, {}) for output in (one, other)]
     assert plans[0] == plans[1]
     assert plans[0].samples == 40
     assert plans[0].classes == {"cat": 0, "emu": 1}
@@ -149,26 +149,26 @@ def test_every_ok_record_has_its_shard_whatever_file_it_is_in(tmp_path):
     assert list(found) == [*names, "val-000000.tar", "val-000001.tar"]
     assert [len(ids) for ids in found.values()] == [5] * 8
     train = [row["pair_id"] for row in rows if row["split"] == "train"]
-    in_order = sorted(train, key=packing.place_of)
+    in_order = sorted(train, key=dividing.place_of)
     assert [pair_id for name in names for pair_id in found[name]] == in_order != train
-    parquet = packing.plan(one, "parquet", 10**6, {})
+    parquet = dividing.divide(one, "parquet", 10**6, {})
     assert {name: len(ids) for name, ids in dealt(one, parquet).items()} == {
         "data/train-00000-of-00001.parquet": 30,
         "data/val-00000-of-00001.parquet": 10,
     }
     assert parquet.digest == plans[0].digest
     write_records(one, [{**rows[0], "total_loss": 4.0}, *rows[1:], failed, odd])
-    assert packing.plan(one, "parquet", 10**6, {}).digest != plans[0].digest
+    assert dividing.divide(one, "parquet", 10**6, {}).digest != plans[0].digest
 
 
 def test_pairs_without_a_split(tmp_path):
     write_records(str(tmp_path), [record("a"), record("b", split="train")])
-    tar = packing.plan(str(tmp_path), "webdataset", 1000, {})
+    tar = dividing.divide(str(tmp_path), "webdataset", 1000, {})
     assert dealt(str(tmp_path), tar) == {"000000.tar": ["a"], "train-000000.tar": ["b"]}
-    parquet = packing.plan(str(tmp_path), "parquet", 1000, {})
+    parquet = dividing.divide(str(tmp_path), "parquet", 1000, {})
     (ids,) = dealt(str(tmp_path), parquet).values()
     assert sorted(ids) == ["a", "b"]
-    assert packing.plan(str(tmp_path / "none"), "parquet", 1000, {}).parts == ()
+    assert dividing.divide(str(tmp_path / "none"), "parquet", 1000, {}).ranges == ()
 
 
 def test_an_index_says_what_must_be_there_and_what_is_stale(tmp_path):
