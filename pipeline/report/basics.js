@@ -2,7 +2,7 @@
 
 document.documentElement.classList.add("scripted");
 
-// Elements are made here, and text enters them as text only: records may hold anything.
+// Builders of elements. They take text as text only, never as markup: records may hold anything.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -55,7 +55,7 @@ const time = (seconds) => moment.format(new Date(1000 * seconds));
 
 const baseName = (path) => path.slice(path.lastIndexOf("/") + 1);
 
-// Light, dark, or as the system has it.
+// Light, dark, or as the system is set.
 
 function initTheme() {
   const radios = document.querySelectorAll("input[name=theme]");
@@ -68,7 +68,7 @@ function initTheme() {
   try {
     kept = localStorage.getItem("theme");
   } catch {
-    // A page from a file may have no storage.
+    // A page opened from a file may have no storage.
   }
   apply(["light", "dark"].includes(kept) ? kept : "auto");
   for (const radio of radios) {
@@ -77,7 +77,7 @@ function initTheme() {
       try {
         localStorage.setItem("theme", radio.value);
       } catch {
-        // Then it is not kept.
+        // Then the choice is not kept.
       }
     });
   }
