@@ -44,10 +44,10 @@ const percent = (share) => `${rough.format(100 * share)}%`;
 
 function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
-  if (seconds < 99.5) return `${rough.format(seconds)} s`;
-  if (seconds < 5970) return `${rough.format(seconds / 60)} min`;
+  if (seconds < 99.5) return `${rough.format(seconds)}\u00a0s`;
+  if (seconds < 5970) return `${rough.format(seconds / 60)}\u00a0min`;
   const hours = seconds / 3600;
-  return hours < 48 ? `${rough.format(hours)} h` : `${rough.format(hours / 24)} days`;
+  return hours < 48 ? `${rough.format(hours)}\u00a0h` : `${rough.format(hours / 24)}\u00a0days`;
 }
 
 const moment = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });

@@ -126,6 +126,9 @@ function sparkline(line) {
   );
 }
 
+// Seconds between two times of day that are easy to read.
+const ROUND_TIMES = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
+
 // Pairs finished so far, over time, as stairs; runs follow one another with a gap between them.
 function progressChart(host, { width: interval, runs }, label) {
   const gap = 18;
@@ -145,7 +148,8 @@ function progressChart(host, { width: interval, runs }, label) {
     const step = (width - MARGIN.left - MARGIN.right - gap * (runs.length - 1)) / intervals;
     const bottom = height - MARGIN.bottom;
     const toY = (value) => bottom - (value / most) * (bottom - MARGIN.top);
-    const every = Math.max(1, Math.ceil((days ? 116 : 84) / step));
+    const apart = (days ? 116 : 84) / step; // least number of intervals between two ticks
+    const every = ROUND_TIMES.find((round) => round >= apart * interval) ?? Math.ceil(apart) * interval;
     const xTicks = [];
     const drawn = [];
     const done = { ok: 0, error: 0 };
@@ -167,8 +171,10 @@ function progressChart(host, { width: interval, runs }, label) {
         }
         drawn.push(svg("path", { class: name === "ok" ? "line" : "line error", d: line }));
       }
-      for (let index = 0; index <= run.ok.length - every / 2; index += every) {
-        xTicks.push([run.start + index * interval, left + index * step]);
+      const end = run.start + run.ok.length * interval;
+      for (let at = Math.ceil(run.start / every) * every; at <= end; at += every) {
+        const x = left + ((at - run.start) / interval) * step;
+        if (!xTicks.length || x - xTicks[xTicks.length - 1][1] > apart * step * 0.9) xTicks.push([at, x]);
       }
       before += run.ok.length;
     });

@@ -28,8 +28,9 @@ function gridCell(pair, content, style) {
 }
 
 function showGrid() {
-  byId("table").hidden = !gridHasPictures();
-  if (byId("table").hidden) return;
+  const hidden = !gridHasPictures();
+  for (const id of ["table", "to-table"]) byId(id).hidden = hidden;
+  if (hidden) return;
   const styles = grid.styles.map((style) => styleShort[style]);
   const rows = grid.contents.map((content, index) => {
     const name = titled(content, classIn(grid.cells[index]));
@@ -39,10 +40,10 @@ function showGrid() {
   });
   const complete = grid.contents.length === grid.allContents && grid.styles.length === grid.allStyles;
   byId("table-note").textContent = complete
-    ? "Each row is a content image, each column a style. Open a picture to see how it was made."
-    : `Each row is a content image, each column a style: ${grid.contents.length} of ${count(grid.allContents, "content image")} and ${grid.styles.length} of ${count(grid.allStyles, "style")}. Open a picture to see how it was made.`;
+    ? "Each row is a content image, each column a style. Open a picture for details."
+    : `Each row is a content image, each column a style: ${grid.contents.length} of ${count(grid.allContents, "content image")} and ${grid.styles.length} of ${count(grid.allStyles, "style")}. Open a picture for details.`;
   byId("table-body").append(
-    el("table", { class: "grid-table" },
+    el("table", { class: `grid-table${styles.length > 5 ? " many" : ""}` },
       el("thead", {},
         el("tr", {},
           el("td", { class: "corner" }),

@@ -20,7 +20,7 @@ class Grid:
     """Content images (rows) by styles (columns), as numbers of ``Pairs.contents`` and ``styles``.
 
     ``cells`` holds the place of each cell's pair in ``Pairs.rows``, -1 where there is none, row by
-    row. ``all_contents`` and ``all_styles`` count those that have pairs of one style at all.
+    row. ``all_contents`` and ``all_styles`` count all those from which the table was chosen.
     """
 
     contents: list[int]
@@ -43,9 +43,10 @@ class Grid:
 def choose_grid(pairs: Pairs) -> Grid | None:
     """Choose the table: the styles used most and the content images that have most of them.
 
-    Equal choices are made at random, but the same in every report. Pairs of several styles are left
-    out. Where several pairs have one content image and one style, the first one that succeeded is
-    shown.
+    Only pairs that succeeded count, and a content image or style used less than half as often as
+    the most frequent one is left out, as are pairs of several styles. Equal choices are made at
+    random, but the same in every report. Where several pairs have one content image and one style,
+    the first one that succeeded is shown.
 
     Returns:
         None where a table makes no sense: for fewer than two content images or two styles, or where
@@ -53,9 +54,10 @@ def choose_grid(pairs: Pairs) -> Grid | None:
     """
     found = _pairs_by_cell(pairs)
     contents, styles = pairs.contents.listed(), pairs.styles.listed()
-    of_style = Counter(style for _, style in found)
+    done = [cell for cell, place in found.items() if pairs.rows[place]["ok"]]
+    of_style = Counter(style for _, style in done)
     some_styles = _most_frequent(of_style, styles, MOST_STYLES)
-    of_content = Counter(content for content, style in found if style in some_styles)
+    of_content = Counter(content for content, style in done if style in some_styles)
     some_contents = _most_frequent(of_content, contents, MOST_CONTENTS)
     cells = [[found.get((content, style), -1) for style in some_styles] for content in some_contents]
     if len(some_contents) < 2 or len(some_styles) < 2:
@@ -63,8 +65,13 @@ def choose_grid(pairs: Pairs) -> Grid | None:
     filled = sum(place >= 0 for row in cells for place in row)
     if filled < LEAST_FILLED * len(some_contents) * len(some_styles):
         return None
-    every_content = len({content for content, _ in found})
-    return Grid(some_contents, some_styles, cells, every_content, len(of_style))
+    return Grid(
+        contents=some_contents,
+        styles=some_styles,
+        cells=cells,
+        all_contents=len({content for content, _ in done}),
+        all_styles=len(of_style),
+    )
 
 
 def _pairs_by_cell(pairs: Pairs) -> dict[tuple[int, int], int]:
@@ -80,6 +87,8 @@ def _pairs_by_cell(pairs: Pairs) -> dict[tuple[int, int], int]:
 
 
 def _most_frequent(counts: Mapping[int, int], names: list[str], most: int) -> list[int]:
-    """Return the numbers with the highest counts, sorted by name."""
-    order = sorted(counts, key=lambda number: (-counts[number], key_of(names[number])))
+    """Return the numbers with the highest counts, none below half of the highest, by name."""
+    least = max(counts.values(), default=0) / 2
+    often = [number for number, count in counts.items() if count >= least]
+    order = sorted(often, key=lambda number: (-counts[number], key_of(names[number])))
     return sorted(order[:most], key=lambda number: names[number])

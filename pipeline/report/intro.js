@@ -65,7 +65,7 @@ function showTiles() {
   }
   if (lastRun) {
     const finished = Date.parse(lastRun.finished_at) / 1000;
-    tiles.push(tileOf("Last run", duration(lastRun.seconds), `${count(lastRun.pairs, "pair")}${finished ? `, until ${time(finished)}` : ""}`));
+    tiles.push(tileOf("Last run", duration(lastRun.seconds), `${count(lastRun.pairs, "pair")}${finished ? `, ended ${time(finished)}` : ""}`));
   }
   if (final) tiles.push(tileOf("Loss left", percent(final), "of what it was at first (median)"));
   byId("tiles").replaceChildren(...tiles);

@@ -37,8 +37,8 @@ function showSettings() {
   const started = Date.parse(job.started_at) / 1000;
   const body = byId("settings-body");
   if (changed.length) {
-    body.append(el("div", { class: "panel scroll" }, table("Settings that differ from the defaults", ["Setting", "Value", "Default"],
-      changed.map((setting) => [name(setting), setting.value, setting.default]))));
+    body.append(el("div", { class: "panel scroll" }, table("Settings that differ from the defaults", ["Setting", "Value", "Default", "Meaning"],
+      changed.map((setting) => [name(setting), setting.value, setting.default, setting.help]))));
   }
   body.append(el("details", {}, el("summary", {}, changed.length ? "Show the settings left at their defaults" : "Show all settings; they are at their defaults"),
     el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Settings at their defaults" },

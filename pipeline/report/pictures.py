@@ -26,16 +26,12 @@ def wanted_pictures(pairs: Pairs, facts: Facts, grid: Grid | None, output: str) 
         )
     )
     contents, styles = pairs.contents.listed(), pairs.styles.listed()
-    return [
-        Wanted(
-            uris.join(output, row["file"]),
-            tuple(
-                [contents[row["content"]]] * (row["content"] >= 0)
-                + [styles[number] for number in row["styles"]]
-            ),
-        )
-        for row in (pairs.rows[place] for place in places)
-    ]
+    wanted = []
+    for row in (pairs.rows[place] for place in places):
+        content = [contents[row["content"]]] if row["content"] >= 0 else []
+        inputs = (*content, *(styles[number] for number in row["styles"]))
+        wanted.append(Wanted(uris.join(output, row["file"]), inputs))
+    return wanted
 
 
 def _is_image(name: str | None) -> bool:
