@@ -329,8 +329,15 @@ def test_the_table_of_a_large_job_is_bounded_and_the_same_each_time():
     assert (len(found.contents), len(found.styles)) == (8, 8)
     assert (found.all_contents, found.all_styles) == (40, 12)
     assert all(place >= 0 for row in found.cells for place in row)
+    for index, row in enumerate(rows):
+        row["label"] = f"class {index // 12 % 8}"
+    chosen = {rows[place]["label"] for row in grids.choose_grid(listed(rows)).cells for place in row}
+    assert len(chosen) == 8, "one of each class"
+    for row in rows:
+        row["label"] = None
     again = listed(rows[::-1])
     other = grids.choose_grid(again)
+    found = grids.choose_grid(listed(rows))
     names = listed(rows).contents.listed()
     assert {names[number] for number in found.contents} == {
         again.contents.listed()[number] for number in other.contents

@@ -27,26 +27,28 @@ function gridCell(pair, content, style) {
         : el("span", { class: column.ok[pair] ? null : "bad", "aria-label": what }, column.ok[pair] ? "open" : "failed")));
 }
 
+const byName = (heads) => heads.sort((a, b) => collator.compare(a.name, b.name));
+
 function showGrid() {
   const hidden = !gridHasPictures();
   for (const id of ["table", "to-table"]) byId(id).hidden = hidden;
   if (hidden) return;
-  const styles = grid.styles.map((style) => styleShort[style]);
-  const rows = grid.contents.map((content, index) => {
-    const name = titled(content, classIn(grid.cells[index]));
-    return el("tr", {},
-      heading("row", "content", picture(pairs.contentPictures[content]), name),
-      grid.cells[index].map((pair, place) => gridCell(pair, name, styles[place])));
-  });
+  const columns = byName(grid.styles.map((style, at) => ({
+    at, name: styleShort[style], source: picture(pairs.stylePictures[style]) })));
+  const rows = byName(grid.contents.map((content, at) => ({
+    name: titled(content, classIn(grid.cells[at])), source: picture(pairs.contentPictures[content]), cells: grid.cells[at] })));
   const complete = grid.contents.length === grid.allContents && grid.styles.length === grid.allStyles;
   byId("table-note").textContent = complete
     ? "Each row is a content image, each column a style. Open a picture for details."
     : `Each row is a content image, each column a style: ${grid.contents.length} of ${count(grid.allContents, "content image")} and ${grid.styles.length} of ${count(grid.allStyles, "style")}. Open a picture for details.`;
   byId("table-body").append(
-    el("table", { class: `grid-table${styles.length > 5 ? " many" : ""}` },
+    el("table", { class: `grid-table${columns.length > 5 ? " many" : ""}` },
       el("thead", {},
         el("tr", {},
           el("td", { class: "corner" }),
-          grid.styles.map((style, place) => heading("col", "style", picture(pairs.stylePictures[style]), styles[place])))),
-      el("tbody", {}, rows)));
+          columns.map(({ source, name }) => heading("col", "style", source, name)))),
+      el("tbody", {}, rows.map(({ source, name, cells }) =>
+        el("tr", {},
+          heading("row", "content", source, name),
+          columns.map((style) => gridCell(cells[style.at], name, style.name)))))));
 }

@@ -45,7 +45,7 @@ def choose_grid(pairs: Pairs) -> Grid | None:
 
     Only pairs that succeeded count, and a content image or style used less than half as often as
     the most frequent one is left out, as are pairs of several styles. Equal choices are made at
-    random, but the same in every report. Where several pairs have one content image and one style,
+    random, but the same in every report, from as many classes as there are. Where several pairs have one content image and one style,
     the first one that succeeded is shown.
 
     Returns:
@@ -56,9 +56,10 @@ def choose_grid(pairs: Pairs) -> Grid | None:
     contents, styles = pairs.contents.listed(), pairs.styles.listed()
     done = [cell for cell, place in found.items() if pairs.rows[place]["ok"]]
     of_style = Counter(style for _, style in done)
-    some_styles = _most_frequent(of_style, styles, MOST_STYLES)
+    some_styles = _most_frequent(of_style, styles, MOST_STYLES, {})
     of_content = Counter(content for content, style in done if style in some_styles)
-    some_contents = _most_frequent(of_content, contents, MOST_CONTENTS)
+    labels = {content: pairs.rows[place]["label"] for (content, _), place in found.items()}
+    some_contents = _most_frequent(of_content, contents, MOST_CONTENTS, labels)
     cells = [[found.get((content, style), -1) for style in some_styles] for content in some_contents]
     if len(some_contents) < 2 or len(some_styles) < 2:
         return None
@@ -86,9 +87,21 @@ def _pairs_by_cell(pairs: Pairs) -> dict[tuple[int, int], int]:
     return found
 
 
-def _most_frequent(counts: Mapping[int, int], names: list[str], most: int) -> list[int]:
-    """Return the numbers with the highest counts, none below half of the highest, by name."""
+def _most_frequent(
+    counts: Mapping[int, int], names: list[str], most: int, labels: Mapping[int, int]
+) -> list[int]:
+    """Return the numbers with the highest counts, none below half of the highest, by name.
+
+    Among equal counts each label has its first turn before any has its second.
+    """
     least = max(counts.values(), default=0) / 2
     often = [number for number, count in counts.items() if count >= least]
     order = sorted(often, key=lambda number: (-counts[number], key_of(names[number])))
+    turns: Counter[int | None] = Counter()
+    turn = {}
+    for number in order:
+        label = labels.get(number)
+        turn[number] = turns[label]
+        turns[label] += 1
+    order.sort(key=lambda number: (-counts[number], turn[number]))
     return sorted(order[:most], key=lambda number: names[number])
