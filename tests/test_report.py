@@ -299,7 +299,9 @@ def listed(rows: list[dict]) -> pairs.Pairs:
     """Pairs of records that are in no file."""
     found = pairs.Pairs(SETTINGS, 30)
     for row in rows:
-        found.add(dict.fromkeys(RECORD_SCHEMA.names) | row, pa.scalar([1.0], pa.list_(pa.float32())))
+        found.add(
+            dict.fromkeys(RECORD_SCHEMA.names) | row, pa.scalar([1.0], pa.list_(pa.float32()))
+        )
     return found
 
 
@@ -331,7 +333,9 @@ def test_the_table_of_a_large_job_is_bounded_and_the_same_each_time():
     assert all(place >= 0 for row in found.cells for place in row)
     for index, row in enumerate(rows):
         row["label"] = f"class {index // 12 % 8}"
-    chosen = {rows[place]["label"] for row in grids.choose_grid(listed(rows)).cells for place in row}
+    chosen = {
+        rows[place]["label"] for row in grids.choose_grid(listed(rows)).cells for place in row
+    }
     assert len(chosen) == 8, "one of each class"
     for row in rows:
         row["label"] = None
@@ -715,7 +719,10 @@ def test_what_records_say_is_text(page):
         (dialog,) = find(page, "dialog[open]")
         title = find(page, "#detail-name")[0].get_property("textContent")
         assert any(title.startswith(text) for text in HOSTILE)
-        assert find(page, "dialog .facts > div:last-child dd")[0].get_property("textContent") in HOSTILE
+        assert (
+            find(page, "dialog .facts > div:last-child dd")[0].get_property("textContent")
+            in HOSTILE
+        )
         assert "host/x.png" in dialog.text
         find(page, ".close")[0].click()
     assert page.execute_script("return window.hacked") is None

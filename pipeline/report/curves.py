@@ -46,8 +46,8 @@ def drawn_shares(history: Floats, points: npt.NDArray[np.int64]) -> npt.NDArray[
 
     A pair that stopped early keeps its last loss, so that every pair counts at every evaluation.
     """
-    drawn = history[np.minimum(points, len(history) - 1)]
-    return (drawn / history[0]).astype(np.float32)
+    drawn: Floats = history[np.minimum(points, len(history) - 1)]
+    return np.asarray(drawn / history[0], np.float32)
 
 
 def aggregate(

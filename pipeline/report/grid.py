@@ -45,8 +45,8 @@ def choose_grid(pairs: Pairs) -> Grid | None:
 
     Only pairs that succeeded count, and a content image or style used less than half as often as
     the most frequent one is left out, as are pairs of several styles. Equal choices are made at
-    random, but the same in every report, from as many classes as there are. Where several pairs have one content image and one style,
-    the first one that succeeded is shown.
+    random, but the same in every report, from as many classes as there are. Where several pairs
+    have one content image and one style, the first one that succeeded is shown.
 
     Returns:
         None where a table makes no sense: for fewer than two content images or two styles, or where
@@ -60,7 +60,9 @@ def choose_grid(pairs: Pairs) -> Grid | None:
     of_content = Counter(content for content, style in done if style in some_styles)
     labels = {content: pairs.rows[place]["label"] for (content, _), place in found.items()}
     some_contents = _most_frequent(of_content, contents, MOST_CONTENTS, labels)
-    cells = [[found.get((content, style), -1) for style in some_styles] for content in some_contents]
+    cells = [
+        [found.get((content, style), -1) for style in some_styles] for content in some_contents
+    ]
     if len(some_contents) < 2 or len(some_styles) < 2:
         return None
     filled = sum(place >= 0 for row in cells for place in row)
