@@ -6,12 +6,12 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline.data.errors import RowError
 from pipeline.data.storage import files
 from pipeline.data.storage.filesystems import StorageOptions
 from pipeline.settings import SettingError, StyleSettings, replace
@@ -83,7 +83,9 @@ class Augmenter:
             styles, style_weights, self.settings, kept=style_cache, options=self.options
         )
         self.warned = False
-        self._forget_process()
+        self._network: VGG | None = None
+        self._tools: dict[str, Tools] = {}
+        self._process = os.getpid()
         self._loaded()  # weights that cannot be loaded are the caller's to hear of
 
     def __getstate__(self) -> dict[str, Any]:
@@ -143,8 +145,8 @@ class Augmenter:
             )
 
     def _tools_on(self, device: torch.device) -> Tools:
-        if self._process != os.getpid():  # a fork cannot use its parent's GPU, and may not wait
-            self._forget_process(self._network)
+        if self._process != os.getpid():  # a forked process cannot use its parent's GPU
+            self._tools, self._process = {}, os.getpid()
         name = str(device)
         if name not in self._tools:
             check_precision(self.settings, device)
@@ -158,14 +160,15 @@ class Augmenter:
     def _loaded(self) -> VGG:
         """Return the network on the CPU."""
         if self._network is None:
-            read = partial(files.read_bytes, options=self.options)
-            self._network = build_network(load_weights(self.settings, read)[0], self.settings)
+            state, _ = load_weights(self.settings, self._read)
+            self._network = build_network(state, self.settings)
         return self._network
 
-    def _forget_process(self, network: VGG | None = None) -> None:
-        self._network = network
-        self._tools: dict[str, Tools] = {}
-        self._process = os.getpid()
+    def _read(self, uri: str) -> bytes:
+        try:
+            return files.read_bytes(uri, self.options)
+        except RowError as error:
+            raise OSError(str(error)) from error  # as ``load_weights`` expects it
 
 
 def optimise(

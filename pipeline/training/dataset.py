@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
-from torchvision import tv_tensors
 
 from pipeline.data.make_manifest.sampling import hash_key
 from pipeline.style.serving.batching import Batcher
@@ -79,7 +78,7 @@ class StylizedDataset(IterableDataset[Any]):
 
     Raises:
         SettingError: a setting is unknown or out of range.
-        TypeError: a style is neither a picture nor a path; while it is iterated, an image is none.
+        TypeError: a style is neither a picture nor a path; while it is iterated, an image is none, or a batch.
         ValueError: a style or its weight cannot be used, or ``shuffle`` does not fit the source;
             while it is iterated, an image has another shape, type or range.
         KeyError: while it is iterated, a sample has no ``image_key``.
@@ -111,7 +110,8 @@ class StylizedDataset(IterableDataset[Any]):
         if shuffle and not (self._indexed and shard):
             raise ValueError("shuffle needs a source with a length and indices, and shard")
         # Shared with workers that live on from epoch to epoch.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
         self._passes = 0
         self._ranks: tuple[int, int] | None = None
 
@@ -191,20 +191,19 @@ class StylizedDataset(IterableDataset[Any]):
     def _entered(self, batcher: Batcher, sample: Sample, base: int) -> _Entry:
         """Draw for a sample, and submit its image if it is to be stylised."""
         position, value = sample
-        image = images.as_rgb(self._image_of(value))
-        unit = images.to_unit(image)
-        if unit.ndim != 3:
-            shape = tuple(unit.shape)
-            raise ValueError(f"an image of shape {shape}; for batches there is StylizeTransform")
-        entry = _Entry(value, image, ready=True)
-        generator = torch.Generator().manual_seed(hash_key(base, position))
-        (style,) = self._augmenter.draw(1, generator)
-        if style is not None:
-            try:
+        entry = _Entry(value, self._image_of(value), ready=True)
+        try:
+            entry.image, unit = images.opened(entry.image)
+            if unit.ndim != 3:
+                shape = tuple(unit.shape)
+                raise TypeError(f"an image of shape {shape}; for batches: StylizeTransform")
+            generator = torch.Generator().manual_seed(hash_key(base, position))
+            (style,) = self._augmenter.draw(1, generator)
+            if style is not None:
                 batcher.submit(entry, self._augmenter.pair(unit, style))
                 entry.ready = False
-            except UnfitError as error:
-                self._augmenter.warn(error)
+        except UnfitError as error:
+            self._augmenter.warn(error)
         return entry
 
     def _take(self, entry: Any, outcome: Done | Exception) -> None:
@@ -212,10 +211,7 @@ class StylizedDataset(IterableDataset[Any]):
         if isinstance(outcome, Exception):
             self._augmenter.warn(outcome)
             return
-        image = images.like(outcome.image, entry.image)
-        if isinstance(entry.image, tv_tensors.Image):
-            image = tv_tensors.wrap(image, like=entry.image)
-        entry.image = image
+        entry.image = images.wrapped(images.like(outcome.image, entry.image), entry.image)
 
     def _key_of(self, sample: Any) -> Any:
         """Return where the image is in a sample; None if the sample is the image."""

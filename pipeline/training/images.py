@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision import tv_tensors
 
 from pipeline.style.recipe import to_pixels, to_tensor
 
@@ -19,8 +20,22 @@ class UnfitError(ValueError):
     """An image or a style that cannot be used; training goes on without it."""
 
 
-def as_rgb(image: TrainingImage) -> TrainingImage:
-    """Return a PIL image in RGB; a tensor as it is.
+def opened(image: Any) -> tuple[TrainingImage, Tensor]:
+    """Return an image in RGB, and as float32 in [0, 1].
+
+    Raises:
+        UnfitError: its file is broken, which Pillow finds when it decodes the pixels.
+        TypeError, ValueError: see ``as_rgb`` and ``to_unit``.
+    """
+    try:
+        rgb = as_rgb(image)
+        return rgb, to_unit(rgb)
+    except OSError as error:
+        raise UnfitError(f"its file cannot be decoded ({error})") from error
+
+
+def as_rgb(image: Any) -> Any:
+    """Return a PIL image in RGB; anything else as it is.
 
     The image is not turned upright by its EXIF data, because its bounding boxes would not turn
     with it.
@@ -28,7 +43,7 @@ def as_rgb(image: TrainingImage) -> TrainingImage:
     Raises:
         ValueError: the image has more than 8 bits per channel.
     """
-    if isinstance(image, Tensor) or image.mode == "RGB":
+    if not isinstance(image, Image.Image) or image.mode == "RGB":
         return image
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"a PIL image of mode {image.mode}; convert it to RGB first")
@@ -65,12 +80,17 @@ def to_unit(image: Any) -> Tensor:
     return plain.float()
 
 
-def like(image: Tensor, given: TrainingImage) -> TrainingImage:
+def like(image: Tensor, given: TrainingImage) -> Any:
     """Return an image (3, H, W) in [0, 1] as the kind, type and device of ``given``.
 
-    A subclass of tensors, such as torchvision's ``Image``, is left to the caller.
+    Tensors come back as plain ones; see ``wrapped``.
     """
     if isinstance(given, Image.Image):
         return Image.fromarray(to_pixels(image))
     values = (image * 255).round() if given.dtype == torch.uint8 else image
     return values.to(given.device, given.dtype)
+
+
+def wrapped(made: Any, given: TrainingImage) -> Any:
+    """Return what was made of ``given`` as torchvision's ``Image`` if that was given."""
+    return tv_tensors.wrap(made, like=given) if isinstance(given, tv_tensors.Image) else made

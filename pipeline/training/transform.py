@@ -88,7 +88,8 @@ class StylizeTransform(v2.Transform):  # type: ignore[misc]  # torchvision has n
             storage_options=storage_options,
             **settings,
         )
-        self._forget_batchers()
+        self._batchers: dict[tuple[str, int], Batcher] = {}
+        self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the batchers: each process has its own."""
@@ -108,10 +109,13 @@ class StylizeTransform(v2.Transform):  # type: ignore[misc]  # torchvision has n
         counts = [len(value) if _is_batch(value) else 1 for value in flat_inputs]
         return {"styles": self._augmenter.draw(max(counts, default=0))}
 
-    def transform(self, inpt: TrainingImage, params: dict[str, Any]) -> TrainingImage:
+    def transform(self, inpt: TrainingImage, params: dict[str, Any]) -> Any:
         """Stylise an image, or those of a batch that were drawn."""
-        given = images.as_rgb(inpt)
-        unit = images.to_unit(given)
+        try:
+            given, unit = images.opened(inpt)
+        except UnfitError as error:
+            self._augmenter.warn(error)
+            return inpt
         batch = unit if unit.ndim == 4 else unit[None]
         drawn = {
             index: style
@@ -141,32 +145,32 @@ class StylizeTransform(v2.Transform):  # type: ignore[misc]  # torchvision has n
         except UnfitError as error:
             return error
 
-    def _joined(self, given: TrainingImage, done: dict[int, Done | Exception]) -> TrainingImage:
+    def _joined(self, given: TrainingImage, done: dict[int, Done | Exception]) -> Any:
         """Return ``given`` with the images that were stylised in their places."""
-        result = given
-        for index, outcome in done.items():
+        for outcome in done.values():
             if isinstance(outcome, Exception):
                 self._augmenter.warn(outcome)
-            elif not _is_batch(given):
-                result = images.like(outcome.image, given)
-            else:
-                result = result.clone() if result is given else result
-                result[index] = images.like(outcome.image, given)
-        return (
-            tv_tensors.wrap(result, like=given) if isinstance(given, tv_tensors.Image) else result
-        )
+        made = {
+            index: images.like(outcome.image, given)
+            for index, outcome in done.items()
+            if isinstance(outcome, Done)
+        }
+        if not made:
+            return given
+        if not _is_batch(given):
+            return images.wrapped(made[0], given)
+        batch = torch.as_tensor(given).clone()
+        for index, image in made.items():
+            batch[index] = image
+        return images.wrapped(batch, given)
 
     def _batcher(self, device: torch.device, slots: int) -> Batcher:
-        if self._process != os.getpid():
-            self._forget_batchers()
+        if self._process != os.getpid():  # a forked process cannot use its parent's GPU
+            self._batchers, self._process = {}, os.getpid()
         key = str(device), slots
         if key not in self._batchers:
             self._batchers[key] = self._augmenter.batcher(device, slots)
         return self._batchers[key]
-
-    def _forget_batchers(self) -> None:
-        self._batchers: dict[tuple[str, int], Batcher] = {}
-        self._process = os.getpid()
 
 
 def _is_batch(image: TrainingImage) -> bool:
