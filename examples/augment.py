@@ -105,7 +105,7 @@ def main() -> None:
         batches = list(DataLoader(dataset, batch_size=50, num_workers=2))
         stylised.append(torch.cat([images for images, _ in batches]))
     stylised_labels = torch.cat([labels for _, labels in batches])  # two workers: another order
-    print(f"{passes} passes over {count} digits: {time.perf_counter() - started:.0f} s")
+    print(f"{passes} x {count} digits, p=0.5: {time.perf_counter() - started:.0f} s")
 
     plain = [images[:count]], labels[:count]
     runs = {

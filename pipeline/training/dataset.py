@@ -78,7 +78,8 @@ class StylizedDataset(IterableDataset[Any]):
 
     Raises:
         SettingError: a setting is unknown or out of range.
-        TypeError: a style is neither a picture nor a path; while it is iterated, an image is none, or a batch.
+        TypeError: a style is neither a picture nor a path; while it is iterated, an image is none,
+            or a batch.
         ValueError: a style or its weight cannot be used, or ``shuffle`` does not fit the source;
             while it is iterated, an image has another shape, type or range.
         KeyError: while it is iterated, a sample has no ``image_key``.
