@@ -1,8 +1,8 @@
 """URIs to bytes and back, through fsspec: file://, s3:// and whatever else fsspec knows.
 
 Retries of single requests are the file systems' own (botocore's standard mode for S3: exponential
-backoff with jitter); nothing here retries on top of them. Web addresses, whose file system has
-none, are read in several tries (``web``).
+backoff with jitter; s3fs has some more); nothing here retries on top of them. Web addresses, whose
+file system has none, are read in several tries (``web``).
 """
 
 import contextlib
@@ -58,13 +58,17 @@ CONTENT_TYPE_OPTIONS = {
 }
 """How each scheme's fsspec wants to be told; others say what they like."""
 
-S3_DEFAULTS: Mapping[str, Any] = {
-    "config_kwargs": {
-        "retries": {"mode": "standard", "max_attempts": 6},
-        "connect_timeout": 10,
-        "read_timeout": 60,
-    },
+S3_CONFIG: Mapping[str, Any] = {
+    "retries": {"mode": "standard", "max_attempts": 6},
+    "connect_timeout": 10,
+    "read_timeout": 60,
 }
+"""Of botocore. What options say of one of them leaves the others as they are."""
+
+S3_TRIES = 3
+"""Of s3fs, each of which is some of botocore's: for bodies that are cut off. A storage that takes
+connections and never answers ends a call after 20 minutes or so, and with it a driver's work, which
+no watchdog watches."""
 
 
 def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
@@ -77,7 +81,7 @@ def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
     scheme = scheme_of(uri)
     given = dict(options.get(scheme, {}))
     if scheme in ("s3", "s3a"):
-        given = {**S3_DEFAULTS, **given}
+        given["config_kwargs"] = {**S3_CONFIG, **(given.get("config_kwargs") or {})}
     if scheme in web.SCHEMES:
         given = {"get_client": web.get_client, **given}
     if scheme == "file":
@@ -85,7 +89,10 @@ def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
     else:
         # Ray's tasks change directories that this process has listed before.
         given = {"use_listings_cache": False, **given}
-    return fsspec.core.url_to_fs(respelt(uri), **given)  # type: ignore[no-any-return]
+    fs, path = fsspec.core.url_to_fs(respelt(uri), **given)
+    if scheme in ("s3", "s3a"):
+        fs.retries = S3_TRIES
+    return fs, path
 
 
 def arrow_filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:

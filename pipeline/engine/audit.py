@@ -54,6 +54,7 @@ from pipeline.data.words import counted
 from pipeline.engine import audit_shards, cluster, flow, prepare
 from pipeline.engine.audit_tasks import check_images, read_records
 from pipeline.engine.board import Board
+from pipeline.engine.progress import notes
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 
 logger = logging.getLogger(__name__)
@@ -162,10 +163,12 @@ def run_audit(job: JobSettings) -> Verdict:
         if files:
             started_here = cluster.start_ray(job.verbose)
             try:
-                for row in _checked(files, output, options, base, job.verbose, job.stall_timeout):
-                    _compare(row, expected, seen, verdict)
-                for fault, what in audit_shards.wrong_shards(shards, output, options):
-                    verdict.add(fault, what)
+                board = Board.create(job.stall_timeout)
+                with flow.ray_data_settings(job.verbose), notes(board):
+                    for row in _checked(files, output, options, base, board):
+                        _compare(row, expected, seen, verdict)
+                    for fault, what in audit_shards.wrong_shards(shards, output, options, board):
+                        verdict.add(fault, what)
             finally:
                 if started_here:
                     cluster.stop_ray()
@@ -225,35 +228,28 @@ def _expect(
 
 
 def _checked(
-    files: list[str],
-    output: str,
-    options: storage.StorageOptions,
-    base: str,
-    verbose: bool,
-    patience: float,
+    files: list[str], output: str, options: storage.StorageOptions, base: str, board: Board
 ) -> Iterator[dict[str, Any]]:
     """Rows of ``FOUND``: every record of ``files``, its image checked. A block in memory at a time.
 
-    Ray must have been started.
+    Ray must have been started and set up.
     """
-    with flow.ray_data_settings(verbose):
-        named = ray.data.from_items([{"file": file} for file in files])
-        board = Board.create(patience)
-        dataset = named.map_batches(
-            functools.partial(read_records, options=options, base=base, board=board),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=flow.IO_CPUS,
-        )
-        dataset = dataset.repartition(target_num_rows_per_block=IMAGES_PER_TASK)
-        dataset = dataset.map_batches(
-            functools.partial(check_images, output=output, options=options, board=board),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=flow.IO_CPUS,
-        )
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from cast(pa.Table, batch).to_pylist()
+    named = ray.data.from_items([{"file": file} for file in files])
+    dataset = named.map_batches(
+        functools.partial(read_records, options=options, base=base, board=board),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=flow.IO_CPUS,
+    )
+    dataset = dataset.repartition(target_num_rows_per_block=IMAGES_PER_TASK)
+    dataset = dataset.map_batches(
+        functools.partial(check_images, output=output, options=options, board=board),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=flow.IO_CPUS,
+    )
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield from cast(pa.Table, batch).to_pylist()
 
 
 def _compare(row: dict[str, Any], expected: Expected, seen: Seen, verdict: Verdict) -> None:

@@ -11,6 +11,7 @@ from pipeline.data import packing, storage, uris
 from pipeline.data.errors import RowError
 from pipeline.engine import flow
 from pipeline.engine.audit_tasks import check_shards
+from pipeline.engine.board import Board
 
 Add = Callable[[str, str], None]
 """Takes the name of a fault, and what has it."""
@@ -68,7 +69,7 @@ def _compare_records(
 
 
 def wrong_shards(
-    there: list[dict[str, Any]], output: str, options: storage.StorageOptions
+    there: list[dict[str, Any]], output: str, options: storage.StorageOptions, board: Board
 ) -> Iterator[tuple[str, str]]:
     """Read every file that ``compare_listings`` returned, in Ray's tasks: its fault and its name.
 
@@ -78,7 +79,7 @@ def wrong_shards(
         return
     named = ray.data.from_items(there)
     checked = named.map_batches(
-        functools.partial(check_shards, output=output, options=options),
+        functools.partial(check_shards, output=output, options=options, board=board),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=flow.IO_CPUS,

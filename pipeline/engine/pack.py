@@ -21,6 +21,7 @@ from pipeline.data.words import counted
 from pipeline.engine import cluster, flow
 from pipeline.engine.board import Board
 from pipeline.engine.pack_tasks import write_shards
+from pipeline.engine.progress import notes
 from pipeline.settings import JobSettings
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,8 @@ def _write_shards(
 ) -> Iterator[dict[str, Any]]:
     """Lines of the index, as the shards are written. Images pass through no hands but a task's."""
     cluster.start_ray(job.verbose)
-    with flow.ray_data_settings(job.verbose):
+    board = Board.create(job.stall_timeout)
+    with flow.ray_data_settings(job.verbose), notes(board):
         # In the object store, which spills: the driver may be small, and records are millions.
         tables = packing.ok_records(output, packed.format, options)
         chunks = [ray.put(table) for table in tables]
@@ -142,7 +144,7 @@ def _write_shards(
                 chunks=chunks,
                 output=output,
                 options=options,
-                board=Board.create(job.stall_timeout),
+                board=board,
             ),
             batch_size=None,
             batch_format="pyarrow",

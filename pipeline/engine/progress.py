@@ -5,7 +5,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from tqdm import tqdm
@@ -24,31 +24,49 @@ WIDE = 100
 
 
 @contextlib.contextmanager
-def progress(board: Board, total: int, stream: TextIO = sys.stderr) -> Iterator[None]:
-    """Show what ``board`` says on the way to ``total`` pairs while the block runs.
+def progress(board: Board, total: int, stream: TextIO | None = None) -> Iterator[None]:
+    """Show what ``board`` says on the way to ``total`` pairs while the block runs; and ``notes``.
 
     On a terminal a live bar; elsewhere a line every 30 seconds.
+
+    Args:
+        stream: standard error if None.
     """
-    stop = threading.Event()
+    stream = stream or sys.stderr
     show = _show_bar if stream.isatty() else _show_lines
-    threads = [
-        threading.Thread(target=show, args=(board, total, stream, stop), daemon=True),
-        threading.Thread(target=_watch, args=(board, stream, stop), daemon=True),
-    ]
-    for thread in threads:
-        thread.start()
+    with _beside(show, board, total, stream), notes(board, stream):
+        yield
+
+
+@contextlib.contextmanager
+def notes(board: Board, stream: TextIO | None = None) -> Iterator[None]:
+    """Say what hung while the block runs; and end a job in which nothing happens.
+
+    Args:
+        stream: standard error if None.
+    """
+    with _beside(_watch, board, stream or sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def _beside(work: Callable[..., None], *arguments: object) -> Iterator[None]:
+    """Have a thread do some work while the block runs. Its last argument is set when that ends."""
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(*arguments, stop), daemon=True)
+    thread.start()
     try:
         yield
     finally:
         stop.set()
-        for thread in threads:
-            thread.join(timeout=10)
+        thread.join(timeout=10)
 
 
 def _watch(board: Board, stream: TextIO, stop: threading.Event) -> None:
     """Say what hung, and end a job in which nothing happens though it waits for no node."""
-    said, counts, idle = 0, Counts(), 0.0
-    while board.patience and not stop.wait(min(LINE_INTERVAL, board.patience / 4)):
+    said, counts, idle, over = 0, Counts(), 0.0, not board.patience
+    while not over:
+        over = stop.wait(min(LINE_INTERVAL, board.patience / 4))
         counts = _counts(board, counts)
         for what in counts.hung[said:]:
             tqdm.write(
@@ -57,6 +75,8 @@ def _watch(board: Board, stream: TextIO, stop: threading.Event) -> None:
                 file=stream,
             )
         said = len(counts.hung)
+        if over:
+            break
         with contextlib.suppress(Exception):  # as in _counts
             idle = board.idle_seconds()
         # What hangs in a process that is watched ends before.

@@ -9,27 +9,37 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.data import images, shards
+from pipeline.data import images, shards, tables
 from pipeline.engine import stages
 
 
-def runtime_env(fault: str) -> dict:
+def runtime_env(fault: str, **environment: str) -> dict:
     """For ``ray.init``."""
     return {
         "worker_process_setup_hook": f"tests.engine.faults.{fault}",
-        "env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])},
+        "env_vars": {"PYTHONPATH": str(Path(__file__).parents[2]), **environment},
     }
+
+
+def hang_once(who: str) -> None:
+    """In a folder that the environment names stands who has hung."""
+    mark = Path(os.environ["HANGS_ONCE"], who)
+    if not mark.exists():
+        mark.touch()
+        time.sleep(600)
 
 
 SLOW = runtime_env("slow")
 
 unpack, decode, encode = stages.unpack, images.decode, images.encode
-write_tar = shards.write_tar
+write_tar, read_table = shards.write_tar, tables.read_table
 
 
 def poison() -> None:
     """What ends a process: a content of 96 px the actor's, a file of 80 px whoever decodes it, a
-    result of 112 px whoever encodes it, the pair p05 whoever packs it."""
+    result of 112 px whoever encodes it, the pair p05 whoever packs it, a file of records that is
+    called deadly whoever reads it. Whoever first packs another shard, or opens the result p11,
+    hangs."""
 
     def deadly_unpack(value):
         if value["width"] == 96:
@@ -40,6 +50,8 @@ def poison() -> None:
         image = decode(data, name, max_pixels)
         if image.width == 80:
             os.kill(os.getpid(), signal.SIGSEGV)
+        if name == "images/p11.png":
+            hang_once("audit")
         return image
 
     def deadly_encode(pixels, *options):
@@ -51,10 +63,16 @@ def poison() -> None:
         found = list(samples)
         if any(row["pair_id"] == "p05" for row, _ in found):
             os.kill(os.getpid(), signal.SIGKILL)
+        hang_once("packing")
         return write_tar(found, classes)
 
+    def deadly_read(uri, options):
+        if uri.endswith("deadly.parquet"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_table(uri, options)
+
     stages.unpack, images.decode, images.encode = deadly_unpack, deadly_decode, deadly_encode
-    shards.write_tar = deadly_tar
+    shards.write_tar, tables.read_table = deadly_tar, deadly_read
 
 
 def hang() -> None:
@@ -73,9 +91,8 @@ def hang() -> None:
         return encode(pixels, *options)
 
     def endless_unpack(value):
-        if value["width"] == 96 and not os.path.exists(os.environ["HANGS_ONCE"]):
-            Path(os.environ["HANGS_ONCE"]).touch()
-            time.sleep(600)
+        if value["width"] == 96:
+            hang_once("actor")
         return unpack(value)
 
     images.decode, images.encode, stages.unpack = endless_decode, endless_encode, endless_unpack

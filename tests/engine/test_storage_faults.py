@@ -1,5 +1,6 @@
 """A storage that fails now and then, one that refuses, and one that is full."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -16,13 +17,8 @@ from tests.faulty_proxy import FAULTS, proxy
 from tests.outputs import check_images, records_of
 
 ROOT = Path(__file__).parents[2]
-IMPATIENT = {
-    "config_kwargs": {
-        "retries": {"mode": "standard", "max_attempts": 6},
-        "connect_timeout": 2,
-        "read_timeout": 2,
-    }
-}
+IMPATIENT = {"config_kwargs": {"connect_timeout": 2, "read_timeout": 2}}
+"""How often a request is tried is the program's own choice."""
 
 
 @pytest.mark.parametrize("pairs", [10, pytest.param(40, marks=pytest.mark.soak)])
@@ -72,6 +68,24 @@ def test_refused_credentials_end_the_job_at_once_in_one_line(s3_server, quick, s
     assert "\n" not in message
     assert "MARKEDSECRET" not in message
     assert 0 < server.count < 10
+
+
+def test_a_storage_that_never_answers_ends_the_driver_in_one_line(quick):
+    """It takes connections and says nothing. Before Ray has begun only S3's timeouts help."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        there = {"endpoint_url": f"http://127.0.0.1:{mute.getsockname()[1]}", "key": "k"}
+        short = {"read_timeout": 0.5, "retries": {"max_attempts": 1}}
+        options = {"s3": {**there, "secret": "x", "config_kwargs": short}}
+        job = JobSettings(manifest="s3://b/m.parquet", output="s3://b/o", storage_options=options)
+        started = time.monotonic()
+        with pytest.raises(JobError, match=r"^manifest s3://b/m\.parquet: cannot be reached") as e:
+            run_job(quick, job)
+        assert time.monotonic() - started < 20
+    assert "\n" not in str(e.value)
+    for given, changed in (({}, {}), ({"config_kwargs": {"read_timeout": 5}}, {"read_timeout": 5})):
+        fs, _ = storage.filesystem("s3://b", {"s3": {**there, **given}})
+        bounds = {"retries": {"mode": "standard", "max_attempts": 6}, "connect_timeout": 10}
+        assert fs.config_kwargs == {**bounds, "read_timeout": 60, **changed}
 
 
 def test_an_output_that_cannot_be_written_ends_the_job_at_once(s3_server, quick, tmp_path):
