@@ -156,7 +156,8 @@ class NoBoard:
         self.vitals = vitals
 
     def watchdog(self):
-        return Watchdog(0, print)
+        self.dog = Watchdog(0, print)
+        return self.dog
 
 
 @pytest.fixture
@@ -226,6 +227,20 @@ def test_a_fault_that_nobody_thought_of_is_its_pairs_own(stylizer, context, monk
     (rows,) = run(stylizer, loaded(context, [{}, culprit, {}, {}]))
     assert [row["fault_class"] for row in rows] == [None, "unexpected", None, None]
     assert stylizer.batcher.pool.fits == {}, "the fault was not the size's"
+
+
+def test_each_tick_is_watched_and_waiting_for_pairs_is_not(stylizer, context, monkeypatch):
+    advance, seen = Lane._advance, []
+
+    def watched(lane):
+        seen.append(stylizer.board.dog.work)
+        advance(lane)
+
+    monkeypatch.setattr(Lane, "_advance", watched)
+    run(stylizer, loaded(context, [{}]))
+    assert [work for (work,) in seen] == ["an evaluation on cpu x 1"] * len(seen)
+    assert len({id(work) for work in seen}) == len(seen) > 1, "each has all of the time"
+    wait_until(lambda: not stylizer.board.dog.work, 10)
 
 
 def test_pairs_under_way_when_a_process_died_come_alone(stylizer, context, monkeypatch):
