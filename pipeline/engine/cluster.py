@@ -98,7 +98,8 @@ def start_ray(verbose: bool) -> bool:
             watcher.remember(ray=folder)
             here |= private_ray.files_in(folder)
         with contextlib.ExitStack() as stack:
-            if not verbose:  # what Ray's core writes is not for those who run jobs
+            if not verbose:  # what Ray and its core write is not for those who run jobs
+                stack.enter_context(private_ray.deaf())
                 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
                 words = stack.enter_context(kept_back())
             ray.init(log_to_driver=verbose, logging_level=level, **({} if address else here))

@@ -3,10 +3,12 @@
 ``missing`` says what an installed Ray no longer has; nothing here is imported before it is used.
 """
 
+import contextlib
 import importlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import ray
@@ -21,6 +23,7 @@ TESTED = ">=2.60,<2.61"
 CONSTANTS = "ray._private.ray_constants"
 STATUS, UTILS = "ray.autoscaler.v2.sdk", "ray.autoscaler.v2.utils"
 STORE = "ray.experimental.internal_kv"
+WORKER = "ray._private.worker"
 CHECKPOINTS = "ray.data.checkpoint.checkpoint_writer"
 
 NAMES: tuple[tuple[str, str], ...] = (
@@ -29,6 +32,7 @@ NAMES: tuple[tuple[str, str], ...] = (
     (STATUS, "get_cluster_status"),
     (UTILS, "is_autoscaler_v2"),
     (STORE, "_internal_kv_get"),
+    (WORKER, "listen_error_messages"),
     (CHECKPOINTS, "PENDING_CHECKPOINT_SUFFIX"),
     ("ray.data.checkpoint", "CheckpointConfig.CHECKPOINT_ACTOR_POOL_MAX_SIZE"),
     ("ray.data", "DataContext.checkpoint_config"),
@@ -92,6 +96,21 @@ def make_folder() -> str:
     if not asked and len(place) > LONGEST_PLACE and os.path.isdir("/tmp"):  # noqa: S108
         place = "/tmp"  # noqa: S108 (what is made there is private)
     return tempfile.mkdtemp(prefix="nst-", dir=place)
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """A driver that is connected while the block runs prints nothing of what Ray tells drivers.
+
+    When a raylet is killed that is a page of its log.
+    """
+    worker = importlib.import_module(WORKER)
+    listen = _get(WORKER, "listen_error_messages")
+    worker.listen_error_messages = lambda *_: None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        worker.listen_error_messages = listen  # type: ignore[attr-defined]
 
 
 def files_in(folder: str) -> dict[str, Any]:
