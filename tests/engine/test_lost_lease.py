@@ -4,9 +4,11 @@
 """
 
 import json
+import pkgutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -15,7 +17,7 @@ import pytest
 from pipeline.data import images, lease, packing, records, storage
 from pipeline.engine import flow, pack, pack_tasks, stages
 from pipeline.engine.cluster import stop_by_signals
-from pipeline.engine.job import _interrupt
+from pipeline.engine.job import _finish, _interrupt
 from pipeline.engine.prepare import check, prepare
 from pipeline.settings import JobSettings
 from tests.conftest import equal_pairs, image_bytes, picture, write_parquet
@@ -60,6 +62,10 @@ def lose(job):
     storage.write_bytes(f"{job[0].context.output}/{lease.LEASE}", b'{"run": "other"}', {})
 
 
+def contents(output) -> dict[str, bytes]:
+    return {name: storage.read_bytes(f"{output}/{name}", {}) for name in storage.sizes(output, {})}
+
+
 def pack_here(ours, checked, monkeypatch):
     """Shards without Ray's tasks."""
 
@@ -85,8 +91,9 @@ def test_with_its_lease_a_run_writes(job, monkeypatch):
 
 def test_without_it_its_tasks_write_nothing(job, monkeypatch):
     prepared, ours, checked = job
+    storage.delete(f"{checked.output}/__plan__", {})
     lose(job)
-    before = storage.sizes(prepared.context.output, {})
+    before = contents(checked.output)
     with pytest.raises(lease.LostError):
         stages.store(stored(prepared), prepared.context, BOARD)
     with pytest.raises(lease.LostError):
@@ -95,7 +102,38 @@ def test_without_it_its_tasks_write_nothing(job, monkeypatch):
         pack_here(ours, checked, monkeypatch)
     with pytest.raises(lease.LostError):
         prepare(checked, ours.check)
-    assert storage.sizes(prepared.context.output, {}) == before
+    with pytest.raises(lease.LostError):
+        _finish(prepared, 1.0)
+    assert contents(checked.output) == before
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["prepare.make_plan", "prepare.resume.repair", "job.records.close", "pack_tasks._write_shard"],
+)
+def test_where_it_is_lost_on_the_way_the_rest_is_left_undone(job, monkeypatch, moment):
+    prepared, ours, checked = job
+    overwriting = replace(checked, job=replace(checked.job, overwrite=True))
+    real, then = pkgutil.resolve_name(f"pipeline.engine.{moment}"), {}
+
+    def lost_afterwards(*given, **named):
+        found = real(*given, **named)
+        lose(job)
+        then.update(contents(checked.output))
+        return found
+
+    def work():
+        if moment.startswith("prepare"):
+            prepare(overwriting, ours.check)
+        elif moment.startswith("job"):
+            _finish(prepared, 1.0)
+        else:
+            pack_here(ours, checked, monkeypatch)
+
+    monkeypatch.setattr(f"pipeline.engine.{moment}", lost_afterwards)
+    with pytest.raises(lease.LostError):
+        work()
+    assert contents(checked.output) == then != {}
 
 
 def test_shards_that_are_under_way_end_with_it(job, monkeypatch):
