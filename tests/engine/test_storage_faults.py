@@ -95,6 +95,8 @@ def test_an_output_that_cannot_be_written_ends_the_job_at_once(s3_server, quick,
         job = JobSettings(manifest=manifest, output="s3://b/o", storage_options=options)
         with pytest.raises(JobError, match=r"^s3://b/o/__lease__\.json: access denied"):
             run_job(quick, job)
+        with pytest.raises(RowError, match=r"^s3://b/o/x: access denied"):
+            storage.write_bytes("s3://b/o/x", b"x", options)
 
 
 def test_a_write_that_does_not_fit_leaves_the_old_file_and_nothing_else(tmp_path):
