@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.data import storage, tables
+from pipeline.data.errors import RowError
 from pipeline.engine.job import JobError, run_job
 from pipeline.settings import JobSettings, replace
 from tests.conftest import image_bytes, write_parquet
