@@ -51,7 +51,7 @@ def notes(board: Board, stream: TextIO | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _beside(work: Callable[..., None], *arguments: object) -> Iterator[None]:
-    """Have a thread do some work while the block runs. Its last argument is set when that ends."""
+    """Have a thread do some work while the block runs; an event that says its end goes last."""
     stop = threading.Event()
     thread = threading.Thread(target=work, args=(*arguments, stop), daemon=True)
     thread.start()
