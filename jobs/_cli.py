@@ -16,7 +16,6 @@ import yaml
 
 from pipeline.data.redaction import redact, redact_text
 from pipeline.settings import (
-    OPTIONS_BY_SCHEME,
     JobSettings,
     SettingError,
     StyleSettings,
@@ -30,6 +29,7 @@ from pipeline.settings import (
     takes_only,
     unknown_setting,
 )
+from pipeline.settings.validation import OPTIONS_BY_SCHEME
 
 if sys.version_info >= (3, 11):
     import tomllib

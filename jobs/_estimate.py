@@ -9,7 +9,7 @@ from pipeline.data.words import counted, printable, taken
 from pipeline.settings import JobSettings, StyleSettings
 
 if TYPE_CHECKING:
-    from pipeline.engine.estimate import Estimate
+    from pipeline.engine.dry_run.estimate import Estimate
 
 
 def print_estimate(found: "Estimate", style: StyleSettings, job: JobSettings) -> None:

@@ -16,10 +16,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
-from pipeline.style import losses
-from pipeline.style.color import RGB_TO_YIQ
-from pipeline.style.vgg import VGG
-from pipeline.style.weights import read_weights
+from pipeline.style.method import losses
+from pipeline.style.method.color import RGB_TO_YIQ
+from pipeline.style.network.vgg import VGG
+from pipeline.style.network.weights import read_weights
 
 BLUR = 1.5
 """Deviation of the Gaussian between coarse and fine chroma, in pixels."""
@@ -88,7 +88,7 @@ def judged(
 
     def style_losses(F_l: dict[str, Tensor]) -> dict[str, float]:
         return {
-            layer: float(losses.style_loss(F_l[layer], A[layer] * F_l[layer][0, 0].numel()))
+            layer: float(losses.layer_style_loss(F_l[layer], A[layer] * F_l[layer][0, 0].numel()))
             for layer in settings.style_layers
         }
 

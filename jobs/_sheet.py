@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
 
-from pipeline.data import images
+from pipeline.data.images import codec
 
 GAP, MARGIN = 6, 18
 """Pixels between pictures, and around all of them."""
@@ -70,7 +70,7 @@ def _place(
 def save(page: Image.Image, target: Path, origin: Mapping[str, Any] | None = None) -> None:
     """Write a .png or .jpg file that tells how it was made, if ``origin`` is given."""
     kind = target.suffix.lstrip(".")
-    target.write_bytes(images.encode(np.asarray(page), kind, 92, origin))
+    target.write_bytes(codec.encode(np.asarray(page), kind, 92, origin))
 
 
 def origin_of(path: Path) -> dict[str, Any]:

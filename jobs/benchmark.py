@@ -21,11 +21,9 @@ from typing import Any
 
 import torch
 
-from jobs import _bench_peers as peers
-from jobs import _bench_plain as plain
-from jobs import _bench_style as style
-from pipeline.style.host_memory import keep_freed_memory
-from pipeline.style.vgg import half_type
+from jobs.bench import peers, plain, style
+from pipeline.style.hardware.host_memory import keep_freed_memory
+from pipeline.style.network.vgg import half_type
 
 Measurement = tuple[str, Callable[[], dict[str, Any]]]
 
@@ -111,7 +109,7 @@ def has_bfloat16() -> bool:
 def engine_part(most_rows: int, device: str) -> Iterator[Measurement]:
     """The pipeline around the method, on a Ray of its own."""
     # Loaded here: the other part runs where there is no Ray.
-    from jobs import _bench_engine as engine
+    from jobs.bench import engine
 
     if device == "cuda":
         yield "efficiency", partial(engine.efficiency, 64, 512, 60, "wide")

@@ -24,7 +24,7 @@ from pipeline.data.words import counted
 from pipeline.settings import ManifestSettings, SettingError
 
 if TYPE_CHECKING:
-    from pipeline.data.building import Built
+    from pipeline.data.make_manifest.building import Built
 
 NEEDS = "--content URI --style URI --output URI"
 
@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
     # Loaded here, so that --help and a mistyped option answer at once.
-    from pipeline.data.building import BuildError, build
     from pipeline.data.errors import RowError
+    from pipeline.data.make_manifest.building import BuildError, build
 
     try:
         built = build(settings, _say_progress)
@@ -65,8 +65,8 @@ def _counts(built: "Built") -> str:
 
 def print_summary(built: "Built", settings: ManifestSettings) -> None:
     """What the manifest holds in a few lines, on standard output."""
-    from pipeline.data import uris
-    from pipeline.data.building import describe
+    from pipeline.data.make_manifest.building import describe
+    from pipeline.data.storage import uris
 
     print(
         f"{_counts(built)} and {counted(built.styles, 'style')} in {counted(built.files, 'file')}"

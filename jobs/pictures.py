@@ -24,8 +24,8 @@ from jobs._demo_pictures import save_inputs
 from jobs._judge import read_square, to_image
 from jobs.demo import grid, pair_id
 from pipeline.settings import StyleSettings, fingerprint
-from pipeline.style.optimize import stylize
-from pipeline.style.weights import WeightsError, build_network, load_weights
+from pipeline.style.network.weights import WeightsError, build_network, load_weights
+from pipeline.style.optimize import stylize_batch
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -44,7 +44,7 @@ def probe() -> float:
     with tempfile.TemporaryDirectory() as folder:
         contents, styles = save_inputs(Path(folder))
         content, style = (read_square(paths[0], PROBE_SIZE) for paths in (contents, styles))
-    _, (history,) = stylize(content[None], [style], PROBE)
+    _, (history,) = stylize_batch(content[None], [style], PROBE)
     return history.total_loss
 
 
@@ -59,7 +59,7 @@ class Painter:
     def paint(self, content: Path, style: Path) -> Image.Image:
         """The content image in the style, both cut to squares."""
         size = self.settings.image_size
-        (image,), _ = stylize(
+        (image,), _ = stylize_batch(
             read_square(content, size)[None],
             [read_square(style, size)],
             self.settings,

@@ -27,8 +27,8 @@ from jobs._cli import read_options
 from jobs._demo_pictures import painting_images, photographs
 from jobs._judge import Judge, Verdict, judged, load_judge, read_square, to_image
 from pipeline.settings import SettingError, StyleSettings, fingerprint, replace
-from pipeline.style.optimize import stylize
-from pipeline.style.weights import WeightsError, build_network, load_weights
+from pipeline.style.network.weights import WeightsError, build_network, load_weights
+from pipeline.style.optimize import stylize_batch
 
 RECORD = Path(__file__).parents[1] / "docs" / "quality.json"
 
@@ -101,7 +101,7 @@ def judge_weights(
     pictures = []
     for name, content, style in pairs:
         started = time.perf_counter()
-        made, (history,) = stylize(content[None], [style], settings, network=network)
+        made, (history,) = stylize_batch(content[None], [style], settings, network=network)
         seconds = time.perf_counter() - started
         (verdict,) = judged(judge, content, style, [made[0]])
         pictures.append(made[0])

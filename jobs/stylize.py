@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def estimate(style: StyleSettings, job: JobSettings) -> int:
     """Say what the job would do and cost; returns 1 if some pairs would end as errors, else 0."""
-    from pipeline.engine.estimate import dry_run
+    from pipeline.engine.dry_run.estimate import dry_run
     from pipeline.engine.job import JobError
 
     try:
@@ -65,9 +65,9 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     # Loaded here, so that --help and a mistyped option answer at once.
     from ray.exceptions import RayError
 
-    from pipeline.data.lease import LostError
+    from pipeline.data.output.lease import LostError
     from pipeline.engine.job import ClosingError, JobError, run_job
-    from pipeline.engine.pack import PackError
+    from pipeline.engine.pack.pack import PackError
 
     try:
         summary = run_job(style, job)
@@ -115,6 +115,11 @@ def print_summary(summary: dict[str, Any], output: str) -> None:
         print(
             f"  duplicates: {summary['duplicates']} records too many; python -m jobs.verify names "
             "their pairs: delete the records files that hold them, and run the same command again"
+        )
+    if summary["with_warnings"]:
+        print(
+            f"  warnings: {counted(summary['with_warnings'], 'pair')} of damaged pictures, which "
+            "were read; the column warnings of the records says what is wrong with them"
         )
     other = summary["other_pairs"]
     if sum(other.values()):

@@ -23,7 +23,7 @@ from pipeline.data.words import counted, printable, taken
 from pipeline.settings import SettingError
 
 if TYPE_CHECKING:
-    from pipeline.engine.audit import Verdict
+    from pipeline.engine.audit.audit import Verdict
 
 OPTIONS = ("manifest", "output", "limit", "storage_options", "verbose")
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Loaded here, so that --help and a mistyped option answer at once.
     from ray.exceptions import RayError
 
-    from pipeline.engine.audit import AuditError, run_audit
+    from pipeline.engine.audit.audit import AuditError, run_audit
 
     try:
         verdict = run_audit(job)

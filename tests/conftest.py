@@ -22,9 +22,9 @@ from PIL import Image
 from ray.cluster_utils import Cluster
 
 from jobs._cli import show_what_is_logged
-from pipeline.data import storage
+from pipeline.data.storage import filesystems
 from pipeline.settings import StyleSettings
-from pipeline.style.weights import random_weights
+from pipeline.style.network.rescaling import random_weights
 
 # Ray settles once in a process whether it asks for tokens; tests start Rays of both kinds.
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -76,7 +76,7 @@ def quick(weights_file) -> StyleSettings:
 @pytest.fixture
 def small_scales(monkeypatch) -> None:
     """Coarse scales of 64 px, so that small pictures have some."""
-    monkeypatch.setattr("pipeline.style.targets.COARSEST", 64)
+    monkeypatch.setattr("pipeline.style.method.targets.COARSEST", 64)
 
 
 def free_port() -> int:
@@ -115,7 +115,7 @@ def s3_server():
 def s3(s3_server):
     """Storage options for the endpoint, and a fresh bucket in it: (options, bucket)."""
     options = {"s3": {"endpoint_url": s3_server, "key": "test", "secret": "test"}}
-    fs, _ = storage.filesystem("s3://x", options)
+    fs, _ = filesystems.filesystem("s3://x", options)
     bucket = f"bucket-{uuid.uuid4().hex[:8]}"
     fs.mkdir(bucket)
     return options, bucket

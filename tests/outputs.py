@@ -4,7 +4,10 @@ import io
 
 from PIL import Image
 
-from pipeline.data import images, records, storage, uris
+from pipeline.data.images import codec
+from pipeline.data.output import records
+from pipeline.data.schemas import RECORD_SCHEMA
+from pipeline.data.storage import files, uris
 from pipeline.engine.prepare import check, check_output
 from pipeline.settings import JobSettings
 
@@ -17,18 +20,18 @@ def put_job_file(style, manifest, output):
 
 def records_of(output, options=None) -> dict:
     """The records by pair_id; each pair has one."""
-    found = list(records.iterate(output, options or {}, records.RECORD_SCHEMA.names))
+    found = list(records.iterate(output, options or {}, RECORD_SCHEMA.names))
     assert len({row["pair_id"] for row in found}) == len(found), "a pair was recorded twice"
     return {row["pair_id"]: row for row in found}
 
 
 def check_images(output, found, options=None):
     """Every ok record's image is there as it says, and there are no others."""
-    stored = storage.list_files(uris.join(output, "images"), options or {}, ".png")
+    stored = files.list_files(uris.join(output, "images"), options or {}, ".png")
     ok = [row for row in found.values() if row["status"] == "ok"]
     assert len(stored) == len(ok)
     for row in ok:
-        data = storage.read_bytes(uris.join(output, row["file_name"]), options or {})
-        assert images.sha256(data) == row["sha256"]
+        data = files.read_bytes(uris.join(output, row["file_name"]), options or {})
+        assert codec.sha256(data) == row["sha256"]
         assert len(data) == row["bytes"]
         assert Image.open(io.BytesIO(data)).size == (row["width"], row["height"])

@@ -1,10 +1,14 @@
-"""The paper (arXiv 1508.06576) in plain float64 NumPy. Shares no code with the product."""
+"""The paper's equations 1 to 7 (arXiv 1508.06576) in plain float64 NumPy.
+
+Shares no code with the product. F, P: activations (N, M) of N filters at M positions. A: the style
+image's Gram matrix (N, N).
+"""
 
 import numpy as np
 
 
 def gram(F):
-    """Equation 3. F (N, M)."""
+    """Return G of F (equation 3), (N, N)."""
     N = F.shape[0]
     G = np.zeros((N, N))
     for i in range(N):
@@ -14,7 +18,7 @@ def gram(F):
 
 
 def content(F, P):
-    """Equation 1."""
+    """Return L_content (equation 1)."""
     total = 0.0
     for i in range(F.shape[0]):
         for j in range(F.shape[1]):
@@ -23,24 +27,24 @@ def content(F, P):
 
 
 def content_gradient(F, P):
-    """Equation 2."""
+    """Return dL_content/dF (equation 2), (N, M)."""
     return np.where(F > 0, F - P, 0)
 
 
 def style_layer(F, A):
-    """Equation 4."""
+    """Return E_l (equation 4)."""
     N, M = F.shape
     return np.sum((gram(F) - A) ** 2) / (4 * N**2 * M**2)
 
 
 def style_layer_gradient(F, A):
-    """Equation 6."""
+    """Return dE_l/dF (equation 6), (N, M)."""
     N, M = F.shape
     return np.where(F > 0, (gram(F) - A).T @ F / (N**2 * M**2), 0)
 
 
 def conv(x, weight, bias):
-    """3 x 3, zero padding. x (C, H, W)."""
+    """Return the 3 x 3 convolution of x (C, H, W) with zero padding, (N, H, W)."""
     C, H, W = x.shape
     padded = np.zeros((C, H + 2, W + 2))
     padded[:, 1:-1, 1:-1] = x
@@ -54,15 +58,18 @@ def conv(x, weight, bias):
 
 
 def average_pool(x):
+    """Return x (C, H, W) averaged over 2 x 2 positions, (C, H // 2, W // 2)."""
     C, H, W = x.shape
     return x[:, : H // 2 * 2, : W // 2 * 2].reshape(C, H // 2, 2, W // 2, 2).mean(axis=(2, 4))
 
 
 def activations(x, tensors):
-    """Layer name to rectified activations (N, H, W) of a network's input (3, H, W).
+    """Return the rectified activations (N, H, W) of each layer.
 
-    tensors: layer name to weight and bias, from the input upwards; names differ in their fifth
-    letter where a pooling lies between them.
+    Args:
+        x: the network's input (3, H, W).
+        tensors: layer name to weight and bias, from the input upwards. Where the block's number in
+            the name (the fifth letter) changes, a pooling comes first.
     """
     block, found = "1", {}
     for layer, (weight, bias) in tensors.items():
@@ -73,7 +80,7 @@ def activations(x, tensors):
 
 
 def vgg19(image, state):
-    """Layer name to rectified activations (N, H, W) of an RGB image (3, H, W) in [0, 1]."""
+    """Return each layer's rectified activations for an RGB image (3, H, W) in [0, 1]."""
     x = (image - np.array([0.485, 0.456, 0.406])[:, None, None]) / np.array([0.229, 0.224, 0.225])[
         :, None, None
     ]
@@ -89,14 +96,27 @@ def vgg19(image, state):
 
 
 def caffe(image, tensors):
-    """The same of a network that was trained with Caffe: BGR from 0 to 255, less a mean."""
+    """Return those of a network trained with Caffe: BGR from 0 to 255, minus a mean."""
     return activations(
         255 * image[::-1] - np.array([103.939, 116.779, 123.68])[:, None, None], tensors
     )
 
 
 def total(image, content_image, style_image, state, alpha, beta, w, content_layers):
-    """Equation 7 with equation 5; a style of another size is rescaled by M / M'."""
+    """Return L_total (equations 5 and 7) of an image.
+
+    Images are (3, H, W). The Gram matrix of a style image with M' positions is scaled by M / M'.
+
+    Args:
+        image: the generated image.
+        content_image: of the same size.
+        style_image: of any size.
+        state: the network's state dict, as NumPy arrays.
+        alpha: the weight of L_content.
+        beta: the weight of L_style.
+        w: style layer to w_l.
+        content_layers: the layers of L_content, summed.
+    """
     F, P, S = (vgg19(x, state) for x in (image, content_image, style_image))
     loss = 0.0
     for layer in content_layers:

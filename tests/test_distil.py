@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from jobs import distil, training_pictures
+from jobs.train_compact import distil, fitting, training_pictures
 from pipeline.settings import StyleSettings
-from pipeline.style import distillation
-from pipeline.style.calibration import calibration_pictures
-from pipeline.style.vgg import VGG
-from pipeline.style.weights import check_weights, load_network, random_weights
+from pipeline.style.network.calibration import calibration_pictures
+from pipeline.style.network.rescaling import random_weights
+from pipeline.style.network.vgg import VGG
+from pipeline.style.network.weight_files import check_weights
+from pipeline.style.network.weights import load_network
 
 pytest.importorskip("skimage")
 
@@ -34,8 +35,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = (calibration_pictures(128)[0] * 255).byte().permute(1, 2, 0).numpy()
     monkeypatch.setattr(distil, "bundled_pictures", lambda: [picture])
     monkeypatch.setattr(distil, "CROP", 64)
-    monkeypatch.setattr(distillation, "WIDTHS", dict.fromkeys(distillation.WIDTHS, 6))
-    monkeypatch.setattr(distillation, "CHUNK", 3)
+    monkeypatch.setattr(fitting, "WIDTHS", dict.fromkeys(fitting.WIDTHS, 6))
+    monkeypatch.setattr(fitting, "CHUNK", 3)
 
 
 def run(folder: Path, source: Path) -> Path:
@@ -86,10 +87,10 @@ def unexplained(network: VGG, teacher: VGG, images: Tensor) -> dict[str, float]:
 
 
 def test_a_fitted_network_answers_as_its_teacher_does(source: Path) -> None:
-    state, deepest, _ = distillation.read_teacher(str(source))
+    state, deepest, _ = fitting.read_teacher(str(source))
     teacher = VGG(state, deepest_layer=deepest)
     images = calibration_pictures(64)
-    layers = distillation.fitted(teacher, images, 10_000, torch.Generator().manual_seed(0))
+    layers = fitting.fitted(teacher, images, 10_000, torch.Generator().manual_seed(0))
     own = {name: tensor for _, tensors in layers for name, tensor in tensors.items()}
     student = VGG(check_weights(own, deepest, "own"), deepest_layer=deepest)
     for layer, activation in student.activations(images):
@@ -97,7 +98,7 @@ def test_a_fitted_network_answers_as_its_teacher_does(source: Path) -> None:
         assert float(activation.mean()) == pytest.approx(1, rel=1e-3), layer
     untaught = VGG(random_weights(4, (6, 6, 6, 6, 6)), deepest_layer=deepest)
     fitted, other = (unexplained(network, teacher, images) for network in (student, untaught))
-    assert set(fitted) == set(distillation.WIDTHS)
+    assert set(fitted) == set(fitting.WIDTHS)
     assert all(fitted[layer] < 0.7 * other[layer] for layer in fitted)
 
 
@@ -106,7 +107,7 @@ def test_filters_are_chosen_that_speak_for_the_others() -> None:
     weak = torch.rand(200, 1, generator=torch.Generator().manual_seed(1))
     mixed = strong @ torch.tensor([[0.5], [0.4]])
     layer = torch.cat([weak, mixed, strong], dim=1)
-    chosen = layer[:, distillation.explaining(layer, 3)]
+    chosen = layer[:, fitting.explaining(layer, 3)]
     missed = chosen @ torch.linalg.lstsq(chosen, layer).solution - layer
     assert float(missed.abs().max()) < 1e-3
 
@@ -119,8 +120,8 @@ def test_a_filter_may_answer_anything_negative_where_its_teacher_does() -> None:
 
     def missed(rounds: int) -> float:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(distillation, "ROUNDS", rounds)
-            answer = given @ distillation.fitted_filters(given, bent)
+            patch.setattr(fitting, "ROUNDS", rounds)
+            answer = given @ fitting.fitted_filters(given, bent)
         return float((F.relu(answer) - F.relu(bent)).square().mean())
 
     assert missed(30) < 0.05 * missed(0)

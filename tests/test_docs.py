@@ -14,14 +14,19 @@ import pytest
 import torch
 
 from jobs import _settings_page
-from pipeline.data import manifest, records
 from pipeline.data.errors import ErrorClass
-from pipeline.data.rows import OWN_COLUMNS, RowChecker
-from pipeline.engine import audit
-from pipeline.style import weights
+from pipeline.data.manifest import manifest, planning
+from pipeline.data.manifest.rows import RowChecker
+from pipeline.data.schemas import OWN_COLUMNS, RECORD_SCHEMA
+from pipeline.engine.audit import audit
+from pipeline.style.network.weight_files import parse_weights, weights_digest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "pipeline/style/compact.md"]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    ROOT / "pipeline/style/network/compact.md",
+]
 JOBS = (
     "stylize",
     "make_manifest",
@@ -31,7 +36,7 @@ JOBS = (
     "benchmark",
     "quality",
     "pictures",
-    "distil",
+    "train_compact.distil",
 )
 TROUBLE = (ROOT / "docs/troubleshooting.md").read_text()
 
@@ -80,7 +85,7 @@ def options_of(job: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_and_options_exist(page):
     for job, options in commands(page):
-        assert (ROOT / "jobs" / f"{job}.py").exists(), job
+        assert (ROOT / "jobs" / f"{job.replace('.', '/')}.py").exists(), job
         assert job.startswith("_") or set(options) <= options_of(job), (job, options)
     known = set().union(*map(options_of, JOBS), {"--working-dir"})  # the last is Ray's
     named = set(re.findall(r"`(--[a-z][a-z-]*)", page.read_text()))
@@ -114,7 +119,7 @@ def test_every_fault_that_verify_finds_has_an_entry_and_no_other_has():
 def texts() -> str:
     """Every text in the source, a line each; zeros for what is filled in at run time."""
     found = []
-    for path in [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("jobs/*.py")]:
+    for path in [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("jobs/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             parts = node.values if isinstance(node, ast.JoinedStr) else [node]
             if any(map(is_text, parts)):
@@ -139,8 +144,8 @@ def test_the_conversion_of_weights_keeps_their_digest(tmp_path, monkeypatch, nar
     monkeypatch.chdir(tmp_path)
     torch.save({**narrow_state, "classifier.0.bias": torch.zeros(1)}, "vgg19-dcbb9e9d.pth")
     exec(code)
-    made = weights.parse_weights(Path("vgg19-features.safetensors").read_bytes(), "x.safetensors")
-    assert weights.weights_digest(made) == weights.weights_digest(narrow_state)
+    made = parse_weights(Path("vgg19-features.safetensors").read_bytes(), "x.safetensors")
+    assert weights_digest(made) == weights_digest(narrow_state)
 
 
 def test_the_manifest_made_by_hand_is_one(tmp_path, monkeypatch):
@@ -150,7 +155,7 @@ def test_the_manifest_made_by_hand_is_one(tmp_path, monkeypatch):
     exec(code)
     opened = manifest.open_manifest("pairs.parquet", {})
     checker = RowChecker(str(tmp_path), "fingerprint", frozenset({"file"}))
-    ((row,),) = manifest.planned_slices(opened, checker, None)
+    ((row,),) = planning.planned_slices(opened, checker, None)
     assert row["fault_class"] is None
     assert row["content_uri"] == str(tmp_path / "photos/cat.jpg")
 
@@ -158,7 +163,7 @@ def test_the_manifest_made_by_hand_is_one(tmp_path, monkeypatch):
 def test_the_page_on_formats_names_every_column_of_the_records():
     _, _, page = (ROOT / "docs/formats.md").read_text().partition("\n## Records\n")
     named = set(re.findall(r"`(\w+)`", page.partition("\n## ")[0]))
-    assert set(records.RECORD_SCHEMA.names) <= named
+    assert set(RECORD_SCHEMA.names) <= named
 
 
 def test_the_page_on_manifests_names_every_column_that_a_job_reads():

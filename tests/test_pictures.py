@@ -7,7 +7,7 @@ import pytest
 
 from jobs import _sheet, pictures
 from pipeline.settings import StyleSettings, fingerprint
-from pipeline.style.weights import load_weights
+from pipeline.style.network.weights import load_weights
 
 ROOT = Path(__file__).parent.parent
 SHOWN = sorted(

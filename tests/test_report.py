@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 from jobs import report as job_report
-from pipeline.data import records, storage, tables, uris
+from pipeline.data.output import records
+from pipeline.data.schemas import RECORD_SCHEMA
+from pipeline.data.storage import files, tables, uris
 from pipeline.report import describe, facts, pairs, shrinking
 from pipeline.report.page import ReportError, make_report, to_json
 from pipeline.report.thumbnails import Wanted, make_thumbnails
@@ -29,6 +31,7 @@ HOSTILE = [
     "<!--<script>window.hacked = 1",
     "{{data}} $& \u2028 \\u003c é 木",
 ]
+WARNING = "content c0.png: was read, but its end is missing or broken"
 START = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.timezone.utc)
 SETTINGS = {
     **vars(StyleSettings(weights="compact", image_size=64)),
@@ -78,7 +81,7 @@ def error_record(index: int, error_class: str, message: str, **changes) -> dict:
 
 def write_output(output: str, recorded: list[dict], options=None, **job) -> str:
     """What a job leaves behind, without its images."""
-    table = pa.Table.from_pylist(recorded, schema=records.RECORD_SCHEMA)
+    table = pa.Table.from_pylist(recorded, schema=RECORD_SCHEMA)
     tables.write_table(uris.join(output, records.RECORDS, "a.parquet"), table, options or {})
     described = {"settings": SETTINGS, "fingerprint": "f00", "rows": len(recorded)} | job
     records.write_json(uris.join(output, records.JOB), described, options or {})
@@ -98,11 +101,13 @@ def sample(tmp_path_factory) -> str:
             "style_uri": [str(folder / ("monet.png", "munch.png")[index % 2])],
         }
         rows.append(ok_record(index, **uris))
-        storage.write_bytes(
+        files.write_bytes(
             str(folder / "out" / "images" / f"pair-{index}.png"), image_bytes(index, 48, 64), {}
         )
     rows[3]["settings"] = json.dumps({**SETTINGS, "iterations": 7})
+    rows[3]["warnings"] = [WARNING]
     rows[5]["style_uri"] = [str(folder / "monet.png"), str(folder / "munch.png")]
+    rows[4]["warnings"] = [f"style https://u:{SECRET}@host/x.png?sig={SECRET}: {HOSTILE[0]}"]
     signed = f"https://user:{SECRET}@host/x.png?X-Amz-Signature={SECRET}"
     for number, text in enumerate(HOSTILE):
         rows.append(
@@ -121,7 +126,7 @@ def data_of(page: str) -> dict:
 
 
 def read(output: str, options=None) -> str:
-    return storage.read_bytes(uris.join(output, records.REPORT), options or {}).decode()
+    return files.read_bytes(uris.join(output, records.REPORT), options or {}).decode()
 
 
 def test_a_pair_without_a_name_has_a_title_to_click(tmp_path):
@@ -151,6 +156,8 @@ def test_the_page_says_what_the_records_say(sample):
     changed = {row["name"]: row["default"] for row in data["settings"] if row["default"]}
     assert changed == {"weights": "imagenet", "image_size": "512"}
     columns = data["pairs"]["columns"]
+    assert columns["warnings"][3] == [WARNING]
+    assert columns["warnings"][5] == []
     assert columns["own"][3] == {"iterations": 7}
     assert columns["id"][26:] == HOSTILE
     assert data["curve"]["median"][0] == 1.0
@@ -199,8 +206,8 @@ def test_only_the_jobs_own_images_and_allowed_schemes_are_read(s3, tmp_path):
         ),
     ]
     write_output(output, rows, options)
-    storage.write_bytes(f"s3://{bucket}/secret.png", image_bytes(1, 48, 64), options)
-    storage.write_bytes(f"{output}/images/pair-1.png", image_bytes(1, 48, 64), options)
+    files.write_bytes(f"s3://{bucket}/secret.png", image_bytes(1, 48, 64), options)
+    files.write_bytes(f"{output}/images/pair-1.png", image_bytes(1, 48, 64), options)
     assert make_report(output, options, thumbnails=10).pictured == 1
     data = data_of(read(output, options))
     assert data["unreadable"] == {"scheme_not_allowed": 1, "not_found": 1}
@@ -211,9 +218,9 @@ def test_only_the_jobs_own_images_and_allowed_schemes_are_read(s3, tmp_path):
 
 DEADLY = """
 import signal, time
-from pipeline.data import images
+from pipeline.data.images import codec
 from pipeline.report import shrinking
-decode = images.decode
+decode = codec.decode
 def deadly_decode(data, name, *limits, **more):
     image = decode(data, name, *limits, **more)
     if image.width == 80:
@@ -221,7 +228,7 @@ def deadly_decode(data, name, *limits, **more):
     if image.width == 72:
         time.sleep(600)
     return image
-images.decode = deadly_decode
+codec.decode = deadly_decode
 shrinking.main()
 """
 
@@ -308,7 +315,7 @@ def test_a_pair_that_stopped_early_keeps_its_last_loss(tmp_path):
 def test_long_curves_take_no_more_memory_than_what_is_drawn_of_them(tmp_path):
     count, evaluations = 500, 5000
     row = ok_record(0, loss_history=None, evaluations=evaluations)
-    table = pa.Table.from_pylist([row] * count, schema=records.RECORD_SCHEMA)
+    table = pa.Table.from_pylist([row] * count, schema=RECORD_SCHEMA)
     losses = np.tile(np.geomspace(9, 1, evaluations, dtype=np.float32), count)
     columns = {
         "pair_id": pa.array([f"p{number}" for number in range(count)]),
@@ -513,6 +520,7 @@ def test_a_pair_is_opened_read_and_closed_by_keyboard(page):
     press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     assert page.switch_to.active_element.text == "pair-3"
     assert "iterations = 7" in dialog.text
+    assert [notice.text for notice in find(page, "dialog .notice")] == [WARNING]
     assert "Loss from 5 to 0.25 in 30 evaluations" in dialog.text
     assert becomes(page, lambda: len(find(page, "dialog path.line")) == 1)
     for _ in range(6):
@@ -584,7 +592,7 @@ def test_ten_thousand_pairs(browser, tmp_path, record_property):
         rows.append(ok_record(index, file_name=file, label=f"class-{index % 1000}", **uris))
     for index in range(20):
         path = str(tmp_path / "out" / "images" / f"{index}.png")
-        storage.write_bytes(path, image_bytes(index, 48, 64), {})
+        files.write_bytes(path, image_bytes(index, 48, 64), {})
     made = make_report(write_output(str(tmp_path / "out"), rows), {}, thumbnails=100)
     assert made.listed == count
     assert made.bytes < 8_000_000

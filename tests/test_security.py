@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from ray.data._internal.object_extensions.arrow import ArrowPythonObjectType
 
-from pipeline.data import records, storage, tables
 from pipeline.data.errors import RowError
-from pipeline.data.manifest import ManifestError, open_manifest
+from pipeline.data.manifest.manifest import ManifestError, open_manifest
+from pipeline.data.output import records
+from pipeline.data.storage import files, tables
 from tests.conftest import image_bytes
 from tests.processes import descendants
 
@@ -63,7 +64,7 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
     options, bucket = s3
     base = f"s3://{bucket}"
     for seed, name in enumerate(("c.png", "s.png")):
-        storage.write_bytes(f"{base}/{name}", image_bytes(seed, 64, 64), options)
+        files.write_bytes(f"{base}/{name}", image_bytes(seed, 64, 64), options)
     signed = f"https://user:{SECRET}@127.0.0.1:9/x.png?X-Amz-Signature={SECRET}"
     rows = [
         {"pair_id": "a", "content_uri": "c.png", "style_uri": "s.png"},
@@ -105,8 +106,8 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
         assert any("raylet" in path.name for path in written), "Ray's logs are elsewhere"
         assert [str(path) for path in written if SECRET.encode() in path.read_bytes()] == []
     assert SECRET not in text
-    for uri in storage.list_files(f"{base}/out", options):
-        data = storage.read_bytes(uri, options)
+    for uri in files.list_files(f"{base}/out", options):
+        data = files.read_bytes(uri, options)
         if uri.endswith(".parquet"):
             data += str(tables.read_table(uri, options).to_pylist()).encode()
         assert SECRET.encode() not in data, uri

@@ -51,13 +51,13 @@ def test_a_bad_setting_is_named_with_its_value_and_range(change, message):
     [
         ({"manifest": ""}, "manifest: is missing"),
         ({"output": ""}, "output: is missing"),
-        ({"output": "/data/a::b"}, r"output: has '::' in it, .* choose or make a path without it$"),
-        ({"manifest": "zip://m::s3://b/m.zip"}, "manifest: has '::' in it"),
-        ({"output": "/data/out?x=1"}, r"output: has '\?' in its name, .* choose an output without"),
-        ({"output": "file:/data/out?"}, r"output: has '\?' in its name"),
-        ({"output": "a\tb"}, r"output: has '\\t' in its name"),
-        ({"output": "s3://b/out[1]"}, r"output: has '\[' in its name"),
-        ({"output": "s3://b/out*"}, r"output: has '\*' in its name"),
+        ({"output": "/data/a::b"}, r"output: contains '::', .* choose a path without it$"),
+        ({"manifest": "zip://m::s3://b/m.zip"}, "manifest: contains '::'"),
+        ({"output": "/data/out?x=1"}, r"output: contains '\?', .* choose an output without"),
+        ({"output": "file:/data/out?"}, r"output: contains '\?'"),
+        ({"output": "a\tb"}, r"output: contains '\\t'"),
+        ({"output": "s3://b/out[1]"}, r"output: contains '\['"),
+        ({"output": "s3://b/out*"}, r"output: contains '\*'"),
         ({"actors": 0}, "actors: 0 is out of range; range: 1 to 10000"),
         ({"gpus_per_actor": 2.0}, "gpus_per_actor: 2.0 is out of range"),
         ({"image_format": "gif"}, "image_format: 'gif' is not one of: png, jpg, webp$"),
@@ -81,7 +81,7 @@ def test_a_bad_job_setting_is_named(change, message):
 def test_a_local_output_may_have_letters_that_are_patterns_elsewhere():
     for output in ("out[1]", "file:///data/out*", "s3://b/{out}~#;"):
         assert JobSettings(manifest="m", output=output).output == output
-    with pytest.raises(SettingError, match="output: has '::' in it"):
+    with pytest.raises(SettingError, match="output: contains '::'"):
         ManifestSettings(content="c", style="s", output="a::b")
 
 

@@ -1,6 +1,6 @@
 """What a style actor tells the board of its pairs; the thread that ticks need not wait for it."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.engine.board import Board
@@ -9,34 +9,48 @@ from pipeline.engine.board import Board
 class Announcer:
     """Tells the board which pairs begin and end, on a thread of its own and in the order of calls.
 
-    A pair that is foreseen is told of before its turn, many in one message. If the process dies,
-    the pairs that were foreseen are suspected as well as those that had begun: foresee few.
+    A pair is announced before its turn, many in one message. If the process dies, all announced
+    pairs are suspected, whether they had begun or not: announce few.
     """
 
     def __init__(self, board: Board) -> None:
         self.board = board
-        self.foreseen: dict[str, Future[None]] = {}  # pairs that have not begun
+        self.announced: dict[str, Future[None]] = {}  # pairs that have not ended
         self.thread = ThreadPoolExecutor(1, "announcing")
 
-    def foresee(self, pairs: Iterable[str]) -> None:
-        """Have the board know soon that work on these pairs begins; without waiting."""
-        fresh = [pair for pair in pairs if pair not in self.foreseen]
-        if fresh:
-            told = self.thread.submit(self.board.begin, fresh)
-            self.foreseen |= dict.fromkeys(fresh, told)
-
-    def begin(self, pair: str, *, alone: bool) -> None:
-        """Work on a pair begins; returns when the board knows.
+    def announce(self, pair_ids: Sequence[str], *, alone: bool = False) -> None:
+        """Tell the board that work on these pairs begins soon, without waiting.
 
         Args:
-            alone: it may end the process, and no other pair is to be suspected then.
+            pair_ids: those that it knows already are left out.
+            alone: the only pair may end the process: no other one is to be suspected then.
         """
-        if alone and self.foreseen:
-            self.thread.submit(self.board.end, list(self.foreseen))
-            self.foreseen.clear()
-        self.foresee([pair])
-        self.foreseen.pop(pair).result()
+        others = [pair_id for pair_id in self.announced if pair_id not in pair_ids]
+        if alone and others:
+            self.thread.submit(self.board.end, others)
+            for pair_id in others:
+                del self.announced[pair_id]
+        fresh = [pair_id for pair_id in pair_ids if pair_id not in self.announced]
+        if fresh:
+            told = self.thread.submit(self.board.begin, fresh)
+            self.announced |= dict.fromkeys(fresh, told)
 
-    def end(self, pair: str) -> None:
-        """Note that work is over, well or not, without waiting."""
-        self.thread.submit(self.board.end, [pair])
+    def known(self, *, wait: bool) -> set[str]:
+        """Return the announced pairs that the board has heard of.
+
+        Args:
+            wait: until it has heard of all of them.
+
+        Raises:
+            Exception: the board cannot be reached.
+        """
+        return {
+            pair_id
+            for pair_id, told in self.announced.items()
+            if (wait or told.done()) and told.result() is None
+        }
+
+    def end(self, pair_id: str) -> None:
+        """Note that work on a pair is over, well or not, without waiting."""
+        self.announced.pop(pair_id, None)
+        self.thread.submit(self.board.end, [pair_id])

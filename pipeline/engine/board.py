@@ -18,7 +18,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.data.errors import RowError
-from pipeline.engine.hanging import Watchdog
+from pipeline.engine.runtime.hanging import Watchdog
 
 TRIES = 3
 """Processes that a pair may end before it is given up. Lost nodes do not count."""

@@ -19,16 +19,20 @@ from typing import Any
 import numpy as np
 import ray
 
-from pipeline.data import lease, records, storage, uris
 from pipeline.data.errors import RowError
-from pipeline.data.manifest import ManifestError
+from pipeline.data.manifest.manifest import ManifestError
+from pipeline.data.output import closing, lease, records
+from pipeline.data.storage import files, uris
 from pipeline.data.words import counted, some_of
-from pipeline.engine import cluster, flow, pack, watcher
+from pipeline.engine import flow
 from pipeline.engine.board import Board
+from pipeline.engine.pack import pack
 from pipeline.engine.prepare import PLAN, Prepared, check, now, prepare
 from pipeline.engine.progress import progress
+from pipeline.engine.resources import RAY_DATA_CPUS, Resources, choose_resources
+from pipeline.engine.runtime import cluster, watcher
 from pipeline.settings import JobSettings, SettingError, StyleSettings
-from pipeline.style.weights import WeightsError
+from pipeline.style.network.weights import WeightsError
 
 logger = logging.getLogger(__name__)
 
@@ -123,14 +127,14 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
             f"note: {uris.redact(prepared.context.output)} is a path of this machine; every node "
             "of the cluster must see the same directory there",
         )
-    resources = flow.choose_resources(
+    resources = choose_resources(
         job, prepared.context.style, prepared.plan.shapes, nodes, prepared.pending
     )
     cpus = sum(node.get("CPU", 0.0) for node in nodes)
-    if not joined and cpus < (flow.RAY_DATA_CPUS + resources.actors * resources.cpus_per_actor):
+    if not joined and cpus < (RAY_DATA_CPUS + resources.actors * resources.cpus_per_actor):
         raise SettingError(
             f"cpus_per_actor: {resources.actors} actors with {resources.cpus_per_actor:g} "
-            f"CPUs each leave less than {flow.RAY_DATA_CPUS} of this machine's "
+            f"CPUs each leave less than {RAY_DATA_CPUS} of this machine's "
             f"{cpus:g} CPUs for Ray Data; ask for less"
         )
     if joined:
@@ -148,7 +152,7 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
     gc.collect()
 
 
-def _say_resources(resources: flow.Resources) -> None:
+def _say_resources(resources: Resources) -> None:
     where = (
         f"{resources.gpus_per_actor:g} GPU"
         if resources.gpus_per_actor
@@ -177,7 +181,7 @@ def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
     """Check that every row has its record, write what is written at the end, add up."""
     output, options = prepared.context.output, prepared.context.storage_options
     prepared.context.fence()
-    sums, hashes = records.close(output, options, prepared.plan.id_hashes)
+    sums, hashes = closing.close(output, options, prepared.plan.id_hashes)
     summary = {
         "manifest_rows": prepared.plan.rows,
         "missing": prepared.plan.rows - prepared.plan.count_done(hashes),
@@ -197,14 +201,14 @@ def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
     return summary
 
 
-def _delete_plan(output: str, options: storage.StorageOptions) -> None:
+def _delete_plan(output: str, options: files.StorageOptions) -> None:
     """It repeats the manifest's URIs, and a signed one is a credential. Each run makes its own.
 
     If that fails it says so and raises nothing, which would hide why the run ends.
     """
     plan = uris.join(output, PLAN)
     try:
-        storage.delete(plan, options)
+        files.delete(plan, options)
     except RowError as error:
         logger.warning(
             f"warning: {error}; it holds the manifest's URIs as they are, signatures with them: "

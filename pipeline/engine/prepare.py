@@ -13,22 +13,26 @@ from typing import Any
 import ray
 import torch
 
-from pipeline.data import clearing, lease, packing, records, resume, storage, uris
-from pipeline.data import manifest as manifests
-from pipeline.data.clashes import Clashes
 from pipeline.data.errors import RowError
-from pipeline.data.rows import RowChecker
+from pipeline.data.ids import hash_ids
+from pipeline.data.manifest import manifest as manifests
+from pipeline.data.manifest import planning
+from pipeline.data.manifest.rows import RowChecker
+from pipeline.data.output import clearing, lease, packing, records, resume
+from pipeline.data.output.clashes import Clashes
+from pipeline.data.schemas import SCHEMA_VERSION
+from pipeline.data.storage import failures, files, local, uris
 from pipeline.data.words import counted, printable, some_of, taken
 from pipeline.engine.stages import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, canonical, fingerprint
-from pipeline.style.vgg import StateDict
-from pipeline.style.weights import load_weights
+from pipeline.style.network.vgg import StateDict
+from pipeline.style.network.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
 PACKAGE = "neural-style-pipeline"
 PLAN = "__plan__"
-PROBE = f".probe{storage.LEFTOVER}"
+PROBE = f".probe{local.LEFTOVER}"
 """Written and deleted at the start. Its ending has the next run delete what a kill left of it."""
 
 RESULTS = (records.IMAGES, records.RECORDS, records.CHECKPOINT)
@@ -39,7 +43,7 @@ class Prepared:
     """A job that may start."""
 
     context: Context
-    plan: manifests.Plan
+    plan: planning.Plan
     pending: int
     weights: StateDict
 
@@ -58,7 +62,7 @@ class Checked:
     mark: str
 
     @property
-    def options(self) -> storage.StorageOptions:
+    def options(self) -> files.StorageOptions:
         """Of all storages."""
         return self.job.storage_options or {}
 
@@ -72,7 +76,7 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
     """
     options = job.storage_options or {}
     output, source = uris.absolute(job.output), uris.absolute(job.manifest)
-    if storage.is_local_file(output):
+    if local.is_file(output):
         raise SettingError(f"output {uris.redact(output)}: is a file; give a folder")
     if f"{output}/".startswith(f"{source}/"):  # the next run would read the records as pairs
         raise SettingError(
@@ -110,7 +114,7 @@ def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Pre
     for folder in (output, *(uris.join(output, name) for name in (*RESULTS, *shards))):
         _check_writing(folder, options)
     for form in packing.FORMATS:  # where another job was killed between the two
-        storage.delete(uris.join(output, form, PROBE), options)
+        files.delete(uris.join(output, form, PROBE), options)
     fence()
     plan = make_plan(checked, uris.join(output, PLAN))
     fence()
@@ -127,9 +131,7 @@ def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Pre
     described |= {"rows": plan.rows, "started_at": now()}
     records.write_json(uris.join(output, records.JOB), described, options)
     context = dataclasses.replace(make_context(checked, described), fence=fence)
-    pending = plan.rows - plan.count_done(
-        records.hash_ids(resume.checkpointed_ids(output, options))
-    )
+    pending = plan.rows - plan.count_done(hash_ids(resume.checkpointed_ids(output, options)))
     logger.info(
         f"{taken(plan.rows, checked.manifest.rows)}, {pending} to do, "
         f"weights {context.weights_name} ({checked.digest[:12]})",
@@ -166,7 +168,7 @@ def check_output(checked: Checked) -> dict[str, Any]:
     return described
 
 
-def make_plan(checked: Checked, target: str) -> manifests.Plan:
+def make_plan(checked: Checked, target: str) -> planning.Plan:
     """Check every row of the manifest and write the plan below the directory ``target``.
 
     Raises:
@@ -178,7 +180,7 @@ def make_plan(checked: Checked, target: str) -> manifests.Plan:
         checked.mark,
         frozenset({uris.scheme_of(source), *uris.OBJECT_STORES, *job.allow_schemes}),
     )
-    plan = manifests.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
+    plan = planning.write_plan(checked.manifest, target, options, checker=checker, limit=job.limit)
     _warn_of_split_words(*plan.split_words)
     return plan
 
@@ -208,7 +210,7 @@ def make_context(checked: Checked, described: dict[str, Any]) -> Context:
     )
 
 
-def _check_writing(folder: str, options: storage.StorageOptions) -> None:
+def _check_writing(folder: str, options: files.StorageOptions) -> None:
     """See that a job can write and delete in a folder, before hours of work are lost there.
 
     Some storages refuse to delete and say so where nobody looks: S3 in the body of a 200.
@@ -218,10 +220,10 @@ def _check_writing(folder: str, options: storage.StorageOptions) -> None:
         RowError: the folder cannot be written.
     """
     probe = uris.join(folder, PROBE)
-    storage.write_bytes(probe, b"may be deleted", options)
+    files.write_bytes(probe, b"may be deleted", options)
     try:
-        storage.delete(probe, options)
-        left = storage.exists(probe, options)
+        files.delete(probe, options)
+        left = files.exists(probe, options)
     except RowError:
         left = True
     if left:
@@ -231,7 +233,7 @@ def _check_writing(folder: str, options: storage.StorageOptions) -> None:
         )
 
 
-def _clear_output(output: str, source: str, options: storage.StorageOptions) -> None:
+def _clear_output(output: str, source: str, options: files.StorageOptions) -> None:
     _refuse_deleting_manifest(output, source, options)
     kept = clearing.clear(output, options)
     if kept:
@@ -241,7 +243,7 @@ def _clear_output(output: str, source: str, options: storage.StorageOptions) -> 
         )
 
 
-def _refuse_deleting_manifest(output: str, source: str, options: storage.StorageOptions) -> None:
+def _refuse_deleting_manifest(output: str, source: str, options: files.StorageOptions) -> None:
     shards = [form for form in packing.FORMATS if packing.own_index(output, form, options)]
     for name in (*RESULTS, *shards):
         folder = uris.join(output, name)
@@ -249,9 +251,9 @@ def _refuse_deleting_manifest(output: str, source: str, options: storage.Storage
             raise SettingError(f"overwrite: the manifest lies in {uris.redact(folder)}")
 
 
-def _read_weights(uri: str, options: storage.StorageOptions) -> bytes:
+def _read_weights(uri: str, options: files.StorageOptions) -> bytes:
     try:
-        return storage.read_bytes(uri, options)
+        return files.read_bytes(uri, options)
     except RowError as error:
         raise OSError(str(error)) from error
 
@@ -269,6 +271,7 @@ def _describe(style: StyleSettings, job: JobSettings, digest: str, mark: str) ->
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
     }
     return {
+        "schema_version": SCHEMA_VERSION,
         "fingerprint": mark,
         "weights_digest": digest,
         "settings": settings,
@@ -283,7 +286,7 @@ def _own_version() -> str:
         return "source"
 
 
-def _earlier_job(output: str, options: storage.StorageOptions) -> dict[str, Any] | None:
+def _earlier_job(output: str, options: files.StorageOptions) -> dict[str, Any] | None:
     """The ``job.json`` of an earlier run in this output.
 
     Raises:
@@ -291,17 +294,20 @@ def _earlier_job(output: str, options: storage.StorageOptions) -> dict[str, Any]
     """
     uri = uris.join(output, records.JOB)
     try:
-        if not storage.exists(uri, options):
+        if not files.exists(uri, options):
             return None
     except RowError as error:
-        reason = storage.reason_at(output, error.__cause__ or error)
+        reason = failures.reason_at(output, error.__cause__ or error)
         raise SettingError(
             f"output {uris.redact(output)}: cannot be reached ({reason}); check the URI, the "
             "endpoint and the credentials"
         ) from error
     try:
-        earlier: dict[str, Any] = json.loads(storage.read_bytes(uri, options))
+        earlier: dict[str, Any] = json.loads(files.read_bytes(uri, options))
         earlier["settings"]["image_size"], earlier["fingerprint"], earlier["weights_digest"]
+        records.refuse_later_version(earlier, uris.redact(output))
+    except records.LaterVersionError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise SettingError(
             f"output: {uris.redact(uri)} was not written by this program; choose another output"
@@ -382,14 +388,14 @@ def _version_of(described: dict[str, Any]) -> str:
     return str(versions.get(PACKAGE)) if isinstance(versions, dict) else "unknown"
 
 
-def _refuse_unknown_results(output: str, overwrite: bool, options: storage.StorageOptions) -> None:
+def _refuse_unknown_results(output: str, overwrite: bool, options: files.StorageOptions) -> None:
     """Without a ``job.json`` records are nobody's: a job writes it before its first record.
 
     Raises:
         SettingError: there are some; or images that would be deleted with them.
     """
     for name in RESULTS if overwrite else (records.RECORDS, records.CHECKPOINT):
-        if not storage.list_files(uris.join(output, name), options):
+        if not files.list_files(uris.join(output, name), options):
             continue
         shown = uris.redact(output)
         if overwrite:

@@ -10,8 +10,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from pipeline.engine import watcher
 from pipeline.engine.board import Board, Counts
+from pipeline.engine.runtime import watcher
 
 LINE_INTERVAL = 30.0
 """Seconds between two lines where there is no terminal."""

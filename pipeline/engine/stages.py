@@ -18,10 +18,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data import columns, images, lease, records, storage, uris
 from pipeline.data.errors import RowError
-from pipeline.data.images import Pixels
-from pipeline.data.rows import PLAN_SCHEMA
+from pipeline.data.images import codec, sizing
+from pipeline.data.images.sizing import Pixels
+from pipeline.data.manifest import columns
+from pipeline.data.output import lease, records
+from pipeline.data.schemas import PLAN_SCHEMA, RECORD_SCHEMA, SCHEMA_VERSION
+from pipeline.data.storage import failures, files, uris
 from pipeline.engine import metrics
 from pipeline.engine.board import Board
 from pipeline.settings import StyleSettings, replace
@@ -35,13 +38,35 @@ LOADED = [
     ("__content_image", IMAGE),
     ("__style_images", pa.list_(IMAGE)),
     ("__style_keys", pa.list_(pa.string())),  # a digest of each style's pixels
+    ("warnings", pa.list_(pa.string())),
     ("load_seconds", pa.float64()),
 ]
 
+FOUND = (
+    "total_loss",
+    "content_loss",
+    "style_loss",
+    "tv_loss",
+    "layer_losses",
+    "content_image_losses",
+    "alpha",
+    "layer_weights",
+    "loss_history",
+    "steps",
+    "evaluations",
+    "stop_reason",
+    "optimize_seconds",
+    "batch_size",
+    "device",
+    "node",
+)
+"""Columns of a record that the style actor fills."""
+
 STYLIZED = [
     ("__stylized_image", IMAGE),
-    ("__result", pa.string()),  # JSON: the record's fields that the actor knows
+    ("warnings", pa.list_(pa.string())),
     ("load_seconds", pa.float64()),
+    *(RECORD_SCHEMA.field(name) for name in FOUND),
 ]
 
 
@@ -51,7 +76,7 @@ class Context:
 
     style: StyleSettings
     output: str
-    storage_options: storage.StorageOptions
+    storage_options: files.StorageOptions
     max_pixels: int
     max_bytes: int
     file_format: str
@@ -66,7 +91,7 @@ class Context:
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Tells this run from others that Ray's processes serve."""
 
-    def schema(self, *more: tuple[str, pa.DataType]) -> pa.Schema:
+    def schema(self, *more: Any) -> pa.Schema:
         """The plan's columns, the manifest's unknown ones as the plan has them, and ``more``."""
         return pa.schema([*PLAN_SCHEMA, *columns.as_numbers(self.extra), *more])
 
@@ -101,7 +126,7 @@ def guarded(row: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str
     except RowError as error:
         return _with_fault(row, error)
     except Exception as error:  # a promise: no row ends the job
-        return {**row, "fault_class": "unexpected", "fault_message": storage.reason(error)}
+        return {**row, "fault_class": "unexpected", "fault_message": failures.reason(error)}
 
 
 def _with_fault(row: dict[str, Any], fault: RowError) -> dict[str, Any]:
@@ -147,52 +172,65 @@ def load_images(row: dict[str, Any], context: Context) -> dict[str, Any]:
     """
     started = time.perf_counter()
     settings = row_settings(row, context.style)
-    content = _read_image(row["content_uri"], settings.image_size, settings.image_edge, context)
-    images.check_format(content.shape[1], content.shape[0], context.file_format)
+    uri = row["content_uri"]
+    content, notes = _read_image(uri, settings.image_size, settings.image_edge, context)
+    codec.check_format(content.shape[1], content.shape[0], context.file_format)
     styles = [
         _read_style(uri, settings.image_size * settings.style_scale, settings.image_edge, context)
         for uri in row["style_uri"]
     ]
+    found = [("content", uri, notes)]
+    found += [("style", uri, style[2]) for uri, style in zip(row["style_uri"], styles, strict=True)]
+    warnings = [_warning(*picture) for picture in found if picture[2]]
     return {
         "__content_image": pack(content),
-        "__style_images": [pack(pixels) for pixels, _ in styles],
-        "__style_keys": [key for _, key in styles],
+        "__style_images": [pack(pixels) for pixels, *_ in styles],
+        "__style_keys": [key for _, key, _ in styles],
+        "warnings": warnings or None,
         "load_seconds": time.perf_counter() - started,
     }
 
 
-def _read_image(uri: str, size: float, edge: str, context: Context) -> Pixels:
+def _warning(what: str, uri: str, notes: list[str]) -> str:
+    return f"{what} {uris.redact(uri)}: was read, but {'; '.join(notes)}"
+
+
+def _read_image(uri: str, size: float, edge: str, context: Context) -> tuple[Pixels, list[str]]:
+    """Pixels, and what is wrong with the file."""
+    notes: list[str] = []
     name = uris.redact(uri)
-    data = storage.read_bytes(uri, context.storage_options, context.max_bytes)
-    image = images.decode(data, name, context.max_pixels)
+    data = files.read_bytes(uri, context.storage_options, context.max_bytes)
+    image = codec.decode(data, name, context.max_pixels, notes=notes)
     try:
-        fitted = images.fit_size(image.width, image.height, size, edge, context.max_pixels)
+        fitted = sizing.fit_size(image.width, image.height, size, edge, context.max_pixels)
     except RowError as error:
         raise RowError(error.error_class, f"{name}: {error}") from error
-    return images.resize(image, fitted)
+    return sizing.resize(image, fitted), list(dict.fromkeys(notes))
 
 
-_Memo = OrderedDict[tuple[object, ...], tuple[Pixels, str]]
+_Style = tuple[Pixels, str, list[str]]
+_Memo = OrderedDict[tuple[object, ...], _Style]
 
 _style_memo: _Memo = OrderedDict()
 
 
-def _read_style(uri: str, size: float, edge: str, context: Context) -> tuple[Pixels, str]:
-    """Pixels and their digest. Rows of one style come together: a process keeps the last few.
+def _read_style(uri: str, size: float, edge: str, context: Context) -> _Style:
+    """Pixels, their digest, and what is wrong with the file.
 
-    The process may serve another run later, and the file be replaced by then.
+    Rows of one style come together: a process keeps the last few. It may serve another run
+    later, and the file be replaced by then.
     """
-    version = storage.version(uri, context.storage_options)
+    version = files.version(uri, context.storage_options)
     memo = (context.run, uri, version, size, edge, context.max_pixels, context.max_bytes)
     if memo in _style_memo:
         _style_memo.move_to_end(memo)
         return _style_memo[memo]
-    pixels = _read_image(uri, size, edge, context)
+    pixels, notes = _read_image(uri, size, edge, context)
     digest = hashlib.sha256(pixels.tobytes() + str(pixels.shape).encode()).hexdigest()
-    _style_memo[memo] = pixels, digest
-    while sum(kept.nbytes for kept, _ in _style_memo.values()) > STYLE_BYTES:
+    _style_memo[memo] = pixels, digest, notes
+    while sum(kept.nbytes for kept, *_ in _style_memo.values()) > STYLE_BYTES:
         _style_memo.popitem(last=False)
-    return pixels, digest
+    return pixels, digest, notes
 
 
 def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
@@ -205,40 +243,35 @@ def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
     failed = sum(row["status"] == "error" for row in rows)
     board.add(len(rows) - failed, failed)
     context.fence()  # what is returned is written next
-    numbers = pa.schema([*records.RECORD_SCHEMA, *columns.as_numbers(context.extra)])
-    kinds = pa.schema([*records.RECORD_SCHEMA, *context.extra])
+    numbers = pa.schema([*RECORD_SCHEMA, *columns.as_numbers(context.extra)])
+    kinds = pa.schema([*RECORD_SCHEMA, *context.extra])
     return pa.Table.from_pylist(rows, schema=numbers).cast(kinds)
 
 
 def _store_row(row: dict[str, Any], context: Context) -> dict[str, Any]:
     started = time.perf_counter()
     pixels = unpack(row["__stylized_image"])
-    facts = json.loads(row["__result"])
-    origin = _origin(row, facts, context) if context.embed_metadata else None
-    data = images.encode(pixels, context.file_format, context.quality, origin)
+    origin = _origin(row, context) if context.embed_metadata else None
+    data = codec.encode(pixels, context.file_format, context.quality, origin)
     file_name = f"{records.IMAGES}/{row['file_stem']}.{context.file_format}"
     context.fence()
-    storage.write_bytes(uris.join(context.output, file_name), data, context.storage_options)
-    for name in ("layer_losses", "layer_weights", "content_image_losses"):
-        facts[name] = list(facts[name].items())
+    files.write_bytes(uris.join(context.output, file_name), data, context.storage_options)
     return {
         "file_name": file_name,
         "width": pixels.shape[1],
         "height": pixels.shape[0],
         "bytes": len(data),
-        "sha256": images.sha256(data),
+        "sha256": codec.sha256(data),
         "store_seconds": time.perf_counter() - started,
-        **facts,
     }
 
 
-def _origin(row: dict[str, Any], facts: dict[str, Any], context: Context) -> dict[str, Any]:
+def _origin(row: dict[str, Any], context: Context) -> dict[str, Any]:
     """How an image was made, for those who have nothing but the image. No time: a row done again
     gives the same bytes."""
     version = json.loads(context.versions)["neural-style-pipeline"]
     told = (
         "alpha",
-        "layer_weights",
         "total_loss",
         "content_loss",
         "style_loss",
@@ -251,7 +284,8 @@ def _origin(row: dict[str, Any], facts: dict[str, Any], context: Context) -> dic
         "pair_id": row["pair_id"],
         **_sources(row),
         "style_blend": row["style_blend"],
-        **{name: facts[name] for name in told},
+        **{name: row[name] for name in told},
+        "layer_weights": dict(row["layer_weights"]),
         "weights": context.weights_name,
         "weights_digest": context.weights_digest,
         "settings": _shown(row_settings(row, context.style)),
@@ -276,7 +310,7 @@ def _record(row: dict[str, Any], context: Context) -> dict[str, Any]:
         settings = row_settings(row, context.style)
     except ValueError:  # the override that is the row's fault
         settings = context.style
-    names = (*records.RECORD_SCHEMA.names, *context.extra.names)
+    names = (*RECORD_SCHEMA.names, *context.extra.names)
     return {name: row.get(name) for name in names} | {
         "status": "ok" if ok else "error",
         "error_class": row["fault_class"],
@@ -286,5 +320,6 @@ def _record(row: dict[str, Any], context: Context) -> dict[str, Any]:
         "weights": context.weights_name,
         "weights_digest": context.weights_digest,
         "versions": context.versions,
+        "schema_version": SCHEMA_VERSION,
         "finished_at": datetime.datetime.now(datetime.timezone.utc),
     }

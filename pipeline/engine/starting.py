@@ -12,11 +12,11 @@ from pipeline.engine.board import Board
 
 
 class StyleActor:
-    """``Stylizer`` as Ray Data is given it.
+    """A ``StyleWorker`` as Ray Data is given it.
 
     Args:
         board: learns that a process starts, and that it is ready.
-        arguments: the other ones of ``Stylizer``.
+        arguments: the other ones of ``StyleWorker``.
 
     Raises:
         RuntimeError: processes have ended here again and again.
@@ -26,12 +26,12 @@ class StyleActor:
         board.start_actor()
         dog = board.watchdog()
         dog.begin("starting a style actor")
-        from pipeline.engine.actor import Stylizer
+        from pipeline.engine.actor import StyleWorker
 
-        self.stylizer = Stylizer(board=board, **arguments)
+        self.worker = StyleWorker(board=board, **arguments)
         dog.close()
         board.add_actor()
 
     async def __call__(self, table: pa.Table) -> pa.Table:
         """One block of the load stage's rows, in the same order."""
-        return await self.stylizer(table)
+        return await self.worker(table)

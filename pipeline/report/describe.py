@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.data import records, uris
+from pipeline.data.output import records
+from pipeline.data.storage import uris
 from pipeline.report.facts import Facts, throughput
 from pipeline.settings import JobSettings, StyleSettings
 

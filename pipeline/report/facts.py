@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data import records, storage
+from pipeline.data.output import records
 from pipeline.data.redaction import redact_text
+from pipeline.data.storage import files
 
 MOST_PAIRS = 20_000
 """Pairs in the page: some 8 MB. Of more it shows a sample; the counts are over all."""
@@ -95,7 +96,7 @@ def without_credentials(text: str) -> str:
     return clip(redact_text(text))
 
 
-def gather(output: str, options: storage.StorageOptions) -> Facts:
+def gather(output: str, options: files.StorageOptions) -> Facts:
     """One pass over all records; some 30 bytes for each stay in memory.
 
     Raises:

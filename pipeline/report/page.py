@@ -17,8 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.data import records, storage, uris
 from pipeline.data.errors import RowError
+from pipeline.data.output import records
+from pipeline.data.storage import failures, files, uris
 from pipeline.report.describe import describe
 from pipeline.report.facts import Facts, choose_pairs, extreme_keys, gather
 from pipeline.report.pairs import Pairs, aggregate, read_pairs
@@ -49,7 +50,7 @@ class Made:
 
 def make_report(
     output: str,
-    options: storage.StorageOptions,
+    options: files.StorageOptions,
     *,
     thumbnails: int,
     allowed: frozenset[str] = frozenset(),
@@ -88,9 +89,9 @@ def make_report(
         }
         text = render(data, list(made.pictures.values()))
         uri = uris.join(output, records.REPORT)
-        storage.write_bytes(uri, text.encode(), options)
+        files.write_bytes(uri, text.encode(), options)
     except (RowError, OSError, pa.ArrowException) as error:
-        reason = str(error) if isinstance(error, RowError) else storage.reason(error)
+        reason = str(error) if isinstance(error, RowError) else failures.reason(error)
         raise ReportError(f"report of {uris.redact(output)}: {reason}") from error
     pictured = sum(number >= 0 for number in pictures["resultPictures"])
     return Made(uri, len(text), facts.pairs, len(pairs.rows), pictured)
@@ -132,7 +133,7 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _read_json(uri: str, options: storage.StorageOptions) -> dict[str, Any] | None:
+def _read_json(uri: str, options: files.StorageOptions) -> dict[str, Any] | None:
     """A JSON object; None if there is no such file.
 
     Raises:
@@ -140,7 +141,7 @@ def _read_json(uri: str, options: storage.StorageOptions) -> dict[str, Any] | No
         ReportError: it is something else.
     """
     try:
-        value = json.loads(storage.read_bytes(uri, options))
+        value = json.loads(files.read_bytes(uri, options))
     except RowError as error:
         if error.error_class == "not_found":
             return None

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.data import records, storage, uris
+from pipeline.data.output import records
+from pipeline.data.storage import files, uris
 from pipeline.report.facts import clip, key_of, title_of, without_credentials
 from pipeline.settings import ROW_OVERRIDES
 
@@ -19,7 +20,7 @@ POINTS = 80
 """Points of a loss curve in the page."""
 
 COLUMNS = [
-    *("pair_id", "status", "error_class", "error_message", "file_name", "content_uri"),
+    *("pair_id", "status", "error_class", "error_message", "warnings", "file_name", "content_uri"),
     *("style_uri", "label", "split", "width", "height", "total_loss", "content_loss"),
     *("style_loss", "loss_history", "evaluations", "stop_reason", *records.SECONDS),
     *("settings", "finished_at", "manifest_row"),
@@ -79,6 +80,7 @@ class Pairs:
             "ok": int(ok),
             "error": self.errors.add(None if ok else record["error_class"] or "unexpected"),
             "message": without_credentials(message) if message else None,
+            "warnings": [without_credentials(line) for line in record["warnings"] or ()],
             "file": record["file_name"] if ok else None,
             "content": self.contents.add(content),
             "styles": [self.styles.add(uri) for uri in styles if uri],
@@ -129,7 +131,7 @@ class Pairs:
 
 def read_pairs(
     output: str,
-    options: storage.StorageOptions,
+    options: files.StorageOptions,
     chosen: set[int],
     job_settings: Mapping[str, Any],
     longest: int,

@@ -20,8 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.data import images, storage, uris
 from pipeline.data.errors import RowError
+from pipeline.data.images import codec, sizing
+from pipeline.data.storage import files, uris
 
 COMMAND = (sys.executable, "-m", "pipeline.report.shrinking")
 
@@ -67,7 +68,7 @@ class Shrinker:
         allowed: schemes that are read of tasks that are not trusted.
     """
 
-    def __init__(self, options: storage.StorageOptions, allowed: frozenset[str]) -> None:
+    def __init__(self, options: files.StorageOptions, allowed: frozenset[str]) -> None:
         self.start = pickle.dumps((options, allowed))
         self.process: subprocess.Popen[bytes] | None = None
         self.answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
@@ -188,16 +189,16 @@ def main() -> None:
     os._exit(0)  # nobody listens any more
 
 
-def _shrink(task: Task, options: storage.StorageOptions, allowed: frozenset[str]) -> dict[str, Any]:
+def _shrink(task: Task, options: files.StorageOptions, allowed: frozenset[str]) -> dict[str, Any]:
     """A ``Picture``'s fields; or the class of the error. Never raises."""
     try:
         if not task.trusted:
             uris.check_scheme(task.uri, allowed)
-        data = storage.read_bytes(task.uri, options, MOST_BYTES)
-        image = images.decode(data, uris.redact(task.uri), MOST_PIXELS, enough=task.edge)
+        data = files.read_bytes(task.uri, options, MOST_BYTES)
+        image = codec.decode(data, uris.redact(task.uri), MOST_PIXELS, enough=task.edge)
         scale = min(1.0, task.edge / max(image.size))
         width, height = (max(1, round(side * scale)) for side in image.size)
-        made = images.encode(images.resize(image, (width, height)), "webp", QUALITY)
+        made = codec.encode(sizing.resize(image, (width, height)), "webp", QUALITY)
     except RowError as error:
         return {"error": error.error_class}
     except Exception:  # a picture in a report is no reason to end anything

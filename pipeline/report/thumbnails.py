@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.data import storage
+from pipeline.data.storage import files
 from pipeline.report.shrinking import Picture, Shrinker, Task
 
 BUDGET = 15_000_000
@@ -36,7 +36,7 @@ class Thumbnails:
 
 def make_thumbnails(
     wanted: Sequence[Wanted],
-    options: storage.StorageOptions,
+    options: files.StorageOptions,
     allowed: frozenset[str],
     budget: int = BUDGET,
 ) -> Thumbnails:

@@ -1,47 +1,48 @@
-"""The method in one call: from content and style images to stylised ones and their loss history."""
+"""The method in one call: tensors in, stylised images and their loss histories out."""
 
-import functools
 from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
-from pipeline.style.batching import Batcher
-from pipeline.style.color import finish_colors, prepare_colors
-from pipeline.style.pairs import Done, History, Pair, Request
-from pipeline.style.targets import blend_targets, style_targets
-from pipeline.style.vgg import VGG
-from pipeline.style.weights import load_network
+from pipeline.style.network.vgg import VGG
+from pipeline.style.network.weights import load_network
+from pipeline.style.recipe import Pair, Problem
+from pipeline.style.serving.batching import Batcher
+from pipeline.style.serving.phases import Done, History
 
 
 def stylize_pairs(
-    network: VGG, pairs: Sequence[Pair], *, low_memory: bool = False
+    network: VGG, pairs: Sequence[Pair | Problem], *, low_memory: bool = False
 ) -> tuple[list[Tensor], list[History]]:
-    """Optimise pairs side by side. Returns each one's image (3, H, W) in [0, 1], and its history.
+    """Optimise pairs together, those of one size in one batch.
+
+    Args:
+        network: VGG, on the device to be used.
+        pairs: as described by the user (``Pair``) or prepared already (``Problem``).
+        low_memory: compute activations again in the backward pass instead of keeping them.
+
+    Returns:
+        each pair's image (3, H, W) in [0, 1] and its history, in the order of ``pairs``.
 
     Raises:
         NonFiniteError: a pair's loss is not finite at its start.
-        torch.OutOfMemoryError: a pair does not fit into the device's memory, even alone.
+        torch.OutOfMemoryError: a pair does not fit into the device's memory even alone.
     """
     batcher = Batcher(network, len(pairs), low_memory=low_memory)
     for index, pair in enumerate(pairs):
-        size = (pair.content_image.shape[1], pair.content_image.shape[2])
-        batcher.submit(Request(index, size, pair.settings, functools.partial(_given, pair)))
+        batcher.submit(index, pair)
     found: dict[Hashable, Done] = {}
-    for key, answer in batcher.drain():
-        if isinstance(answer, Exception):
-            raise answer
-        found[key] = answer
+    for key, outcome in batcher.drain():
+        if isinstance(outcome, Exception):
+            raise outcome
+        found[key] = outcome
     done = [found[index] for index in range(len(pairs))]
     return [pair.image for pair in done], [pair.history for pair in done]
 
 
-def _given(pair: Pair) -> Pair:
-    return pair
-
-
-def stylize(
+def stylize_batch(
     content_images: Tensor,
     style_images: Sequence[Tensor | Sequence[Tensor]] | Tensor,
     settings: StyleSettings | None = None,
@@ -50,41 +51,35 @@ def stylize(
     network: VGG | None = None,
     low_memory: bool = False,
 ) -> tuple[Tensor, list[History]]:
-    """Stylise a batch. Needs neither Ray nor storage.
+    """Stylise a batch of content images, without Ray and without storage.
 
     Args:
-        content_images: (B, 3, H, W), RGB in [0, 1]. The result has their size
-            (``settings.image_size`` is for those who load images).
-        style_images: one for each content image: (B, 3, H', W'), or a sequence of B images
-            (3, H', W'), or of B sequences of images that are to be blended.
-        settings: the method's hyperparameters; the paper's by default.
-        style_blend: weights of blended styles, the same for all samples; equal if not given.
-        network: a network that is already loaded, on the device to be used.
-        low_memory: compute activations again on the way back instead of keeping them.
+        content_images: (B, 3, H, W), RGB in [0, 1]. The results have the same size;
+            ``settings.image_size`` has no effect here.
+        style_images: one entry for each content image: a tensor (B, 3, H', W'), a sequence of B
+            images (3, H', W'), or a sequence of B sequences of images to be blended.
+        settings: the method's settings; ``StyleSettings()`` if not given.
+        style_blend: weights of the blended styles, the same for all pairs; equal if not given.
+        network: a network that is already loaded, on the device to be used. If not given, the
+            settings' weights are loaded onto the content images' device.
+        low_memory: compute activations again in the backward pass instead of keeping them.
 
     Returns:
-        images (B, 3, H, W) in [0, 1], and one ``History`` per sample.
+        images (B, 3, H, W) in [0, 1], and one ``History`` for each.
 
     Raises:
-        WeightsError: the settings' weights cannot be had.
-        NonFiniteError: a sample's loss is not finite at its start.
-        torch.OutOfMemoryError: a sample does not fit into the device's memory, even alone.
+        ValueError: the numbers of content images and style images differ.
+        WeightsError: the settings' weights cannot be loaded.
+        NonFiniteError: a pair's loss is not finite at its start.
+        torch.OutOfMemoryError: a pair does not fit into the device's memory even alone.
     """
     settings = settings or StyleSettings()
     if len(style_images) != len(content_images):
         raise ValueError(f"{len(content_images)} content images, {len(style_images)} style images")
     network = network or load_network(settings).to(content_images.device)
-    size = (content_images.shape[2], content_images.shape[3])
     pairs = []
-    for content, given in zip(content_images, style_images, strict=True):
-        styles = [given] if isinstance(given, Tensor) and given.ndim == 3 else list(given)
-        seen, styles = prepare_colors(content, styles, settings.preserve_color)
-        targets = [style_targets(network, style, size, settings) for style in styles]
-        blend = style_blend or [1.0] * len(styles)
-        pairs.append(Pair(seen, blend_targets(targets, blend), settings))
+    for content_image, given in zip(content_images, style_images, strict=True):
+        blended = [given] if isinstance(given, Tensor) and given.ndim == 3 else list(given)
+        pairs.append(Pair(content_image, blended, settings, style_blend))
     images, histories = stylize_pairs(network, pairs, low_memory=low_memory)
-    finished = [
-        finish_colors(image, content, settings.preserve_color)
-        for image, content in zip(images, content_images, strict=True)
-    ]
-    return torch.stack(finished), histories
+    return torch.stack(images).to(content_images.device), histories

@@ -9,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.data import images, shards, tables
+from pipeline.data.images import codec
+from pipeline.data.output import shards
+from pipeline.data.storage import tables
 from pipeline.engine import stages
 
 
@@ -31,7 +33,7 @@ def hang_once(who: str) -> None:
 
 SLOW = runtime_env("slow")
 
-unpack, decode, encode = stages.unpack, images.decode, images.encode
+unpack, decode, encode = stages.unpack, codec.decode, codec.encode
 write_tar, read_table = shards.write_tar, tables.read_table
 
 
@@ -46,8 +48,8 @@ def poison() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return unpack(value)
 
-    def deadly_decode(data, name, max_pixels):
-        image = decode(data, name, max_pixels)
+    def deadly_decode(data, name, max_pixels, **more):
+        image = decode(data, name, max_pixels, **more)
         if image.width == 80:
             os.kill(os.getpid(), signal.SIGSEGV)
         if name == "images/p11.png":
@@ -71,7 +73,7 @@ def poison() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return read_table(uri, options)
 
-    stages.unpack, images.decode, images.encode = deadly_unpack, deadly_decode, deadly_encode
+    stages.unpack, codec.decode, codec.encode = deadly_unpack, deadly_decode, deadly_encode
     shards.write_tar, tables.read_table = deadly_tar, deadly_read
 
 
@@ -79,8 +81,8 @@ def hang() -> None:
     """What hangs: whoever decodes a file of 80 px or encodes a result of 112 px, and the actor that
     takes the first content of 96 px."""
 
-    def endless_decode(data, name, max_pixels):
-        image = decode(data, name, max_pixels)
+    def endless_decode(data, name, max_pixels, **more):
+        image = decode(data, name, max_pixels, **more)
         if image.width == 80:
             time.sleep(600)
         return image
@@ -95,7 +97,7 @@ def hang() -> None:
             hang_once("actor")
         return unpack(value)
 
-    images.decode, images.encode, stages.unpack = endless_decode, endless_encode, endless_unpack
+    codec.decode, codec.encode, stages.unpack = endless_decode, endless_encode, endless_unpack
 
 
 def slow() -> None:

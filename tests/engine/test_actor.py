@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import json
 import threading
 import time
 from types import SimpleNamespace
@@ -13,19 +12,23 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data import storage
 from pipeline.data.errors import RowError
-from pipeline.engine import cluster, flow, stages
-from pipeline.engine.actor import Stylizer, TargetCache
+from pipeline.data.storage import files
+from pipeline.engine import stages
+from pipeline.engine.actor import StyleWorker
 from pipeline.engine.announcing import Announcer
 from pipeline.engine.board import Vitals
-from pipeline.engine.hanging import Watchdog
+from pipeline.engine.resources import IO_CPUS, choose_resources
+from pipeline.engine.runtime import cluster
+from pipeline.engine.runtime.hanging import Watchdog
 from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
-from pipeline.style.lane_pool import Fit
-from pipeline.style.lanes import Lane
-from pipeline.style.weights import load_network, load_weights
+from pipeline.style.network.weights import load_network, load_weights
+from pipeline.style.recipe import TargetCache
+from pipeline.style.serving.batching import Batcher
+from pipeline.style.serving.lane_pool import Fit
+from pipeline.style.serving.lanes import Lane
 from tests.conftest import image_bytes, picture, wait_until
-from tests.style.test_batching import Room
+from tests.style.serving.test_batching import Room
 
 
 def pixels(seed, height=64, width=64):
@@ -76,7 +79,7 @@ def test_a_result_that_its_format_cannot_hold_is_an_error_before_it_is_made(cont
         if fits:
             stages.load_images({**row, "content_uri": uris["long"]}, context)
             continue
-        with pytest.raises(RowError, match="16384 x 32 px, and an edge of a webp file"):
+        with pytest.raises(RowError, match="16384 x 32 px, but an edge of a webp file"):
             stages.load_images({**row, "content_uri": uris["long"]}, context)
 
 
@@ -101,11 +104,11 @@ def test_a_style_that_was_replaced_is_read_again(context, style, monkeypatch, ve
     """By a process that has served an earlier run, or the same one where the storage tells."""
     write, read = style
     if versions == "unknown":
-        monkeypatch.setattr(storage, "version", lambda *_: None)
+        monkeypatch.setattr(files, "version", lambda *_: None)
     first = read(context)
     assert read(context)[0] is first[0]
     write(1)
-    pixels, digest = read(dataclasses.replace(context, run="another"))
+    pixels, digest, _ = read(dataclasses.replace(context, run="another"))
     assert digest != first[1]
     assert not np.array_equal(pixels, first[0])
     assert (read(context)[0] is first[0]) == (versions == "unknown")
@@ -128,6 +131,35 @@ def test_the_styles_that_a_load_process_keeps_are_bounded_in_bytes(context, styl
         for size in (64.0, 64.1, 64.2):  # they round to as many pixels
             assert read(context, size)[0].nbytes == each
         assert len(stages._style_memo) == kept
+
+
+def test_what_is_wrong_with_pictures_that_are_read_reaches_the_record(context, tmp_path):
+    """Also where a load process has the style already, and with no credential."""
+    stages._style_memo.clear()
+    for name, cut in (("cut.jpg", 2), ("whole.jpg", 0)):
+        data = image_bytes(5, 64, 64, "JPEG")
+        (tmp_path / name).write_bytes(data[: len(data) - cut])
+    cut, whole = str(tmp_path / "cut.jpg"), str(tmp_path / "whole.jpg")
+    row = {
+        "pair_id": "p", "manifest_row": 0, "overrides": "{}", "style_blend": [1.0],
+        "fault_class": None, "fault_message": None,
+    }  # fmt: skip
+    rows = [
+        {**row, "content_uri": whole, "style_uri": [whole]},
+        {**row, "content_uri": whole, "style_uri": [whole, cut]},
+        {**row, "content_uri": f"file://{cut}", "style_uri": [cut]},
+    ]
+    wrong = "was read, but its end is missing or broken"
+    of_style = f"style {cut}: {wrong}"
+    expected = [None, [of_style], [f"content file://{cut}: {wrong}", of_style]]
+    done = [{**row, **stages.load_images(row, context)} for row in rows]
+    table = pa.Table.from_pylist(done, schema=context.schema(*stages.LOADED))
+    assert table["warnings"].to_pylist() == expected
+    assert [len(notes) for *_, notes in stages._style_memo.values()] == [0, 1]
+    found = [stages._record(loaded, context)["warnings"] for loaded in table.to_pylist()]
+    assert found == expected
+    signed = stages._warning("style", "https://u:S3CRET@h/x.png?sig=S3CRET", ["a", "b"])
+    assert signed == "style https://h/x.png: was read, but a; b"
 
 
 class NoBoard:
@@ -161,22 +193,22 @@ class NoBoard:
 
 
 @pytest.fixture
-def stylizer(context, quick, monkeypatch):
+def worker(context, quick, monkeypatch):
     state, _ = load_weights(quick)
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     monkeypatch.setattr("ray.get", lambda reference: reference)
     monkeypatch.setattr("ray.get_gpu_ids", list)
     monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=str))
-    return Stylizer(
+    return StyleWorker(
         context, NoBoard(), [arrays], batch_size=4, style_cache=8, threads=1, low_memory=False
     )
 
 
-def run(stylizer, *tables):
+def run(worker, *tables):
     """The blocks' outcomes; all of them are in the actor at once."""
 
     async def together():
-        return await asyncio.gather(*map(stylizer, tables))
+        return await asyncio.gather(*map(worker, tables))
 
     return [table.to_pylist() for table in asyncio.run(together())]
 
@@ -195,26 +227,24 @@ def limit_slots(monkeypatch, most, error):
     return seen
 
 
-def test_a_lane_out_of_memory_is_made_smaller_and_the_size_remembered(
-    stylizer, context, monkeypatch
-):
+def test_a_lane_out_of_memory_is_made_smaller_and_the_size_remembered(worker, context, monkeypatch):
     seen = limit_slots(monkeypatch, 2, torch.OutOfMemoryError("no memory"))
-    (rows,) = run(stylizer, loaded(context, [{}] * 8))
+    (rows,) = run(worker, loaded(context, [{}] * 8))
     assert {slots for slots, _ in seen} == {2}
-    assert stylizer.batcher.pool.fits == {((64, 64), False): Fit(2, beside=0)}
+    assert worker.batcher.pool.fits == {((64, 64), False): Fit(2, beside=0)}
     assert all(row["fault_class"] is None for row in rows)
     assert [row["pair_id"] for row in rows] == [str(index) for index in range(8)]
-    assert '"batch_size": 2' in rows[0]["__result"]
+    assert rows[0]["batch_size"] == 2
 
 
-def test_one_pair_that_does_not_fit_is_an_error_record(stylizer, context, monkeypatch):
+def test_one_pair_that_does_not_fit_is_an_error_record(worker, context, monkeypatch):
     limit_slots(monkeypatch, 0, torch.OutOfMemoryError("no memory"))
-    (rows,) = run(stylizer, loaded(context, [{}] * 3))
+    (rows,) = run(worker, loaded(context, [{}] * 3))
     assert {row["fault_class"] for row in rows} == {"out_of_memory"}
     assert "64 x 64 px: does not fit" in rows[0]["fault_message"]
 
 
-def test_a_fault_that_nobody_thought_of_is_its_pairs_own(stylizer, context, monkeypatch):
+def test_a_fault_that_nobody_thought_of_is_its_pairs_own(worker, context, monkeypatch):
     real = Lane._advance
 
     def advance(self):
@@ -224,50 +254,51 @@ def test_a_fault_that_nobody_thought_of_is_its_pairs_own(stylizer, context, monk
 
     monkeypatch.setattr(Lane, "_advance", advance)
     culprit = {"overrides": '{"iterations": 13}'}
-    (rows,) = run(stylizer, loaded(context, [{}, culprit, {}, {}]))
+    (rows,) = run(worker, loaded(context, [{"warnings": ["w"]}, culprit, {}, {}]))
+    assert [row["warnings"] for row in rows] == [["w"], None, None, None]
     assert [row["fault_class"] for row in rows] == [None, "unexpected", None, None]
-    assert stylizer.batcher.pool.fits == {}, "the fault was not the size's"
+    assert worker.batcher.pool.fits == {}, "the fault was not the size's"
 
 
-def test_each_tick_is_watched_and_waiting_for_pairs_is_not(stylizer, context, monkeypatch):
+def test_each_tick_is_watched_and_waiting_for_pairs_is_not(worker, context, monkeypatch):
     advance, seen = Lane._advance, []
 
     def watched(lane):
-        seen.append(stylizer.board.dog.work)
+        seen.append(worker.board.dog.work)
         advance(lane)
 
     monkeypatch.setattr(Lane, "_advance", watched)
-    run(stylizer, loaded(context, [{}]))
+    run(worker, loaded(context, [{}]))
     assert [work for (work,) in seen] == ["an evaluation on cpu x 1"] * len(seen)
     assert len({id(work) for work in seen}) == len(seen) > 1, "each has all of the time"
-    wait_until(lambda: not stylizer.board.dog.work, 10)
+    wait_until(lambda: not worker.board.dog.work, 10)
 
 
-def test_pairs_under_way_when_a_process_died_come_alone(stylizer, context, monkeypatch):
+def test_pairs_under_way_when_a_process_died_come_alone(worker, context, monkeypatch):
     seen = limit_slots(monkeypatch, 4, AssertionError("never"))
-    stylizer.board.deaths = {"1": 1, "4": 2, "5": 3}
-    (rows,) = run(stylizer, loaded(context, [{}] * 8))
+    worker.board.deaths = {"1": 1, "4": 2, "5": 3}
+    (rows,) = run(worker, loaded(context, [{}] * 8))
     faults = {row["pair_id"]: row["fault_class"] for row in rows}
     assert faults == {str(i): "process_died" if i == 5 else None for i in range(8)}
     assert sum(slots == 1 for slots, _ in seen) == 2 * 8  # evaluations of both, each by itself
-    assert "5" not in stylizer.board.begun
+    assert "5" not in worker.board.begun
 
 
 def test_the_board_knows_of_a_pair_that_begins_by_few_messages_off_the_ticking_thread(
-    stylizer, context, monkeypatch
+    worker, context, monkeypatch
 ):
-    board, pair = stylizer.board, Stylizer._pair
-    known = []
+    board, enter, known = worker.board, Batcher._enter, []
 
-    def begun(self, job):
-        found = pair(self, job)
-        known.append(job.row["pair_id"] in board.under_way)
-        return found
+    def begun(self, key, pair):
+        entered = enter(self, key, pair)
+        known.append(pair.key.pair_id in board.under_way)
+        return entered
 
-    monkeypatch.setattr(Stylizer, "_pair", begun)
-    (rows,) = run(stylizer, loaded(context, [{}] * 12))
+    monkeypatch.setattr(Batcher, "_enter", begun)
+    (rows,) = run(worker, loaded(context, [{}] * 12))
     assert all(row["fault_class"] is None for row in rows)
-    assert known == [True] * 12
+    assert known == [True] * len(known)
+    assert len(known) >= 12
     assert {thread for thread, _ in board.messages} == {"announcing_0"}
     assert len(board.messages) <= 6
     assert max(pairs for _, pairs in board.messages) <= 4, "all of them are suspected if it dies"
@@ -275,10 +306,10 @@ def test_the_board_knows_of_a_pair_that_begins_by_few_messages_off_the_ticking_t
 
 
 def test_where_one_that_comes_alone_ends_the_process_no_other_is_suspected(
-    stylizer, context, monkeypatch
+    worker, context, monkeypatch
 ):
     """Neither those that were foreseen before it came, nor those that wait for its end."""
-    board, advance, beside = stylizer.board, Lane._advance, []
+    board, advance, beside = worker.board, Lane._advance, []
 
     def watched(lane):
         if lane.slots == 1:
@@ -287,34 +318,37 @@ def test_where_one_that_comes_alone_ends_the_process_no_other_is_suspected(
 
     monkeypatch.setattr(Lane, "_advance", watched)
     board.deaths = {"9": 1, "10": 1}
-    run(stylizer, loaded(context, [{}] * 12))
+    run(worker, loaded(context, [{}] * 12))
     assert {frozenset(pairs) for pairs in beside} == {frozenset({"9"}), frozenset({"10"})}
 
 
-def test_what_was_foreseen_is_taken_back_where_one_comes_alone():
+def test_what_was_announced_is_taken_back_where_one_comes_alone():
     announcer = Announcer(NoBoard())
-    announcer.foresee(["a", "b", "c"])
-    announcer.begin("a", alone=False)
+    announcer.announce(["a", "b", "c"])
+    assert announcer.known(wait=False) == set()
+    assert announcer.known(wait=True) == {"a", "b", "c"}
     announcer.end("a")
-    announcer.begin("suspect", alone=True)
+    announcer.announce(["suspect"], alone=True)
+    assert announcer.known(wait=True) == {"suspect"}
     assert announcer.board.under_way == {"suspect"}
-    announcer.begin("b", alone=False)
+    announcer.announce(["b"])
+    assert announcer.known(wait=True) == {"suspect", "b"}
     assert announcer.board.under_way == {"suspect", "b"}
 
 
-def test_a_pair_that_comes_alone_has_the_memory_of_idle_lanes(stylizer, context, monkeypatch):
-    monkeypatch.setattr("pipeline.style.lane_pool.Lane", Room(4).lane)
-    run(stylizer, loaded(context, [{}]))
-    stylizer.board.deaths = {"0": 1}
-    ((row,),) = run(stylizer, loaded(context, [{"__content_image": pixels(0, 64, 80)}]))
+def test_a_pair_that_comes_alone_has_the_memory_of_idle_lanes(worker, context, monkeypatch):
+    monkeypatch.setattr("pipeline.style.serving.lane_pool.Lane", Room(4).lane)
+    run(worker, loaded(context, [{}]))
+    worker.board.deaths = {"0": 1}
+    ((row,),) = run(worker, loaded(context, [{"__content_image": pixels(0, 64, 80)}]))
     assert row["fault_class"] is None
-    assert '"batch_size": 1' in row["__result"]
+    assert row["batch_size"] == 1
 
 
-def test_pairs_of_all_blocks_in_the_actor_share_its_slots(stylizer, context, monkeypatch):
+def test_pairs_of_all_blocks_in_the_actor_share_its_slots(worker, context, monkeypatch):
     seen = limit_slots(monkeypatch, 4, AssertionError("never"))
     halves = loaded(context, [{}] * 2), loaded(context, [{}] * 2)
-    assert [len(rows) for rows in run(stylizer, *halves)] == [2, 2]
+    assert [len(rows) for rows in run(worker, *halves)] == [2, 2]
     assert max(filled for _, filled in seen) == 4
 
 
@@ -323,9 +357,11 @@ def plain(level, height=64, width=64):
 
 
 def test_images_of_one_colour_are_done_and_an_infinite_loss_is_its_rows_own(
-    stylizer, context, monkeypatch
+    worker, context, monkeypatch
 ):
-    monkeypatch.setattr("pipeline.settings._BOUNDS", lambda _: (None,) * 4)  # else it is refused
+    monkeypatch.setattr(
+        "pipeline.settings.validation._BOUNDS", lambda _: (None,) * 4
+    )  # else it is refused
     rows = [
         {},
         {"__content_image": plain(0)},
@@ -334,33 +370,33 @@ def test_images_of_one_colour_are_done_and_an_infinite_loss_is_its_rows_own(
         {"__content_image": plain(200), "__style_images": [plain(90)], "__style_keys": ["grey"]},
         {"__content_image": plain(0), "__style_images": [plain(0)], "__style_keys": ["black"]},
     ]
-    (done,) = run(stylizer, loaded(context, rows))
+    (done,) = run(worker, loaded(context, rows))
     assert [row["fault_class"] for row in done] == [None] * 3 + ["non_finite_loss"] + [None] * 2
-    ((alone,),) = run(stylizer, loaded(context, rows[:1]))
+    ((alone,),) = run(worker, loaded(context, rows[:1]))
     with_others, by_itself = (
         stages.unpack(row["__stylized_image"]).astype(int) for row in (done[0], alone)
     )
     assert np.abs(with_others - by_itself).mean() < 1.0
-    losses = [json.loads(row["__result"])["total_loss"] for row in done if row["__result"]]
+    losses = [row["total_loss"] for row in done if row["fault_class"] is None]
     assert np.isfinite(losses).all()
 
 
-def test_rows_that_failed_to_load_pass_through(stylizer, context):
+def test_rows_that_failed_to_load_pass_through(worker, context):
     bad = {
         "fault_class": "not_found",
         "fault_message": "x: does not exist",
         "__content_image": None,
     }
-    ((first, second),) = run(stylizer, loaded(context, [bad, {}]))
+    ((first, second),) = run(worker, loaded(context, [bad, {}]))
     assert (first["fault_class"], first["__stylized_image"]) == ("not_found", None)
     assert second["__stylized_image"]["width"] == 64
 
 
-def test_style_targets_are_computed_once_and_the_oldest_leaves(quick, stylizer, context):
-    run(stylizer, loaded(context, [{}] * 8))
-    assert (stylizer.cache.hits, stylizer.cache.misses) == (6, 2)
+def test_style_targets_are_computed_once_and_the_oldest_leaves(quick, worker, context):
+    run(worker, loaded(context, [{}] * 8))
+    assert (worker.cache.hits, worker.cache.misses) == (6, 2)
     told = Vitals(cache_hits=6, cache_lookups=8, gpu_percent=None)
-    wait_until(lambda: stylizer.board.vitals == told, 10)
+    wait_until(lambda: worker.board.vitals == told, 10)
     cache = TargetCache(load_network(quick), quick, capacity=2)
     for key in ("a", "b", "a", "c", "a", "b"):
         cache.get(key, picture(1, 32, 32), (64, 64))
@@ -388,7 +424,7 @@ def machine(cpus, gpus=0, gigabytes=1000):
 
 
 def choose(job, size, nodes, rows, shapes=((None, 1),), **style):
-    return flow.choose_resources(job, StyleSettings(image_size=size, **style), shapes, nodes, rows)
+    return choose_resources(job, StyleSettings(image_size=size, **style), shapes, nodes, rows)
 
 
 @pytest.mark.parametrize("cpus", [[2], [3], [4], [8], [64], [2] * 16, [4] * 16, [2, 64]])
@@ -399,7 +435,7 @@ def test_cpu_actors_leave_room_for_what_runs_beside_them(cpus):
     assert chosen.actors * chosen.cpus_per_actor + 2 <= sum(cpus)
     assert chosen.cpus_per_actor <= max(cpus) / 2  # it fits on a node, and not alone
     assert chosen.threads <= max(cpus)
-    assert chosen.cpus_per_actor != flow.IO_CPUS  # else Ray Data would fuse loading into the actor
+    assert chosen.cpus_per_actor != IO_CPUS  # else Ray Data would fuse loading into the actor
     assert chosen.gpus_per_actor == 0
 
 

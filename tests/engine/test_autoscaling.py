@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline.data import records
-from pipeline.engine import cluster
+from pipeline.data.output import records
 from pipeline.engine.job import JobError, run_job
+from pipeline.engine.runtime import cluster
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, free_port, wait_until, write_parquet
 from tests.engine.faults import SLOW

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline.data import packing, records, storage, uris
-from pipeline.engine import board, pack
-from pipeline.engine.audit import run_audit
+from pipeline.data.output import dividing, records
+from pipeline.data.storage import files, uris
+from pipeline.engine import board
+from pipeline.engine.audit.audit import run_audit
 from pipeline.engine.job import run_job
-from pipeline.engine.pack import PackError
+from pipeline.engine.pack import pack
+from pipeline.engine.pack.pack import PackError
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, wait_until, write_parquet
 from tests.engine import faults
@@ -65,7 +67,7 @@ def test_what_ends_every_process_is_given_up_and_its_neighbours_are_done(
     settings = replace(settings, format="webdataset", shard_size=0.02, stall_timeout=3.0)
     with pytest.raises(PackError) as raised:
         pack.pack(settings)
-    summary = json.loads(storage.read_bytes(uris.join(settings.output, records.SUMMARY), {}))
+    summary = json.loads(files.read_bytes(uris.join(settings.output, records.SUMMARY), {}))
     assert (summary["ok"], summary["error"], summary["missing"]) == (9, 3, 0), summary
     assert summary["errors_by_class"] == {"process_died": 3}
     found = records_of(settings.output)
@@ -75,15 +77,13 @@ def test_what_ends_every_process_is_given_up_and_its_neighbours_are_done(
         assert f"{stage} this pair ended 3 processes" in found[name]["error_message"]
 
     assert "packing this shard ended 3 processes" in str(raised.value)
-    planned = packing.plan(settings.output, "webdataset", 20_000, {}).parts
-    made = {
-        Path(uri).name for uri in storage.list_files(f"{settings.output}/webdataset", {}, "tar")
-    }
-    place = packing.place_of("p05")
+    planned = dividing.divide(settings.output, "webdataset", 20_000, {}).ranges
+    made = {Path(uri).name for uri in files.list_files(f"{settings.output}/webdataset", {}, "tar")}
+    place = dividing.place_of("p05")
     deadly = {part.name for part in planned if part.first <= place <= part.last}
     assert made == {part.name for part in planned} - deadly != set()
 
-    storage.write_bytes(f"{settings.output}/records/deadly.parquet", b"x", {})
+    files.write_bytes(f"{settings.output}/records/deadly.parquet", b"x", {})
     verdict = run_audit(settings)
     (unread,) = verdict.examples["unreadable_records"]
     assert "deadly.parquet: reading this file ended 3 processes" in unread
@@ -121,7 +121,7 @@ def test_an_actor_killed_mid_batch_loses_nothing(start, job, quick):
 
 def working(output) -> bool:
     """Some block is done and the next one under way."""
-    return bool(storage.list_files(uris.join(output, records.RECORDS), {}))
+    return bool(files.list_files(uris.join(output, records.RECORDS), {}))
 
 
 @pytest.mark.soak

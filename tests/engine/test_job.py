@@ -14,9 +14,10 @@ from PIL import Image
 from ray.data import DataContext, Dataset
 
 from jobs import stylize
-from pipeline.data import lease, records, resume, storage, tables, uris
-from pipeline.engine import flow
-from pipeline.engine.estimate import dry_run
+from pipeline.data.output import lease, records, resume
+from pipeline.data.storage import files, tables, uris
+from pipeline.engine import resources
+from pipeline.engine.dry_run.estimate import dry_run
 from pipeline.engine.job import JobError, _delete_plan, _run_on_ray, run_job
 from pipeline.engine.prepare import prepare
 from pipeline.settings import JobSettings, replace
@@ -30,16 +31,17 @@ def put_inputs(base, options):
     """Contents of two shapes and two styles; the second content comes later."""
     for index, size in enumerate([(64, 64), (48, 64), (64, 64), (48, 64)]):
         if index != 1:
-            storage.write_bytes(f"{base}/c{index}.png", image_bytes(index, *size), options)
+            files.write_bytes(f"{base}/c{index}.png", image_bytes(index, *size), options)
     for index in range(2):
-        storage.write_bytes(f"{base}/s{index}.jpg", image_bytes(9 + index, 80, 64, "JPEG"), options)
+        files.write_bytes(f"{base}/s{index}.jpg", image_bytes(9 + index, 80, 64, "JPEG"), options)
 
 
 def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
     options, bucket = s3
     base, output = f"s3://{bucket}/in", f"s3://{bucket}/out"
     put_inputs(base, options)
-    storage.write_bytes(f"{base}/narrow.safetensors", weights_file.read_bytes(), options)
+    files.write_bytes(f"{base}/s1.jpg", image_bytes(10, 80, 64, "JPEG")[:-2], options)
+    files.write_bytes(f"{base}/narrow.safetensors", weights_file.read_bytes(), options)
     quick = replace(quick, weights=f"{base}/narrow.safetensors")
     rows = [
         {"pair_id": f"p{c}{s}", "content_uri": f"c{c}.png", "style_uri": f"s{s}.jpg",
@@ -85,18 +87,26 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
     assert found["p10"]["error_class"] == "not_found"
     assert f"{base}/c1.png" in found["p10"]["error_message"]
     assert "letters, digits" in found["../up"]["error_message"]
+    warned = [f"style {base}/s1.jpg: was read, but its end is missing or broken"]
+    assert {name: row["warnings"] for name, row in found.items() if row["warnings"]} == {
+        f"p{c}1": warned for c in (0, 2, 3)
+    }
+    assert summary["with_warnings"] == 3
 
     metadata = tables.read_table(f"{output}/images/val/metadata.parquet", options).to_pylist()
     assert {row["file_name"] for row in metadata} == {f"class{c}/p{c}0.png" for c in (0, 2, 3)}
 
     # Again: nothing to do, nothing changed.
-    before = storage.list_files(f"{output}/records", options)
+    before = files.list_files(f"{output}/records", options)
     again = run_job(quick, job)
     assert again["last_run"]["pairs"] == 0
-    assert storage.list_files(f"{output}/records", options) == before
+    assert files.list_files(f"{output}/records", options) == before
 
-    # The missing image arrives; only failed rows are done again.
-    storage.write_bytes(f"{base}/c1.png", image_bytes(1, 48, 64), options)
+    # The missing image arrives; only failed rows are done again, beside an earlier version's.
+    for file in before[::2]:
+        table = tables.read_table(file, options).drop_columns(["warnings"])
+        tables.write_table(file, table, options)
+    files.write_bytes(f"{base}/c1.png", image_bytes(1, 48, 64), options)
     retried = run_job(quick, replace(job, retry_errors=True))
     assert (retried["pairs"], retried["ok"], retried["error"]) == (10, 8, 2)
     assert retried["last_run"]["pairs"] == 4
@@ -106,8 +116,9 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
     assert all(now[name]["finished_at"] == found[name]["finished_at"] for name in kept)
     schema = records.records_dataset(output, options).schema
     assert "note" in schema.names
+    assert now["p11"]["warnings"] == warned
 
-    written = storage.list_files(f"s3://{bucket}", options)
+    written = files.list_files(f"s3://{bucket}", options)
     outside = [uri for uri in written if not uri.startswith((f"{output}/", f"{base}/"))]
     assert outside == []
 
@@ -216,7 +227,7 @@ def test_a_row_that_means_something_else_by_now_is_refused(inputs, quick, tmp_pa
             with pytest.raises(JobError, match=message):
                 dry_run(quick, job)
         manifest_of(inputs, [rows[0] | {"style_uri": "s1.jpg"}, rows[1]])
-        message = r"manifest row 0 \(pair_id '\w{20}'\) would write over images/cat\.png, which"
+        message = r"manifest row 0 \(pair_id '\w{20}'\) would overwrite images/cat\.png, the"
         with pytest.raises(JobError, match=message):
             run_job(quick, first)
         with pytest.raises(JobError, match=message):
@@ -257,7 +268,7 @@ def test_a_job_that_lost_its_lease_ends_with_1_and_records_nothing(
     monkeypatch.setattr("pipeline.engine.job._run_on_ray", lose_it)
     assert stylize.run(quick, job) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: output {job.output}: another run has taken it over, or its")
+    assert line.startswith(f"error: output {job.output}: another job has taken it over, or its")
     assert list((tmp_path / "out" / "images").iterdir()) == []
     assert records_of(job.output) == {}
     assert (tmp_path / "out" / lease.LEASE).read_text() == '{"run": "other"}'
@@ -288,11 +299,11 @@ def test_whatever_a_kill_left_apart_is_mended_by_the_next_run(inputs, quick, tmp
     output = tmp_path / "out"
     job = JobSettings(manifest=manifest_of(inputs, rows), output=str(output), rows_per_block=1)
     assert run_job(quick, job)["error"] == 1
-    storage.write_bytes(str(inputs / "c1.png"), image_bytes(1, 48, 64), {})
+    files.write_bytes(str(inputs / "c1.png"), image_bytes(1, 48, 64), {})
 
     def checkpoint_of(name):
-        files = (output / "__checkpoint__").glob("*.parquet")
-        return next(f for f in files if pq.read_table(f)["pair_id"].to_pylist() == [name])
+        file_names = (output / "__checkpoint__").glob("*.parquet")
+        return next(f for f in file_names if pq.read_table(f)["pair_id"].to_pylist() == [name])
 
     # A store without renames copies, then deletes: killed in between, both names are there.
     twice = checkpoint_of("twice")
@@ -303,7 +314,7 @@ def test_whatever_a_kill_left_apart_is_mended_by_the_next_run(inputs, quick, tmp
     real = resume._keep
 
     def die(*arguments):
-        if storage.exists(uris.join(job.output, resume.JOURNAL), {}):
+        if files.exists(uris.join(job.output, resume.JOURNAL), {}):
             raise KeyboardInterrupt
         real(*arguments)
 
@@ -322,7 +333,7 @@ def test_whatever_a_kill_left_apart_is_mended_by_the_next_run(inputs, quick, tmp
 def test_an_output_in_which_nothing_can_be_deleted_is_refused(inputs, quick, tmp_path, monkeypatch):
     row = {"pair_id": "a", "content_uri": "c0.png", "style_uri": "s0.jpg"}
     job = JobSettings(manifest=manifest_of(inputs, [row]), output=str(tmp_path / "out"))
-    monkeypatch.setattr(storage, "delete", lambda uri, options: None)  # as S3 may, with status 200
+    monkeypatch.setattr(files, "delete", lambda uri, options: None)  # as S3 may, with status 200
     message = r"\.probe\.writing could be written but not deleted.*DeleteObject"
     with pytest.raises(JobError, match=message):
         run_job(quick, job)
@@ -332,8 +343,8 @@ def test_small_blocks_of_large_images_are_recorded_together(
     quick, weights_file, tmp_path, monkeypatch
 ):
     """One large row makes blocks small; it must not make as many files as there are blocks."""
-    monkeypatch.setattr(flow, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(flow, "MOST_FILES", 3)
+    monkeypatch.setattr(resources, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(resources, "MOST_FILES", 3)
     demands, map_batches = [], Dataset.map_batches
     monkeypatch.setattr(
         Dataset, "map_batches",

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from pipeline.data import storage
-from pipeline.engine import cluster
+from pipeline.data.storage import files
+from pipeline.engine.runtime import cluster
 from pipeline.settings import SettingError
 from tests.conftest import free_port
 
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 def test_credentials_that_only_the_driver_has_end_a_job_before_it_starts(s3, monkeypatch):
     options, bucket = s3
     plan = f"s3://{bucket}/out/__plan__"
-    storage.write_bytes(f"{plan}/part-00000.parquet", b"rows", options)
+    files.write_bytes(f"{plan}/part-00000.parquet", b"rows", options)
     cluster.check_sight(plan, options)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     of_the_shell = {"s3": {"endpoint_url": options["s3"]["endpoint_url"]}}
-    assert storage.list_files(plan, of_the_shell)
+    assert files.list_files(plan, of_the_shell)
     with pytest.raises(SettingError, match=f"a node of the cluster cannot read {plan} .*Cred") as e:
         cluster.check_sight(plan, of_the_shell)
     assert "give them a role" in str(e.value)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs import verify
-from pipeline.data import records
+from pipeline.data.output import records
 from tests.conftest import equal_pairs, wait_until, write_parquet
 
 ROOT = Path(__file__).parents[2]
@@ -19,8 +19,8 @@ ALONE = ("-m", "jobs.stylize", "--rows-per-block", str(BLOCK))
 TOGETHER = (
     "-c",
     # As of a million large pictures: blocks of one pair, and several of them make a record file.
-    "import sys, jobs.stylize; from pipeline.engine import flow; "
-    "flow.BLOCK_BYTES, flow.MOST_FILES = 1, 6; sys.exit(jobs.stylize.main())",
+    "import sys, jobs.stylize; from pipeline.engine import resources; "
+    "resources.BLOCK_BYTES, resources.MOST_FILES = 1, 6; sys.exit(jobs.stylize.main())",
 )
 SOAK = pytest.mark.soak
 

@@ -14,13 +14,16 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipeline.data import clearing, images, packing, records, storage, uris
-from pipeline.engine import pack as packs
-from pipeline.engine import pack_tasks
+from pipeline.data.images import codec
+from pipeline.data.output import clearing, dividing, packing, records
+from pipeline.data.schemas import RECORD_SCHEMA
+from pipeline.data.storage import files, local, uris
+from pipeline.engine.pack import pack as packs
+from pipeline.engine.pack import tasks
 from pipeline.engine.prepare import check, check_output, prepare
 from pipeline.settings import JobSettings, replace
 from tests.conftest import image_bytes, write_parquet
-from tests.data.test_shards import record
+from tests.data.output.test_shards import record
 
 CHANGES = [
     *((Path, name) for name in ("open", "unlink", "mkdir")),
@@ -60,41 +63,41 @@ def place(request, tmp_path, weights_file, quick, monkeypatch):
     """Where an output is, that holds eight pictures and their records, and settings for a job that
     would do one more pair; a way to put the output back as it was."""
     base = str(tmp_path / "out") if request.param == "file" else "memory://out"
-    files = {}
+    file_names = {}
     rows = []
     for index in range(8):
         data, name = image_bytes(index, 32, 32), f"images/{index % 2}/p{index}.png"
-        files[name] = data
+        file_names[name] = data
         rows.append(record(f"p{index}", label=str(index % 2), file_name=name, bytes=len(data),
-                           sha256=images.sha256(data)))  # fmt: skip
+                           sha256=codec.sha256(data)))  # fmt: skip
     new = {"pair_id": "new", "content_uri": "c.png", "style_uri": "s.png"}
     manifest = write_parquet(tmp_path / "m.parquet", [new])
     job = JobSettings(manifest=manifest, output=base, format="webdataset", shard_size=0.01)
     checked = check(quick, job)
-    files["job.json"] = json.dumps(check_output(checked)).encode()
-    table = pa.Table.from_pylist(rows, schema=records.RECORD_SCHEMA)
+    file_names["job.json"] = json.dumps(check_output(checked)).encode()
+    table = pa.Table.from_pylist(rows, schema=RECORD_SCHEMA)
     for folder, some in (("records", table), ("__checkpoint__", table.select(["pair_id"]))):
         buffer = pa.BufferOutputStream()
         pa.parquet.write_table(some, buffer)
-        files[f"{folder}/a.parquet"] = buffer.getvalue().to_pybytes()
+        file_names[f"{folder}/a.parquet"] = buffer.getvalue().to_pybytes()
 
     def put_back():
         if request.param == "file":
             shutil.rmtree(base, ignore_errors=True)
         else:
             MemoryFileSystem.store.clear()
-        for name, data in files.items():
-            storage.write_bytes(f"{base}/{name}", data, {})
+        for name, data in file_names.items():
+            files.write_bytes(f"{base}/{name}", data, {})
 
     def write_here(packed, output, _, options):
-        chunks = list(packing.ok_records(output, packed.format, options))
-        for part in packed.parts:
-            line = pack_tasks._write_shard(part, packed, chunks, output, options)
+        chunks = list(dividing.ok_records(output, packed.format, options))
+        for part in packed.ranges:
+            line = tasks._write_shard(part, packed, chunks, output, options)
             yield {"fault_class": None, **line}
 
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(packs, "_write_shards", write_here)
-    monkeypatch.setattr(pack_tasks.ray, "get", lambda value: value)
+    monkeypatch.setattr(tasks.ray, "get", lambda value: value)
     yield checked, put_back
     MemoryFileSystem.store.clear()
 
@@ -120,9 +123,9 @@ def kill_at_each_change(work, put_back, monkeypatch):
 
 def shards_of(checked) -> dict[str, bytes]:
     folder = uris.join(checked.output, checked.job.format)
-    found = storage.sizes(folder, {})
-    assert not any(map(storage.is_leftover, found))
-    return {name: storage.read_bytes(uris.join(folder, name), {}) for name in found}
+    found = files.sizes(folder, {})
+    assert not any(map(local.is_leftover, found))
+    return {name: files.read_bytes(uris.join(folder, name), {}) for name in found}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_a_kill_while_another_format_was_begun_leaves_nothing_behind(place, monk
     checked, put_back = place
     for at in kill_at_each_change(lambda: prepare(checked), put_back, monkeypatch):
         prepare(replace_job(checked, format="files"))
-        left = [name for name in storage.sizes(checked.output, {}) if storage.is_leftover(name)]
+        left = [name for name in files.sizes(checked.output, {}) if local.is_leftover(name)]
         assert left == [], at
 
 
@@ -171,7 +174,7 @@ def test_what_overwrite_began_to_delete_is_deleted_by_whichever_run_comes_next(p
         prepare(checked)
         rows = list(records.iterate(checked.output, {}, ["file_name"]))
         for row in rows:
-            assert storage.exists(uris.join(checked.output, row["file_name"]), {}), at
+            assert files.exists(uris.join(checked.output, row["file_name"]), {}), at
         ends.add(len(rows))
         packs.pack(checked.job)
         assert packing.own_index(checked.output, "webdataset", {}).digest is not None

@@ -1,9 +1,8 @@
 """What a run does that has lost its lease, without Ray: its tasks write nothing, its driver stops.
 
-``tests/data/test_lease.py`` has how it is lost, ``test_job`` a whole job.
+``tests/data/output/test_lease.py`` has how it is lost, ``test_job`` a whole job.
 """
 
-import json
 import pkgutil
 import signal
 import threading
@@ -14,14 +13,17 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from pipeline.data import images, lease, packing, records, storage
-from pipeline.engine import flow, pack, pack_tasks, stages
-from pipeline.engine.cluster import stop_by_signals
+from pipeline.data.images import codec
+from pipeline.data.output import dividing, lease, packing, records
+from pipeline.data.storage import files
+from pipeline.engine import flow, stages
 from pipeline.engine.job import _finish, _interrupt
+from pipeline.engine.pack import pack, tasks
 from pipeline.engine.prepare import check, prepare
+from pipeline.engine.runtime.cluster import stop_by_signals
 from pipeline.settings import JobSettings
 from tests.conftest import equal_pairs, image_bytes, picture, write_parquet
-from tests.data.test_shards import record, write_records
+from tests.data.output.test_shards import record, write_records
 
 BOARD = SimpleNamespace(
     in_turn=lambda stage, work, given_up: {name: do() for name, do in work.items()},
@@ -40,8 +42,8 @@ def job(quick, tmp_path):
     checked = check(quick, settings)
     with lease.hold(output, {}, lambda: None) as ours:
         prepared = prepare(checked, ours.check)
-        storage.write_bytes(f"{output}/images/x.png", data, {})
-        made = {"bytes": len(data), "sha256": images.sha256(data)}
+        files.write_bytes(f"{output}/images/x.png", data, {})
+        made = {"bytes": len(data), "sha256": codec.sha256(data)}
         write_records(output, [record("x", **made)])
         yield prepared, ours, checked
 
@@ -49,34 +51,33 @@ def job(quick, tmp_path):
 def stored(prepared) -> pa.Table:
     context = prepared.context
     pixels = (picture(0, 64, 64).permute(1, 2, 0) * 255).byte().numpy()
-    facts = {"total_loss": 1.0, "layer_losses": {}, "layer_weights": {}, "content_image_losses": {}}
     row = {
         "pair_id": "p00", "manifest_row": 0, "content_uri": "c", "style_uri": ["s"],
         "style_blend": [1.0], "overrides": "{}", "file_stem": "p00", "load_seconds": 0.1,
-        "__stylized_image": stages.pack(pixels), "__result": json.dumps(facts),
+        "__stylized_image": stages.pack(pixels), "total_loss": 1.0,
     }  # fmt: skip
     return pa.Table.from_pylist([row], schema=context.schema(*stages.STYLIZED))
 
 
 def lose(job):
-    storage.write_bytes(f"{job[0].context.output}/{lease.LEASE}", b'{"run": "other"}', {})
+    files.write_bytes(f"{job[0].context.output}/{lease.LEASE}", b'{"run": "other"}', {})
 
 
 def contents(output) -> dict[str, bytes]:
-    return {name: storage.read_bytes(f"{output}/{name}", {}) for name in storage.sizes(output, {})}
+    return {name: files.read_bytes(f"{output}/{name}", {}) for name in files.sizes(output, {})}
 
 
 def pack_here(ours, checked, monkeypatch):
     """Shards without Ray's tasks."""
 
     def write_here(packed, output, _, options):
-        chunks = list(packing.ok_records(output, packed.format, options))
-        for part in packed.parts:
-            line = pack_tasks._write_shard(part, packed, chunks, output, options)
+        chunks = list(dividing.ok_records(output, packed.format, options))
+        for part in packed.ranges:
+            line = tasks._write_shard(part, packed, chunks, output, options)
             yield {"fault_class": None, **line}
 
     monkeypatch.setattr(pack, "_write_shards", write_here)
-    monkeypatch.setattr(pack_tasks.ray, "get", lambda value: value)
+    monkeypatch.setattr(tasks.ray, "get", lambda value: value)
     return pack.pack(checked.job, ours.check)
 
 
@@ -84,14 +85,14 @@ def test_with_its_lease_a_run_writes(job, monkeypatch):
     prepared, ours, checked = job
     (row,) = stages.store(stored(prepared), prepared.context, BOARD).to_pylist()
     assert row["status"] == "ok", row["error_message"]
-    assert storage.exists(f"{prepared.context.output}/images/p00.png", {})
+    assert files.exists(f"{prepared.context.output}/images/p00.png", {})
     assert flow._fenced(stored(prepared), prepared.context.fence).num_rows == 1
     assert pack_here(ours, checked, monkeypatch)["samples"] == 1
 
 
 def test_without_it_its_tasks_write_nothing(job, monkeypatch):
     prepared, ours, checked = job
-    storage.delete(f"{checked.output}/__plan__", {})
+    files.delete(f"{checked.output}/__plan__", {})
     lose(job)
     before = contents(checked.output)
     with pytest.raises(lease.LostError):
@@ -109,7 +110,7 @@ def test_without_it_its_tasks_write_nothing(job, monkeypatch):
 
 @pytest.mark.parametrize(
     "moment",
-    ["prepare.make_plan", "prepare.resume.repair", "job.records.close", "pack_tasks._write_shard"],
+    ["prepare.make_plan", "prepare.resume.repair", "job.closing.close", "pack.tasks._write_shard"],
 )
 def test_where_it_is_lost_on_the_way_the_rest_is_left_undone(job, monkeypatch, moment):
     prepared, ours, checked = job
@@ -138,16 +139,16 @@ def test_where_it_is_lost_on_the_way_the_rest_is_left_undone(job, monkeypatch, m
 
 def test_shards_that_are_under_way_end_with_it(job, monkeypatch):
     _, ours, checked = job
-    write = pack_tasks._write_shard
+    write = tasks._write_shard
 
     def late(*arguments):
         lose(job)
         return write(*arguments)
 
-    monkeypatch.setattr(pack_tasks, "_write_shard", late)
+    monkeypatch.setattr(tasks, "_write_shard", late)
     with pytest.raises(lease.LostError):
         pack_here(ours, checked, monkeypatch)
-    assert list(storage.sizes(f"{checked.output}/webdataset", {})) == ["index.json"]
+    assert list(files.sizes(f"{checked.output}/webdataset", {})) == ["index.json"]
     assert packing.read_index(f"{checked.output}/webdataset", {}).digest is None
     assert records.committed_files(checked.output, {})
 

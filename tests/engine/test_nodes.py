@@ -6,7 +6,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from pipeline.data import records
+from pipeline.data.output import records
 from pipeline.engine.job import run_job
 from pipeline.settings import JobSettings
 from tests.conftest import equal_pairs, wait_until, write_parquet

@@ -9,8 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.data import storage, tables
 from pipeline.data.errors import RowError
+from pipeline.data.storage import files, tables
+from pipeline.data.storage.filesystems import filesystem
 from pipeline.engine.job import JobError, run_job
 from pipeline.settings import JobSettings, replace
 from tests.conftest import image_bytes, write_parquet
@@ -29,8 +30,8 @@ def test_one_request_in_ten_fails_and_the_records_are_the_same(
     options, bucket = s3
     base = f"s3://{bucket}/in"
     for index in range(4):
-        storage.write_bytes(f"{base}/c{index}.png", image_bytes(index, 64, 64), options)
-    storage.write_bytes(f"{base}/s.png", image_bytes(9, 64, 64), options)
+        files.write_bytes(f"{base}/c{index}.png", image_bytes(index, 64, 64), options)
+    files.write_bytes(f"{base}/s.png", image_bytes(9, 64, 64), options)
     rows = [
         {"pair_id": f"p{i:02d}", "content_uri": f"c{i % 5}.png", "style_uri": "s.png"}
         for i in range(pairs)  # c4.png does not exist
@@ -84,7 +85,7 @@ def test_a_storage_that_never_answers_ends_the_driver_in_one_line(quick):
         assert time.monotonic() - started < 20
     assert "\n" not in str(e.value)
     for given, changed in (({}, {}), ({"config_kwargs": {"read_timeout": 5}}, {"read_timeout": 5})):
-        fs, _ = storage.filesystem("s3://b", {"s3": {**there, **given}})
+        fs, _ = filesystem("s3://b", {"s3": {**there, **given}})
         bounds = {"retries": {"mode": "standard", "max_attempts": 6}, "connect_timeout": 10}
         assert fs.config_kwargs == {**bounds, "read_timeout": 60, **changed}
 
@@ -97,21 +98,21 @@ def test_an_output_that_cannot_be_written_ends_the_job_at_once(s3_server, quick,
         with pytest.raises(JobError, match=r"^s3://b/o/__lease__\.json: access denied"):
             run_job(quick, job)
         with pytest.raises(RowError, match=r"^s3://b/o/x: access denied"):
-            storage.write_bytes("s3://b/o/x", b"x", options)
+            files.write_bytes("s3://b/o/x", b"x", options)
 
 
 def test_a_write_that_does_not_fit_leaves_the_old_file_and_nothing_else(tmp_path):
     """The kernel's own limit on a file's size stands for a full disk."""
     code = f"""
 import resource, signal
-from pipeline.data import storage, tables
 from pipeline.data.errors import RowError
+from pipeline.data.storage import files
 path = {str(tmp_path / "x.png")!r}
-storage.write_bytes(path, b"old", {{}})
+files.write_bytes(path, b"old", {{}})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    storage.write_bytes(path, b"x" * 5000, {{}})
+    files.write_bytes(path, b"x" * 5000, {{}})
 except RowError as error:
     print(error.error_class, error)
 """

@@ -1,4 +1,5 @@
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import _cli, stylize
-from pipeline.data import records
+from pipeline.data.output import records
+from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.settings import JobSettings, SettingError, StyleSettings, grouped
 from tests.conftest import write_parquet
 from tests.outputs import put_job_file
@@ -160,7 +162,7 @@ def done(tmp_path, monkeypatch):
     for folder in (records.RECORDS, records.CHECKPOINT):
         (output / folder).mkdir(parents=True)
     record = {"pair_id": "a", "status": "ok", "file_name": "images/a.png"}
-    table = pa.Table.from_pylist([record], schema=records.RECORD_SCHEMA)
+    table = pa.Table.from_pylist([record], schema=RECORD_SCHEMA)
     pq.write_table(table, output / records.RECORDS / "0.parquet")
     write_parquet(output / records.CHECKPOINT / "0.parquet", [{"pair_id": "a"}])
     command = ["--manifest", manifest, "--output", str(output), "--weights", "compact"]
@@ -182,7 +184,7 @@ def test_of_images_with_and_without_a_split_a_job_warns(done, capsys):
     assert stylize.main(command) == 0
     assert "warning" not in capsys.readouterr().err
     more = {"pair_id": "b", "status": "ok", "split": "val", "file_name": "images/val/b.png"}
-    table = pa.Table.from_pylist([more], schema=records.RECORD_SCHEMA)
+    table = pa.Table.from_pylist([more], schema=RECORD_SCHEMA)
     pq.write_table(table, output / records.RECORDS / "1.parquet")
     assert stylize.main(command) == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
@@ -210,6 +212,16 @@ def test_a_summary_that_cannot_be_written_is_no_job_that_could_not_start(done, c
     (output / "summary.json").rmdir()
     assert stylize.main(command) == 0
     assert "1 ok, 0 errors of 1 pair\n" in capsys.readouterr().out
+
+
+def test_pairs_of_damaged_pictures_are_counted(done, capsys):
+    command, output = done
+    path = output / records.RECORDS / "0.parquet"
+    row = {**pq.read_table(path).to_pylist()[0], "warnings": ["content c.png: was read, but x"]}
+    pq.write_table(pa.Table.from_pylist([row], schema=records.RECORD_SCHEMA), path)
+    assert stylize.main(command) == 0
+    assert "  warnings: 1 pair of damaged pictures, which were read" in capsys.readouterr().out
+    assert json.loads((output / "summary.json").read_text())["with_warnings"] == 1
 
 
 def test_of_two_records_of_one_pair_it_is_said_how_to_mend_them(done, capsys):

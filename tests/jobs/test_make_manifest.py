@@ -4,8 +4,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import make_manifest, stylize
-from pipeline.data import storage
-from pipeline.data.manifest import open_manifest
+from pipeline.data.manifest.manifest import open_manifest
+from pipeline.data.storage import files, filesystems
 from tests.conftest import image_bytes
 
 
@@ -40,7 +40,7 @@ def upload(folder, bucket, fs):
 
 def test_the_same_manifest_from_a_disk_and_from_s3(inputs, s3, tmp_path, capsys, weights_file):
     options, bucket = s3
-    fs, _ = storage.filesystem("s3://x", options)
+    fs, _ = filesystems.filesystem("s3://x", options)
     upload(inputs, bucket, fs)
     (tmp_path / "c.yaml").write_text(f"storage_options: {options}")
     places = ("--label-from", "parent", "--split-from", "parent", "--rows-per-file", "3")
@@ -86,7 +86,7 @@ def test_what_cannot_be_made_ends_with_2_and_one_clear_line(inputs, capsys):
         (["--limt", "3"], "--limt: is no option; did you mean --limit?"),
         (["--labels", "x.csv"], "labels: is not used"),
         (["--style", f"{inputs}/none"], "none: there is no such file or folder"),
-        (["--output", f"{inputs}/art"], "which is no part of a manifest made here"),
+        (["--output", f"{inputs}/art"], "which make_manifest did not write"),
     ):
         assert make_manifest.main(arguments(inputs, output, *more)) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -109,8 +109,8 @@ def test_a_manifest_called_as_a_pattern_is_replaced_alone(inputs, s3, tmp_path):
     more = ("--config", str(tmp_path / "c.yaml"))
     for name in ("pairs1", "pairs[1]"):
         assert make_manifest.main(arguments(inputs, f"s3://{bucket}/{name}", *more)) == 0
-    before = storage.list_files(f"s3://{bucket}", options)
+    before = files.list_files(f"s3://{bucket}", options)
     again = (*more, "--overwrite")
     assert make_manifest.main(arguments(inputs, f"s3://{bucket}/pairs[1]", *again)) == 0
-    assert storage.list_files(f"s3://{bucket}", options) == before
+    assert files.list_files(f"s3://{bucket}", options) == before
     assert open_manifest(f"s3://{bucket}/pairs[1]", options).dataset.count_rows() > 0

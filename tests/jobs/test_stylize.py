@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import stylize
-from pipeline.data import images, records
+from pipeline.data.images import codec
+from pipeline.data.output import records
+from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.settings import StyleSettings
 from tests.conftest import equal_pairs, wait_until, write_parquet
 from tests.outputs import put_job_file
@@ -74,7 +76,7 @@ def test_a_stopped_job_goes_on_where_it_was(command, tmp_path, ray_address):
     assert set(counts.values()) == {1}
     ok = [row for row in found if row["status"] == "ok"]
     for row in ok:
-        assert images.sha256((output / row["file_name"]).read_bytes()) == row["sha256"]
+        assert codec.sha256((output / row["file_name"]).read_bytes()) == row["sha256"]
     assert {path.name for path in (output / "images").iterdir()} == {
         "metadata.parquet",
         *(f"{row['pair_id']}.png" for row in ok),
@@ -96,7 +98,7 @@ def test_errors_of_another_manifest_do_not_make_a_job_fail(tmp_path, weights_fil
     output = tmp_path / "out"
     put_job_file(StyleSettings(weights=str(weights_file)), manifest, output)
     for name, table in (
-        (records.RECORDS, pa.Table.from_pylist(rows, schema=records.RECORD_SCHEMA)),
+        (records.RECORDS, pa.Table.from_pylist(rows, schema=RECORD_SCHEMA)),
         (records.CHECKPOINT, pa.table({"pair_id": mine + others})),
     ):
         (output / name).mkdir(parents=True)

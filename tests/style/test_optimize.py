@@ -5,16 +5,17 @@ import pytest
 import torch
 
 from pipeline.settings import StyleSettings
-from pipeline.style import losses
-from pipeline.style.objective import Objective
-from pipeline.style.optimize import stylize, stylize_pairs
-from pipeline.style.pairs import NonFiniteError, Pair
-from pipeline.style.precondition import color_covariance
-from pipeline.style.targets import blend_targets, scale_sizes, style_targets
-from pipeline.style.weights import load_network
+from pipeline.style.method import losses
+from pipeline.style.method.objective import Objective
+from pipeline.style.method.targets import blend_targets, scale_sizes, style_targets
+from pipeline.style.network.weights import load_network
+from pipeline.style.optimize import stylize_batch, stylize_pairs
+from pipeline.style.optimizer.precondition import color_covariance
+from pipeline.style.recipe import Problem
+from pipeline.style.serving.phases import NonFiniteError
 from tests import reference
 from tests.conftest import picture
-from tests.style.plain_weights import equal_weights
+from tests.style.network.plain_weights import equal_weights
 
 
 def batch(*seeds, size=(64, 64)):
@@ -66,7 +67,7 @@ def test_loss_falls_and_the_history_says_so(quick, network, init_image, optimize
         quick, init_image=init_image, optimizer=optimizer, iterations=30, scales=2, image_size=128
     )
     content = batch(0, 1, size=(128, 128))
-    images, histories = stylize(content, batch(5, 6), settings, network=network)
+    images, histories = stylize_batch(content, batch(5, 6), settings, network=network)
     assert images.shape == content.shape
     assert images.min() >= 0
     assert images.max() <= 1
@@ -89,19 +90,19 @@ def test_a_small_style_serves_with_every_padding(quick, padding, style_size):
     """At the coarse scale it would be less than the fifth block can pad."""
     settings = dataclasses.replace(quick, padding=padding, scales=2, iterations=4)
     network = load_network(settings)
-    for size, stages in ((128, 2), (32, 1)):
+    for size, phases in ((128, 2), (32, 1)):
         content, style = batch(0, size=(size, size)), batch(5, size=style_size)
-        _, (history,) = stylize(content, style, settings, network=network)
-        assert len(history.stages) == stages
+        _, (history,) = stylize_batch(content, style, settings, network=network)
+        assert len(history.phases) == phases
         assert np.isfinite(history.total).all()
         assert history.evaluations == 4
 
 
 def test_a_pair_gives_the_same_image_whatever_its_neighbours(quick, network):
     settings = dataclasses.replace(quick, init_image="noise", seed=3, iterations=4)
-    together, _ = stylize(batch(0, 1, 2), batch(5, 6, 7), settings, network=network)
-    reordered, _ = stylize(batch(2, 0, 9), batch(7, 5, 8), settings, network=network)
-    alone, _ = stylize(batch(1), batch(6), settings, network=network)
+    together, _ = stylize_batch(batch(0, 1, 2), batch(5, 6, 7), settings, network=network)
+    reordered, _ = stylize_batch(batch(2, 0, 9), batch(7, 5, 8), settings, network=network)
+    alone, _ = stylize_batch(batch(1), batch(6), settings, network=network)
     assert torch.equal(together[0], reordered[1])  # one batch size: to the bit
     assert torch.allclose(together[1], alone[0], atol=0.02)
 
@@ -109,7 +110,7 @@ def test_a_pair_gives_the_same_image_whatever_its_neighbours(quick, network):
 def test_noise_depends_on_the_seed_alone(quick, network):
     def run(seed):
         settings = dataclasses.replace(quick, init_image="noise", seed=seed)
-        return stylize(batch(0), batch(5), settings, network=network)[0]
+        return stylize_batch(batch(0), batch(5), settings, network=network)[0]
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
@@ -122,17 +123,17 @@ def test_per_pair_settings_in_one_batch(quick, network):
         dataclasses.replace(quick, iterations=3),
         dataclasses.replace(quick, iterations=8, content_weight=1.0),
     ]
-    _, histories = stylize_pairs(network, [Pair(content[0], targets, s) for s in settings])
+    _, histories = stylize_pairs(network, [Problem(content[0], targets, s) for s in settings])
     assert [history.evaluations for history in histories] == [3, 8]
     assert histories[1].content_loss != histories[0].content_loss
     other = dataclasses.replace(quick, optimizer="adam", iterations=5)  # in a lane of its own
-    _, histories = stylize_pairs(network, [Pair(content[0], targets, s) for s in (quick, other)])
+    _, histories = stylize_pairs(network, [Problem(content[0], targets, s) for s in (quick, other)])
     assert [history.evaluations for history in histories] == [8, 5]
 
 
 def test_stops_when_the_loss_no_longer_falls(quick, network):
     settings = dataclasses.replace(quick, iterations=300, tolerance=0.2)
-    _, (history,) = stylize(batch(0), batch(5), settings, network=network)
+    _, (history,) = stylize_batch(batch(0), batch(5), settings, network=network)
     assert history.stop == "converged"
     assert 20 < history.evaluations < 300
     before, after = history.total[-21], history.total[-1]
@@ -147,14 +148,14 @@ def test_style_interpolation_lies_between_its_styles(quick, network):
         first, second = styles[0][0].grams[layer], styles[1][0].grams[layer]
         assert torch.allclose(gram, (first + second) / 2)
         assert torch.allclose(quarter[0].grams[layer], 0.75 * first + 0.25 * second)
-    images, _ = stylize(
+    images, _ = stylize_batch(
         batch(0),
         [[picture(5, 64, 64), picture(6, 64, 64)]],
         quick,
         style_blend=[1, 0],
         network=network,
     )
-    alone, _ = stylize(batch(0), batch(5), quick, network=network)
+    alone, _ = stylize_batch(batch(0), batch(5), quick, network=network)
     assert torch.allclose(images, alone, atol=1e-5)
 
 
@@ -170,10 +171,10 @@ def test_scales_halve_down_to_160_px():
 def test_colors_of_the_content_are_kept(quick, network, mode):
     settings = dataclasses.replace(quick, preserve_color=mode, iterations=20)
     content, style = batch(0), batch(5)
-    plain, _ = stylize(
+    plain, _ = stylize_batch(
         content, style, dataclasses.replace(settings, preserve_color="none"), network=network
     )
-    kept, _ = stylize(content, style, settings, network=network)
+    kept, _ = stylize_batch(content, style, settings, network=network)
 
     def distance(image):
         mean = (image - content).mean(dim=(2, 3)).abs().sum()
@@ -193,20 +194,20 @@ def test_pictures_of_one_color_are_handled(quick, network, shade):
     for mode in ("none", "luminance", "histogram"):
         settings = dataclasses.replace(quick, preserve_color=mode)
         for content, style in ((flat, batch(5)), (batch(0), flat), (flat, flat)):
-            images, _ = stylize(content, style, settings, network=network)
+            images, _ = stylize_batch(content, style, settings, network=network)
             assert torch.isfinite(images).all()
 
 
 def test_a_loss_that_is_not_finite_is_an_error(quick, network):
     settings = dataclasses.replace(quick, style_weight=1e15, style_layer_weights=(3e38,) * 5)
     with pytest.raises(NonFiniteError, match="not finite at the start"):
-        stylize(batch(0), batch(5), settings, network=network)
+        stylize_batch(batch(0), batch(5), settings, network=network)
 
 
 @pytest.mark.parametrize("init_image", ["recolored", "content"])
 def test_without_a_style_weight_the_picture_is_the_content(quick, network, init_image):
     settings = dataclasses.replace(quick, style_weight=0.0, init_image=init_image)
-    images, (history,) = stylize(batch(0), batch(5), settings, network=network)
+    images, (history,) = stylize_batch(batch(0), batch(5), settings, network=network)
     assert torch.equal(images, batch(0))
     assert history.total_loss == 0
 
@@ -214,7 +215,7 @@ def test_without_a_style_weight_the_picture_is_the_content(quick, network, init_
 def test_total_variation_smooths(quick, network):
     def roughness(weight):
         settings = dataclasses.replace(quick, tv_weight=100 * weight, iterations=30)
-        images, (history,) = stylize(batch(0), batch(5), settings, network=network)
+        images, (history,) = stylize_batch(batch(0), batch(5), settings, network=network)
         assert (history.tv_loss > 0) == (weight > 0)
         return float(losses.tv_loss(images)[0])
 

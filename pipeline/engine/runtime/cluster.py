@@ -1,0 +1,309 @@
+"""The Ray that a job runs on: join or start it, and see that it can hold a style actor."""
+
+import atexit
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from pipeline.data.storage import failures, files, uris
+from pipeline.data.words import counted
+from pipeline.engine.resources import RAY_DATA_CPUS, Resources
+from pipeline.engine.runtime import private_ray, pulse, watcher
+from pipeline.engine.runtime.core_words import Words, kept_back
+from pipeline.settings import JobSettings, SettingError
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 60.0
+"""Seconds without a fitting node, and without one on its way, until a job that waits gives up."""
+
+SAY_EVERY = 30.0
+"""Seconds between two lines that say what is waited for."""
+
+
+KNOCK_TIMEOUT = 10.0
+"""Seconds in which a cluster must take a connection."""
+
+
+class ClusterError(RuntimeError):
+    """Ray cannot be reached or started. The message says where and what to do."""
+
+
+@dataclass
+class _Own:
+    """What ``start_ray`` has begun and ``stop_ray`` is to end."""
+
+    folder: str | None = None
+    keep: bool = False
+    level: int = logging.NOTSET  # of Ray's logger before
+    stop_pulse: Callable[[], None] = field(default=lambda: None)
+
+
+_own = _Own()
+
+
+def check_ray() -> None:
+    """See that the installed Ray has what is used of it beyond its documented interface.
+
+    Raises:
+        ClusterError: something is gone, or means something else.
+    """
+    gone = private_ray.missing()
+    if gone:
+        raise ClusterError(
+            f"Ray {ray.__version__} has no {gone[0]} as this program uses it; it is tested with "
+            f"other releases: pip install 'ray[data,default]{private_ray.TESTED}'"
+        )
+
+
+def start_ray(verbose: bool) -> bool:
+    """Join the cluster of RAY_ADDRESS (``ray job submit`` sets it), else start Ray here.
+
+    Returns whether Ray was started or joined here, which ``stop_ray`` ends. A Ray started here is
+    this user's alone: its files lie in a folder that nobody else may enter, and it binds to
+    loopback if ``jobs`` was imported before ``ray``, which only then reads what says so. SIGTERM
+    (``ray job stop``) becomes a KeyboardInterrupt.
+
+    Raises:
+        ClusterError: the cluster cannot be reached, or Ray did not start here; or ``check_ray``.
+    """
+    check_ray()
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    level = logging.INFO if verbose else logging.ERROR
+    address = os.environ.get("RAY_ADDRESS")
+    here: dict[str, Any] = {
+        "address": "local",
+        "num_cpus": max(RAY_DATA_CPUS, os.cpu_count() or 1),
+        "include_dashboard": False,
+    }
+    words = Words()
+    folder = None
+    _own.level = logging.getLogger("ray").level
+    try:
+        if address:
+            _knock(address)
+        else:
+            folder = private_ray.make_folder()
+            watcher.remember(ray=folder)
+            here |= private_ray.files_in(folder)
+        with contextlib.ExitStack() as stack:
+            if not verbose:  # what Ray and its core write is not for those who run jobs
+                stack.enter_context(private_ray.deaf())
+                os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+                words = stack.enter_context(kept_back())
+            ray.init(log_to_driver=verbose, logging_level=level, **({} if address else here))
+    except SystemExit as error:  # how ray.init takes SIGTERM
+        _delete(folder)
+        raise KeyboardInterrupt from error
+    except Exception as error:  # of many kinds: a slow start ends in a bare Exception
+        _delete(folder)
+        raise _not_there(address, error, words) from error
+    stop_by_signals()  # ray.init has set its own
+    _own.folder, _own.keep = folder, verbose
+    with contextlib.suppress(Exception):  # a driver from outside the cluster knows neither
+        gcs = None if folder else ray.get_runtime_context().gcs_address
+        processes = pulse.of_folder(folder) if folder else pulse.of_cluster()
+        _own.stop_pulse = pulse.watch(processes, gcs)
+    atexit.register(stop_ray)  # goes before Ray's own, which the pulse would take for a death
+    return True
+
+
+def stop_ray() -> None:
+    """Leave the Ray that ``start_ray`` has joined, or end the one that it started.
+
+    With that one go its files, unless it was verbose: then a line says where Ray's logs are.
+    """
+    atexit.unregister(stop_ray)
+    folder, keep = _own.folder, _own.keep
+    _own.stop_pulse()
+    ray.shutdown()
+    logging.getLogger("ray").setLevel(_own.level)
+    _own.folder, _own.stop_pulse = None, _nothing
+    if folder and keep:
+        logger.info(f"Ray's logs are kept in {folder}")
+    _delete(folder, keep)
+
+
+def _delete(folder: str | None, keep: bool = False) -> None:
+    """What is left of a Ray that has ended: its last processes, and its files if not to keep."""
+    if folder:
+        watcher.clear(folder, keep)
+        watcher.forget("ray")
+
+
+def stop_by_signals() -> None:
+    """Have SIGTERM (``ray job stop``) and SIGHUP (a closed terminal) stop this process as Ctrl-C
+    does, so that nothing of its plan stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not where nohup has it ignored
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """``stop_by_signals`` while the block runs; then what they did before holds again."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    stop_by_signals()
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:  # else it is no handler of Python's
+                    signal.signal(number, handler)
+
+
+def _knock(address: str) -> None:
+    """See that somebody listens at host:port: Ray itself would try for ten minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():  # else it is a word of Ray's, or nonsense, which Ray refuses
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_TIMEOUT).close()
+
+
+def _not_there(address: str | None, error: Exception, words: Words) -> ClusterError:
+    if address and any("AuthToken" in line for line in words.lines):
+        return ClusterError(
+            f"Ray at {address} asks for a token, and got none or another one; set "
+            "RAY_AUTH_MODE=token and see that ~/.ray/auth_token is the cluster's; see "
+            "docs/clusters.md"
+        )
+    if address:
+        return ClusterError(
+            f"Ray at {address} cannot be reached ({failures.reason(error)}); RAY_ADDRESS is for "
+            "ray job submit and for drivers on the cluster, unset it to run here"
+        )
+    return ClusterError(
+        f"Ray did not start on this machine ({failures.reason(error)}); if it is busy with other "
+        "work, run the same command again when it is not; --verbose shows Ray's log"
+    )
+
+
+def node_resources() -> list[dict[str, float]]:
+    """What each living node offers in all, used or not."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+def check_cpu_actors(
+    job: JobSettings, resources: Resources, nodes: Sequence[Mapping[str, float]]
+) -> None:
+    """On a joined cluster: see that actors on CPUs were meant, and that it has CPUs for them.
+
+    An actor's share of the CPUs that are up may be as small as nothing: any number would start
+    there, and the autoscaler not be asked. A whole CPU each would be no remedy: they would take the
+    head's CPUs as well, and Ray Data, which needs two, would wait for ever.
+
+    Raises:
+        SettingError: they are more than the CPUs that are up, and what each reserves is not given.
+    """
+    if resources.gpus_per_actor or job.cpus_per_actor is not None:
+        return
+    cpus = sum(node.get("CPU", 0.0) for node in nodes)
+    if resources.actors > cpus:
+        raise SettingError(
+            f"cpus_per_actor: the cluster has {cpus:g} CPUs now and no GPU, so what each of "
+            f"{resources.actors} actors is to reserve on nodes to come cannot be chosen; give "
+            "--gpus-per-actor 1 to have them on GPUs, else --cpus-per-actor (and leave two CPUs "
+            "free), or fewer --actors"
+        )
+    if job.actors and job.gpus_per_actor is None:
+        logger.info(
+            "note: the cluster has no GPU now, so the actors use its CPUs; give --gpus-per-actor 1 "
+            "to have them wait for GPUs",
+        )
+
+
+def check_sight(plan: str, options: files.StorageOptions) -> None:
+    """See from one of the cluster's nodes that the plan, which this process wrote, can be read.
+
+    Raises:
+        SettingError: it cannot. Ray Data would only miss a file.
+    """
+    fault: str = ray.get(ray.remote(_fault_of).options(num_cpus=0).remote(plan, options))
+    if fault:
+        raise SettingError(
+            f"storage: a node of the cluster cannot read {uris.redact(plan)} ({fault}), this "
+            "process can: credentials and endpoints of its environment do not reach the nodes; "
+            "give them a role, or the same environment, or --config with storage_options"
+        )
+
+
+def _fault_of(folder: str, options: files.StorageOptions) -> str:
+    """Why a folder's files cannot be read here; nothing if they can."""
+    try:
+        found = files.list_files(folder, options)
+        if found:
+            next(files.read_chunks(found[0], options))
+    except Exception as error:
+        return failures.reason_at(folder, error)
+    return "" if found else "it is not there"
+
+
+def wait_for_room(resources: Resources) -> None:
+    """Return once there is a node for a style actor. A task with its demand wakes the autoscaler.
+
+    Says on standard error what is waited for.
+
+    Raises:
+        SettingError: no node fits, and for PATIENCE seconds none was on its way either.
+    """
+    need = {"GPU": resources.gpus_per_actor, "CPU": resources.cpus_per_actor}
+    if _offer(need, node_resources()):
+        return  # if all of it is in use, Ray Data waits for it as well
+    shown = " and ".join(f"{count:g} {name}" for name, count in need.items() if count) or "0 CPU"
+    probe = ray.remote(_nothing).options(num_gpus=need["GPU"], num_cpus=need["CPU"]).remote()
+    since = time.monotonic()
+    said = since - SAY_EVERY + min(SAY_EVERY, 5.0)  # places that are free are found within seconds
+    try:
+        while not ray.wait([probe], timeout=1)[0]:
+            now = time.monotonic()
+            nodes = node_resources()
+            fits = _offer(need, nodes)
+            starting, failed = private_ray.autoscaler()
+            if fits or starting or failed:
+                since = now
+            elif now - since > PATIENCE:
+                setting = "gpus_per_actor" if need["GPU"] else "cpus_per_actor"
+                raise SettingError(
+                    f"{setting}: an actor asks for {shown}, but the cluster's "
+                    f"{counted(len(nodes), 'node')} do not offer that and no autoscaler is "
+                    "starting one that does; ask for less, or add such a node type to the cluster"
+                )
+            if now - said >= SAY_EVERY:
+                said = now
+                have = "those that offer it are in use" if fits else "no node offers it yet"
+                coming = f", {counted(starting, 'node')} on the way" if starting else ""
+                trouble = f", the last launch failed: {failed}" if failed else ""
+                logger.info(
+                    f"waiting for a place for a style actor ({shown}): "
+                    f"{counted(len(nodes), 'node')}, {have}{coming}{trouble}",
+                )
+    except BaseException:  # not after it was found: Ray aborts where a task that ends is cancelled
+        ray.cancel(probe)
+        raise
+
+
+def _offer(need: dict[str, float], nodes: list[dict[str, float]]) -> bool:
+    """Whether one of the nodes is large enough, used or not."""
+    return any(all(node.get(name, 0) >= need[name] for name in need) for node in nodes)
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,103 @@
+"""Redirects: which of them are followed."""
+
+import datetime
+import http.server
+import ssl
+import threading
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pipeline.data.errors import RowError
+from pipeline.data.storage import files
+
+UNVERIFIED = {"https": {"ssl": False}}
+
+
+class Hops(http.server.BaseHTTPRequestHandler):
+    """Serves ``/file``; redirects all else to ``server.target`` by the header ``server.header``."""
+
+    def do_GET(self):
+        self.server.seen.append(self.path)
+        found = self.path == "/file"
+        self.send_response(200 if found else 302)
+        if not found:
+            self.send_header(self.server.header, self.server.target)
+        self.send_header("Content-Length", "4" if found else "0")
+        self.end_headers()
+        if found and self.command == "GET":
+            self.wfile.write(b"data")
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+def serve(context=None):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hops)
+    server.seen, server.header = [], "Location"
+    if context:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    return server
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    pem = serialization.Encoding.PEM
+    form = serialization.PrivateFormat.PKCS8
+    secret = key.private_bytes(pem, form, serialization.NoEncryption())
+    path.write_bytes(secret + signed.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context
+
+
+@pytest.fixture
+def servers(certificate):
+    """An https server and an http server."""
+    pair = serve(certificate), serve()
+    yield pair
+    for server in pair:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("most", [None, 1000])
+@pytest.mark.parametrize("header", ["Location", "URI"])
+def test_no_redirect_leads_from_https_to_http(servers, header, most):
+    secure, plain = servers
+    secure.header = header
+    secure.target = f"http://127.0.0.1:{plain.server_port}/file?Sig=SECRET"
+    uri = f"https://user:SECRET@127.0.0.1:{secure.server_port}/picture.png"
+    with pytest.raises(RowError, match="redirects from https to another scheme") as caught:
+        files.read_bytes(uri, UNVERIFIED, most)
+    assert caught.value.error_class == "scheme_not_allowed"
+    assert "SECRET" not in str(caught.value)
+    assert plain.seen == []
+    assert len(secure.seen) <= 2, "it is asked again, though that mends nothing"
+
+
+@pytest.mark.parametrize("most", [None, 1000])
+def test_other_redirects_are_followed(servers, most):
+    secure, plain = servers
+    port = secure.server_port
+    for target in (f"https://127.0.0.1:{port}/file", "/file", f"//127.0.0.1:{port}/file"):
+        secure.target = target
+        assert files.read_bytes(f"https://127.0.0.1:{port}/x", UNVERIFIED, most) == b"data"
+    plain.target = "/file"
+    assert files.read_bytes(f"http://127.0.0.1:{plain.server_port}/x", {}, most) == b"data"
