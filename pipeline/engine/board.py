@@ -45,21 +45,29 @@ class Vitals:
     """What a style actor says of itself.
 
     cache_hits: of ``cache_lookups`` so far, the style targets that were at hand. gpu_percent: of
-    the last moments in which its GPU computed; None where that is not known.
+    the last moments in which its GPU computed; None where that is not known. work: evaluations so
+    far times the megapixels of each. received: pairs that it was given; most_work: the most that
+    all of them may take. finished, finished_work: pairs that ended well, and what they took.
     """
 
     cache_hits: int
     cache_lookups: int
     gpu_percent: float | None
+    work: float = 0.0
+    received: int = 0
+    most_work: float = 0.0
+    finished: int = 0
+    finished_work: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
     """How a job goes.
 
-    ok, failed: pairs done. actors: style actors that have started so far. cache_hits,
-    cache_lookups: of all actors. gpu_percent: mean over the actors that lately knew theirs; None if
-    none did. hung: what made no progress, in words, for each process that was ended for it.
+    ok, failed: pairs that a style actor has finished, or that are recorded. actors: style actors
+    that are ready. cache_hits to finished_work: as in ``Vitals``, of all actors; gpu_percent: mean
+    over the actors that lately knew theirs, None if none did. hung: what made no progress, in
+    words, for each process that was ended for it.
     """
 
     ok: int = 0
@@ -68,6 +76,11 @@ class Counts:
     cache_hits: int = 0
     cache_lookups: int = 0
     gpu_percent: float | None = None
+    work: float = 0.0
+    received: int = 0
+    most_work: float = 0.0
+    finished: int = 0
+    finished_work: float = 0.0
     hung: tuple[str, ...] = ()
 
 
@@ -75,7 +88,8 @@ class Counts:
 class _Board:
     def __init__(self, most_given_up: int, most_starts: int) -> None:
         self.most_given_up, self.most_starts = most_given_up, most_starts
-        self.ok, self.failed, self.actors = 0, 0, 0
+        self.ok, self.failed = 0, 0  # pairs that are stored
+        self.finished: dict[str, bool] = {}  # pairs that are not stored yet: whether they went well
         self.vitals: dict[str, tuple[Vitals, float]] = {}  # worker: the last, and when
         self.under_way: dict[str, str] = {}  # pair_id: node
         self.deaths: Counter[str] = Counter()
@@ -87,10 +101,16 @@ class _Board:
         self.hung: list[str] = []  # what processes were ended for
         self.moved = time.monotonic()  # when anything last began or ended
 
-    def add(self, ok: int, failed: int) -> None:
+    def add(self, ok: int, failed: int, pairs: list[str]) -> None:
         self._move()
         self.ok += ok
         self.failed += failed
+        for pair_id in pairs:
+            self.finished.pop(pair_id, None)
+
+    def finish(self, pair_id: str, ok: bool) -> None:
+        self.end([pair_id])
+        self.finished[pair_id] = ok
 
     def _move(self) -> None:
         self.moved = time.monotonic()
@@ -133,7 +153,6 @@ class _Board:
         return tried if tried >= self.most_starts else 0
 
     def add_actor(self, actor: str, node: str) -> None:
-        self.actors += 1
         self.ready.add(actor)
         self.alive[actor] = node, self._work()
         self.starting.pop(actor, None)
@@ -150,13 +169,19 @@ class _Board:
             for vitals, when in self.vitals.values()
             if when >= since and vitals.gpu_percent is not None
         ]
+        well = sum(self.finished.values())
         return Counts(
-            ok=self.ok,
-            failed=self.failed,
-            actors=self.actors,
+            ok=self.ok + well,
+            failed=self.failed + len(self.finished) - well,
+            actors=len(self.alive),
             cache_hits=sum(vitals.cache_hits for vitals in every),
             cache_lookups=sum(vitals.cache_lookups for vitals in every),
             gpu_percent=sum(known) / len(known) if known else None,
+            work=sum(vitals.work for vitals in every),
+            received=sum(vitals.received for vitals in every),
+            most_work=sum(vitals.most_work for vitals in every),
+            finished=sum(vitals.finished for vitals in every),
+            finished_work=sum(vitals.finished_work for vitals in every),
             hung=tuple(self.hung),
         )
 
@@ -208,9 +233,13 @@ class Board:
         actor = _Board.options(scheduling_strategy=where)  # type: ignore[attr-defined]
         return cls(actor.remote(MOST_GIVEN_UP, STARTS), patience)
 
-    def add(self, ok: int, failed: int) -> None:
-        """Report finished pairs, without waiting."""
-        self.actor.add.remote(ok, failed)
+    def add(self, ok: int, failed: int, pairs: Iterable[str] = ()) -> None:
+        """Report stored pairs, without waiting; ``pairs``: those that ``finish`` may have named."""
+        self.actor.add.remote(ok, failed, list(pairs))
+
+    def finish(self, pair_id: str, *, ok: bool) -> None:
+        """``end`` of a pair that has its picture or its error and is still to be stored."""
+        self.actor.finish.remote(pair_id, ok)
 
     def start_actor(self) -> None:
         """A style actor's process starts, which may end it; returns when the board knows.

@@ -126,7 +126,7 @@ def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Pre
     fence()
     if job.retry_errors:
         count = resume.forget_errors(output, options, plan.id_hashes)
-        logger.info(f"{count} failed pairs will be done again")
+        logger.info(f"{counted(count, 'failed pair')} will be done again")
     described |= {"manifest": uris.redact(checked.source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": now()}
     records.write_json(uris.join(output, records.JOB), described, options)

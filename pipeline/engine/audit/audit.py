@@ -58,7 +58,7 @@ from pipeline.engine import prepare
 from pipeline.engine.audit import packed
 from pipeline.engine.audit.tasks import check_images, read_records
 from pipeline.engine.board import Board
-from pipeline.engine.progress import notes
+from pipeline.engine.progress import hung_noted
 from pipeline.engine.resources import IO_CPUS
 from pipeline.engine.runtime import cluster
 from pipeline.engine.runtime.data_context import ray_data_settings
@@ -92,6 +92,7 @@ class Verdict:
     image_bytes: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    failed: list[tuple[str, str]] = field(default_factory=list)  # pair_id and why: the first few
     at_work: str | None = None
 
     def add(self, fault: str, what: str) -> None:
@@ -159,6 +160,8 @@ def run_audit(job: JobSettings) -> Verdict:
             *(*prepare.RESULTS, prepare.PLAN, resume.JOURNAL),
             *(records.JOB, records.SUMMARY, records.REPORT),
         }
+        if source.rpartition("/")[0] == output:  # a job makes it there of two folders
+            ours.add(source.rpartition("/")[2])
         shards = packed.compare_listings(output, options, verdict.add)
         file_names = records.committed_files(output, options)
         _check_top(output, ours, options, verdict)
@@ -170,7 +173,7 @@ def run_audit(job: JobSettings) -> Verdict:
             started_here = cluster.start_ray(job.verbose)
             try:
                 board = Board.create(job.stall_timeout)
-                with ray_data_settings(job.verbose), notes(board):
+                with ray_data_settings(job.verbose), hung_noted(board):
                     for row in _checked(file_names, output, options, base, board):
                         _compare(row, expected, seen, verdict)
                     for fault, what in packed.wrong_shards(shards, output, options, board):
@@ -278,7 +281,10 @@ def _compare(row: dict[str, Any], expected: Expected, seen: Seen, verdict: Verdi
     else:
         expected.recorded[place] = True
         verdict.ok += ok
-        verdict.errors += row["status"] == "error"
+        if row["status"] == "error":
+            verdict.errors += 1
+            if len(verdict.failed) < EXAMPLES:
+                verdict.failed.append((row["pair_id"], row["what"] or ""))
         if expected.row_keys[place] != row["row_key"]:
             verdict.add("changed_row", row["pair_id"])
     if not ok:
