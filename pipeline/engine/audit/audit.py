@@ -58,6 +58,7 @@ from pipeline.engine import prepare
 from pipeline.engine.audit import packed
 from pipeline.engine.audit.tasks import check_images, read_records
 from pipeline.engine.board import Board
+from pipeline.engine.progress import hung_noted
 from pipeline.engine.resources import IO_CPUS
 from pipeline.engine.runtime import cluster
 from pipeline.engine.runtime.data_context import ray_data_settings
@@ -171,12 +172,12 @@ def run_audit(job: JobSettings) -> Verdict:
         if file_names:
             started_here = cluster.start_ray(job.verbose)
             try:
-                for row in _checked(
-                    file_names, output, options, base, job.verbose, job.stall_timeout
-                ):
-                    _compare(row, expected, seen, verdict)
-                for fault, what in packed.wrong_shards(shards, output, options):
-                    verdict.add(fault, what)
+                board = Board.create(job.stall_timeout)
+                with ray_data_settings(job.verbose), hung_noted(board):
+                    for row in _checked(file_names, output, options, base, board):
+                        _compare(row, expected, seen, verdict)
+                    for fault, what in packed.wrong_shards(shards, output, options, board):
+                        verdict.add(fault, what)
             finally:
                 if started_here:
                     cluster.stop_ray()
@@ -239,35 +240,28 @@ def _expect(
 
 
 def _checked(
-    file_names: list[str],
-    output: str,
-    options: files.StorageOptions,
-    base: str,
-    verbose: bool,
-    patience: float,
+    file_names: list[str], output: str, options: files.StorageOptions, base: str, board: Board
 ) -> Iterator[dict[str, Any]]:
     """Rows of ``FOUND``: every record of ``files``, its image checked. A block in memory at a time.
 
-    Ray must have been started.
+    Ray must have been started and set up.
     """
-    with ray_data_settings(verbose):
-        named = ray.data.from_items([{"file": file} for file in file_names])
-        board = Board.create(patience)
-        dataset = named.map_batches(
-            functools.partial(read_records, options=options, base=base, board=board),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=IO_CPUS,
-        )
-        dataset = dataset.repartition(target_num_rows_per_block=IMAGES_PER_TASK)
-        dataset = dataset.map_batches(
-            functools.partial(check_images, output=output, options=options, board=board),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=IO_CPUS,
-        )
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from cast(pa.Table, batch).to_pylist()
+    named = ray.data.from_items([{"file": file} for file in file_names])
+    dataset = named.map_batches(
+        functools.partial(read_records, options=options, base=base, board=board),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=IO_CPUS,
+    )
+    dataset = dataset.repartition(target_num_rows_per_block=IMAGES_PER_TASK)
+    dataset = dataset.map_batches(
+        functools.partial(check_images, output=output, options=options, board=board),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=IO_CPUS,
+    )
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield from cast(pa.Table, batch).to_pylist()
 
 
 def _compare(row: dict[str, Any], expected: Expected, seen: Seen, verdict: Verdict) -> None:

@@ -11,6 +11,7 @@ from pipeline.data.errors import RowError
 from pipeline.data.output import dividing, packing
 from pipeline.data.storage import files, local, uris
 from pipeline.engine.audit.tasks import check_shards
+from pipeline.engine.board import Board
 from pipeline.engine.resources import IO_CPUS
 
 Add = Callable[[str, str], None]
@@ -67,7 +68,7 @@ def _compare_records(
 
 
 def wrong_shards(
-    there: list[dict[str, Any]], output: str, options: files.StorageOptions
+    there: list[dict[str, Any]], output: str, options: files.StorageOptions, board: Board
 ) -> Iterator[tuple[str, str]]:
     """Read every file that ``compare_listings`` returned, in Ray's tasks: its fault and its name.
 
@@ -77,7 +78,7 @@ def wrong_shards(
         return
     named = ray.data.from_items(there)
     checked = named.map_batches(
-        functools.partial(check_shards, output=output, options=options),
+        functools.partial(check_shards, output=output, options=options, board=board),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=IO_CPUS,

@@ -21,6 +21,7 @@ from pipeline.data.storage import files, uris
 from pipeline.data.words import counted
 from pipeline.engine.board import Board
 from pipeline.engine.pack.tasks import write_shards
+from pipeline.engine.progress import hung_noted
 from pipeline.engine.runtime import cluster
 from pipeline.engine.runtime.data_context import ray_data_settings
 from pipeline.settings import JobSettings
@@ -132,7 +133,8 @@ def _write_shards(
 ) -> Iterator[dict[str, Any]]:
     """Lines of the index, as the shards are written. Images pass through no hands but a task's."""
     cluster.start_ray(job.verbose)
-    with ray_data_settings(job.verbose):
+    board = Board.create(job.stall_timeout)
+    with ray_data_settings(job.verbose), hung_noted(board):
         # In the object store, which spills: the driver may be small, and records are millions.
         tables = dividing.ok_records(output, packed.format, options)
         chunks = [ray.put(table) for table in tables]
@@ -144,7 +146,7 @@ def _write_shards(
                 chunks=chunks,
                 output=output,
                 options=options,
-                board=Board.create(job.stall_timeout),
+                board=board,
             ),
             batch_size=None,
             batch_format="pyarrow",

@@ -29,9 +29,8 @@ from pipeline.data.storage import files
 from pipeline.engine.audit.audit import run_audit
 from pipeline.engine.audit.packed import compare_listings, wrong_shards
 from pipeline.engine.job import run_job
-from pipeline.engine.pack import pack
 from pipeline.engine.pack import pack as pack_module
-from pipeline.engine.pack.pack import PackError
+from pipeline.engine.pack.pack import PackError, pack
 from pipeline.settings import JobSettings, StyleSettings, replace
 from tests.conftest import image_bytes, write_parquet
 from tests.data.output.test_shards import record, write_records
