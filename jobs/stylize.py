@@ -67,7 +67,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
 
     from pipeline.data.output.lease import LostError
     from pipeline.engine.job import ClosingError, JobError, run_job
-    from pipeline.engine.pack.pack import PackError
+    from pipeline.engine.packing.run import PackingError
 
     try:
         summary = run_job(style, job)
@@ -75,7 +75,7 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     except JobError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (ClosingError, PackError, LostError) as error:
+    except (ClosingError, PackingError, LostError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -26,8 +26,9 @@ from pipeline.data.storage import files, uris
 from pipeline.data.words import counted, some_of
 from pipeline.engine import flow
 from pipeline.engine.board import Board
-from pipeline.engine.pack import pack
-from pipeline.engine.prepare import PLAN, Prepared, check, now, prepare
+from pipeline.engine.checking import check
+from pipeline.engine.packing.run import run_packing
+from pipeline.engine.prepare import PLAN, Prepared, now, prepare
 from pipeline.engine.progress import progress
 from pipeline.engine.resources import RAY_DATA_CPUS, Resources, choose_resources
 from pipeline.engine.runtime import cluster, watcher
@@ -52,13 +53,13 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
     """Do the whole job and return its summary (also written to ``summary.json``).
 
     When every pair is recorded, the shards of ``job.format`` are made; ``packed`` says of them what
-    ``pack`` returns. A Ray that was not running before is ended.
+    ``run_packing`` returns. A Ray that was not running before is ended.
 
     Raises:
         JobError: something is wrong with the settings, manifest, weights or output, or another run
             works in the output.
         ClosingError: everything is done but what is written at the end.
-        PackError: everything is done but the shards.
+        PackingError: everything is done but the shards.
         LostError: another run has taken the output over.
         KeyboardInterrupt: stopped by the user; the same command goes on.
     """
@@ -81,7 +82,7 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
                     _delete_plan(checked.output, checked.options)
                 watcher.forget("plan")
             if not summary["missing"] and not summary["duplicates"]:
-                summary["packed"] = pack.pack(job, ours.check)
+                summary["packed"] = run_packing(job, ours.check)
             return summary
     except (
         SettingError,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ray.util import metrics
 
-from pipeline.engine.board import Vitals
+from pipeline.engine.board_actor import Vitals
 
 if TYPE_CHECKING:  # load and store tasks count too, and torch costs each 3 seconds and 500 MB
     import torch

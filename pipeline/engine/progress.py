@@ -10,7 +10,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from pipeline.engine.board import Board, Counts
+from pipeline.engine.board import Board
+from pipeline.engine.board_actor import Counts
 from pipeline.engine.runtime import watcher
 
 LINE_INTERVAL = 30.0

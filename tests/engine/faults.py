@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.data.images import codec
 from pipeline.data.output import shards
-from pipeline.engine import stages
+from pipeline.engine.stages import blocks, context
 
 
 def runtime_env(fault: str) -> dict:
@@ -24,7 +24,7 @@ def runtime_env(fault: str) -> dict:
 
 SLOW = runtime_env("slow")
 
-unpack, decode, encode = stages.unpack, codec.decode, codec.encode
+unpack, decode, encode = blocks.pixels_of, codec.decode, codec.encode
 write_tar = shards.write_tar
 
 
@@ -54,7 +54,7 @@ def poison() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return write_tar(found, classes)
 
-    stages.unpack, codec.decode, codec.encode = deadly_unpack, deadly_decode, deadly_encode
+    blocks.pixels_of, codec.decode, codec.encode = deadly_unpack, deadly_decode, deadly_encode
     shards.write_tar = deadly_tar
 
 
@@ -79,7 +79,7 @@ def hang() -> None:
             time.sleep(600)
         return unpack(value)
 
-    codec.decode, codec.encode, stages.unpack = endless_decode, endless_encode, endless_unpack
+    codec.decode, codec.encode, blocks.pixels_of = endless_decode, endless_encode, endless_unpack
 
 
 def slow() -> None:
@@ -89,7 +89,7 @@ def slow() -> None:
         time.sleep(0.3)
         return unpack(value)
 
-    stages.unpack = slow_unpack
+    blocks.pixels_of = slow_unpack
 
 
 def sick() -> None:
@@ -98,19 +98,19 @@ def sick() -> None:
     def deadly_unpack(value):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    stages.unpack = deadly_unpack
+    blocks.pixels_of = deadly_unpack
 
 
 def aimless() -> None:
     """A style actor breaks on the settings of a pair before it is under way."""
-    row_settings = stages.row_settings
+    row_settings = context.pair_settings
 
     def broken_settings(row, style):
         settings = row_settings(row, style)
         object.__setattr__(settings, "iterations", None)
         return settings
 
-    stages.row_settings = broken_settings
+    context.pair_settings = broken_settings
 
 
 def counted() -> None:
@@ -126,6 +126,6 @@ class _NoTorch:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stillborn() -> None:
-    """Who loads torch is ended by it, as where its libraries do not fit the machine."""
+def failed_start() -> None:
+    """Loading torch ends the process, as where its libraries do not fit the machine."""
     sys.meta_path.insert(0, _NoTorch())

@@ -14,7 +14,7 @@ from pipeline.data.storage import files, uris
 from pipeline.engine import board
 from pipeline.engine.audit.audit import run_audit
 from pipeline.engine.job import run_job
-from pipeline.engine.pack.pack import PackError
+from pipeline.engine.packing.run import PackingError
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, wait_until, write_parquet
 from tests.engine import faults
@@ -62,7 +62,7 @@ def test_what_ends_every_process_is_given_up_and_its_neighbours_are_done(
     changes = {name: {"image_size": size} for name, size in sizes.items()}
     settings = job(**changes, p08={"content_uri": "deadly.png"})
     settings = replace(settings, format="webdataset", shard_size=0.02)
-    with pytest.raises(PackError) as raised:
+    with pytest.raises(PackingError) as raised:
         run_job(quick, settings)
     summary = json.loads(files.read_bytes(uris.join(settings.output, records.SUMMARY), {}))
     assert (summary["ok"], summary["error"], summary["missing"]) == (9, 3, 0), summary
@@ -118,7 +118,7 @@ def working(output) -> bool:
     ("fault", "bound", "words"),
     [
         ("sick", "MOST_GIVEN_UP", "none succeeded; the machine"),
-        ("aimless", "STARTS", "ended 2 times in a row with no pair"),
+        ("aimless", "STARTS", "crashed 2 times in a row with no pair"),
     ],
 )
 def test_where_all_work_ends_its_process_the_job_stops(
@@ -132,8 +132,8 @@ def test_where_all_work_ends_its_process_the_job_stops(
 
 def test_where_no_style_actor_can_start_the_job_stops(start, job, quick, monkeypatch):
     monkeypatch.setattr(board, "STARTS", 2)
-    start("stillborn")
+    start("failed_start")
     with pytest.raises(ray.exceptions.RayError) as raised:
         run_job(quick, job())
     last = str(raised.value).strip().splitlines()[-1]
-    assert "style actors ended while they were starting, one 2 times in a row" in last
+    assert "style actors crashed while they were starting, one 2 times in a row" in last

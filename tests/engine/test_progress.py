@@ -5,7 +5,7 @@ import time
 import pytest
 
 from pipeline.engine import progress
-from pipeline.engine.board import Counts
+from pipeline.engine.board_actor import Counts
 
 BEGUN = Counts(actors=1)
 
