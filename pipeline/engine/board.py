@@ -70,8 +70,8 @@ class Board:
         failed_starts, idle_crashes = ray.get(asked)
         if idle_crashes:
             raise RuntimeError(
-                f"a style actor crashed {idle_crashes} times in a row with no pair to blame and none "
-                "done: its machine or this program is at fault; see Ray's logs of the workers"
+                f"a style actor crashed {idle_crashes} times in a row with no pair to blame and "
+                "none done: its machine or this program is at fault; see Ray's logs of the workers"
             )
         if failed_starts:
             raise RuntimeError(

@@ -1,4 +1,6 @@
-"""What an audit finds. A fault has one of these names:
+"""What an audit finds.
+
+A fault has one of these names:
 
 ==========================  ======================================================================
 ``missing_record``          a row of the manifest has no record
