@@ -61,7 +61,7 @@ def write_report(job: JobSettings) -> str | None:
 
     Whatever is wrong with a report, the job is done.
     """
-    from pipeline.data.storage import files, uris
+    from pipeline.data.storage import failures, uris
     from pipeline.report.page import ReportError, make_report
 
     schemes = frozenset({uris.scheme_of(job.manifest), *job.allow_schemes})
@@ -70,7 +70,7 @@ def write_report(job: JobSettings) -> str | None:
             job.output, job.storage_options or {}, thumbnails=job.thumbnails, allowed=schemes
         )
     except Exception as error:
-        reason = str(error) if isinstance(error, ReportError) else files.reason(error)
+        reason = str(error) if isinstance(error, ReportError) else failures.reason(error)
         print(f"warning: report.html was not written: {reason}", file=sys.stderr)
         return None
     return made.uri

@@ -116,6 +116,11 @@ def print_summary(summary: dict[str, Any], output: str) -> None:
             f"  duplicates: {summary['duplicates']} records too many; python -m jobs.verify names "
             "their pairs: delete the records files that hold them, and run the same command again"
         )
+    if summary["with_warnings"]:
+        print(
+            f"  warnings: {counted(summary['with_warnings'], 'pair')} of damaged pictures, which "
+            "were read; the column warnings of the records says what is wrong with them"
+        )
     other = summary["other_pairs"]
     if sum(other.values()):
         print(

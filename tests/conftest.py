@@ -22,7 +22,7 @@ from PIL import Image
 from ray.cluster_utils import Cluster
 
 from jobs._cli import show_what_is_logged
-from pipeline.data.storage import files
+from pipeline.data.storage import filesystems
 from pipeline.settings import StyleSettings
 from pipeline.style.network.rescaling import random_weights
 
@@ -115,7 +115,7 @@ def s3_server():
 def s3(s3_server):
     """Storage options for the endpoint, and a fresh bucket in it: (options, bucket)."""
     options = {"s3": {"endpoint_url": s3_server, "key": "test", "secret": "test"}}
-    fs, _ = files.filesystem("s3://x", options)
+    fs, _ = filesystems.filesystem("s3://x", options)
     bucket = f"bucket-{uuid.uuid4().hex[:8]}"
     fs.mkdir(bucket)
     return options, bucket

@@ -1,5 +1,6 @@
 """``from pipeline import stylize, Stylizer``, without Ray."""
 
+import io
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from ray.data.extensions import ArrowTensorArray
 
 from pipeline import Stylizer, stylize
+from pipeline.notebook import pictures
 from pipeline.settings import SettingError
 from pipeline.style import recipe
 from pipeline.style.serving.lanes import Lane
@@ -94,6 +96,14 @@ def test_a_row_that_fails_does_not_end_its_batch(quick_ones, batch):
     assert [image is None for image in found["stylized_image"]] == [False, True, False]
     assert np.isnan(found["total_loss"]).tolist() == [False, True, False]
     assert "content_image: not an image" in found["error"][1]
+
+
+def test_a_file_that_is_damaged_and_read_is_logged(quick_ones, batch, caplog):
+    batch["content_image"][0] = image_bytes(0, 70, 100)[:-3]
+    found = Stylizer(image_size=64, **quick_ones)(batch)
+    assert found["stylized_image"][0] is not None
+    said = "content_image: a picture was read, but its end is missing or broken"
+    assert [record.getMessage() for record in caplog.records] == [said]
 
 
 def test_a_batch_may_be_of_any_of_ray_datas_formats(quick_ones, batch):
@@ -180,3 +190,60 @@ def test_a_missing_column_is_named(quick_ones, kind):
         KeyError, match=r"column style_image is missing; the batch has \['id', 'con"
     ):
         Stylizer(**quick_ones)(some)
+
+
+def test_each_evaluation_gives_its_picture(quick_ones, capsys):
+    seen = []
+
+    def keep(step):
+        seen.append((step.index, step.evaluation, step.image.size))
+
+    contents = [Image.fromarray(pixels(0)), Image.fromarray(pixels(1))]
+    results = stylize(contents, pixels(5), image_size=64, on_step=keep, progress=True, **quick_ones)
+    counts = [len(result.history.total) for result in results]
+    for index, count in enumerate(counts):
+        steps = [evaluation for at, evaluation, _ in seen if at == index]
+        assert steps == list(range(1, count))  # the last one is the result's
+    assert {size for *_, size in seen} == {(64, 48)}
+    assert f"{sum(counts)}/{sum(counts)}" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("small_scales")
+def test_a_picture_on_a_coarse_scale_is_shown_with_its_final_colours(quick_ones):
+    sizes = []
+    settings = quick_ones | {"scales": 2, "preserve_color": "luminance"}
+    stylize(
+        pixels(0), pixels(5), image_size=192,
+        on_step=lambda step: sizes.append(step.image.shape), **settings,
+    )  # fmt: skip
+    assert {(64, 96, 3), (128, 192, 3)} == {*sizes}
+
+
+def test_without_a_notebook_nothing_is_shown(quick_ones, capsys):
+    stylize(pixels(0), pixels(5), image_size=64, **quick_ones)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "content", [Image.fromarray(pixels(0)), pixels(0), picture(0, 48, 64)], ids=type
+)
+def test_a_result_shows_itself(quick_ones, content):
+    more = {} if isinstance(content, torch.Tensor) else {"image_size": 64}
+    result = stylize(content, pixels(5), **quick_ones, **more)
+    shown = Image.open(io.BytesIO(result._repr_png_()))
+    assert np.array_equal(np.asarray(shown), np.asarray(pictures.to_pil(result.image)))
+
+
+def test_several_styles_are_blended_with_weights(quick_ones):
+    styles = [pixels(5), pixels(6)]
+    one = {"image_size": 64, **quick_ones}
+    first, second = stylize(pixels(0), styles, **one)
+    halves = stylize(pixels(0), styles, style_blend=[1, 1], **one)
+    assert np.array_equal(stylize(pixels(0), styles, style_blend=[1, 0], **one).image, first.image)
+    assert not np.array_equal(halves.image, first.image)
+    assert not np.array_equal(halves.image, second.image)
+    several = stylize([pixels(0), pixels(1)], styles, style_blend=[1, 1], **one)
+    assert np.array_equal(several[0].image, halves.image)
+    for blend in ([1], [0, 0], [1, -1]):
+        with pytest.raises(ValueError, match=r"style_blend: .* does not fit 2 styles"):
+            stylize(pixels(0), styles, style_blend=blend, **one)

@@ -31,6 +31,7 @@ HOSTILE = [
     "<!--<script>window.hacked = 1",
     "{{data}} $& \u2028 \\u003c é 木",
 ]
+WARNING = "content c0.png: was read, but its end is missing or broken"
 START = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.timezone.utc)
 SETTINGS = {
     **vars(StyleSettings(weights="compact", image_size=64)),
@@ -104,7 +105,9 @@ def sample(tmp_path_factory) -> str:
             str(folder / "out" / "images" / f"pair-{index}.png"), image_bytes(index, 48, 64), {}
         )
     rows[3]["settings"] = json.dumps({**SETTINGS, "iterations": 7})
+    rows[3]["warnings"] = [WARNING]
     rows[5]["style_uri"] = [str(folder / "monet.png"), str(folder / "munch.png")]
+    rows[4]["warnings"] = [f"style https://u:{SECRET}@host/x.png?sig={SECRET}: {HOSTILE[0]}"]
     signed = f"https://user:{SECRET}@host/x.png?X-Amz-Signature={SECRET}"
     for number, text in enumerate(HOSTILE):
         rows.append(
@@ -153,6 +156,8 @@ def test_the_page_says_what_the_records_say(sample):
     changed = {row["name"]: row["default"] for row in data["settings"] if row["default"]}
     assert changed == {"weights": "imagenet", "image_size": "512"}
     columns = data["pairs"]["columns"]
+    assert columns["warnings"][3] == [WARNING]
+    assert columns["warnings"][5] == []
     assert columns["own"][3] == {"iterations": 7}
     assert columns["id"][26:] == HOSTILE
     assert data["curve"]["median"][0] == 1.0
@@ -213,9 +218,9 @@ def test_only_the_jobs_own_images_and_allowed_schemes_are_read(s3, tmp_path):
 
 DEADLY = """
 import signal, time
-from pipeline.data import images
+from pipeline.data.images import codec
 from pipeline.report import shrinking
-decode = images.decode
+decode = codec.decode
 def deadly_decode(data, name, *limits, **more):
     image = decode(data, name, *limits, **more)
     if image.width == 80:
@@ -223,7 +228,7 @@ def deadly_decode(data, name, *limits, **more):
     if image.width == 72:
         time.sleep(600)
     return image
-images.decode = deadly_decode
+codec.decode = deadly_decode
 shrinking.main()
 """
 
@@ -515,6 +520,7 @@ def test_a_pair_is_opened_read_and_closed_by_keyboard(page):
     press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     assert page.switch_to.active_element.text == "pair-3"
     assert "iterations = 7" in dialog.text
+    assert [notice.text for notice in find(page, "dialog .notice")] == [WARNING]
     assert "Loss from 5 to 0.25 in 30 evaluations" in dialog.text
     assert becomes(page, lambda: len(find(page, "dialog path.line")) == 1)
     for _ in range(6):

@@ -78,19 +78,11 @@ def _our_way(network: Any, content: Any, style: Any, settings: StyleSettings, sh
     while len(batcher):
         answers = batcher.tick()
         now = time.perf_counter()
-        image = answered(answers) if answers else under_way(batcher)
+        image = answered(answers) if answers else next((on[3] for on in batcher.under_way()), None)
         whole = image is not None and tuple(image.shape[1:]) == pair.size
         found.append((now - started, share(image) if whole else float("inf")))
         started += time.perf_counter() - now
     return found
-
-
-def under_way(batcher: Batcher) -> torch.Tensor | None:
-    """The best image so far of the only pair, None while it is between two scales."""
-    for key in batcher.running:
-        lane = batcher.pool.lane(key)
-        return lane.optimizer.accepted[0].view(3, *lane.size)
-    return None
 
 
 def answered(answers: list[Any]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Why a row of the manifest did not become an image, in stable words that can be counted."""
+"""The errors of a single manifest row, in stable classes that can be counted."""
 
 from typing import Literal
 
@@ -21,10 +21,15 @@ ErrorClass = Literal[
     "write_failed",
     "unexpected",
 ]
+"""Values of a record's ``error_class``; docs/troubleshooting.md explains each of them."""
 
 
 class RowError(Exception):
-    """A fault of one row: it becomes a record with ``status == "error"``, and the job goes on."""
+    """An error of one row: it becomes a record with ``status == "error"``, and the job goes on.
+
+    Attributes:
+        error_class: the record's ``error_class``; the exception's text is its ``error_message``.
+    """
 
     def __init__(self, error_class: ErrorClass, message: str) -> None:
         super().__init__(message)

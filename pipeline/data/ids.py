@@ -7,12 +7,17 @@ import numpy.typing as npt
 
 
 def hash_ids(ids: Iterable[str]) -> npt.NDArray[np.int64]:
-    """8 bytes for each id, comparable within this process: a million of them fit in a driver."""
+    """Return an 8-byte hash of each id; hashes of different processes cannot be compared."""
     return np.fromiter(map(hash, ids), dtype=np.int64)
 
 
 def among(hashes: npt.NDArray[np.int64], known: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which of ``hashes`` are in ``known``, which is sorted. (``np.isin`` would sort it anew.)"""
+    """Return which hashes are in ``known``.
+
+    Args:
+        hashes: in any order.
+        known: sorted. (``np.isin`` would sort it again at each call.)
+    """
     if not len(known):
         return np.zeros(len(hashes), np.bool_)
     places = np.searchsorted(known, hashes).clip(max=len(known) - 1)

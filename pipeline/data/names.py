@@ -1,4 +1,4 @@
-"""What may be a pair's id, or a part of an image's path, on any storage."""
+"""Names that are safe as a pair's id or as a part of an image's path, on any storage."""
 
 import re
 import unicodedata
@@ -6,36 +6,35 @@ import unicodedata
 from pipeline.data.errors import RowError
 
 NAME = re.compile(r"(?!__)\w[\w .,()+=@~-]*")
-"""What a pair_id, output_name, label or split may be, once the marks of its letters are left out:
-one part of a path on any storage."""
-
+"""A valid pair_id, output_name, label or split, after combining marks are removed from it: one part
+of a path on any storage."""
 
 UNSEEN = re.compile("[\u034f\u17b4\u17b5\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-"""Marks that Unicode calls ignorable: names that differ in them look the same."""
-
+"""Marks that Unicode calls ignorable: names that differ only in them look the same."""
 
 SPLIT_WORD = re.compile(
     r"(?<![^-._ 0-9/])(?:train(?:ing)?|valid(?:ation)?|dev|val|test(?:ing)?|eval(?:uation)?)"
     r"(?![^-._ 0-9/])"
 )
-"""In the path of an image below its split: what Hugging Face's ``datasets`` takes for a split where
-it is not told them (``SPLIT_KEYWORDS``)."""
-
+"""A word in an image's path from which Hugging Face's ``datasets`` infers a split, unless a data
+set names its splits (``SPLIT_KEYWORDS`` there)."""
 
 LONGEST_NAME = 200
-"""Bytes: file systems take 255, and temporary names add a few."""
+"""Longest name in bytes: file systems allow 255, and temporary names add a few."""
 
 
 def is_name(text: str) -> bool:
-    """Whether it can be one part of an image's path on any storage."""
+    """Return whether a text is valid as one part of an image's path on any storage."""
     too_long = len(text) * 4 > LONGEST_NAME < len(text.encode(errors="replace"))
     bare = _without_marks(text)
     return bool(NAME.fullmatch(bare)) and not too_long and text.casefold() != "metadata.parquet"
 
 
 def _without_marks(text: str) -> str:
-    """Without vowel signs, accents that stand by themselves and the like, of which Python's ``\\w``
-    knows nothing. One at the beginning stays, and so does one that is not seen."""
+    r"""Return the text without combining marks (vowel signs, accents), which ``\w`` does not match.
+
+    A mark at the start stays, and so do those in ``UNSEEN``.
+    """
     if text.isascii():
         return text
     marks = (unicodedata.category(letter)[0] == "M" for letter in text[1:])
@@ -44,12 +43,16 @@ def _without_marks(text: str) -> str:
 
 
 def file_key(stem: str) -> str:
-    """Equal for names of one file where letters' case or composition does not count: on macOS."""
+    """Return a key that is equal for names that macOS takes for one: it ignores case and form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", stem).casefold())
 
 
 def check_name(column: str, part: str) -> None:
-    """Refuse what cannot be one part of a path on any storage.
+    """Refuse a text that is not valid as one part of a path on any storage.
+
+    Args:
+        column: where it comes from, for the message.
+        part: the text.
 
     Raises:
         RowError: ``bad_name``.
@@ -63,6 +66,6 @@ def check_name(column: str, part: str) -> None:
 
 
 def _shown(part: str) -> str:
-    """For a message: a name cut short, what is not seen in it as its number."""
+    """Return a name for a message: at most 80 characters, ignorable marks as their numbers."""
     cut = f"{part[:80]}..." if len(part) > 80 else part
     return UNSEEN.sub(lambda found: f"\\U{ord(found[0]):08x}", repr(cut))

@@ -1,9 +1,9 @@
-"""What may be shown of a URI: ``redact`` decides, for records, reports, logs and messages alike.
+"""Remove credentials from URIs before records, reports, logs and messages show them.
 
-A signed address is a credential, and so is one with a password. What is well formed loses these and
-no more. What is not, as people have addresses out of tables and shells, loses whatever could be one
-of these if it were mended: its query, its user, and all that is behind the first ``?``, ``#`` or
-``@``.
+A signed address is a credential, and so is one with a password. A well-formed URI loses these parts
+and nothing else. A malformed one, as it may come out of a table or a shell, loses every part that
+could be a credential if the URI were repaired: the query, the user, and all that follows the first
+``?``, ``#`` or ``@``.
 """
 
 import re
@@ -12,53 +12,56 @@ KNOWN = (
     *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "hf", "hdfs", "ftp"),
     *("sftp", "ssh", "smb", "dbfs", "github", "git", "gdrive", "dropbox", "box", "local", "memory"),
 )
-"""Schemes of storages in whose names ``?`` and ``#`` are letters; ``file`` is one too."""
+"""Schemes whose object names may contain ``?`` and ``#``, as those of ``file`` may."""
 
 HIDDEN = "..."
-"""Stands for what cannot be told from a password."""
+"""Replaces text that may hold a password."""
 
 _WEB = re.compile(r"https?(?=\s*[:;/\\])[\s:;/\\]+", re.IGNORECASE)
-"""The beginning of a web address, also of ``https:/h/x``, ``"https://h/x``, ``a/https;//h/x``."""
+"""The start of a web address, also in ``https:/h/x``, ``"https://h/x``, ``a/https;//h/x``."""
 
 _FILE = re.compile(r"file:(?=/)(?://)?", re.IGNORECASE)
 
 _HOST = re.compile(r"(?:[\w.~%-]*|\[[\da-fA-F:.]+\])(?::\d{0,5})?", re.ASCII)
-"""A host, and its port."""
+"""A host, with or without a port."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 _CUT_PASSWORD = re.compile(r"(?!\[|arn:)[^:]*:(?!\d*$)")
-"""``user:SEC`` of ``user:SEC/RET@host``: what follows a host's colon is a number. Not the address
-``[::1]``, and not Amazon's names, ``arn:aws:...``."""
+"""``user:SEC`` of ``user:SEC/RET@host``. After a host's colon there would be a number. The address
+``[::1]`` and Amazon's names, ``arn:aws:...``, do not match."""
+
+_PORT = re.compile(r"[^/\[\]]*:\d+$")
+"""A host with a port, or a user with the first digits of a password."""
 
 _INNER = re.compile(r":[/\\]")
-"""In a path: an address behind it."""
+"""In a path: the ``://`` of an address inside it."""
 
 _USER = re.compile(r"(?:(?<=/)|^)[^/]*?:(?!\d*[:/])")
-"""In a local path: ``user:``. What follows the colon of a time is a number."""
+"""In a local path: ``user:``. A time does not match: a number follows its colon."""
 
 _SCHEME_INSIDE = re.compile(r"(?:(?<=/)|^)[^\w/]*[A-Za-z][\w+.-]*:(?=/)")
-"""In a local path: the beginning of an address."""
+"""In a local path: the start of an address."""
 
 _SECRETS = re.compile(
     r"(?:[?&#]|%3f|%26|%23)[\w.-]{0,40}(?:sig|token|key|secret|pass|pwd|auth|"
     r"credential)[\w.-]{0,40}(?:=|%3d)|x-(?:amz|goog)-(?:signature|credential|security-token)",
     re.IGNORECASE,
 )
-"""The beginning of a query that holds a credential. On a disk and in an object store ``?`` and
-``#`` are letters of a name, and what is behind them stays, but for this."""
+"""The start of a query that holds a credential. On a disk and in an object store ``?`` and ``#``
+may belong to a name, so all other text after them stays."""
 
 
 def redact(uri: str) -> str:
-    """What may be shown of ``uri``: no user, password or signature, however it is spelt.
+    """Return ``uri`` without user, password and signature, in whatever way it is written.
 
-    The same again of what it returns.
+    Redacting the result again changes nothing.
     """
     return _without_secrets(_redact(uri))
 
 
 def redact_text(text: str) -> str:
-    """A message with what may be shown of the addresses in it, for one that somebody else wrote."""
+    """Return a message with every address in it redacted; for messages of other libraries."""
     return re.sub(r"[^\s'\"<>]+", lambda found: redact(found[0]), text)
 
 
@@ -94,15 +97,17 @@ def _redact(uri: str) -> str:
 
 
 def _shown_web(rest: str) -> str:
-    """What may be shown of the text behind ``https://``."""
+    """Return what may be shown of the text after ``https://``."""
     place = re.search(r"[?#]", rest)
     main, query = (rest[: place.start()], rest[place.start() :]) if place else (rest, "")
     authority, slash, path = main.partition("/")
     user, _, host = authority.rpartition("@")
     is_host = _HOST.fullmatch(host) is not None
-    # Whose password this is may go on behind a ?, # or /, up to another @.
+    # A password may contain ?, # or /, and then goes on up to a later @.
     is_cut = ":" in user or (not is_host and ":" in host)
-    if "@" in query and (is_cut or not path):
+    if "@" in query and (is_cut or not path or _PORT.match(authority)):
+        return HIDDEN
+    if _is_cut_at_number(authority, path):
         return HIDDEN
     if "@" in path and is_cut:
         host, slash, path = main.rpartition("@")[2].partition("/")
@@ -115,27 +120,42 @@ def _shown_web(rest: str) -> str:
     return host + slash + _without_inner(path)
 
 
+def _is_cut_at_number(authority: str, path: str) -> bool:
+    """Return whether ``user:12/x@host/`` may be a password that starts like a port.
+
+    A folder that starts with ``@`` is no host, nor is a file name with ``@`` and a dot after it.
+    """
+    if not _PORT.match(authority):
+        return False
+    inside = re.search("[^/]@", path)
+    folders, _, name = path.rpartition("/")
+    before, _, after = name.rpartition("@")
+    return (inside is not None and inside.end() <= len(folders)) or (
+        before != "" and "." not in after
+    )
+
+
 def _without_user(rest: str) -> str:
-    """What follows ``s3://``, without the user before the bucket."""
+    """Return the text after ``s3://`` without a user before the bucket."""
     host, slash, path = rest.partition("/")
     user, _, bucket = host.rpartition("@")
     is_cut = _CUT_PASSWORD.match(bucket) is not None
     if "@" in path and (":" in user or is_cut):
         return rest.rpartition("@")[2]
-    if is_cut:
+    if is_cut or _is_cut_at_number(bucket, path):
         return HIDDEN
     return bucket + slash + _without_inner(path)
 
 
 def _without_inner(path: str) -> str:
-    """A path without the address behind a folder: a relative one was taken for a path."""
-    last = path.rfind("@", 0, path.rfind("/") + 1)  # a host's; a name may be a:b@2x.png
+    """Return a path without an address inside it, as relative addresses are taken for paths."""
+    last = path.rfind("@", 0, path.rfind("/") + 1)  # of a host; a file name may be a:b@2x.png
     inner = _USER.search(path, 0, last + 1) or _INNER.search(path, 0, path.rfind("@") + 1)
     return path[: inner.start()] + HIDDEN if inner else path
 
 
 def _shown_local(path: str) -> str:
-    """As ``_without_inner``; on a disk there are less names of that form, and queries are none."""
+    """Return what may be shown of a local path; a query counts only in an address inside it."""
     user = _USER.search(path, 0, path.rfind("@") + 1)
     if user:
         return path[: user.start()] + HIDDEN

@@ -49,6 +49,7 @@ RECORD_SCHEMA = pa.schema(
         ("status", pa.string()),  # ok | error
         ("error_class", pa.string()),
         ("error_message", pa.string()),
+        ("warnings", pa.list_(pa.string())),  # of pictures that are damaged, and were read
         ("file_name", pa.string()),  # relative to the output, images/...
         ("content_uri", pa.string()),
         ("style_uri", pa.list_(pa.string())),

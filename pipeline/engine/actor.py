@@ -20,7 +20,7 @@ import ray
 import torch
 
 from pipeline.data.errors import RowError
-from pipeline.data.storage import files
+from pipeline.data.storage import failures
 from pipeline.engine import metrics
 from pipeline.engine.announcing import Announcer
 from pipeline.engine.board import Board, give_up
@@ -251,4 +251,4 @@ def _fault(error: Exception) -> RowError:
             "non_finite_loss",
             "the loss is not finite at the start; check the weights, content_weight, style_weight",
         )
-    return RowError("unexpected", files.reason(error))
+    return RowError("unexpected", failures.reason(error))

@@ -13,7 +13,7 @@ from pipeline.data.manifest import planning
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.output import packing, records
 from pipeline.data.output.clashes import Clashes
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import failures, files, local, uris
 from pipeline.data.words import counted, printable
 from pipeline.engine import job_file
 from pipeline.engine.stages.context import Context
@@ -67,7 +67,7 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
     """
     options = job.storage_options or {}
     output, source = uris.absolute(job.output), uris.absolute(job.manifest)
-    if files.is_local_file(output):
+    if local.is_file(output):
         raise SettingError(f"output {uris.redact(output)}: is a file; give a folder")
     if f"{output}/".startswith(f"{source}/"):  # the next job would read the records as pairs
         raise SettingError(
@@ -126,7 +126,7 @@ def _read_earlier_job(output: str, options: files.StorageOptions) -> dict[str, A
         if not files.exists(uri, options):
             return None
     except RowError as error:
-        reason = files.reason_at(output, error.__cause__ or error)
+        reason = failures.reason_at(output, error.__cause__ or error)
         raise SettingError(
             f"output {uris.redact(output)}: cannot be reached ({reason}); check the URI, the "
             "endpoint and the credentials"

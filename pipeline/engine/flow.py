@@ -9,7 +9,7 @@ import ray
 import ray.data
 
 from pipeline.data.output import records
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import filesystems, uris
 from pipeline.engine.board import Board
 from pipeline.engine.resources import BLOCKS_IN_ACTOR, IO_CPUS, WRITE_CPUS, Resources
 from pipeline.engine.runtime import private_ray
@@ -56,9 +56,11 @@ def _run(
     board: Board,
 ) -> None:
     options = context.storage_options
-    fs, plan_path = files.arrow_filesystem(plan, options)
-    _, records_path = files.arrow_filesystem(uris.join(context.output, records.RECORDS), options)
-    _, checkpoint_path = files.arrow_filesystem(
+    fs, plan_path = filesystems.arrow_filesystem(plan, options)
+    _, records_path = filesystems.arrow_filesystem(
+        uris.join(context.output, records.RECORDS), options
+    )
+    _, checkpoint_path = filesystems.arrow_filesystem(
         uris.join(context.output, records.CHECKPOINT), options
     )
     private_ray.set_up(settings, private_ray.checkpoint_config(checkpoint_path, fs))

@@ -10,7 +10,7 @@ from pipeline.data.errors import RowError
 from pipeline.data.ids import hash_ids
 from pipeline.data.manifest import planning
 from pipeline.data.output import clearing, lease, packing, records, resume
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import files, local, uris
 from pipeline.data.words import some_of, taken
 from pipeline.engine.checking import (
     RESULTS,
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 PLAN = "__plan__"
 """Name of the plan's folder in the output."""
 
-PROBE = f".probe{files.LEFTOVER}"
+PROBE = f".probe{local.LEFTOVER}"
 """Name of a file that is written and deleted at the start.
 
 Its ending has the next job delete what a kill left.

@@ -1,86 +1,35 @@
 """``stylize``: pictures in, pictures of the same kind and their loss history out."""
 
+import sys
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from tqdm.auto import tqdm
 
 from pipeline.notebook import pictures
 from pipeline.notebook.pictures import Picture
+from pipeline.notebook.results import Failure, Result, Step, result_of
 from pipeline.settings import StyleSettings, replace
 from pipeline.style.network.vgg import VGG
 from pipeline.style.network.weights import load_network
 from pipeline.style.recipe import Pair
 from pipeline.style.serving.batching import Batcher
 from pipeline.style.serving.lane_pool import check_precision
-from pipeline.style.serving.phases import Done, History
-
-
-@dataclass(frozen=True)
-class LossHistory(History):
-    """What happened to one picture, and a plot of it."""
-
-    def plot(self, ax: Any = None) -> Any:
-        """The loss after each evaluation, on a log axis; dotted where another scale begins.
-
-        Args:
-            ax: matplotlib's Axes to draw into; the current ones if not given. Returned.
-
-        Raises:
-            ImportError: matplotlib is not installed.
-        """
-        if ax is None:
-            try:
-                import matplotlib.pyplot as plt
-            except ImportError as error:
-                raise ImportError("plot() needs matplotlib: pip install matplotlib") from error
-            ax = plt.gca()
-        ax.semilogy(range(1, len(self.total) + 1), self.total)
-        start = 0
-        for (height, width), evaluations in self.phases:
-            if start:
-                ax.axvline(start + 0.5, color="grey", linestyle=":")
-            place = ax.get_xaxis_transform()
-            ax.text(start + 1, 0.98, f"{width} x {height}", transform=place, va="top", size="small")
-            start += evaluations
-        ax.set(xlabel="evaluation", ylabel="loss")
-        return ax
-
-
-@dataclass(frozen=True)
-class Result:
-    """image: of the content's kind. history: of its losses, with ``plot()``."""
-
-    image: Any
-    history: LossHistory = field(repr=False)
-    error: None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One of several pictures that could not be made. error: why; its image raises it."""
-
-    error: Exception
-
-    @property
-    def image(self) -> Any:
-        raise self.error
-
-    @property
-    def history(self) -> LossHistory:
-        raise self.error
+from pipeline.style.serving.phases import Done
 
 
 def stylize(
     content: Picture | Sequence[Picture],
     style: Picture | Sequence[Picture],
     *,
+    style_blend: Sequence[float] | None = None,
     network: VGG | None = None,
     device: str | None = None,
     batch_size: int | None = None,
+    progress: bool | None = None,
+    on_step: Callable[[Step], None] | None = None,
     **settings: Any,
 ) -> Result | list[Result | Failure]:
     """Stylise one picture or several, without Ray or storage.
@@ -88,26 +37,31 @@ def stylize(
     Args:
         content: a PIL image, an array (H, W, 3), a tensor (3, H, W), or several: a list of them,
             (B, H, W, 3) or (B, 3, H, W). uint8, or floats in [0, 1]. Images and arrays are resized
-            as a job does it (``image_size``, ``image_edge``); tensors keep their size.
+            as in a job (``image_size``, ``image_edge``); tensors keep their size.
         style: in the same forms (``style_scale``). One for all contents, or one for each; one
-            content may meet several styles.
-        network: as ``load_network`` gives it, to load it only once.
+            content may meet several styles, which gives several pictures.
+        style_blend: a weight for each style. All styles are then blended into each picture.
+        network: a network from ``load_network``, so that it is loaded only once.
         device: ``cuda`` or ``cpu``; a GPU if PyTorch sees one.
-        batch_size: most pairs optimised together; 8 on a GPU, 1 on a CPU if not given.
+        batch_size: most pairs optimised together; 8 on a GPU, 1 on a CPU if None.
+        progress: show a progress bar; in notebooks only if None.
+        on_step: called with a ``Step`` after each evaluation of a picture.
         settings: fields of ``StyleSettings``, for example ``weights="compact"``.
 
     Returns:
-        A ``Result``, or a list of them if several pictures were given. Images are of the content's
-        kind: PIL images, arrays (H, W, 3) or tensors (3, H, W). Where some of several pictures fail
-        there is a warning, and a ``Failure`` in the place of each: the others are kept.
+        A ``Result``, or a list of them if several pictures were asked for. Images are of the
+        content's kind: PIL images, arrays (H, W, 3) or tensors (3, H, W). Where some of several
+        pictures fail there is a warning, and a ``Failure`` in the place of each.
 
-    Raises (of several pictures only if all of them fail):
+    Raises:
         SettingError: a setting is unknown, out of range, or a size was given with tensors.
-        TypeError, ValueError: what was given are no pictures, or their numbers do not match.
-        WeightsError: the weights cannot be had.
-        RuntimeError: ``precision`` is nothing for the GPU.
-        NonFiniteError: a loss is not finite at its start.
-        torch.OutOfMemoryError: a pair does not fit into the device's memory, even alone.
+        TypeError: a content or a style is not a picture.
+        ValueError: shapes, values or counts do not fit.
+        WeightsError: the weights cannot be loaded.
+        RuntimeError: the GPU cannot work in this ``precision``.
+        NonFiniteError: a loss is not finite at its start; of several pictures, of all.
+        torch.OutOfMemoryError: a pair does not fit into the device's memory, even alone; of several
+            pictures, none does.
     """
     chosen = replace(StyleSettings(), **settings)
     contents, many = pictures.several(content, "content")
@@ -116,25 +70,33 @@ def stylize(
         for picture in given:
             pictures.check(picture, name)
     pictures.refuse_sizes(contents, styles, settings)
-    count = max(len(contents), len(styles))
-    if {len(contents), len(styles)} - {1, count}:
-        raise ValueError(f"{len(contents)} contents, {len(styles)} styles: give one, or as many")
-    pairs = list(zip(_repeat(contents, count), _repeat(styles, count), strict=True))
+    if style_blend is None:
+        count = max(len(contents), len(styles))
+        if {len(contents), len(styles)} - {1, count}:
+            raise ValueError(
+                f"{len(contents)} contents, {len(styles)} styles: give one, or as many"
+            )
+        contents, of_each = _repeat(contents, count), [[each] for each in _repeat(styles, count)]
+    else:
+        _check_blend(style_blend, len(styles))
+        of_each, many_styles = [styles] * len(contents), False
     batcher = make_batcher(chosen, network, device, batch_size)
-    answers = optimise(batcher, [to_pair(*pair, chosen) for pair in pairs], chosen)
-    done = [answer for answer in answers if isinstance(answer, Done)]
-    failed = [answer for answer in answers if isinstance(answer, Exception)]
+    pairs = [to_pair(*given, chosen, style_blend) for given in zip(contents, of_each, strict=True)]
+    outcomes = _optimise_shown(batcher, pairs, contents, progress, on_step)
+    done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     if not done:
         raise failed[0]
     if not many and not many_styles:
-        return _result(done[0], contents[0])
+        return result_of(done[0], contents[0])
     if failed:
         why = f"{type(failed[0]).__name__}: {failed[0]}"
+        count = len(outcomes)
         words = f"{len(failed)} of {count} pictures failed, the first with {why}; see their .error"
         warnings.warn(words, RuntimeWarning, stacklevel=2)
     return [
-        Failure(answer) if isinstance(answer, Exception) else _result(answer, given)
-        for answer, (given, _) in zip(answers, pairs, strict=True)
+        Failure(outcome) if isinstance(outcome, Exception) else result_of(outcome, given)
+        for outcome, given in zip(outcomes, contents, strict=True)
     ]
 
 
@@ -142,23 +104,33 @@ def _repeat(given: list[Picture], count: int) -> list[Picture]:
     return given * count if len(given) == 1 else given
 
 
-def _result(answer: Done, content: Picture) -> Result:
-    return Result(pictures.like(answer.image, content), LossHistory(**vars(answer.history)))
+def _check_blend(style_blend: Sequence[float], styles: int) -> None:
+    if len(style_blend) != styles or min(style_blend) < 0 or not sum(style_blend):
+        raise ValueError(
+            f"style_blend: {list(style_blend)} does not fit {styles} styles; give a weight of at "
+            "least 0 for each, not all 0"
+        )
 
 
-def to_pair(content: Picture, style: Picture, settings: StyleSettings) -> tuple[Tensor, Tensor]:
-    """Content and style (3, H, W) in [0, 1], in the settings' sizes."""
-    return pictures.to_content(content, settings), pictures.to_style(style, content, settings)
+def to_pair(
+    content: Picture,
+    styles: Sequence[Picture],
+    settings: StyleSettings,
+    style_blend: Sequence[float] | None = None,
+) -> Pair:
+    """Return a content image and its style images as a pair, in the settings' sizes."""
+    style_images = [pictures.to_style(style, content, settings) for style in styles]
+    return Pair(pictures.to_content(content, settings), style_images, settings, style_blend)
 
 
 def make_batcher(
     settings: StyleSettings, network: VGG | None, device: str | None, batch_size: int | None
 ) -> Batcher:
-    """A ``Batcher`` with the network of ``settings``, on a GPU if there is one.
+    """Return a ``Batcher`` with the network of ``settings``, on a GPU if there is one.
 
     Raises:
-        WeightsError: the weights cannot be had.
-        RuntimeError: ``precision`` is nothing for this GPU.
+        WeightsError: the weights cannot be loaded.
+        RuntimeError: the GPU cannot work in this ``precision``.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_precision(settings, torch.device(device))
@@ -167,20 +139,69 @@ def make_batcher(
 
 
 def optimise(
-    batcher: Batcher, pairs: Sequence[tuple[Tensor, Tensor]], settings: StyleSettings
+    batcher: Batcher,
+    pairs: Sequence[Pair],
+    after_tick: Callable[[Batcher, Sequence[Hashable]], None] | None = None,
 ) -> list[Done | Exception]:
-    """Stylise pairs of content and style (3, H, W). A pair's own failure is its answer.
+    """Stylise pairs. A pair's own failure takes its place.
+
+    Args:
+        batcher: used for these pairs alone.
+        pairs: the pairs.
+        after_tick: called with the batcher and the pairs' keys, in their order.
 
     Raises:
         RuntimeError: a CUDA error: the device can no longer be used.
     """
-    # No key is ever used again, as the number of a row would be by the batcher's next call.
+    # No key is used twice: a row's number could be that of another row in the batcher's next call.
     keys = [object() for _ in pairs]
+    found: dict[Hashable, Done | Exception] = {}
     try:
-        for key, (content_image, style_image) in zip(keys, pairs, strict=True):
-            batcher.submit(key, Pair(content_image, [style_image], settings))
-        found = dict(batcher.drain())
-    except BaseException:  # Ctrl-C among them, which comes in the middle of anything
+        for key, pair in zip(keys, pairs, strict=True):
+            batcher.submit(key, pair)
+        while len(batcher):
+            found |= dict(batcher.tick())
+            if after_tick is not None:
+                after_tick(batcher, keys)
+    except BaseException:  # Ctrl-C too, which comes in the middle of anything
         batcher.abandon()
         raise
     return [found[key] for key in keys]
+
+
+def _optimise_shown(
+    batcher: Batcher,
+    pairs: Sequence[Pair],
+    given: Sequence[Picture],
+    progress: bool | None,
+    on_step: Callable[[Step], None] | None,
+) -> list[Done | Exception]:
+    """``optimise``, with a progress bar and a call for each evaluation."""
+    shown = in_notebook() if progress is None else progress
+    seen: dict[Hashable, int] = {}
+    total = sum(pair.settings.iterations for pair in pairs)
+    with tqdm(total=total, desc="stylize", unit="evaluation", disable=not shown) as bar:
+
+        def after_tick(batcher: Batcher, keys: Sequence[Hashable]) -> None:
+            for key, evaluation, loss, image in batcher.under_way():
+                if evaluation == seen.get(key, 0):
+                    continue
+                bar.update(evaluation - seen.get(key, 0))
+                seen[key] = evaluation
+                if on_step is not None:
+                    index = keys.index(key)
+                    on_step(Step(index, evaluation, loss, image, pairs[index], given[index]))
+
+        outcomes = optimise(batcher, pairs, after_tick)
+        bar.total = bar.n = sum(
+            len(outcome.history.total) for outcome in outcomes if isinstance(outcome, Done)
+        )  # most pictures need fewer evaluations than they may have
+        bar.refresh()
+    return outcomes
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a Jupyter kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and hasattr(shell, "kernel")

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data.errors import RowError
-from pipeline.data.images import codec
+from pipeline.data.images import conversion, sizing
 from pipeline.settings import SettingError, StyleSettings
 from pipeline.style.method.targets import least_side
 from pipeline.style.recipe import to_pixels, to_tensor
@@ -43,9 +43,9 @@ def check(picture: Any, name: str) -> None:
         ValueError: its shape or its values do not fit.
     """
     if isinstance(picture, Image.Image):
-        if min(picture.size) < codec.SMALLEST:
+        if min(picture.size) < sizing.SMALLEST:
             width, height = picture.size
-            raise ValueError(f"{name}: {width} x {height} px; the least edge is {codec.SMALLEST}")
+            raise ValueError(f"{name}: {width} x {height} px; the least edge is {sizing.SMALLEST}")
         return
     if not isinstance(picture, (np.ndarray, Tensor)):
         raise TypeError(f"{name}: a {type(picture).__name__} is no picture; {FORMS}")
@@ -54,8 +54,8 @@ def check(picture: Any, name: str) -> None:
     if len(shape) != 3 or tuple(channels) != (3,):
         raise ValueError(f"{name}: of shape {shape}; {FORMS}")
     sides = shape[1:] if isinstance(picture, Tensor) else shape[:2]
-    if min(sides) < codec.SMALLEST:
-        raise ValueError(f"{name}: of shape {shape}; the least edge is {codec.SMALLEST} px")
+    if min(sides) < sizing.SMALLEST:
+        raise ValueError(f"{name}: of shape {shape}; the least edge is {sizing.SMALLEST} px")
     values = picture if isinstance(picture, Tensor) else torch.from_numpy(np.array(picture))
     if values.dtype == torch.uint8:
         return
@@ -105,16 +105,24 @@ def _to_tensor(picture: Picture, size: float, edge: str) -> Tensor:
     if isinstance(picture, Tensor):
         share = 255 if picture.dtype == torch.uint8 else 1
         return picture.detach().float().div(share)
-    if isinstance(picture, np.ndarray):
-        levels = picture if picture.dtype == np.uint8 else (picture * 255).round()
-        picture = Image.fromarray(levels.astype(np.uint8))
-    rgb = codec.to_rgb(picture)
+    rgb = conversion.to_rgb(to_pil(picture))
     try:
         # What is in memory already is not a bomb: the result has at most eight times 8192 px.
-        fitted = codec.fit_size(rgb.width, rgb.height, size, edge, 2**31)
+        fitted = sizing.fit_size(rgb.width, rgb.height, size, edge, 2**31)
     except RowError as error:
         raise ValueError(f"a picture of {error}") from error
-    return to_tensor(codec.resize(rgb, fitted))
+    return to_tensor(sizing.resize(rgb, fitted))
+
+
+def to_pil(picture: Picture) -> Image.Image:
+    """Return any picture as a PIL image."""
+    if isinstance(picture, Image.Image):
+        return picture
+    if isinstance(picture, Tensor):
+        unit = picture.float() / 255 if picture.dtype == torch.uint8 else picture.float()
+        return Image.fromarray(to_pixels(unit))
+    levels = picture if picture.dtype == np.uint8 else (picture * 255).round()
+    return Image.fromarray(levels.astype(np.uint8))
 
 
 def like(image: Tensor, given: Picture) -> Picture:

@@ -1,11 +1,11 @@
 """``Stylizer``: a callable class for ``Dataset.map_batches`` in pipelines of one's own."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from pipeline.data.images import codec
 from pipeline.data.manifest import columns
@@ -13,8 +13,10 @@ from pipeline.notebook import pictures
 from pipeline.notebook.call import make_batcher, optimise, to_pair
 from pipeline.notebook.pictures import Picture
 from pipeline.settings import StyleSettings, replace
-from pipeline.style.recipe import to_pixels
+from pipeline.style.recipe import Pair, to_pixels
 from pipeline.style.serving.phases import Done
+
+logger = logging.getLogger(__name__)
 
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -76,20 +78,24 @@ class Stylizer:
     def _stylize(self, contents: Iterable[Any], styles: Iterable[Any]) -> Batch:
         loaded = [self._load(*pair) for pair in zip(contents, styles, strict=True)]
         sound = [pair for pair in loaded if not isinstance(pair, Exception)]
-        answers = iter(optimise(self.batcher, sound, self.settings))
+        answers = iter(optimise(self.batcher, sound))
         done = [pair if isinstance(pair, Exception) else next(answers) for pair in loaded]
         return _columns(done)
 
-    def _load(self, content: Any, style: Any) -> tuple[Tensor, Tensor] | Exception:
+    def _load(self, content: Any, style: Any) -> Pair | Exception:
         try:
-            pair = (self._picture(content, "content_image"), self._picture(style, "style_image"))
-            return to_pair(*pair, self.settings)
+            pictures_of = (content, "content_image"), (style, "style_image")
+            content_image, style_image = (self._picture(*each) for each in pictures_of)
+            return to_pair(content_image, [style_image], self.settings)
         except Exception as error:  # a promise: no row ends its batch
             return error
 
     def _picture(self, value: Any, column: str) -> Picture:
         if isinstance(value, bytes):
-            return codec.decode(value, column, self.max_pixels)
+            notes: list[str] = []
+            value = codec.decode(value, column, self.max_pixels, notes=notes)
+            for note in notes:
+                logger.warning("%s: a picture was read, but %s", column, note)
         pictures.check(value, column)
         picture: Picture = value
         return picture

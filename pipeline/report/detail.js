@@ -122,6 +122,8 @@ function pairCurve(pair) {
   return el("figure", {}, host, readout);
 }
 
+const warnings = (pair) => column.warnings[pair].map((line) => el("p", { class: "notice" }, line));
+
 function detail(pair) {
   const at = order.indexOf(pair);
   const move = (by, text, possible) =>
@@ -150,7 +152,7 @@ function detail(pair) {
       column.ok[pair]
         ? el("div", { class: "shown" }, compare(pair), pairCurve(pair))
         : el("p", { class: "notice bad" }, el("strong", {}, errorName(pair)), ` ${column.message[pair] ?? ""}`),
-      el("div", { class: "side" }, el("div", { class: "thumbs" }, styles), pairFacts(pair)),
+      el("div", { class: "side" }, el("div", { class: "thumbs" }, styles), warnings(pair), pairFacts(pair)),
     ),
   ];
 }

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipeline.data.errors import RowError
 from pipeline.data.output import records
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import failures, files, uris
 from pipeline.report.describe import describe
 from pipeline.report.facts import Facts, choose_pairs, extreme_keys, gather
 from pipeline.report.pairs import Pairs, aggregate, read_pairs
@@ -91,7 +91,7 @@ def make_report(
         uri = uris.join(output, records.REPORT)
         files.write_bytes(uri, text.encode(), options)
     except (RowError, OSError, pa.ArrowException) as error:
-        reason = str(error) if isinstance(error, RowError) else files.reason(error)
+        reason = str(error) if isinstance(error, RowError) else failures.reason(error)
         raise ReportError(f"report of {uris.redact(output)}: {reason}") from error
     pictured = sum(number >= 0 for number in pictures["resultPictures"])
     return Made(uri, len(text), facts.pairs, len(pairs.rows), pictured)

@@ -20,7 +20,7 @@ POINTS = 80
 """Points of a loss curve in the page."""
 
 COLUMNS = [
-    *("pair_id", "status", "error_class", "error_message", "file_name", "content_uri"),
+    *("pair_id", "status", "error_class", "error_message", "warnings", "file_name", "content_uri"),
     *("style_uri", "label", "split", "width", "height", "total_loss", "content_loss"),
     *("style_loss", "loss_history", "evaluations", "stop_reason", *records.SECONDS),
     *("settings", "finished_at", "manifest_row"),
@@ -80,6 +80,7 @@ class Pairs:
             "ok": int(ok),
             "error": self.errors.add(None if ok else record["error_class"] or "unexpected"),
             "message": without_credentials(message) if message else None,
+            "warnings": [without_credentials(line) for line in record["warnings"] or ()],
             "file": record["file_name"] if ok else None,
             "content": self.contents.add(content),
             "styles": [self.styles.add(uri) for uri in styles if uri],

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.data.errors import RowError
-from pipeline.data.images import codec
+from pipeline.data.images import codec, sizing
 from pipeline.data.storage import files, uris
 
 COMMAND = (sys.executable, "-m", "pipeline.report.shrinking")
@@ -198,7 +198,7 @@ def _shrink(task: Task, options: files.StorageOptions, allowed: frozenset[str]) 
         image = codec.decode(data, uris.redact(task.uri), MOST_PIXELS, enough=task.edge)
         scale = min(1.0, task.edge / max(image.size))
         width, height = (max(1, round(side * scale)) for side in image.size)
-        made = codec.encode(codec.resize(image, (width, height)), "webp", QUALITY)
+        made = codec.encode(sizing.resize(image, (width, height)), "webp", QUALITY)
     except RowError as error:
         return {"error": error.error_class}
     except Exception:  # a picture in a report is no reason to end anything

@@ -16,7 +16,13 @@ from torch import Tensor
 
 from pipeline.settings import StyleSettings
 from pipeline.style.method.color import finish_colors, prepare_colors
-from pipeline.style.method.targets import Size, StyleTarget, blend_targets, style_targets
+from pipeline.style.method.targets import (
+    Size,
+    StyleTarget,
+    blend_targets,
+    resize,
+    style_targets,
+)
 from pipeline.style.network.vgg import VGG
 
 Pixels = npt.NDArray[np.uint8]
@@ -126,9 +132,11 @@ def prepare(network: VGG, pair: Pair, cache: TargetCache | None = None) -> Probl
 def finish(image: Tensor, pair: Pair) -> Tensor:
     """Return the optimised image (3, H, W) with its final colours, on the CPU.
 
-    A finished picture must not be lost because the GPU's memory is full.
+    A finished picture must not be lost because the GPU's memory is full. The image may also be one
+    of a coarser scale.
     """
-    content_image = to_tensor(pair.content_image, CPU)
+    size = (image.shape[1], image.shape[2])
+    content_image = resize(to_tensor(pair.content_image, CPU)[None], size)[0].clamp(0, 1)
     return finish_colors(image.cpu(), content_image, pair.settings.preserve_color)
 
 

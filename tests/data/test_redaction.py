@@ -1,6 +1,7 @@
-"""No credential is shown, in whatever shape its address is."""
+"""No credential is shown, however its address is malformed."""
 
 import json
+import re
 import time
 
 import pyarrow as pa
@@ -10,16 +11,18 @@ from hypothesis import strategies as st
 
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.redaction import redact, redact_text
-from pipeline.data.storage import files, uris
-from pipeline.engine.stages import guarding, loading, storing
+from pipeline.data.storage import failures, uris
+from pipeline.engine.stages import loading, storing
 from pipeline.engine.stages.context import Context
+from pipeline.engine.stages.guarding import guarded
 from pipeline.report.facts import without_credentials
 from pipeline.settings import StyleSettings
 
 MARK = "MARKED"
 
 SECRETS = st.lists(st.sampled_from(["/", "?", "#", "@", ":", "%", "&", "=", "+", ".", "\\", "1"]))
-"""What may stand between two marks. Each mark begins with a letter: digits alone are a port."""
+"""What may stand between two marks. Each mark begins with a letter: digits alone are
+a port."""
 
 BEGINNINGS = (
     *("https://", "http://", "HTTPS://", "https:/", "https:///", "https//", "https:", "https;//"),
@@ -33,13 +36,16 @@ ENDS = ("", " ", '"', ">", ")", "#top", "&x=1")
 @st.composite
 def spoiled(draw):
     """An address with a password, a signature or both, as it comes out of tables and shells."""
+    beginning = draw(st.sampled_from(BEGINNINGS))
     secret = MARK + "".join(draw(SECRETS)) + MARK
+    if re.search("http|://", beginning) and draw(st.booleans()):
+        secret = f"12/{secret}"  # as a port
     where = draw(st.sampled_from(("user", "query", "both")))
     user = f"user:{secret}@" if where != "query" else ""
     name = draw(st.sampled_from(("X-Amz-Signature", "sig", "X-Goog-Signature", "token", "Key")))
     query = f"?{name}={secret}" if where != "user" else draw(st.sampled_from(("", "?w=1", "?a@b")))
     host = draw(st.sampled_from(("h", "h.example:8080", "bucket.s3.amazonaws.com")))
-    start = draw(st.sampled_from(JUNK)) + draw(st.sampled_from(BEGINNINGS))
+    start = draw(st.sampled_from(JUNK)) + beginning
     return f"{start}{user}{host}/a b/x.png{query}{draw(st.sampled_from(ENDS))}"
 
 
@@ -51,6 +57,10 @@ def spoiled(draw):
 @example(f"user:{MARK}@h/x")
 @example(f"https://user:{MARK}?{MARK}@h/x")
 @example(f"https://user:x@{MARK}/y@h/x")
+@example(f"https://user:12/{MARK}@h/x.png")
+@example(f"https://user:12/{MARK}@h")
+@example(f"s3://user:12/a/{MARK}@h/b/x.png")
+@example(f"git+https://first.last:1/@{MARK}@h.example:80/x.png")
 def test_no_secret_of_a_spoiled_address_is_shown(uri):
     for base in ("/data", "s3://bucket/m", "https://h/m"):
         full = uris.resolve(uri, base)
@@ -59,8 +69,8 @@ def test_no_secret_of_a_spoiled_address_is_shown(uri):
     assert MARK not in redact(uri)
     assert MARK not in redact_text(f"cannot open '{uri}' (no such host)")
     assert MARK not in without_credentials(f"cannot open {uri}: no such host")
-    assert MARK not in files.reason(OSError(f"cannot open {uri}"))
-    assert MARK not in files.reason_at(uri, OSError(uri))
+    assert MARK not in failures.reason(OSError(f"cannot open {uri}"))
+    assert MARK not in failures.reason_at(uri, OSError(uri))
 
 
 CONTEXT = Context(
@@ -73,12 +83,12 @@ CONTEXT = Context(
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(spoiled())
 def test_no_secret_reaches_a_record(uri):
-    """A row that is refused, and one whose file nobody can read."""
+    """One row is refused, and another one's file cannot be read."""
     for column in ("content_uri", "style_uri"):
         row = {"content_uri": "a.png", "style_uri": "b.png", "pair_id": "p", column: uri}
         planned = RowChecker("/nowhere", "f", frozenset({"file"}))(row, 3)
         if planned["fault_class"] is None:
-            planned = guarding.guarded(
+            planned = guarded(
                 planned, lambda row=planned: loading.load_images(row, CONTEXT)
             )
         record = storing.make_record(planned, CONTEXT)
@@ -93,6 +103,7 @@ def test_no_secret_reaches_a_record(uri):
         "photos/a@2x.png", "/data/a b/c: d.png", "s3://b/in/a#b?c.png", "s3://bucket/a:b@c.png",
         "file:///a b/c?d.png", "https://medium.com/@user/a.png", "https://host:8080/@user/a.png",
         "https://[::1]:80/a@b.png", "https://host/x:y/@z.png", "gs://b/a=1&b=2.png", "...",
+        "http://minio:9000/b/a@2x.png", "hdfs://name:8020/@a/b@2x.png",
         "s3://arn:aws:s3:us-west-2:1:accesspoint/x/a@b.png", "memory://a?b", "C:/x.png",
     ],
 )  # fmt: skip

@@ -37,8 +37,8 @@ def poison() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return unpack(value)
 
-    def deadly_decode(data, name, max_pixels):
-        image = decode(data, name, max_pixels)
+    def deadly_decode(data, name, max_pixels, **more):
+        image = decode(data, name, max_pixels, **more)
         if image.width == 80:
             os.kill(os.getpid(), signal.SIGSEGV)
         return image
@@ -62,8 +62,8 @@ def hang() -> None:
     """What hangs: whoever decodes a file of 80 px or encodes a result of 112 px, and the actor that
     takes the first content of 96 px."""
 
-    def endless_decode(data, name, max_pixels):
-        image = decode(data, name, max_pixels)
+    def endless_decode(data, name, max_pixels, **more):
+        image = decode(data, name, max_pixels, **more)
         if image.width == 80:
             time.sleep(600)
         return image

@@ -20,7 +20,7 @@ from pipeline.engine.board_actor import Vitals
 from pipeline.engine.resources import IO_CPUS, choose_resources
 from pipeline.engine.runtime import cluster
 from pipeline.engine.runtime.hanging import Watchdog
-from pipeline.engine.stages import blocks, loading
+from pipeline.engine.stages import blocks, loading, storing
 from pipeline.engine.stages.context import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
 from pipeline.style.network.weights import load_network, load_weights
@@ -80,7 +80,7 @@ def test_a_result_that_its_format_cannot_hold_is_an_error_before_it_is_made(cont
         if fits:
             loading.load_images({**row, "content_uri": uris["long"]}, context)
             continue
-        with pytest.raises(RowError, match="16384 x 32 px, and an edge of a webp file"):
+        with pytest.raises(RowError, match="16384 x 32 px, but an edge of a webp file"):
             loading.load_images({**row, "content_uri": uris["long"]}, context)
 
 
@@ -109,7 +109,7 @@ def test_a_style_that_was_replaced_is_read_again(context, style, monkeypatch, ve
     first = read(context)
     assert read(context)[0] is first[0]
     write(1)
-    pixels, digest = read(dataclasses.replace(context, job_id="another"))
+    pixels, digest, _ = read(dataclasses.replace(context, job_id="another"))
     assert digest != first[1]
     assert not np.array_equal(pixels, first[0])
     assert (read(context)[0] is first[0]) == (versions == "unknown")
@@ -132,6 +132,35 @@ def test_the_styles_that_a_load_process_keeps_are_bounded_in_bytes(context, styl
         for size in (64.0, 64.1, 64.2):  # they round to as many pixels
             assert read(context, size)[0].nbytes == each
         assert len(loading._style_memo) == kept
+
+
+def test_what_is_wrong_with_pictures_that_are_read_reaches_the_record(context, tmp_path):
+    """Also where a load process has the style already, and with no credential."""
+    loading._style_memo.clear()
+    for name, cut in (("cut.jpg", 2), ("whole.jpg", 0)):
+        data = image_bytes(5, 64, 64, "JPEG")
+        (tmp_path / name).write_bytes(data[: len(data) - cut])
+    cut, whole = str(tmp_path / "cut.jpg"), str(tmp_path / "whole.jpg")
+    row = {
+        "pair_id": "p", "manifest_row": 0, "overrides": "{}", "style_blend": [1.0],
+        "fault_class": None, "fault_message": None,
+    }  # fmt: skip
+    rows = [
+        {**row, "content_uri": whole, "style_uri": [whole]},
+        {**row, "content_uri": whole, "style_uri": [whole, cut]},
+        {**row, "content_uri": f"file://{cut}", "style_uri": [cut]},
+    ]
+    wrong = "was read, but its end is missing or broken"
+    of_style = f"style {cut}: {wrong}"
+    expected = [None, [of_style], [f"content file://{cut}: {wrong}", of_style]]
+    done = [{**row, **loading.load_images(row, context)} for row in rows]
+    table = pa.Table.from_pylist(done, schema=context.schema(*blocks.LOADED))
+    assert table["warnings"].to_pylist() == expected
+    assert [len(notes) for *_, notes in loading._style_memo.values()] == [0, 1]
+    found = [storing.make_record(loaded, context)["warnings"] for loaded in table.to_pylist()]
+    assert found == expected
+    signed = loading._warning("style", "https://u:S3CRET@h/x.png?sig=S3CRET", ["a", "b"])
+    assert signed == "style https://h/x.png: was read, but a; b"
 
 
 class NoBoard:
@@ -225,7 +254,8 @@ def test_a_fault_that_nobody_thought_of_is_its_pairs_own(worker, context, monkey
 
     monkeypatch.setattr(Lane, "_advance", advance)
     culprit = {"overrides": '{"iterations": 13}'}
-    (rows,) = run(worker, loaded(context, [{}, culprit, {}, {}]))
+    (rows,) = run(worker, loaded(context, [{"warnings": ["w"]}, culprit, {}, {}]))
+    assert [row["warnings"] for row in rows] == [["w"], None, None, None]
     assert [row["fault_class"] for row in rows] == [None, "unexpected", None, None]
     assert worker.batcher.pool.fits == {}, "the fault was not the size's"
 

@@ -40,6 +40,7 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
     options, bucket = s3
     base, output = f"s3://{bucket}/in", f"s3://{bucket}/out"
     put_inputs(base, options)
+    files.write_bytes(f"{base}/s1.jpg", image_bytes(10, 80, 64, "JPEG")[:-2], options)
     files.write_bytes(f"{base}/narrow.safetensors", weights_file.read_bytes(), options)
     quick = replace(quick, weights=f"{base}/narrow.safetensors")
     rows = [
@@ -86,6 +87,11 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
     assert found["p10"]["error_class"] == "not_found"
     assert f"{base}/c1.png" in found["p10"]["error_message"]
     assert "letters, digits" in found["../up"]["error_message"]
+    warned = [f"style {base}/s1.jpg: was read, but its end is missing or broken"]
+    assert {name: row["warnings"] for name, row in found.items() if row["warnings"]} == {
+        f"p{c}1": warned for c in (0, 2, 3)
+    }
+    assert summary["with_warnings"] == 3
 
     metadata = tables.read_table(f"{output}/images/val/metadata.parquet", options).to_pylist()
     assert {row["file_name"] for row in metadata} == {f"class{c}/p{c}0.png" for c in (0, 2, 3)}
@@ -96,7 +102,10 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
     assert again["last_run"]["pairs"] == 0
     assert files.list_files(f"{output}/records", options) == before
 
-    # The missing image arrives; only failed rows are done again.
+    # The missing image arrives; only failed rows are done again, beside an earlier version's.
+    for file in before[::2]:
+        table = tables.read_table(file, options).drop_columns(["warnings"])
+        tables.write_table(file, table, options)
     files.write_bytes(f"{base}/c1.png", image_bytes(1, 48, 64), options)
     retried = run_job(quick, replace(job, retry_errors=True))
     assert (retried["pairs"], retried["ok"], retried["error"]) == (10, 8, 2)
@@ -107,6 +116,7 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
     assert all(now[name]["finished_at"] == found[name]["finished_at"] for name in kept)
     schema = records.records_dataset(output, options).schema
     assert "note" in schema.names
+    assert now["p11"]["warnings"] == warned
 
     written = files.list_files(f"s3://{bucket}", options)
     outside = [uri for uri in written if not uri.startswith((f"{output}/", f"{base}/"))]

@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pipeline.data.images import codec
 from pipeline.data.output import clearing, dividing, packing, records
 from pipeline.data.schemas import RECORD_SCHEMA
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import files, local, uris
 from pipeline.engine.checking import check, check_output
 from pipeline.engine.packing import run as packing_run
 from pipeline.engine.packing import tasks
@@ -125,7 +125,7 @@ def kill_at_each_change(work, put_back, monkeypatch):
 def shards_of(checked) -> dict[str, bytes]:
     folder = uris.join(checked.output, checked.job.format)
     found = files.sizes(folder, {})
-    assert not any(map(files.is_leftover, found))
+    assert not any(map(local.is_leftover, found))
     return {name: files.read_bytes(uris.join(folder, name), {}) for name in found}
 
 
@@ -154,7 +154,7 @@ def test_a_kill_while_another_format_was_begun_leaves_nothing_behind(place, monk
     checked, put_back = place
     for at in kill_at_each_change(lambda: prepare(checked), put_back, monkeypatch):
         prepare(replace_job(checked, format="files"))
-        left = [name for name in files.sizes(checked.output, {}) if files.is_leftover(name)]
+        left = [name for name in files.sizes(checked.output, {}) if local.is_leftover(name)]
         assert left == [], at
 
 

@@ -87,14 +87,14 @@ def test_a_write_that_does_not_fit_leaves_the_old_file_and_nothing_else(tmp_path
     """The kernel's own limit on a file's size stands for a full disk."""
     code = f"""
 import resource, signal
-from pipeline.data import storage, tables
 from pipeline.data.errors import RowError
+from pipeline.data.storage import files
 path = {str(tmp_path / "x.png")!r}
-storage.write_bytes(path, b"old", {{}})
+files.write_bytes(path, b"old", {{}})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    storage.write_bytes(path, b"x" * 5000, {{}})
+    files.write_bytes(path, b"x" * 5000, {{}})
 except RowError as error:
     print(error.error_class, error)
 """

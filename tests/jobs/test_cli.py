@@ -1,4 +1,5 @@
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -211,6 +212,16 @@ def test_a_summary_that_cannot_be_written_is_no_job_that_could_not_start(done, c
     (output / "summary.json").rmdir()
     assert stylize.main(command) == 0
     assert "1 ok, 0 errors of 1 pair\n" in capsys.readouterr().out
+
+
+def test_pairs_of_damaged_pictures_are_counted(done, capsys):
+    command, output = done
+    path = output / records.RECORDS / "0.parquet"
+    row = {**pq.read_table(path).to_pylist()[0], "warnings": ["content c.png: was read, but x"]}
+    pq.write_table(pa.Table.from_pylist([row], schema=records.RECORD_SCHEMA), path)
+    assert stylize.main(command) == 0
+    assert "  warnings: 1 pair of damaged pictures, which were read" in capsys.readouterr().out
+    assert json.loads((output / "summary.json").read_text())["with_warnings"] == 1
 
 
 def test_of_two_records_of_one_pair_it_is_said_how_to_mend_them(done, capsys):

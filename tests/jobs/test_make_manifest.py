@@ -5,7 +5,7 @@ import pytest
 
 from jobs import make_manifest, stylize
 from pipeline.data.manifest.manifest import open_manifest
-from pipeline.data.storage import files
+from pipeline.data.storage import files, filesystems
 from tests.conftest import image_bytes
 
 
@@ -40,7 +40,7 @@ def upload(folder, bucket, fs):
 
 def test_the_same_manifest_from_a_disk_and_from_s3(inputs, s3, tmp_path, capsys, weights_file):
     options, bucket = s3
-    fs, _ = files.filesystem("s3://x", options)
+    fs, _ = filesystems.filesystem("s3://x", options)
     upload(inputs, bucket, fs)
     (tmp_path / "c.yaml").write_text(f"storage_options: {options}")
     places = ("--label-from", "parent", "--split-from", "parent", "--rows-per-file", "3")

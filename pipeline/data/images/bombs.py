@@ -1,6 +1,6 @@
-"""Files that would keep a decoder busy for hours or fill the memory, known by their headers.
+"""Refuse files that would keep a decoder busy for hours or fill the memory, by their headers.
 
-Each check stands for a file that was seen to do so (``tests/data/images/test_fuzz_images.py``).
+Each check has a file in ``tests/data/images/test_fuzz_images.py`` that did so.
 """
 
 import io
@@ -11,13 +11,13 @@ import struct
 from PIL import Image
 
 MOST_SCANS = 500
-"""Of a JPEG; ten are usual. Each costs a pass over all pixels, however few bytes it has."""
+"""Most scans of a JPEG; ten are usual. Each costs a pass over all pixels, even if it is tiny."""
 
 
 class TiffReader(io.BytesIO):
-    """A file whose parts may not be read again and again.
+    """A file in memory that may be read about 16 times in total, and no more.
 
-    2 MB can name the same strip 200 000 times, and Pillow would decode each of them.
+    A TIFF of 2 MB can refer to one strip 200 000 times, and Pillow would decode each of them.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -25,40 +25,49 @@ class TiffReader(io.BytesIO):
         self.left = 16 * (len(data) + 2**20)
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Read as ``BytesIO`` does.
+
+        Raises:
+            OSError: too many bytes were read in total.
+        """
         part = super().read(size)
         self.left -= len(part)
         if self.left < 0:
-            raise OSError("its parts overlap")
+            raise OSError("its strips or tiles overlap")
         return part
 
 
 def refuse_bombs(data: bytes) -> None:
-    """Refuse small files that would keep a decoder busy for hours or fill the memory.
+    """Refuse a file that would keep a decoder busy for hours or fill the memory.
 
     Raises:
-        ValueError: says what there is too much of.
+        ValueError: the message says what the file has too much of.
     """
     if data.startswith(b"\xff\xd8"):
-        # A start of scan: its length, and the number of components that goes with that length.
+        # A start of scan: its length, and the number of components that fits this length.
         scans = re.findall(rb"\xff\xda\0(?:\x06\0|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)", data)
         if len(scans) > MOST_SCANS:
-            raise ValueError(f"{len(scans)} scans are more than {MOST_SCANS}")
-        if data.count(b"Exif\0\0") > 500:  # Pillow copies all earlier ones for each
+            raise ValueError(f"it has {len(scans)} scans, more than {MOST_SCANS}")
+        if data.count(b"Exif\0\0") > 500:  # for each, Pillow copies all before it
             raise ValueError("more than 500 EXIF segments")
     if data.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")):
-        # The main header, and one of each part of a tile.
+        # The main header, and the header of each part of a tile.
         for start in re.finditer(rb"\xff\x4f(?=\xff\x51)|\xff\x90\0\x0a.{8}", data, re.DOTALL):
             _check_jpeg2000_header(data, start.end())
 
 
 def _check_jpeg2000_header(data: bytes, at: int) -> None:
-    """OpenJPEG lays out all that a header claims before it reads on: 300 bytes can ask for 100 GB.
+    """Refuse headers that make OpenJPEG allocate too much: 300 bytes can ask for 100 GB.
 
-    Smaller blocks and precincts than are allowed here are legal, but nothing writes them.
+    OpenJPEG allocates all that a header declares before it reads on. Smaller blocks and precincts
+    than those allowed here are legal, but no program writes them.
+
+    Raises:
+        ValueError: the message says what is refused.
     """
     siz, cod, coc = 0x51, 0x52, 0x53
     others = (0x50, 0x55, 0x57, 0x58, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61, 0x63, 0x64)
-    while data[at : at + 2] not in (b"\xff\x90", b"\xff\x93"):  # a part of a tile, its data
+    while data[at : at + 2] not in (b"\xff\x90", b"\xff\x93"):  # a tile part, its data
         fill, marker, length = struct.unpack_from(">BBH", data, at)
         body = data[at + 4 : at + 2 + length]
         if fill != 0xFF or marker not in (siz, cod, coc, *others):
@@ -69,16 +78,16 @@ def _check_jpeg2000_header(data: bytes, at: int) -> None:
             first = 5 if marker == cod else 2
             levels, block_width, block_height = struct.unpack_from("BBB", body, first)
             if block_width + block_height < 4:  # powers of two, from 4 px
-                raise ValueError("code blocks of less than 256 px")
+                raise ValueError("code blocks of fewer than 256 px")
             for level, precinct in enumerate(body[first + 5 :]):
-                # In pixels of the whole picture: each level has half the size of the next.
+                # In pixels of the whole picture: each level has half the size of the next one.
                 if min(precinct & 15, precinct >> 4) + levels - level < 6:
                     raise ValueError("precincts of less than 64 px")
         at += 2 + length
 
 
 def check_tiles(image: Image.Image, max_pixels: int) -> None:
-    """A TIFF of 64 x 64 px may have one tile of 60000 x 60000 px, which is decoded whole.
+    """Refuse a TIFF with huge tiles: 64 x 64 px can have one tile of 60000 x 60000 px.
 
     Raises:
         ValueError: the tiles cover more than twice ``max_pixels``.

@@ -1,4 +1,4 @@
-"""Colour profiles: where files keep them, and pictures by them in sRGB."""
+"""Find the colour profile of an image and convert the image to sRGB with it."""
 
 import io
 import struct
@@ -7,26 +7,31 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
-from pipeline.data.images import tiffs
+from pipeline.data.images import tiff_tags
 
 LONGEST = 2**24
-"""Bytes of a profile that is followed. Those of printers have some MB."""
+"""Largest profile in bytes that is used; those of printers have a few MB."""
 
 GREY = ("1", "L", "LA", "La")
-"""Modes that a profile of grey describes."""
+"""Pillow's modes that a grey profile describes."""
 
 EXIF, COLOR_SPACE, INTEROPERABILITY, RULES = 34665, 40961, 40965, 1
-"""Tags of EXIF, which is a TIFF: each leads to the next, or says something."""
+"""Tag numbers in EXIF (a TIFF): two lead to inner directories, two state the colour space."""
+
+LEFT_OUT = "its colour profile cannot be followed and was left out"
+"""The note about an image whose profile is broken, too large or of another mode."""
 
 _SPACES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}
-"""Pillow's mode of what a profile describes, by what stands in its header."""
+"""Pillow's mode by the colour space in a profile's header."""
 
 
-def find(image: Image.Image, data: bytes = b"") -> bytes | None:
-    """The ICC profile of an opened image, or one that stands for what its EXIF says.
+def find(image: Image.Image, data: bytes, notes: list[str]) -> bytes | None:
+    """Return the ICC profile of an opened image, or Adobe RGB's if its EXIF says so.
 
     Args:
-        data: its file, in which containers may have one that Pillow passes over.
+        image: the image.
+        data: its file: JPEG 2000 and BMP hold profiles that Pillow ignores.
+        notes: gets ``LEFT_OUT`` if there is a profile that cannot be used.
     """
     profile = image.info.get("icc_profile")
     try:
@@ -37,14 +42,23 @@ def find(image: Image.Image, data: bytes = b"") -> bytes | None:
         if not profile and image.mode not in GREY:
             exif = data if image.format == "TIFF" else image.info.get("exif", b"")
             profile = adobe_rgb() if _is_adobe_rgb(exif) else None
-    except Exception:  # broken notes are no reason to refuse the picture
+    except Exception:  # broken metadata is no reason to refuse the picture
+        notes.append(LEFT_OUT)
         return None
     usable = isinstance(profile, bytes) and 128 < len(profile) <= LONGEST
+    if profile and not usable:
+        notes.append(LEFT_OUT)
     return profile if usable else None
 
 
-def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """An image of mode L, RGB or CMYK as RGB, by its profile if it has one that fits."""
+def in_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
+    """Convert an image of mode L, RGB or CMYK to RGB, by the profile if it fits the mode.
+
+    Args:
+        image: the image.
+        profile: an ICC profile, if any.
+        notes: gets ``LEFT_OUT`` if the profile cannot be used.
+    """
     mode = _SPACES.get(profile[16:20]) if profile else None
     if profile and (mode == image.mode or (mode, image.mode) == ("RGB", "L")):
         try:
@@ -56,31 +70,45 @@ def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
                 return converted
         except Exception:  # noqa: S110  a broken profile is no reason to refuse the picture
             pass
+    if profile:
+        notes.append(LEFT_OUT)
     return image.convert("RGB")
 
 
-def curve(profile: bytes | None) -> npt.NDArray[np.float64] | None:
-    """What grey of 0 to 255 becomes by a profile, for grey of more bits; None if it stays."""
+def curve(profile: bytes | None, notes: list[str]) -> npt.NDArray[np.float64] | None:
+    """Return what a profile makes of grey 0 to 255, for deep grey images.
+
+    Args:
+        profile: an ICC profile, if any.
+        notes: gets ``LEFT_OUT`` if the profile cannot be used.
+
+    Returns:
+        (256,), from 0 to 255; None if the profile changes nothing.
+    """
     if not profile:
         return None
     ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
-    values = np.asarray(in_srgb(ramp, profile), np.float64)[0].mean(axis=1)
+    values = np.asarray(in_srgb(ramp, profile, notes), np.float64)[0].mean(axis=1)
     return None if np.abs(values - np.arange(256)).max() < 1 else values
 
 
 def _is_adobe_rgb(exif: bytes) -> bool:
-    """Cameras write no profile, but "uncalibrated" and the rules that they follow."""
+    """Return whether EXIF states Adobe RGB.
+
+    Cameras embed no profile. They write the colour space "uncalibrated" and the interoperability
+    index R03 (DCF 2.0).
+    """
     exif = exif.removeprefix(b"Exif\0\0")
-    found = tiffs.directories(exif, (COLOR_SPACE,), EXIF)
+    found = tiff_tags.directories(exif, (COLOR_SPACE,), EXIF)
     space = found.one(COLOR_SPACE, 0) if found else 0
-    if space == 2:  # not of the standard, but of some cameras
+    if space == 2:  # not in the standard, but written by some cameras
         return True
-    found = tiffs.directories(exif, (RULES,), EXIF, INTEROPERABILITY)
+    found = tiff_tags.directories(exif, (RULES,), EXIF, INTEROPERABILITY)
     return space == 0xFFFF and found is not None and bytes(found.tags[RULES][:3]) == b"R03"
 
 
 def _of_jpeg2000(data: bytes) -> bytes | None:
-    """From a box ``colr`` in a box ``jp2h``; the first that Pillow's decoder would go by."""
+    """Return the profile in the first box ``colr`` of the box ``jp2h``, which decoders use."""
     for name, header in _boxes(data):
         if name == b"jp2h":
             for inner, body in _boxes(header):
@@ -109,7 +137,7 @@ def _boxes(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _of_bmp(data: bytes) -> bytes | None:
-    """From a header of version 5."""
+    """Return the profile of a BMP with a header of version 5."""
     size, kind = struct.unpack_from("<I52x4s", data, 14)
     if size != 124 or kind != b"DEBM":  # "MBED" backwards
         return None
@@ -118,7 +146,7 @@ def _of_bmp(data: bytes) -> bytes | None:
 
 
 def adobe_rgb() -> bytes:
-    """The ICC profile of Adobe RGB (1998): its primaries, as seen under D50, and its gamma."""
+    """Return an ICC profile of Adobe RGB (1998): its primaries, adapted to D50, and its gamma."""
 
     def xyz(*values: float) -> bytes:
         return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(v * 65536) for v in values))

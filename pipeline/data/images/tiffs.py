@@ -1,10 +1,8 @@
-"""TIFFs whose samples Pillow does not know, or whose meaning it leaves to others."""
+"""Deep TIFFs: samples that Pillow does not read, or whose meaning it leaves to others."""
 
 import math
-import struct
 import zlib
-from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,32 +10,18 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from pipeline.data.images import depths
-
-SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-FILL_ORDER, STRIPS, ORIENTATION, SAMPLES, ROWS, COUNTS = 266, 273, 274, 277, 278, 279
-LEAST, MOST, PLANES, PREDICTOR, TILE_WIDTH, TILE_HEIGHT = 280, 281, 284, 317, 322, 323
-TILES, TILE_COUNTS, SUB_DIRECTORIES, EXTRA, FORMAT = 324, 325, 330, 338, 339
-PROFILE, DNG = 34675, 50706
-WANTED = frozenset((
-    SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, STRIPS, ORIENTATION,
-    SAMPLES, ROWS, COUNTS, LEAST, MOST, PLANES, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILES,
-    TILE_COUNTS, SUB_DIRECTORIES, EXTRA, FORMAT, PROFILE, DNG,
-))  # fmt: skip
+from pipeline.data.images import tiff_tags as tags
+from pipeline.data.images.tiff_tags import Directory
 
 WHITE_IS_ZERO, RGB = 0, 2
-SENSOR = (32803, 34892)
-"""Photometrics of what a camera's sensor saw."""
+"""Values of ``PHOTOMETRIC``; 1 is grey with black as zero."""
 
-RAW_STARTS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM")
-"""How camera raw files of Olympus, Panasonic, Fujifilm, Sigma and Minolta begin."""
-
-_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q"}
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 _DEFLATE = (8, 32946)
 _PACKED_AT_ONCE = 2**16
-"""Samples whose bits are apart at a time, a byte each."""
+"""Samples unpacked to one byte per bit at a time."""
 
-# Pillow knows white-is-zero of 8 bits, which it inverts. Others are inverted here.
+# Pillow opens (and inverts) white-is-zero images of 8 bits only. Deeper ones are inverted here.
 for _key, _mode in list(TiffImagePlugin.OPEN_INFO.items()):
     _order, _photo, _format, _fill, _bits, _extra = _key
     if _photo == 1 and max(_bits) > 8 and not _extra:
@@ -45,212 +29,131 @@ for _key, _mode in list(TiffImagePlugin.OPEN_INFO.items()):
         TiffImagePlugin.OPEN_INFO.setdefault(_key, _mode)
 
 
-@dataclass(frozen=True)
-class Directory:
-    """A TIFF's first. ``order`` is as ``struct`` writes it; of the profile the place is kept."""
+def meaning(page: Directory) -> tuple[str, int, bool, tuple[float, float] | None] | None:
+    """Return ``kind``, ``bits``, ``white_is_zero`` and ``told`` as in ``depths.Samples``.
 
-    order: str
-    tags: dict[int, tuple[Any, ...]]
-
-    def one(self, tag: int, default: int) -> int:
-        """A tag's first number."""
-        return int(self.tags.get(tag, (default,))[0])
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height, as the pixels lie."""
-        return self.one(WIDTH, 0), self.one(HEIGHT, 0)
-
-
-def first_directory(data: bytes) -> Directory | None:
-    """None if it is no TIFF, or a broken one."""
-    return directories(data, WANTED)
-
-
-def directories(data: bytes, wanted: Container[int], *inner: int) -> Directory | None:
-    """The first directory, or one that its tag ``inner`` leads to, and so on: what is wanted of it.
-
-    None if there is none, or if what leads there is broken.
+    None if the samples of a pixel differ in these, or if their kind is unknown.
     """
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    if order is None:
-        return None
-    try:
-        (version,) = struct.unpack_from(f"{order}H", data, 2)
-        (start,) = struct.unpack_from(*((f"{order}Q", data, 8) if version == 43 else
-                                        (f"{order}I", data, 4)))  # fmt: skip
-        for tag in inner:
-            start = _tags(data, order, version, start, (tag,))[tag][0]
-        tags = _tags(data, order, version, start, wanted)
-    except (struct.error, KeyError, OverflowError):
-        return None
-    return Directory(order, tags) if version in (42, 43) else None
-
-
-def _tags(
-    data: bytes, order: str, version: int, start: int, wanted: Container[int]
-) -> dict[int, tuple[Any, ...]]:
-    offset, count, size = ("Q", "Q", 20) if version == 43 else ("I", "H", 12)
-    tags: dict[int, tuple[Any, ...]] = {}
-    (entries,) = struct.unpack_from(order + count, data, start)
-    start += struct.calcsize(order + count)
-    for number in range(min(entries, 65_535)):
-        place = start + number * size
-        tag, kind, length = struct.unpack_from(f"{order}HH{offset}", data, place)
-        if tag not in wanted or kind not in _TYPES:
-            continue
-        room = struct.calcsize(order + offset)
-        place += size - room
-        bytes_of = struct.calcsize(_TYPES[kind]) * length
-        if bytes_of > room:
-            (place,) = struct.unpack_from(order + offset, data, place)
-        if not length or place + bytes_of > len(data):
-            continue
-        if tag == PROFILE:
-            tags[tag] = (place, length)
-        elif length <= 2**20:
-            found = np.frombuffer(data, order + _numpy(_TYPES[kind]), length, place)
-            tags[tag] = tuple(found.tolist())
-    return tags
-
-
-def _numpy(letter: str) -> str:
-    kind = "f" if letter in "fd" else "u" if letter.isupper() else "i"
-    return f"{kind}{struct.calcsize(letter)}"
-
-
-def is_camera_raw(data: bytes, first: Directory | None) -> bool:
-    """Whether a file holds what a sensor saw, and a small picture at most beside it."""
-    if data.startswith(RAW_STARTS) or data[8:10] == b"CR" or data[4:12] == b"ftypcrx ":
-        return True
-    if first is None:
-        return False
-    is_small = first.one(SUBFILE, 0) & 1 and SUB_DIRECTORIES in first.tags
-    is_dng = len(first.tags.get(DNG, ())) == 4  # a version
-    return is_dng or first.one(PHOTOMETRIC, 1) in SENSOR or bool(is_small)
-
-
-def meaning(first: Directory) -> tuple[str, int, bool, tuple[float, float] | None] | None:
-    """Of equal samples ``kind``, ``bits``, ``white_is_zero`` and ``told`` of ``Samples``."""
-    bits, formats = first.tags.get(BITS, (1,)), first.tags.get(FORMAT, (1,))
+    bits, formats = page.tags.get(tags.BITS, (1,)), page.tags.get(tags.FORMAT, (1,))
     if len({*bits}) != 1 or len({*formats}) != 1 or formats[0] not in _KINDS:
         return None
-    kind, most = _KINDS[formats[0]], first.one(MOST, 0)
-    # Many write the picture's own extremes there. White is that of a whole number of bits.
+    kind, most = _KINDS[formats[0]], page.one(tags.MOST, 0)
+    # Many programs write the picture's own extremes to MOST. It is white if it is 2**n - 1.
     is_white = kind == "u" and 255 <= most < 2 ** bits[0] and (most + 1).bit_count() == 1
-    told = (0.0, float(most)) if is_white and not first.one(LEAST, 0) else None
-    return kind, bits[0], first.one(PHOTOMETRIC, 1) == WHITE_IS_ZERO, told
+    told = (0.0, float(most)) if is_white and not page.one(tags.LEAST, 0) else None
+    return kind, bits[0], page.one(tags.PHOTOMETRIC, 1) == WHITE_IS_ZERO, told
 
 
-def is_deep(first: Directory) -> bool:
-    """Whether ``read`` reads it: samples that Pillow does not know, or does not tell apart."""
-    found = meaning(first)
-    if found is None or first.one(PHOTOMETRIC, 1) not in (0, 1, RGB):
+def is_deep(page: Directory) -> bool:
+    """Return whether ``read`` must read this page, since Pillow cannot or mistakes its samples."""
+    found = meaning(page)
+    if found is None or page.one(tags.PHOTOMETRIC, 1) not in (0, 1, RGB):
         return False
     kind, bits, *_ = found
-    if kind == "u" and (bits <= 8 or (bits == 16 and first.one(PHOTOMETRIC, 1) == RGB)):
+    if kind == "u" and (bits <= 8 or (bits == 16 and page.one(tags.PHOTOMETRIC, 1) == RGB)):
         return False
     whole = bits in (16, 32, 64) or (kind != "f" and bits == 8)
     known = whole or (kind != "f" and bits < 16)
-    predictor = first.one(PREDICTOR, 1)
-    packed = first.one(COMPRESSION, 1) in (1, *_DEFLATE) and first.one(FILL_ORDER, 1) == 1
+    predictor = page.one(tags.PREDICTOR, 1)
+    packed = page.one(tags.COMPRESSION, 1) in (1, *_DEFLATE) and page.one(tags.FILL_ORDER, 1) == 1
     plain = predictor == 1 or (predictor == 2 and whole and kind != "f")
-    has_places = STRIPS in first.tags or TILES in first.tags
-    return known and packed and plain and has_places and min(first.size) > 0
+    has_places = tags.STRIPS in page.tags or tags.TILES in page.tags
+    return known and packed and plain and has_places and min(page.size) > 0
 
 
-def read(data: bytes, first: Directory) -> Image.Image:
-    """A deep TIFF as a picture of 8 bits, its profile and orientation with it.
+def read(data: bytes, page: Directory) -> Image.Image:
+    """Read a deep TIFF as an image of 8 bits, with its profile and orientation.
 
     Raises:
-        ValueError, OSError: its data is cut off, or is not as its directory says.
+        ValueError: the data contradicts the directory.
+        OSError: the data is cut off.
     """
-    found = meaning(first)
+    found = meaning(page)
     if found is None:
-        raise ValueError("samples that differ")
+        raise ValueError("its samples differ in type")
     kind, bits, white_is_zero, told = found
-    colors = 3 if first.one(PHOTOMETRIC, 1) == RGB else 1
-    values = _values(data, first, kind, bits)
+    colors = 3 if page.one(tags.PHOTOMETRIC, 1) == RGB else 1
+    values = _values(data, page, kind, bits)
     if values.shape[2] < colors:
-        raise ValueError(f"{values.shape[2]} samples of a pixel for {colors} colours")
-    width, height = first.size
+        raise ValueError(f"{values.shape[2]} samples per pixel for {colors} colours")
+    width, height = page.size
 
-    def part(first: int, last: int, kind: str, told: tuple[float, float] | None) -> Any:
+    def part(start: int, last: int, kind: str, told: tuple[float, float] | None) -> Any:
         return depths.to_8_bit(
             depths.Samples(
-                lambda top, bottom: values[top:bottom, :, first:last], width, height, kind, bits,
-                white_is_zero and first == 0, told,
+                lambda top, bottom: values[top:bottom, :, start:last], width, height, kind, bits,
+                white_is_zero and start == 0, told,
             )
         )  # fmt: skip
 
     pixels = part(0, colors, kind, told)
     mode = "RGB" if colors == 3 else "L"
-    extra = first.tags.get(EXTRA, (0,))[0]
+    extra = page.tags.get(tags.EXTRA, (0,))[0]
     if values.shape[2] > colors and extra in (1, 2):
         most = 1.0 if kind == "f" else 2.0 ** (bits - (kind == "i")) - 1
         pixels = np.concatenate([pixels, part(colors, colors + 1, kind, (0.0, most))], axis=2)
         mode += "a" if extra == 1 else "A"
     image = Image.frombytes(mode, (width, height), pixels.tobytes())
-    if PROFILE in first.tags:
-        place, length = first.tags[PROFILE]
+    if tags.PROFILE in page.tags:
+        place, length = page.tags[tags.PROFILE]
         image.info["icc_profile"] = data[place : place + length]
-    image.getexif()[ExifTags.Base.Orientation] = first.one(ORIENTATION, 1)
+    image.getexif()[ExifTags.Base.Orientation] = page.one(tags.ORIENTATION, 1)
     return image
 
 
-def _values(data: bytes, first: Directory, kind: str, bits: int) -> npt.NDArray[Any]:
-    """(height, width, samples) of the machine's own numbers."""
-    width, height = first.size
-    samples = first.one(SAMPLES, 1)
+def _values(data: bytes, page: Directory, kind: str, bits: int) -> npt.NDArray[Any]:
+    """Return the samples, (height, width, samples), in the machine's byte order."""
+    width, height = page.size
+    samples = page.one(tags.SAMPLES, 1)
     if not 1 <= samples <= 8:
-        raise ValueError(f"{samples} samples of a pixel")
+        raise ValueError(f"{samples} samples per pixel")
     size = 4 if kind == "f" else 1 if bits <= 8 else 2 if bits <= 16 else bits // 8
     values = np.zeros((height, width, samples), np.dtype(f"{kind}{size}"))
-    for (top, left, plane), rows, columns, raw in _segments(data, first, samples, bits):
-        apart = first.one(PLANES, 1) == 2
+    for (top, left, plane), rows, columns, raw in _segments(data, page, samples, bits):
+        apart = page.one(tags.PLANES, 1) == 2
         form = (rows, columns, 1 if apart else samples)
-        part = _unpacked(raw, form, kind, bits, first.order)
-        if first.one(PREDICTOR, 1) == 2:
+        part = _unpacked(raw, form, kind, bits, page.order)
+        if page.one(tags.PREDICTOR, 1) == 2:
             part = np.cumsum(part, axis=1, dtype=part.dtype)
         target = values[top : top + rows, left : left + columns]
         target = target[..., plane : plane + 1] if apart else target
-        with np.errstate(all="ignore"):  # float64 beyond float32
+        with np.errstate(all="ignore"):  # float64 values beyond float32's range
             target[:] = part[: target.shape[0], : target.shape[1]]
     return values
 
 
 def _segments(
-    data: bytes, first: Directory, samples: int, bits: int
+    data: bytes, page: Directory, samples: int, bits: int
 ) -> Iterator[tuple[tuple[int, int, int], int, int, bytes]]:
-    """Strips or tiles: top, left and plane; rows and columns; bytes."""
-    width, height = first.size
-    tiled = TILES in first.tags
-    columns = first.one(TILE_WIDTH, 0) if tiled else width
-    rows = first.one(TILE_HEIGHT, 0) if tiled else min(first.one(ROWS, height), height)
+    """Yield each strip or tile: (top, left, plane), its rows and columns, and its bytes."""
+    width, height = page.size
+    tiled = tags.TILES in page.tags
+    columns = page.one(tags.TILE_WIDTH, 0) if tiled else width
+    rows = page.one(tags.TILE_HEIGHT, 0) if tiled else min(page.one(tags.ROWS, height), height)
     if min(rows, columns) < 1 or rows * columns > 2 * max(width * height, 2**20):
         raise ValueError(f"tiles of {columns} x {rows} px")
-    places = first.tags[TILES if tiled else STRIPS]
-    lengths = first.tags.get(TILE_COUNTS if tiled else COUNTS, ())
-    planes = samples if first.one(PLANES, 1) == 2 else 1
+    places = page.tags[tags.TILES if tiled else tags.STRIPS]
+    lengths = page.tags.get(tags.TILE_COUNTS if tiled else tags.COUNTS, ())
+    planes = samples if page.one(tags.PLANES, 1) == 2 else 1
     items = columns * (1 if planes > 1 else samples)
     across, down = math.ceil(width / columns), math.ceil(height / rows)
     if len(places) < across * down * planes:
-        raise ValueError(f"{len(places)} strips or tiles of {across * down * planes}")
+        raise ValueError(f"{len(places)} of {across * down * planes} strips or tiles")
     for number in range(across * down * planes):
         plane, inside = divmod(number, across * down)
         top, left = inside // across * rows, inside % across * columns
         here = rows if tiled else min(rows, height - top)
         row = math.ceil(items * bits / 8)
-        # Some write 10, 12 and 14 bits as two bytes, which only the length shows.
+        # Some programs write 10, 12 and 14 bits as two bytes, which only the length shows.
         wide = items * 2 if bits < 16 and bits != 8 else row
         length = lengths[number] if number < len(lengths) else here * row
         part = data[places[number] : places[number] + max(length, here * row)]
-        if first.one(COMPRESSION, 1) in _DEFLATE:
+        if page.one(tags.COMPRESSION, 1) in _DEFLATE:
             part = zlib.decompressobj().decompress(part[:length], here * max(row, wide))
             length = len(part)
         need = here * (wide if length >= here * wide else row)
         if len(part) < need:
-            raise OSError(f"{len(part)} bytes of a strip or tile of {need}")
+            raise OSError(f"{len(part)} of {need} bytes of a strip or tile")
         yield (top, left, plane), here, columns, part[:need]
 
 
@@ -273,7 +176,7 @@ def _unpacked(
 
 
 def _from_bits(raw: bytes, rows: int, items: int, bits: int) -> npt.NDArray[np.uint16]:
-    """Each row begins with a byte of its own."""
+    """Unpack numbers of ``bits`` bits each; every row starts at a byte boundary."""
     lines = np.frombuffer(raw, np.uint8).reshape(rows, -1)
     found = np.zeros((rows, items), np.uint16)
     many = max(1, _PACKED_AT_ONCE // items)

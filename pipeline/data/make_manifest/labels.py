@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import failures, files, filesystems, uris
 
 Place = tuple[str | None, str | None]
 """A label and a split."""
@@ -44,7 +44,7 @@ class Labels:
         except FileNotFoundError as error:
             raise LabelsError(f"{shown}: does not exist") from error
         except Exception as error:  # file systems, csv and UTF-8 raise many classes
-            raise LabelsError(f"{shown}: cannot be read: {files.reason(error)}") from error
+            raise LabelsError(f"{shown}: cannot be read: {failures.reason(error)}") from error
         if not hashes:
             raise LabelsError(f"{shown}: it has no rows")
         self._places = list(places)
@@ -78,7 +78,7 @@ class Labels:
 def _rows(
     uri: str, columns: tuple[str, ...], options: files.StorageOptions, shown: str
 ) -> Iterator[tuple[str, Place]]:
-    fs, path = files.filesystem(uris.absolute(uri), options)
+    fs, path = filesystems.filesystem(uris.absolute(uri), options)
     with fs.open(path, "rb") as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         reader = csv.DictReader(text)

@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from pipeline.data.manifest.manifest import INCOMPLETE
 from pipeline.data.output import records
-from pipeline.data.storage import files, tables, uris
+from pipeline.data.storage import conditional, files, local, tables, uris
 from pipeline.data.storage.listing import iterate_files
 
 RECIPE = "_manifest.json"
 """File that says how the manifest was built. Parquet readers skip names that begin with ``_``."""
 
-OWN_FILE = re.compile(rf"part-\d{{5,}}\.parquet|{RECIPE}|{INCOMPLETE}|\..*{files.LEFTOVER}")
+OWN_FILE = re.compile(rf"part-\d{{5,}}\.parquet|{RECIPE}|{INCOMPLETE}|\..*{local.LEFTOVER}")
 """Names of the files that this module writes."""
 
 
@@ -89,7 +89,7 @@ class Parts:
 
     def __enter__(self) -> "Parts":
         text = b"make_manifest is still writing this folder, or was stopped\n"
-        if not files.create_bytes(self.mark, text, self.options) and not self.overwrite:
+        if not conditional.create_bytes(self.mark, text, self.options) and not self.overwrite:
             raise FolderError(
                 f"output {uris.redact(self.output)}: another make_manifest is writing there"
             )

@@ -18,7 +18,7 @@ import pyarrow.fs
 from pipeline.data.errors import RowError
 from pipeline.data.manifest import folders
 from pipeline.data.schemas import OWN_COLUMNS, PLAN_SCHEMA, RECORD_SCHEMA
-from pipeline.data.storage import files, tables, uris, web
+from pipeline.data.storage import failures, files, filesystems, local, tables, uris, web
 
 INCOMPLETE = "incomplete.parquet"
 """File in the folder of a manifest that ``make_manifest`` has not finished."""
@@ -65,19 +65,19 @@ def open_manifest(uri: str, options: files.StorageOptions) -> Manifest:
     try:
         if uris.scheme_of(uri) in web.SCHEMES:
             files.check_web(uri, options)
-        fs, path = files.arrow_filesystem(uri, options)
+        fs, path = filesystems.arrow_filesystem(uri, options)
         info = fs.get_file_info(path)
     except RowError as error:
         raise ManifestError(f"manifest {error}") from error
     except Exception as error:
         raise ManifestError(
-            f"manifest {shown}: cannot be reached ({files.reason_at(uri, error)}); check the "
+            f"manifest {shown}: cannot be reached ({failures.reason_at(uri, error)}); check the "
             "URI, the endpoint and the credentials"
         ) from error
     if info.type == pyarrow.fs.FileType.NotFound:
         raise ManifestError(f"manifest {shown}: does not exist")
     is_local_file = uris.scheme_of(uri) == "file" and info.type != pyarrow.fs.FileType.Directory
-    if is_local_file and files.is_special(path):
+    if is_local_file and local.is_special(path):
         raise ManifestError(f"manifest {shown}: is a pipe or a device, not a file")
     if info.type == pyarrow.fs.FileType.File and not info.size:
         raise ManifestError(f"manifest {shown}: the file is empty")
@@ -93,11 +93,11 @@ def open_manifest(uri: str, options: files.StorageOptions) -> Manifest:
     except pa.ArrowTypeError as error:
         raise ManifestError(
             f"manifest {shown}: a column has different types in its files "
-            f"({files.reason(error)}); give it one type"
+            f"({failures.reason(error)}); give it one type"
         ) from error
     except Exception as error:
         raise ManifestError(
-            f"manifest {shown}: not Parquet, or cut off ({files.reason_at(uri, error)}); write "
+            f"manifest {shown}: not Parquet, or cut off ({failures.reason_at(uri, error)}); write "
             "it with pyarrow.parquet.write_table, pandas' to_parquet or jobs.make_manifest"
         ) from error
     if dataset is None:

@@ -22,7 +22,7 @@ from pipeline.data.manifest.manifest import Manifest, ManifestError
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.names import SPLIT_WORD, file_key
 from pipeline.data.schemas import OWN_COLUMNS, PLAN_SCHEMA
-from pipeline.data.storage import files, tables, uris
+from pipeline.data.storage import failures, files, filesystems, tables, uris
 from pipeline.data.words import printable
 
 CHUNK = 65_536
@@ -98,7 +98,7 @@ def write_plan(
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
         raise ManifestError(
             f"manifest {manifest.shown}: a column cannot be copied into the records "
-            f"({files.reason(error)}); leave it out"
+            f"({failures.reason(error)}); leave it out"
         ) from error
     if not tally.ids:
         raise ManifestError(f"manifest {manifest.shown}: it has no rows")
@@ -176,7 +176,7 @@ def _slices(manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
     except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
         raise ManifestError(
             f"manifest {manifest.shown}: {_unreadable(manifest)}cannot be read: "
-            f"{files.reason(error)}; every file of it must be sound Parquet"
+            f"{failures.reason(error)}; every file of it must be sound Parquet"
         ) from error
 
 
@@ -240,7 +240,7 @@ def _refuse_duplicates(
     suspects = set(values[counts > 1].tolist())
     if not suspects:
         return
-    fs, path = files.arrow_filesystem(target, options)
+    fs, path = filesystems.arrow_filesystem(target, options)
     plan = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet")
     first: dict[str, int] = {}
     for batch in plan.to_batches(columns=[column, "manifest_row"]):

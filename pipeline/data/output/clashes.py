@@ -19,7 +19,7 @@ from pipeline.data.ids import hash_ids
 from pipeline.data.manifest import row_keys
 from pipeline.data.names import file_key
 from pipeline.data.output import records
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import files, filesystems, uris
 from pipeline.data.words import counted
 from pipeline.settings import SettingError, StyleSettings, in_short
 
@@ -159,7 +159,7 @@ class Clashes:
         )
 
     def _scan(self, chosen: pc.Expression | None) -> pyarrow.dataset.Scanner:
-        fs, path = files.arrow_filesystem(self._plan, self._options)
+        fs, path = filesystems.arrow_filesystem(self._plan, self._options)
         plan = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet")
         return plan.scanner(columns=list(_PLANNED), filter=chosen)
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow.parquet as pq
 
 from pipeline.data.output import packing, records, resume
-from pipeline.data.storage import files, tables, uris
+from pipeline.data.storage import files, filesystems, local, tables, uris
 from pipeline.settings import SettingError
 
 DERIVED_IMAGE = re.compile(r"[0-9a-f]{20}\.(png|jpg|webp)")
@@ -73,7 +73,7 @@ def clear(output: str, options: files.StorageOptions) -> list[str]:
     for name in (records.CHECKPOINT, records.SUMMARY, records.REPORT, resume.JOURNAL):
         files.delete(uris.join(output, name), options)
     for folder in (records.IMAGES, records.RECORDS, *packing.FORMATS):
-        files.delete_empty_folders(uris.join(output, folder))
+        local.delete_empty_folders(uris.join(output, folder))
     files.delete(mark, options)
     return sorted({*images, *file_names}.difference(own_images, own_records))
 
@@ -91,7 +91,7 @@ def _own_records(
         SettingError: a Parquet file is no record file, but would be read as one.
     """
     parquet = [name for name in file_names if _is_visible_parquet(name)]
-    own = [name for name in file_names if files.is_leftover(name)]
+    own = [name for name in file_names if local.is_leftover(name)]
     named: set[str] = set()
 
     def look(name: str) -> set[str] | None:
@@ -116,7 +116,7 @@ def _is_visible_parquet(name: str) -> bool:
 
 def _images_in(uri: str, options: files.StorageOptions) -> set[str] | None:
     """Return the images that a record file names; None if it is damaged or no record file."""
-    fs, path = files.arrow_filesystem(uri, options)
+    fs, path = filesystems.arrow_filesystem(uri, options)
     try:
         with fs.open_input_file(path) as file, pq.ParquetFile(file) as parquet:
             tables.refuse_pickles(parquet.schema_arrow, uri)
@@ -134,5 +134,5 @@ def _is_own_image(name: str, named: set[str]) -> bool:
         name in named
         or DERIVED_IMAGE.fullmatch(last) is not None
         or (last == "metadata.parquet" and len(folders) <= 1)  # images/[SPLIT/]
-        or files.is_leftover(name)
+        or local.is_leftover(name)
     )

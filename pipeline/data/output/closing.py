@@ -46,7 +46,8 @@ def close(
     In the summary, these are over all pairs in the output: ``images_by_split`` (pairs without a
     split are under ""), and ``lost_classes``, the labels of which every pair failed. These are over
     the manifest's pairs: counts, mean losses, seconds by stage, ``errors_by_class``, and
-    ``first_errors``, the failed pairs of the manifest's first rows. ``other_pairs`` counts pairs of
+    ``first_errors``, the failed pairs of the manifest's first rows, and ``with_warnings``, the
+    number of pairs with a damaged image that could be read. ``other_pairs`` counts pairs of
     other manifests, and of rows that have another id by now.
 
     Args:
@@ -65,11 +66,11 @@ def close(
     splits = Counter[str]()
     classes: dict[str, bool] = {}  # SPLIT/LABEL: whether there is an image
     sums = dict.fromkeys((*MEANS, *SECONDS), 0.0)
-    size = 0
+    size, with_warnings = 0, 0
     first_errors: list[dict[str, Any]] = []
     hashes = [np.empty(0, dtype=np.int64)]
     with _ImageLists() as lists:
-        columns = ["status", *ERROR, "bytes", *METADATA, *MEANS[3:], *SECONDS]
+        columns = ["status", *ERROR, "warnings", "bytes", *METADATA, *MEANS[3:], *SECONDS]
         for table in _tables(batches(output, options, columns)):
             hashes.append(hash_ids(table["pair_id"].to_pylist()))
             is_own = among(hashes[-1], known)
@@ -80,6 +81,7 @@ def close(
             errors.update(_counts(failed["error_class"]))
             first_errors = _first(first_errors, failed)
             size += pc.sum(own["bytes"]).as_py() or 0
+            with_warnings += len(own) - own["warnings"].null_count
             for name in sums:
                 sums[name] += pc.sum(own[name]).as_py() or 0.0
             for group in table.group_by(["split", "label", "status"]).aggregate([]).to_pylist():
@@ -100,6 +102,7 @@ def close(
         "error": counts["error"],
         "errors_by_class": dict(errors.most_common()),
         "first_errors": first_errors,
+        "with_warnings": with_warnings,
         "other_pairs": {"ok": others["ok"], "error": others["error"]},
         "lost_classes": sorted(name for name, kept in classes.items() if not kept),
         "images_by_split": dict(sorted(splits.items())),

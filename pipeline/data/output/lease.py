@@ -25,7 +25,7 @@ from typing import Any
 
 from pipeline.data.errors import RowError
 from pipeline.data.output import lease_file, processes
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import conditional, files, uris
 
 logger = logging.getLogger(__name__)
 
@@ -158,19 +158,19 @@ def _take(uri: str, output: str, mine: dict[str, Any], options: files.StorageOpt
         looked = time.monotonic()
         found = lease_file.read(uri, options)
         if found is None:
-            if not files.create_bytes(uri, lease_file.to_bytes(mine), options):
+            if not conditional.create_bytes(uri, lease_file.to_bytes(mine), options):
                 continue  # another job was quicker
-            if not files.create_bytes(uri, lease_file.to_bytes(mine), options):
+            if not conditional.create_bytes(uri, lease_file.to_bytes(mine), options):
                 return  # this storage refuses to replace a file that exists
         elif lease_file.is_run(found, mine["run"]):
             return  # it was written although the answer was lost
         else:
             _wait_until_dead(uri, found, output, options)
             looked = time.monotonic()
-            tag = files.tag_of(uri, options)
+            tag = conditional.tag_of(uri, options)
             if lease_file.read(uri, options) != found:
                 continue  # another job was quicker
-            if not files.replace_bytes(uri, lease_file.to_bytes(mine), tag, options):
+            if not conditional.replace_bytes(uri, lease_file.to_bytes(mine), tag, options):
                 continue
         quick = time.monotonic() - looked < SETTLE
         time.sleep(SETTLE if quick else 2 * RENEWAL)
@@ -253,11 +253,11 @@ def _renew(
     while not stop.wait(RENEWAL):
         with contextlib.suppress(RowError):  # if storage does not answer, the next renewal tries
             started = _clock()
-            tag = files.tag_of(uri, options)
+            tag = conditional.tag_of(uri, options)
             is_lost = lease_file.is_lost(lease_file.read(uri, options), mine["run"])
             if not is_lost:
                 mine["renewals"] += 1
-                if not files.replace_bytes(uri, lease_file.to_bytes(mine), tag, options):
+                if not conditional.replace_bytes(uri, lease_file.to_bytes(mine), tag, options):
                     is_lost = lease_file.is_lost(lease_file.read(uri, options), mine["run"])
             if not is_lost and tag is None and _paused(renewed, started):
                 # Another job may have written its lease after the read, and this one replaced it.

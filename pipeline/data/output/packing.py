@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from pipeline.data.errors import RowError
 from pipeline.data.output import records
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import files, local, uris
 from pipeline.settings import SettingError
 
 FORMATS = ("webdataset", "parquet")
@@ -128,7 +128,7 @@ def is_stale(name: str, index: Index) -> bool:
 def is_own(name: str, form: str) -> bool:
     """Return whether packing gives files of a format's folder such a name, half-written or not."""
     listed = name in (INDEX, CLASSES) or SHARD_NAMES[form].fullmatch(name) is not None
-    return listed or files.is_leftover(name)
+    return listed or local.is_leftover(name)
 
 
 def is_empty(output: str, form: str, options: files.StorageOptions) -> bool:
@@ -137,7 +137,7 @@ def is_empty(output: str, form: str, options: files.StorageOptions) -> bool:
     Raises:
         RowError: it cannot be listed.
     """
-    return all(map(files.is_leftover, files.sizes(uris.join(output, form), options)))
+    return all(map(local.is_leftover, files.sizes(uris.join(output, form), options)))
 
 
 def refuse_foreign(output: str, form: str, options: files.StorageOptions) -> None:

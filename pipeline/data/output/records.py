@@ -15,7 +15,7 @@ import pyarrow.dataset
 from pipeline.data.errors import RowError
 from pipeline.data.names import is_name
 from pipeline.data.schemas import OLD_NAMES, RECORD_SCHEMA, SCHEMA_VERSION
-from pipeline.data.storage import files, tables, uris
+from pipeline.data.storage import failures, files, filesystems, tables, uris
 from pipeline.settings import SettingError
 
 IMAGES, RECORDS, CHECKPOINT = "images", "records", "__checkpoint__"
@@ -63,8 +63,8 @@ def records_dataset(output: str, options: files.StorageOptions) -> pyarrow.datas
     file_names = committed_files(output, options)
     if not file_names:
         return None
-    fs, _ = files.arrow_filesystem(output, options)
-    paths = [files.arrow_filesystem(file, options)[1] for file in file_names]
+    fs, _ = filesystems.arrow_filesystem(output, options)
+    paths = [filesystems.arrow_filesystem(file, options)[1] for file in file_names]
     found = pyarrow.dataset.dataset(paths, filesystem=fs, format="parquet")
     tables.refuse_pickles(found.schema, uris.redact(uris.join(output, RECORDS)))
     old = [RECORD_SCHEMA.field(new).with_name(name) for new, name in OLD_NAMES.items()]
@@ -119,7 +119,7 @@ def batches(
         for file_name in committed_files(output, options):  # Arrow does not always name the file
             read_file(file_name, options)
         shown = uris.redact(uris.join(output, RECORDS))
-        text = f"{shown}: cannot be read: {files.reason(error)}"
+        text = f"{shown}: cannot be read: {failures.reason(error)}"
         raise RowError("read_failed", text) from error
 
 
@@ -152,7 +152,7 @@ def read_file(file: str, options: files.StorageOptions) -> pa.Table:
         raise
     except Exception as error:  # a flipped byte shows in many ways
         raise DamagedError(
-            f"{uris.redact(file)}: is damaged ({files.reason(error)}); delete it, and run the "
+            f"{uris.redact(file)}: is damaged ({failures.reason(error)}); delete it, and run the "
             "job again: it redoes the pairs that have no record",
         ) from error
     return table

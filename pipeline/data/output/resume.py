@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pipeline.data.ids import among, hash_ids
 from pipeline.data.output import packing, records
 from pipeline.data.output.clashes import COLUMNS, Clashes
-from pipeline.data.storage import files, tables, uris
+from pipeline.data.storage import files, local, tables, uris
 from pipeline.data.words import some_of
 
 logger = logging.getLogger(__name__)
@@ -77,9 +77,9 @@ def _delete_leftovers(output: str) -> None:
 
     A lease that is being renewed may be among them; it then stays until the next time.
     """
-    kept = files.delete_leftovers(output, below=False)
+    kept = local.delete_leftovers(output, below=False)
     for name in (records.IMAGES, records.RECORDS, records.CHECKPOINT, *packing.FORMATS):
-        kept += files.delete_leftovers(uris.join(output, name))
+        kept += local.delete_leftovers(uris.join(output, name))
     if kept:
         logger.warning(
             "warning: half-written files of a killed job cannot be deleted: "

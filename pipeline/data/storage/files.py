@@ -1,45 +1,27 @@
-"""URIs to bytes and back, through fsspec: file://, s3:// and whatever else fsspec knows.
+"""Read, write, list and delete objects by URI: local paths, S3, the web, other fsspec schemes."""
 
-Retries of single requests are the file systems' own (botocore's standard mode for S3: exponential
-backoff with jitter); nothing here retries on top of them. Web addresses, whose file system has
-none, are read in several tries (``web``).
-"""
-
-import contextlib
-import os
 import re
-import stat
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import fsspec
-import pyarrow.fs
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.data.errors import RowError
-from pipeline.data.redaction import redact_text
-from pipeline.data.storage import web
-from pipeline.data.storage.uris import absolute, join, local_path, redact, respelt, scheme_of
-
-StorageOptions = Mapping[str, Mapping[str, Any]]
-"""fsspec options by scheme: ``{"s3": {"endpoint_url": "http://127.0.0.1:9000"}}``."""
-
-LEFTOVER = ".writing"
-"""The ending of a local file that is not complete; a killed process leaves it behind."""
-
-KERNEL = ("/proc", "/sys")
-"""Folders whose files are none, though they look so: ``/proc/kmsg`` waits until there is news."""
+from pipeline.data.storage import local, web
+from pipeline.data.storage.failures import delete_error, read_error, write_error
+from pipeline.data.storage.filesystems import StorageOptions as StorageOptions
+from pipeline.data.storage.filesystems import filesystem
+from pipeline.data.storage.uris import absolute, join, redact, scheme_of
 
 CHUNK = 2**23
-"""Bytes that ``read_chunks`` asks for at a time."""
+"""Bytes of each chunk of ``read_chunks``."""
 
 DELETED_TOGETHER = 10_000
-"""Files that ``delete_files`` gives to the file system at once; S3's takes 1000 to a request."""
+"""Files that ``delete_files`` passes to fsspec at once; S3 takes 1000 of them in a request."""
 
 PATTERN = re.compile(r"[*?[]")
-"""Letters that make fsspec's ``rm`` take a name for a pattern, and delete all that fits it."""
+"""Characters that make fsspec's ``rm`` treat a name as a glob, and delete all that match it."""
 
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -48,7 +30,7 @@ CONTENT_TYPES = {
     "jpg": "image/jpeg",
     "webp": "image/webp",
 }
-"""What a browser must be told, so that it shows a file and does not save it."""
+"""Content type by file extension. With it a browser shows an object instead of saving it."""
 
 CONTENT_TYPE_OPTIONS = {
     "s3": "ContentType",
@@ -56,65 +38,20 @@ CONTENT_TYPE_OPTIONS = {
     "gs": "content_type",
     "gcs": "content_type",
 }
-"""How each scheme's fsspec wants to be told; others say what they like."""
-
-S3_DEFAULTS: Mapping[str, Any] = {
-    "config_kwargs": {
-        "retries": {"mode": "standard", "max_attempts": 6},
-        "connect_timeout": 10,
-        "read_timeout": 60,
-    },
-}
-
-
-def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
-    """The fsspec file system of ``uri`` and the path in it.
-
-    Raises:
-        ImportError: the scheme's package is not installed.
-        ValueError: no such scheme.
-    """
-    scheme = scheme_of(uri)
-    given = dict(options.get(scheme, {}))
-    if scheme in ("s3", "s3a"):
-        given = {**S3_DEFAULTS, **given}
-    if scheme in web.SCHEMES:
-        given = {"get_client": web.get_client, **given}
-    if scheme == "file":
-        uri = local_path(uri)
-    else:
-        # Ray's tasks change directories that this process has listed before.
-        given = {"use_listings_cache": False, **given}
-    return fsspec.core.url_to_fs(respelt(uri), **given)  # type: ignore[no-any-return]
-
-
-def arrow_filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
-    """The same for pyarrow and Ray Data: Arrow's own file system for local paths, fsspec's else."""
-    if scheme_of(uri) == "file":
-        return pyarrow.fs.LocalFileSystem(), absolute(uri)
-    fs, path = filesystem(uri, options)
-    return pyarrow.fs.PyFileSystem(_Handler(fs)), path
-
-
-class _Handler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
-    """Arrow's view of an fsspec file system, without what consoles make for folders: see ``sizes``.
-
-    Arrow would take them for files of a data set.
-    """
-
-    def get_file_info_selector(self, selector: Any) -> list[Any]:
-        found = super().get_file_info_selector(selector)
-        return [info for info in found if not info.path.endswith("/")]
+"""Name of fsspec's content type option by scheme; other schemes have none, or set it themselves."""
 
 
 def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> bytes:
-    """The whole object.
+    """Return an object's whole content.
 
     Args:
-        most: bytes; of a larger object no more than that is read.
+        uri: the object.
+        options: fsspec options by scheme.
+        most: largest size in bytes; no more than one byte beyond it is read. None for no limit.
 
     Raises:
-        RowError: ``not_found``, ``access_denied``, ``read_failed`` or ``file_too_large``.
+        RowError: ``not_found``, ``access_denied``, ``read_failed`` or ``file_too_large``; for a
+            refused redirect ``scheme_not_allowed``.
     """
     try:
         fs, path = filesystem(uri, options)
@@ -125,100 +62,30 @@ def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> by
             data = _read(fs, path, most)
     except RowError:
         raise
-    except Exception as error:  # each file system raises its own kinds
-        raise _read_error(uri, error) from error
+    except Exception as error:  # each file system raises its own types
+        raise read_error(uri, error) from error
     if data is None or (most is not None and len(data) > most):
         raise RowError("file_too_large", f"{redact(uri)}: more than max_bytes = {most} bytes")
     return data
 
 
-def version(uri: str, options: StorageOptions) -> str | None:
-    """What changes when the object is replaced; None where that cannot be known.
-
-    Web servers are not asked: many know no versions, and signed addresses allow no such request.
-    """
-    if scheme_of(uri) in web.SCHEMES:
-        return None
-    try:
-        fs, path = filesystem(uri, options)
-        found: str = fs.ukey(path)
-    except Exception:  # each file system raises its own kinds
-        return None
-    return found
-
-
-def _refuse_special(uri: str, fs: Any, path: str) -> None:
-    """Whoever opens a pipe waits for a writer, for ever if there is none. So do some files of the
-    kernel, which look like others.
-
-    Raises:
-        RowError: a local path is no file.
-    """
-    if isinstance(fs, LocalFileSystem) and is_special(path):
-        raise RowError(
-            "read_failed",
-            f"{redact(uri)}: is a folder, a pipe, a device or a file of the kernel; give a file",
-        )
-
-
-def is_special(path: str) -> bool:
-    """Whether a local path is a folder, a pipe, a device or in ``/proc`` or ``/sys``; by its name
-    alone, without opening it.
-
-    Raises:
-        OSError: there is nothing of that name.
-    """
-    found = os.stat(path)
-    kernels = {os.stat(place).st_dev for place in KERNEL if os.path.ismount(place)}
-    inside = os.path.realpath(path).startswith(tuple(f"{place}/" for place in KERNEL))
-    return not stat.S_ISREG(found.st_mode) or inside or found.st_dev in kernels
-
-
 def _read(fs: Any, path: str, most: int | None) -> bytes:
-    """The whole object, or one byte more than ``most``."""
+    """Return the whole object, or its first ``most`` + 1 bytes."""
     if most is None:
         whole: bytes = fs.cat_file(path)
         return whole
     parts: list[bytes] = []
     left = most + 1
     with fs.open(path, "rb", cache_type="none") as file:
-        # A server that does not say how long a file is gives it in pieces.
+        # A server that does not state a file's length may return fewer bytes than asked for.
         while left and (part := file.read(left)):
             parts.append(part)
             left -= len(part)
     return b"".join(parts)
 
 
-def _read_error(uri: str, error: Exception) -> RowError:
-    if scheme_of(uri) in web.SCHEMES:
-        error_class, text = web.explain(error)
-        return RowError(error_class, f"{redact(uri)}: {text}")
-    if isinstance(error, FileNotFoundError):
-        return RowError("not_found", f"{redact(uri)}: does not exist")
-    if isinstance(error, PermissionError):
-        return _denied(uri, error)
-    return RowError("read_failed", f"{redact(uri)}: cannot be read: {reason_at(uri, error)}")
-
-
-def _denied(uri: str, error: Exception) -> RowError:
-    return RowError("access_denied", f"{redact(uri)}: access denied: {reason_at(uri, error)}")
-
-
-def check_web(uri: str, options: StorageOptions) -> None:
-    """Ask a web server whether it gives a file. To Arrow every refusal is a missing file.
-
-    Raises:
-        RowError: ``not_found``, ``access_denied`` or ``read_failed``.
-    """
-    try:
-        fs, path = filesystem(uri, options)
-        web.retried(lambda: fs.info(path))
-    except Exception as error:
-        raise _read_error(uri, error) from error
-
-
 def read_chunks(uri: str, options: StorageOptions) -> Iterator[bytes]:
-    """The whole object, some MB in memory at a time.
+    """Yield an object's content in chunks of at most ``CHUNK`` bytes.
 
     Raises:
         RowError: ``not_found``, ``access_denied`` or ``read_failed``.
@@ -232,24 +99,66 @@ def read_chunks(uri: str, options: StorageOptions) -> Iterator[bytes]:
     except RowError:
         raise
     except Exception as error:
-        raise _read_error(uri, error) from error
+        raise read_error(uri, error) from error
+
+
+def _refuse_special(uri: str, fs: Any, path: str) -> None:
+    """Refuse local paths that may block for ever when opened, such as a pipe without a writer.
+
+    Raises:
+        RowError: ``read_failed``.
+    """
+    if isinstance(fs, LocalFileSystem) and local.is_special(path):
+        raise RowError(
+            "read_failed",
+            f"{redact(uri)}: is a folder, a pipe, a device or a kernel file; give a regular file",
+        )
+
+
+def check_web(uri: str, options: StorageOptions) -> None:
+    """Check that a web server gives a file, as Arrow reports every refusal as a missing file.
+
+    Raises:
+        RowError: ``not_found``, ``access_denied``, ``read_failed`` or ``scheme_not_allowed``.
+    """
+    try:
+        fs, path = filesystem(uri, options)
+        web.retried(lambda: fs.info(path))
+    except Exception as error:
+        raise read_error(uri, error) from error
+
+
+def version(uri: str, options: StorageOptions) -> str | None:
+    """Return a text that changes when the object is replaced, or None if it cannot be known.
+
+    It is None for web addresses: many servers keep no versions, and signed addresses do not allow
+    the request.
+    """
+    if scheme_of(uri) in web.SCHEMES:
+        return None
+    try:
+        fs, path = filesystem(uri, options)
+        found: str = fs.ukey(path)
+    except Exception:  # each file system raises its own types
+        return None
+    return found
 
 
 def write_bytes(uri: str, data: bytes, options: StorageOptions) -> None:
-    """Write the whole object at once: a reader sees the old one or the new one, never a part.
+    """Write an object atomically: a reader sees the old content or the new, never a part.
 
     Raises:
         RowError: ``write_failed`` or ``access_denied``.
     """
     try:
         if scheme_of(uri) == "file":
-            _write_local(Path(absolute(uri)), data)
+            local.write_file(Path(absolute(uri)), data)
         else:
             fs, path = filesystem(uri, options)
             # Object stores show an object only once it is complete.
             fs.pipe_file(path, data, **_content_type(uri))
     except Exception as error:
-        raise _write_error(uri, error) from error
+        raise write_error(uri, error) from error
 
 
 def _content_type(uri: str) -> dict[str, str]:
@@ -258,142 +167,21 @@ def _content_type(uri: str) -> dict[str, str]:
     return {option: kind} if option and kind else {}
 
 
-def _write_error(uri: str, error: Exception) -> RowError:
-    if isinstance(error, PermissionError):
-        return _denied(uri, error)
-    return RowError("write_failed", f"{redact(uri)}: cannot be written: {reason_at(uri, error)}")
-
-
-def _delete_error(uri: str, error: Exception) -> RowError:
-    if isinstance(error, PermissionError):
-        return _denied(uri, error)
-    return RowError("write_failed", f"{redact(uri)}: cannot be deleted: {reason_at(uri, error)}")
-
-
-def create_bytes(uri: str, data: bytes, options: StorageOptions) -> bool:
-    """Write an object that must not exist yet. Returns whether it did not.
-
-    Of several that try at once, one succeeds on local storage and on S3 (a conditional PUT);
-    elsewhere as far as the file system knows how. Some servers that speak S3 write over what is
-    there all the same: look first, and do it twice to know.
-
-    Raises:
-        RowError: ``write_failed`` or ``access_denied``.
-    """
-    try:
-        if scheme_of(uri) == "file":
-            path = Path(absolute(uri))
-            path.parent.mkdir(parents=True, exist_ok=True)  # raises FileExistsError at a file
-            return _create_local(path, data)
-        fs, path_in_fs = filesystem(uri, options)
-        try:
-            fs.pipe_file(path_in_fs, data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if _s3_code(error) in CHANGED:
-                return False
-            if _s3_code(error) not in UNKNOWN:
-                raise
-            fs.pipe_file(path_in_fs, data)
-    except Exception as error:
-        raise _write_error(uri, error) from error
-    return True
-
-
-def tag_of(uri: str, options: StorageOptions) -> str | None:
-    """What tells an object's content from any later one, for ``replace_bytes``; None where there is
-    no object, or the storage cannot replace by such a tag: all but S3.
-
-    Raises:
-        RowError: ``access_denied`` or ``read_failed``.
-    """
-    if scheme_of(uri) not in ("s3", "s3a"):
-        return None
-    try:
-        fs, path = filesystem(uri, options)
-        tag: str | None = fs.info(path).get("ETag")
-    except FileNotFoundError:
-        return None
-    except Exception as error:
-        raise _read_error(uri, error) from error
-    return tag
-
-
-def replace_bytes(uri: str, data: bytes, tag: str | None, options: StorageOptions) -> bool:
-    """Write an object if it is as it was when it had this tag; without a tag in any case.
-
-    Returns whether it was. The answer to a write may be lost, and the next try find it changed: if
-    not, see by whom.
-
-    Raises:
-        RowError: ``write_failed`` or ``access_denied``.
-    """
-    if tag is not None:
-        try:
-            fs, path = filesystem(uri, options)
-            fs.pipe_file(path, data, IfMatch=tag)
-            return True
-        except Exception as error:
-            if _s3_code(error) in CHANGED:
-                return False
-            if _s3_code(error) not in UNKNOWN:
-                raise _write_error(uri, error) from error
-    write_bytes(uri, data, options)
-    return True
-
-
-CHANGED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404")
-"""S3's words for an object that is not as a conditional write asks."""
-
-UNKNOWN = ("NotImplemented", "501", "InvalidArgument", "InvalidRequest")
-"""Error codes of S3 servers that know no conditional writes."""
-
-
-def _s3_code(error: Exception) -> str:
-    response = getattr(error.__cause__, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
-
-
-def _write_local(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A leading dot: image loaders and this package's own listing pass it over.
-    temporary = path.with_name(f".{uuid.uuid4().hex}{LEFTOVER}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _create_local(path: Path, data: bytes) -> bool:
-    try:
-        with path.open("xb") as file:
-            file.write(data)
-    except FileExistsError:
-        return False
-    return True
-
-
 def exists(uri: str, options: StorageOptions) -> bool:
-    """Whether there is a file or a directory.
+    """Return whether there is a file or a directory.
 
     Raises:
-        RowError: ``access_denied`` or ``read_failed``: nobody knows.
+        RowError: ``access_denied`` or ``read_failed``: it cannot be known.
     """
     try:
         fs, path = filesystem(uri, options)
         return bool(fs.exists(path))
     except Exception as error:
-        raise _read_error(uri, error) from error
+        raise read_error(uri, error) from error
 
 
 def is_folder(uri: str, options: StorageOptions) -> bool:
-    """Whether there is a directory, or on an object store anything below that name.
+    """Return whether there is a directory; on an object store, any object below that name.
 
     Raises:
         RowError: ``access_denied`` or ``read_failed``.
@@ -402,32 +190,31 @@ def is_folder(uri: str, options: StorageOptions) -> bool:
         fs, path = filesystem(uri, options)
         return bool(fs.isdir(path))
     except Exception as error:
-        raise _read_error(uri, error) from error
-
-
-def is_local_file(uri: str) -> bool:
-    """Whether a local path is there and no folder. (Object stores have no folders to be.)"""
-    path = absolute(uri)
-    return scheme_of(uri) == "file" and os.path.exists(path) and not os.path.isdir(path)
+        raise read_error(uri, error) from error
 
 
 def list_files(uri: str, options: StorageOptions, suffix: str = "") -> list[str]:
-    """The URIs of all files below a directory, sorted; hidden ones left out; empty if missing.
+    """Return the sorted URIs of all files below a directory, except hidden ones.
+
+    Args:
+        uri: the directory; if it does not exist, the list is empty.
+        options: fsspec options by scheme.
+        suffix: only files whose names end in it.
 
     Raises:
-        RowError: as ``sizes``.
+        RowError: ``access_denied`` or ``read_failed``.
     """
     folder = absolute(uri)
     found = [name for name in sizes(uri, options) if name.endswith(suffix)]
-    # Built from the URI as it is: options are found by the scheme that the user gave.
+    # The folder keeps the scheme that the user gave (s3a), since options are looked up by it.
     return [join(folder, name) for name in found if not name.rpartition("/")[2].startswith(".")]
 
 
 def sizes(uri: str, options: StorageOptions) -> dict[str, int]:
-    """Bytes of every file below a directory, hidden ones too, by name relative to the directory.
+    """Return the bytes of every file below a directory, hidden ones too, by relative name.
 
-    Empty if there is no such directory. Consoles of object stores make a folder by an object of 0
-    bytes whose name ends in a slash: these are no files.
+    It is empty if there is no such directory. Folder markers of object stores (objects of 0 bytes
+    whose names end in a slash) are no files.
 
     Raises:
         RowError: ``access_denied`` or ``read_failed``.
@@ -436,7 +223,7 @@ def sizes(uri: str, options: StorageOptions) -> dict[str, int]:
         fs, path = filesystem(uri, options)
         found = fs.find(path, detail=True)
     except Exception as error:
-        raise _read_error(uri, error) from error
+        raise read_error(uri, error) from error
     folder = f"{path.rstrip('/')}/"
     return {
         name.removeprefix(folder): info["size"]
@@ -446,7 +233,7 @@ def sizes(uri: str, options: StorageOptions) -> dict[str, int]:
 
 
 def names_in(uri: str, options: StorageOptions) -> list[str]:
-    """The names of the files and directories in a directory, sorted.
+    """Return the sorted names of the files and directories directly in a directory.
 
     Raises:
         RowError: ``not_found``, ``access_denied`` or ``read_failed``.
@@ -455,38 +242,13 @@ def names_in(uri: str, options: StorageOptions) -> list[str]:
         fs, path = filesystem(uri, options)
         found = [name.rstrip("/") for name in fs.ls(path, detail=False)]
     except Exception as error:
-        raise _read_error(uri, error) from error
-    # A console's mark of the directory itself is listed in it.
+        raise read_error(uri, error) from error
+    # A directory's own folder marker is listed in it.
     return sorted(name.rpartition("/")[2] for name in found if name != path.rstrip("/"))
 
 
-def is_leftover(name: str) -> bool:
-    """Whether a file was left by a writer that was killed: hidden, so nobody takes it for whole."""
-    last = name.rpartition("/")[2]
-    return last.startswith(".") and last.endswith(LEFTOVER)
-
-
-def delete_leftovers(uri: str, *, below: bool = True) -> list[str]:
-    """Delete what killed processes left half-written in a local directory, and ``below`` it.
-
-    Object stores show nothing that is not complete.
-
-    Returns:
-        What cannot be deleted, and why, in words. Nobody reads it: it may stay.
-    """
-    if scheme_of(uri) != "file":
-        return []
-    folder, kept = Path(absolute(uri)), []
-    for path in folder.rglob(f".*{LEFTOVER}") if below else folder.glob(f".*{LEFTOVER}"):
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            kept.append(f"{path} ({reason(error)})")
-    return kept
-
-
 def delete(uri: str, options: StorageOptions) -> None:
-    """Delete a file or a directory with all that is in it; nothing if there is none.
+    """Delete a file, or a directory with its content; do nothing if it does not exist.
 
     Raises:
         RowError: ``access_denied`` or ``write_failed``.
@@ -500,11 +262,11 @@ def delete(uri: str, options: StorageOptions) -> None:
         else:
             _delete_names(fs, fs.find(path))
     except Exception as error:
-        raise _delete_error(uri, error) from error
+        raise delete_error(uri, error) from error
 
 
 def _delete_names(fs: Any, names: Sequence[str]) -> None:
-    """Files of a storage that is not local by their very names, which ``rm`` takes for patterns."""
+    """Delete objects by their exact names, even if ``rm`` would treat a name as a glob."""
     plain = [name for name in names if not PATTERN.search(name)]
     if plain:
         fs.rm(plain)
@@ -514,7 +276,7 @@ def _delete_names(fs: Any, names: Sequence[str]) -> None:
 
 
 def delete_files(uris: Sequence[str], options: StorageOptions) -> None:
-    """Delete files of one storage, many in a request where it can do that.
+    """Delete files of one storage, many in a request where the storage supports it.
 
     Raises:
         RowError: ``access_denied`` or ``write_failed``.
@@ -529,25 +291,4 @@ def delete_files(uris: Sequence[str], options: StorageOptions) -> None:
                 fs, _ = filesystem(some[0], options)
                 _delete_names(fs, [fs._strip_protocol(uri) for uri in some])
         except Exception as error:
-            raise _delete_error(some[0], error) from error
-
-
-def delete_empty_folders(uri: str) -> None:
-    """Delete each local folder below one, and itself, that holds nothing; others have none."""
-    if scheme_of(uri) == "file":
-        for folder, _, _ in os.walk(absolute(uri), topdown=False):
-            with contextlib.suppress(OSError):  # it holds something
-                os.rmdir(folder)
-
-
-def reason(error: BaseException) -> str:
-    """The kind and first line of an error, without what may not be shown of the addresses in it."""
-    lines = str(error).strip().splitlines()
-    text = redact_text(lines[0][:2000])[:200] if lines else ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def reason_at(uri: str, error: BaseException) -> str:
-    """``reason``; of a URI with a password the kind alone, as libraries repeat parts of the URI."""
-    safe = redact(uri) == uri or isinstance(error, ImportError)
-    return reason(error) if safe else type(error).__name__
+            raise delete_error(some[0], error) from error

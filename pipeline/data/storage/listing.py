@@ -1,73 +1,79 @@
-"""The files below a folder, one by one: millions of them in the memory of a few thousand.
+"""List the files below a folder one by one, so that millions of them need little memory.
 
-fsspec's ``find`` and pyarrow's ``FileSelector`` return all at once, and fsspec's ``walk`` holds a
-folder at a time (a flat S3 prefix is one folder) and passes over folders that cannot be read.
+fsspec's ``find`` and pyarrow's ``FileSelector`` return all files at once. fsspec's ``walk`` holds
+one folder at a time, but a flat S3 prefix is one folder, and it skips folders that cannot be read.
 """
 
-import contextlib
-import datetime
 import os
 import re
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import botocore.utils
 from fsspec.utils import glob_translate
 
 from pipeline.data.storage import files, uris
+from pipeline.data.storage.failures import reason
+from pipeline.data.storage.filesystems import StorageOptions, filesystem
 
 
 class ListingError(ValueError):
-    """A folder cannot be listed. The message says which and why."""
+    """A folder cannot be listed; the message says which one and why."""
 
 
 class File(NamedTuple):
-    """A file's URI, and its path below the folder that was listed: the same under any root."""
+    """A listed file.
+
+    Attributes:
+        uri: its address.
+        key: its path relative to the listed folder, the same under any root.
+    """
 
     uri: str
     key: str
 
 
-def iterate_files(uri: str, options: files.StorageOptions) -> Iterator[File]:
-    """The files that ``uri`` stands for, in the storage's order: S3 sorts, a local disk does not.
+def iterate_files(uri: str, options: StorageOptions) -> Iterator[File]:
+    """Yield the files that ``uri`` stands for, in the storage's order.
 
-    Links to files and folders are followed, but not round in circles; a broken link is a file, so
-    that it is missed rather than forgotten.
+    S3 sorts by key; a local disk does not sort. Links to files and folders are followed, except a
+    link to a folder that contains it. A broken link is yielded as a file, so that a later read
+    reports it.
 
     Args:
-        uri: a folder, and all below it is meant; a file; or a glob (``*``, ``?``, ``[a-z]``, and
-            ``**`` for any number of folders), whose keys begin after the last folder that is
-            without such letters. What exists under the very name is not taken for a glob.
+        uri: a folder, for all files below it; a file; or a glob (``*``, ``?``, ``[a-z]``, and
+            ``**`` for any number of folders). The keys of a glob's files start after its last
+            folder without such characters. A URI that exists as it is written is no glob.
+        options: fsspec options by scheme.
 
     Raises:
-        ListingError: there is nothing of that name, or a folder cannot be read.
+        ListingError: ``uri`` does not exist, a folder cannot be read, or the URI is chained or
+            holds a credential.
     """
     shown = uris.redact(uri)
     uri = uris.absolute(uri)
     if "::" in uri or uris.redact(uri) != uri:
         raise ListingError(
             f"{shown}: chained URIs, passwords and signed queries cannot go into a manifest; "
-            "credentials belong into the environment or the storage options"
+            "put credentials into the environment or the storage options"
         )
     try:
         yield from _files(uri, options)
     except FileNotFoundError as error:
         raise ListingError(f"{shown}: there is no such file or folder") from error
     except PermissionError as error:
-        reason = files.reason(error)
-        raise ListingError(f"{shown}: a folder may not be listed: {reason}") from error
-    except Exception as error:  # each file system raises its own kinds
-        raise ListingError(f"{shown}: cannot be listed: {files.reason(error)}") from error
+        raise ListingError(f"{shown}: a folder may not be listed: {reason(error)}") from error
+    except Exception as error:  # each file system raises its own types
+        raise ListingError(f"{shown}: cannot be listed: {reason(error)}") from error
 
 
-def _files(uri: str, options: files.StorageOptions) -> Iterator[File]:
+def _files(uri: str, options: StorageOptions) -> Iterator[File]:
     root, pattern = uri, ""
     if re.search(r"[*?[]", uri) and not files.exists(uri, options):
         literal = re.split(r"[*?[]", uri, maxsplit=1)[0]
         root = literal.rpartition("/")[0]
         pattern = uri[len(root) + 1 :]
-    fs, path = files.filesystem(root or "/", options)
+    fs, path = filesystem(root or "/", options)
     if fs.info(path)["type"] != "directory":
         yield File(root, root.rpartition("/")[2])
         return
@@ -81,7 +87,10 @@ def _files(uri: str, options: files.StorageOptions) -> Iterator[File]:
 
 
 def _names(fs: Any, path: str, depth: int, prefix: str, scheme: str) -> Iterator[str]:
-    """Files below ``path`` at most ``depth`` levels down; all whose keys begin with ``prefix``."""
+    """Yield the files at most ``depth`` levels below ``path``.
+
+    All whose keys start with ``prefix`` are yielded; others may be left out.
+    """
     if scheme == "file":
         return _local(path, depth, frozenset())
     if scheme in ("s3", "s3a"):
@@ -96,53 +105,40 @@ def _local(folder: str, depth: int, above: frozenset[tuple[int, int]]) -> Iterat
         for entry in entries:
             if entry.is_dir():
                 there = entry.stat() if entry.is_symlink() else None
-                circle = there is not None and (there.st_dev, there.st_ino) in above
-                if depth > 1 and not circle:
+                is_loop = there is not None and (there.st_dev, there.st_ino) in above
+                if depth > 1 and not is_loop:
                     yield from _local(entry.path, depth - 1, above)
             elif entry.is_file() or entry.is_symlink():
                 yield entry.path
 
 
 def _s3(fs: Any, path: str, depth: int, prefix: str) -> Iterator[str]:
-    """A page of 1000 keys in memory at a time; s3fs retries each page's request."""
+    """Yield keys from one page of 1000 at a time; s3fs retries each page's request.
+
+    botocore takes five sixths of a page's parsing for the objects' times, which are not used here.
+    So they are left as text. That is a setting of the session, which users of equal file systems
+    share; the listing has a file system of its own.
+    """
+    fs = type(fs)(**{**fs.storage_options, "skip_instance_cache": True})
     fs.connect()
+    parsers = fs.session.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=str)
     bucket, key, _ = fs.split_path(path)
     request = {"Bucket": bucket, "Prefix": f"{key}/{prefix}" if key else prefix, **fs.req_kw}
     if depth == 1:
         request["Delimiter"] = "/"
     while True:
-        with _quick_times(fs.session):
-            page = fs.call_s3("list_objects_v2", **request)
+        page = fs.call_s3("list_objects_v2", **request)
         for item in page.get("Contents", ()):
-            if not item["Key"].endswith("/"):  # what consoles make for a folder
+            if not item["Key"].endswith("/"):  # a console's folder marker
                 yield f"{bucket}/{item['Key']}"
         if not page.get("IsTruncated"):
             return
         request["ContinuationToken"] = page["NextContinuationToken"]
 
 
-@contextlib.contextmanager
-def _quick_times(session: Any) -> Iterator[None]:
-    """Have a session of botocore's, which others may share, read times by ``_timestamp``."""
-    responses = session.get_component("response_parser_factory")
-    responses.set_parser_defaults(timestamp_parser=_timestamp)
-    try:
-        yield
-    finally:
-        responses.set_parser_defaults(timestamp_parser=None)  # its own
-
-
-def _timestamp(text: str) -> datetime.datetime:
-    """What botocore makes of each object's time, which takes it two thirds of a listing."""
-    try:
-        return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        parsed: datetime.datetime = botocore.utils.parse_timestamp(text)
-        return parsed
-
-
 def _any(fs: Any, folder: str, depth: int) -> Iterator[str]:
-    """A folder in memory at a time."""
+    """Yield files, with the entries of one folder at a time in memory."""
     for info in fs.ls(folder, detail=True):
         if info["type"] != "directory":
             yield info["name"]

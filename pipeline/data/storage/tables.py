@@ -1,4 +1,4 @@
-"""Parquet files whole: to a table and back, and never a value that is unpickled."""
+"""Read and write whole Parquet files; values that would be unpickled are refused."""
 
 import io
 
@@ -11,7 +11,7 @@ from pipeline.data.storage.uris import redact
 
 
 def read_table(uri: str, options: StorageOptions) -> pa.Table:
-    """A whole Parquet file.
+    """Read a whole Parquet file.
 
     Raises:
         RowError: as ``read_bytes``.
@@ -22,7 +22,11 @@ def read_table(uri: str, options: StorageOptions) -> pa.Table:
 
 
 def refuse_pickles(schema: pa.Schema, shown: str) -> None:
-    """Refuse columns of types that run Python code to read a value, as Ray Data's objects do.
+    """Refuse columns whose values are unpickled when read, such as Ray Data's Python objects.
+
+    Args:
+        schema: the schema to check.
+        shown: the file for messages, without credentials.
 
     Raises:
         RowError: ``read_failed``.
@@ -32,8 +36,8 @@ def refuse_pickles(schema: pa.Schema, shown: str) -> None:
         if isinstance(kind, pa.ExtensionType):  # defined in Python; Arrow's own are C++
             raise RowError(
                 "read_failed",
-                f"{shown}: column {name!r} has the Python type {kind.extension_name}; such values "
-                "are unpickled when read, and nothing from storage is: leave the column out",
+                f"{shown}: column {name!r} has the Python type {kind.extension_name}, which is "
+                "unpickled when read and could run any code; leave the column out",
             )
         for index in range(kind.num_fields):
             check(kind.field(index).type, name)
@@ -45,7 +49,7 @@ def refuse_pickles(schema: pa.Schema, shown: str) -> None:
 
 
 def write_table(uri: str, table: pa.Table, options: StorageOptions) -> None:
-    """A whole Parquet file at once.
+    """Write a whole Parquet file atomically.
 
     Raises:
         RowError: as ``write_bytes``.

@@ -1,8 +1,8 @@
-"""Requests of fsspec's HTTP: why one failed, which fsspec hides, and further tries.
+"""What fsspec's web file system lacks: retries, true reasons of errors, and safe redirects.
 
-Whatever goes wrong when fsspec looks at a web address it calls "not found", with what it was as the
-error's cause. Unlike botocore it asks nothing twice. And it follows every redirect: from https to
-http none is followed here, as a job that allows https alone has not allowed the other.
+fsspec reports every failed request as "not found" and hides the reason in the error's cause. Unlike
+botocore it never retries. It also follows every redirect; here none is followed from https to
+http, since a job that allows https has not allowed http.
 """
 
 import asyncio
@@ -17,26 +17,27 @@ import fsspec.asyn
 from pipeline.data.errors import ErrorClass
 
 SCHEMES = ("http", "https")
+"""Schemes of web addresses."""
 
 PIECE = 2**20
-"""Bytes that are taken at a time."""
+"""Bytes read from a response at a time."""
 
 TRIES = 4
-"""Of one read."""
+"""Tries of a read, the first included."""
 
 PAUSE = 1.0
-"""Seconds at most before the second try; twice as many before each further one."""
+"""Longest pause before the second try in seconds; it doubles before each further try."""
 
 Found = TypeVar("Found")
 
 
 class DowngradeError(Exception):
-    """A server of https sends its client on to an address that is none."""
+    """An https server redirects to an address with another scheme."""
 
 
 async def get_client(**options: Any) -> Any:
-    """The session of fsspec's file system for the web."""
-    import aiohttp  # late: 0.1 s in each process, and most read no web address
+    """Return an HTTP session for fsspec's web file system that refuses unsafe redirects."""
+    import aiohttp  # imported late: it takes 0.1 s, and most processes read no web address
 
     hops = aiohttp.TraceConfig()
     hops.on_request_redirect.append(_check_hop)
@@ -48,16 +49,21 @@ async def _check_hop(_session: object, _context: object, params: Any) -> None:
 
     here = params.response.url
     headers = params.response.headers
-    target = headers.get("Location") or headers.get("URI") or ""  # as aiohttp looks for it
+    target = headers.get("Location") or headers.get("URI") or ""  # as aiohttp does
     if here.scheme == "https" and here.join(yarl.URL(target)).scheme != "https":
         params.response.close()
         raise DowngradeError
 
 
 def read(fs: Any, url: str, most: int | None) -> bytes | None:
-    """What a server sends, in one request and piece by piece; None if it is more than ``most``.
+    """Read a response body in one request; return None if it has more than ``most`` bytes.
 
-    Whatever it says of ranges and lengths, no more than that is in memory.
+    No more than that is held in memory, whatever the server says about ranges and lengths.
+
+    Args:
+        fs: fsspec's web file system.
+        url: the address.
+        most: largest size in bytes; None for no limit.
     """
     found: bytes | None = fsspec.asyn.sync(fs.loop, _read, fs, url, most)
     return found
@@ -65,7 +71,7 @@ def read(fs: Any, url: str, most: int | None) -> bytes | None:
 
 async def _read(fs: Any, url: str, most: int | None) -> bytes | None:
     session = await fs.set_session()
-    # What is packed could be a thousand times as long.
+    # A compressed body can grow a thousandfold.
     headers = {**fs.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
     async with session.get(fs.encode_url(url), **{**fs.kwargs, "headers": headers}) as response:
         fs._raise_not_found_for_status(response, url)
@@ -80,10 +86,10 @@ async def _read(fs: Any, url: str, most: int | None) -> bytes | None:
 
 
 def retried(read: Callable[[], Found]) -> Found:
-    """What ``read`` returns; it is tried again where the server is busy, broken or away.
+    """Call ``read``, up to ``TRIES`` times if the server is busy, broken or cannot be reached.
 
     Raises:
-        Exception: the last try's, or the first that no other try would mend.
+        Exception: that of the last try, or the first that further tries would not change.
     """
     for number in range(TRIES - 1):
         try:
@@ -91,19 +97,18 @@ def retried(read: Callable[[], Found]) -> Found:
         except Exception as error:
             if not _may_pass(error):
                 raise
-        # By lot: the workers of a job must not come back all at once.
+        # Random, so that the workers of a job do not all come back at once.
         time.sleep(random.uniform(0, PAUSE * 2**number))  # noqa: S311
     return read()
 
 
 def explain(error: Exception) -> tuple[ErrorClass, str]:
-    """The class of a read's error, and what is to be said of it: never the address."""
+    """Return the class of a read's error and a message about it, which never holds the address."""
     cause, status = _cause(error), _status(error)
     if isinstance(cause, DowngradeError):
         return (
             "scheme_not_allowed",
-            "redirects from https to another scheme, which is not followed; give the address that "
-            "it leads to",
+            "redirects from https to another scheme, which is not followed; give the final address",
         )
     if status in (404, 410) or isinstance(cause, FileNotFoundError):
         return "not_found", "does not exist"
@@ -111,7 +116,7 @@ def explain(error: Exception) -> tuple[ErrorClass, str]:
         return "access_denied", f"access denied: the server answers {status}"
     if status is not None:
         return "read_failed", f"cannot be read: the server answers {status}"
-    # The text of other errors may repeat the address with its password; a socket's does not.
+    # Only a socket error's text is safe: others may repeat the address with its password.
     text = getattr(cause, "strerror", None)
     name = type(cause).__name__
     return "read_failed", f"cannot be read: {name}: {text}" if text else f"cannot be read: {name}"
@@ -122,7 +127,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _status(error: BaseException) -> int | None:
-    """Of the server's answer; None if there was none."""
+    """Return the HTTP status of the server's answer, or None if there was no answer."""
     import aiohttp
 
     cause = _cause(error)
@@ -130,7 +135,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Return whether the same request may succeed a little later."""
     import aiohttp
 
     status = _status(error)

@@ -20,7 +20,7 @@ from pipeline.data.manifest import manifest as manifests
 from pipeline.data.manifest import planning
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.output import lease, records, resume
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import failures, files, uris
 from pipeline.data.words import counted
 from pipeline.engine import job_file
 from pipeline.engine.audit import folders, shards
@@ -202,7 +202,7 @@ def _check_checkpoint(
         verdict.add("read_failed", str(error))
         return False
     except Exception as error:  # a flipped byte can raise anything
-        verdict.add("unreadable_checkpoint", files.reason(error))
+        verdict.add("unreadable_checkpoint", failures.reason(error))
         return False
     return True
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipeline.data.output import clearing, lease, packing, records, resume
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import files, local, uris
 from pipeline.engine.audit.verdict import Verdict
 from pipeline.engine.checking import RESULTS
 from pipeline.engine.prepare import PLAN
@@ -31,7 +31,7 @@ def check_top(output: str, options: files.StorageOptions, verdict: Verdict) -> N
             verdict.add(
                 "unfinished_overwrite", f"{name}: run the job again, which deletes the rest"
             )
-        elif name not in known and not files.is_leftover(name):
+        elif name not in known and not local.is_leftover(name):
             verdict.add("foreign_file", name)
 
 
@@ -46,7 +46,7 @@ def check_records_folder(
     known = {file.rpartition("/")[2] for file in committed}
     for name in _names_below(output, records.RECORDS, options):
         last = name.rpartition("/")[2]
-        if last in known or files.is_leftover(last):
+        if last in known or local.is_leftover(last):
             continue
         ours = last.endswith(".parquet") and not last.startswith(".")
         verdict.add("half_written" if ours else "foreign_file", name)
@@ -69,7 +69,7 @@ def check_images_folder(
     for name in _names_below(output, records.IMAGES, options):
         *folders, last = name.split("/")
         metadata = last == "metadata.parquet" and len(folders) <= 2  # images/[SPLIT/]
-        if hash(name) not in named and not metadata and not files.is_leftover(last):
+        if hash(name) not in named and not metadata and not local.is_leftover(last):
             verdict.add("foreign_file", name)
 
 

@@ -9,7 +9,7 @@ import ray.data
 
 from pipeline.data.errors import RowError
 from pipeline.data.output import dividing, packing
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import files, local, uris
 from pipeline.engine.audit.tasks import check_shards
 from pipeline.engine.ray_tasks import rows_of
 from pipeline.engine.resources import IO_CPUS
@@ -41,7 +41,7 @@ def compare_listings(output: str, options: files.StorageOptions, add: Add) -> li
         found, named = files.sizes(folder, options), index.files()
         for name in sorted(found.keys() - named.keys() - {packing.INDEX}):
             unfinished = index.digest is None and packing.is_stale(name, index)
-            if not unfinished and not files.is_leftover(name):
+            if not unfinished and not local.is_leftover(name):
                 add("foreign_file", f"{form}/{name}")
         for name, (size, sha256) in named.items():
             if name not in found:

@@ -15,7 +15,7 @@ from pipeline.data.images import codec
 from pipeline.data.manifest import row_keys
 from pipeline.data.output import records
 from pipeline.data.schemas import RECORD_SCHEMA
-from pipeline.data.storage import files, tables, uris
+from pipeline.data.storage import failures, files, tables, uris
 from pipeline.engine.board import Board
 
 READ = [
@@ -74,7 +74,7 @@ def _records_in(file: str, options: files.StorageOptions, base: str) -> Found:
 
 
 def _unreadable(file: str, error: Exception) -> Found:
-    reason = str(error) if isinstance(error, RowError) else files.reason(error)
+    reason = str(error) if isinstance(error, RowError) else failures.reason(error)
     return [{"fault": "unreadable_records", "what": f"{uris.redact(file)}: {reason}"}]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pipeline.data.images import codec
+from pipeline.data.images.sizing import Pixels
 from pipeline.engine.actor import pair_of
 from pipeline.engine.checking import Checked
 from pipeline.engine.resources import Resources
@@ -150,7 +151,7 @@ def _time(row: dict[str, Any], checked: Checked, network: VGG, batch: int) -> _T
 
 def _run(
     row: dict[str, Any], settings: StyleSettings, network: VGG, batch: int, evaluations: int
-) -> tuple[float, int, codec.Pixels]:
+) -> tuple[float, int, Pixels]:
     """Return seconds, evaluations, and the (H, W, 3) uint8 pixels of the first result."""
     few = replace(settings, iterations=evaluations * settings.scales, tolerance=0.0)
     pair = dataclasses.replace(pair_of(row, settings), settings=few, style_keys=None)

@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import failures, files, uris
 from pipeline.data.words import counted
 from pipeline.engine.resources import RAY_DATA_CPUS, Resources
 from pipeline.engine.runtime import private_ray, pulse, watcher
@@ -185,11 +185,11 @@ def _not_there(address: str | None, error: Exception, words: Words) -> ClusterEr
         )
     if address:
         return ClusterError(
-            f"Ray at {address} cannot be reached ({files.reason(error)}); RAY_ADDRESS is for ray "
-            "job submit and for drivers on the cluster, unset it to run here"
+            f"Ray at {address} cannot be reached ({failures.reason(error)}); RAY_ADDRESS is for "
+            "ray job submit and for drivers on the cluster, unset it to run here"
         )
     return ClusterError(
-        f"Ray did not start on this machine ({files.reason(error)}); if it is busy with other "
+        f"Ray did not start on this machine ({failures.reason(error)}); if it is busy with other "
         "work, run the same command again when it is not; --verbose shows Ray's log"
     )
 
@@ -251,7 +251,7 @@ def _fault_of(folder: str, options: files.StorageOptions) -> str:
         if found:
             next(files.read_chunks(found[0], options))
     except Exception as error:
-        return files.reason_at(folder, error)
+        return failures.reason_at(folder, error)
     return "" if found else "it is not there"
 
 

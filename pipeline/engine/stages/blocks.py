@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data.images.codec import Pixels
+from pipeline.data.images.sizing import Pixels
 from pipeline.data.schemas import RECORD_SCHEMA
 
 IMAGE = pa.struct([("pixels", pa.large_binary()), ("height", pa.int32()), ("width", pa.int32())])
@@ -18,6 +18,7 @@ LOADED = [
     ("__content_image", IMAGE),
     ("__style_images", pa.list_(IMAGE)),
     ("__style_keys", pa.list_(pa.string())),  # a digest of each style image's pixels
+    ("warnings", pa.list_(pa.string())),  # what is wrong with the image files, in words
     ("load_seconds", pa.float64()),
 ]
 """Columns that the load stage adds to those of the plan."""
@@ -44,6 +45,7 @@ OPTIMIZED = (
 
 STYLIZED = [
     ("__stylized_image", IMAGE),
+    ("warnings", pa.list_(pa.string())),
     ("load_seconds", pa.float64()),
     *(RECORD_SCHEMA.field(name) for name in OPTIMIZED),
 ]

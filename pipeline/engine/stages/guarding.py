@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.data.errors import RowError
-from pipeline.data.storage import files
+from pipeline.data.storage import failures
 from pipeline.engine.board import Board
 
 
@@ -54,7 +54,7 @@ def guarded(row: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str
     except RowError as error:
         return _with_fault(row, error)
     except Exception as error:  # no pair may end the job
-        return {**row, "fault_class": "unexpected", "fault_message": files.reason(error)}
+        return {**row, "fault_class": "unexpected", "fault_message": failures.reason(error)}
 
 
 def _with_fault(row: dict[str, Any], fault: RowError) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.data.errors import RowError
-from pipeline.data.images import codec
-from pipeline.data.images.codec import Pixels
+from pipeline.data.images import codec, sizing
+from pipeline.data.images.sizing import Pixels
 from pipeline.data.storage import files, uris
 from pipeline.engine.board import Board
 from pipeline.engine.stages import blocks
@@ -45,38 +45,50 @@ def load_images(row: dict[str, Any], context: Context) -> dict[str, Any]:
     """
     started = time.perf_counter()
     settings = pair_settings(row, context.style)
-    content = _read_image(row["content_uri"], settings.image_size, settings.image_edge, context)
+    uri = row["content_uri"]
+    content, notes = _read_image(uri, settings.image_size, settings.image_edge, context)
     codec.check_format(content.shape[1], content.shape[0], context.file_format)
     styles = [
         _read_style(uri, settings.image_size * settings.style_scale, settings.image_edge, context)
         for uri in row["style_uri"]
     ]
+    found = [("content", uri, notes)]
+    found += [("style", uri, style[2]) for uri, style in zip(row["style_uri"], styles, strict=True)]
+    warnings = [_warning(*image) for image in found if image[2]]
     return {
         "__content_image": blocks.image_value(content),
-        "__style_images": [blocks.image_value(pixels) for pixels, _ in styles],
-        "__style_keys": [key for _, key in styles],
+        "__style_images": [blocks.image_value(pixels) for pixels, *_ in styles],
+        "__style_keys": [key for _, key, _ in styles],
+        "warnings": warnings or None,
         "load_seconds": time.perf_counter() - started,
     }
 
 
-def _read_image(uri: str, size: float, edge: str, context: Context) -> Pixels:
+def _warning(role: str, uri: str, notes: list[str]) -> str:
+    return f"{role} {uris.redact(uri)}: was read, but {'; '.join(notes)}"
+
+
+def _read_image(uri: str, size: float, edge: str, context: Context) -> tuple[Pixels, list[str]]:
+    """Return the pixels of an image, and notes about what is wrong with its file."""
+    notes: list[str] = []
     name = uris.redact(uri)
     data = files.read_bytes(uri, context.storage_options, context.max_bytes)
-    image = codec.decode(data, name, context.max_pixels)
+    image = codec.decode(data, name, context.max_pixels, notes=notes)
     try:
-        fitted = codec.fit_size(image.width, image.height, size, edge, context.max_pixels)
+        fitted = sizing.fit_size(image.width, image.height, size, edge, context.max_pixels)
     except RowError as error:
         raise RowError(error.error_class, f"{name}: {error}") from error
-    return codec.resize(image, fitted)
+    return sizing.resize(image, fitted), list(dict.fromkeys(notes))
 
 
-_Memo = OrderedDict[tuple[object, ...], tuple[Pixels, str]]
+_Style = tuple[Pixels, str, list[str]]
+_Memo = OrderedDict[tuple[object, ...], _Style]
 
 _style_memo: _Memo = OrderedDict()
 
 
-def _read_style(uri: str, size: float, edge: str, context: Context) -> tuple[Pixels, str]:
-    """Return the pixels of a style image and their digest.
+def _read_style(uri: str, size: float, edge: str, context: Context) -> _Style:
+    """Return the pixels of a style image, their digest, and notes about its file.
 
     Pairs of one style follow each other, so a process keeps the last few style images. It may
     serve another job later, when the file may have been replaced.
@@ -86,9 +98,9 @@ def _read_style(uri: str, size: float, edge: str, context: Context) -> tuple[Pix
     if memo in _style_memo:
         _style_memo.move_to_end(memo)
         return _style_memo[memo]
-    pixels = _read_image(uri, size, edge, context)
+    pixels, notes = _read_image(uri, size, edge, context)
     digest = hashlib.sha256(pixels.tobytes() + str(pixels.shape).encode()).hexdigest()
-    _style_memo[memo] = pixels, digest
-    while sum(kept.nbytes for kept, _ in _style_memo.values()) > STYLE_BYTES:
+    _style_memo[memo] = pixels, digest, notes
+    while sum(kept.nbytes for kept, *_ in _style_memo.values()) > STYLE_BYTES:
         _style_memo.popitem(last=False)
-    return pixels, digest
+    return pixels, digest, notes

@@ -18,6 +18,7 @@ from collections.abc import Container, Hashable, Iterator
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from pipeline.settings import StyleSettings
 from pipeline.style.hardware.device_faults import lost, out_of_memory, plain
@@ -163,6 +164,18 @@ class Batcher:
             return min(self.running, key=lambda key: self.turns.get(key, 0))
         share = {key: len(pairs) / self.pool.slots_of(key) for key, pairs in self.running.items()}
         return max(self.running, key=lambda key: (share[key], key[0]))
+
+    def under_way(self) -> Iterator[tuple[Hashable, int, float, Tensor]]:
+        """Yield the pairs in slots: key, evaluations so far, latest loss, and the image as it is.
+
+        The image is (3, H, W) in [0, 1], of the present phase's size, without its final colours.
+        """
+        for key, pairs in self.running.items():
+            lane = self.pool.lane(key)
+            for slot, pair in pairs.items():
+                losses = [*pair.losses, *lane.traces[slot]]
+                image = lane.optimizer.accepted[slot].view(3, *lane.size)
+                yield pair.key, len(losses), losses[-1] if losses else math.nan, image
 
     def drain(self) -> Iterator[Outcome]:
         """Tick until it is empty."""

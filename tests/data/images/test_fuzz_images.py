@@ -31,10 +31,10 @@ FILES = 1000
 
 MAX_PIXELS = 2_000_000
 SECONDS = 10
-"""A file that takes longer is a hang. The slowest takes a twentieth, on a busy machine more."""
+"""Seconds after which a file counts as a hang; the slowest takes a twentieth on an idle machine."""
 
 MEGABYTES = 400
-"""More than any of these files may need: ten times 2 million pixels of RGB, with their copies."""
+"""Memory in MB that no file may exceed: ten times 2 million RGB pixels with their copies."""
 
 ERRORS = ("empty_file", "not_an_image", "truncated_image", "image_too_large", "image_too_small")
 
@@ -46,7 +46,7 @@ def saved(image: Image.Image, file_format: str, **options) -> bytes:
 
 
 def base_picture(mode: str = "RGB", width: int = 48, height: int = 40) -> Image.Image:
-    """Soft waves with some noise: what each codec has work with."""
+    """Soft waves with some noise, which are not trivial for any codec."""
     rng = np.random.default_rng(5)
     y, x = np.mgrid[0:height, 0:width]
     channels = [np.sin(x / a) * np.cos(y / b) * 100 + 128 for a, b in ((5, 7), (9, 4), (3, 11))]
@@ -122,7 +122,7 @@ def originals(kind: str) -> tuple[bytes, ...]:
 
 
 def chunk(name: bytes, body: bytes) -> bytes:
-    """One of a PNG."""
+    """A chunk of a PNG."""
     return struct.pack(">I4s", len(body), name) + body + struct.pack(">I", zlib.crc32(name + body))
 
 
@@ -132,14 +132,14 @@ def png_header(width: int, height: int, color: int, interlaced: int) -> bytes:
 
 
 def interlaced_png() -> bytes:
-    """By hand: Pillow writes none. A width and height of 16 in Adam7's seven passes."""
+    """An interlaced PNG of 16 x 16 px in Adam7's seven passes, as Pillow cannot write one."""
     passes = ((2, 2), (2, 2), (4, 2), (4, 4), (8, 4), (8, 8), (16, 8))
     rows = b"".join((b"\0" + bytes(range(width))) * height for width, height in passes)
     return png_header(16, 16, 0, 1) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def tiff(tags: dict[int, tuple[int, int, int]], tail: bytes, order: str = "<") -> bytes:
-    """One directory of (type, count, value) by tag, at 8; ``tail`` lies right behind it."""
+    """A TIFF with one directory at byte 8, (type, count, value) by tag, followed by ``tail``."""
     body = struct.pack(f"{order}H", len(tags))
     for tag, (kind, count, value) in sorted(tags.items()):
         small = f"{order}HHIHH" if kind == 3 and count == 1 else f"{order}HHII"
@@ -150,7 +150,7 @@ def tiff(tags: dict[int, tuple[int, int, int]], tail: bytes, order: str = "<") -
 
 
 def grey_tags(width: int, height: int, compression: int = 1) -> dict[int, tuple[int, int, int]]:
-    """What a grey TIFF of 8 bits has, but for where its pixels lie."""
+    """The tags of a grey 8-bit TIFF, except the place of its pixels."""
     short = {258: 8, 259: compression, 262: 1, 277: 1}
     return {
         256: (4, 1, width),
@@ -160,12 +160,12 @@ def grey_tags(width: int, height: int, compression: int = 1) -> dict[int, tuple[
 
 
 def after(tags: int) -> int:
-    """Where the tail of a TIFF of so many tags begins."""
+    """The place of the tail in a TIFF of so many tags."""
     return 8 + 2 + 12 * tags + 4
 
 
 def tiled_tiff() -> bytes:
-    """Four tiles of 16 x 16, without compression, the other byte order than Pillow's."""
+    """Four uncompressed tiles of 16 x 16 px, in the byte order that Pillow does not write."""
     tags = grey_tags(32, 32) | {322: (4, 1, 16), 323: (4, 1, 16), 324: (4, 4, 0), 325: (4, 4, 0)}
     start = after(len(tags))
     tags |= {324: (4, 4, start), 325: (4, 4, start + 16)}
@@ -174,7 +174,7 @@ def tiled_tiff() -> bytes:
 
 
 def deep_tiffs() -> tuple[bytes, ...]:
-    """Of 12 bits, white where it is 0; of signed 16 bits, packed; float64 in tiles."""
+    """12 bits with white as zero; compressed signed 16 bits; float64 in tiles."""
     tags = grey_tags(32, 32) | {273: (4, 1, after(10)), 278: (4, 1, 32), 339: (3, 1, 1)}
     twelve = tags | {258: (3, 1, 12), 262: (3, 1, 0), 279: (4, 1, 1536)}
     twelve[273] = (4, 1, after(len(twelve)))
@@ -254,7 +254,7 @@ def mutated(kind: str, number: int) -> bytes:
         rng.choice(MUTATIONS)(data, rng)
         data = data or bytearray(1)
     if data.startswith(b"\x89PNG") and number % 4:
-        return with_checksums(bytes(data))  # else Pillow looks no further than the first of them
+        return with_checksums(bytes(data))  # else Pillow stops at the first wrong one
     return bytes(data)
 
 
@@ -324,6 +324,14 @@ def hostile_tiffs() -> dict[str, tuple[bytes, str]]:
     pixels = bytes(1024)
     loop = bytearray(tiff(grey_tags(32, 32) | here, pixels))
     loop[after(9) - 4 : after(9)] = struct.pack("<I", 8)
+    reduced = {254: (4, 1, 1)}
+    thumbnails = bytearray(
+        tiff(grey_tags(32, 32) | reduced | here | {273: (4, 1, after(10))}, pixels)
+    )
+    thumbnails[after(10) - 4 : after(10)] = struct.pack("<I", 8)
+    twice = bytearray(tiff(grey_tags(32, 32) | here | overlapping, bytes(1_000_000)))
+    for number in range(9, 5009):
+        twice[10 + 12 * number : 12 + 12 * number] = struct.pack("<H", 339)
     return {
         "tiff, one strip 200000 times": (tiff(strips, half + again), "truncated_image"),
         "tiff, a tile of 8192 x 8192": (
@@ -334,6 +342,12 @@ def hostile_tiffs() -> dict[str, tuple[bytes, str]]:
             tiff(grey_tags(32, 32) | here | {273: (4, 1, 2**31)}, pixels), "truncated_image"
         ),
         "tiff, directory that is its own next": (bytes(loop), "image"),
+        "tiff, thumbnail that is its own next": (bytes(thumbnails), "image"),
+        "tiff, one tag 5000 times": (bytes(twice), "not_an_image"),
+        "tiff, a kind of page that is no number": (
+            tiff(reduced | {254: (11, 1, 0x7FC00000)}, pixels),
+            "not_an_image",
+        ),
         "tiff, 20000 tags of one megabyte": (
             tiff(grey_tags(32, 32) | here | overlapping, bytes(1_000_000)), "image"
         ),
@@ -347,7 +361,7 @@ def hostile_tiffs() -> dict[str, tuple[bytes, str]]:
 
 
 def rgb_tags() -> dict[int, tuple[int, int, int]]:
-    """A TIFF of 32 x 32 in colour, with one more tag to come."""
+    """The tags of a colour TIFF of 32 x 32 px, except one."""
     return grey_tags(32, 32) | {
         258: (3, 1, 8), 262: (3, 1, 2), 277: (3, 1, 3), 273: (4, 1, after(10)), 278: (4, 1, 32),
         279: (4, 1, 3072),
@@ -427,7 +441,7 @@ def hostile_others() -> dict[str, tuple[bytes, str]]:
 
 
 def hostile() -> dict[str, tuple[bytes, str]]:
-    """Files made to be expensive, by name, and what each must end as."""
+    """Files made to be expensive, by name, with the result that each must have."""
     return {
         **hostile_pngs(), **hostile_jpegs(), **hostile_tiffs(), **hostile_gifs(),
         **hostile_jpeg2000s(), **hostile_others(),
@@ -435,7 +449,7 @@ def hostile() -> dict[str, tuple[bytes, str]]:
 
 
 def outcome(data: bytes) -> str:
-    """``image``, the error's class, or what is wrong with how it ended, in capitals."""
+    """The result of a file: ``image``, an error class, or in capitals what went wrong."""
     try:
         image = codec.decode(data, "x", MAX_PIXELS)
     except RowError as error:
@@ -452,16 +466,16 @@ def outcome(data: bytes) -> str:
 
 
 def work(kind: str) -> None:
-    """In the child: decode one group of files and tell how each ended."""
+    """Decode a group of files in the child process and report each result."""
     if kind == "hostile":
         files = hostile()
     else:
         files = {str(number): (mutated(kind, number), None) for number in range(FILES)}
-    # Far above what is allowed, which the peak shows: this keeps the machine safe.
+    # Far above the limit that the test checks: this only protects the machine.
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
     for name, (data, expected) in files.items():
         print(json.dumps(name), end=" ", flush=True)
-        # In a thread of C: it ends the process even while a decoder holds the interpreter.
+        # A thread in C: it ends the process even while a decoder holds the interpreter lock.
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         ended = outcome(data)
@@ -475,7 +489,7 @@ def work(kind: str) -> None:
 
 
 def decode_in_a_child(kind: str) -> dict[str, str]:
-    """How each file of a group ended.
+    """Return the result of each file of a group.
 
     Raises:
         AssertionError: the process died or hung; the message names the file.
@@ -505,7 +519,7 @@ def test_a_mutated_file_is_an_image_or_a_row_error(kind):
     assert not faults(ended)
     counts = Counter(ended.values())
     print(kind, dict(counts.most_common()))
-    # Mutations that leave everything as it was, or break all, would show nothing.
+    # Mutations that change nothing, or break every file, would test nothing.
     assert FILES // 50 < counts["image"] < FILES - FILES // 50
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from pipeline.data.errors import RowError
-from pipeline.data.images import codec
+from pipeline.data.images import codec, sizing
 from tests.conftest import image_bytes
 
 LIMIT = 10_000_000
@@ -110,10 +110,10 @@ def test_an_icc_profile_is_followed_and_a_broken_one_ignored():
 
 
 def swapped_profile() -> bytes:
-    """sRGB's, its red and blue exchanged."""
+    """sRGB's profile with red and blue exchanged."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     red, blue = (132 + profile[132:].index(tag) for tag in (b"rXYZ", b"bXYZ"))
-    # Of an entry in the table of tags: name, offset, length.
+    # An entry in the table of tags: name, offset, length.
     profile[red + 4 : red + 12], profile[blue + 4 : blue + 12] = (
         profile[blue + 4 : blue + 12], profile[red + 4 : red + 12],
     )  # fmt: skip
@@ -161,12 +161,12 @@ def test_an_icc_profile_is_followed_also_where_there_is_alpha():
     ],
 )
 def test_sizes_keep_the_aspect_in_multiples_of_16(arguments, expected):
-    assert codec.fit_size(*arguments, LIMIT) == expected
+    assert sizing.fit_size(*arguments, LIMIT) == expected
 
 
 def test_a_narrow_image_does_not_become_a_huge_one():
     with pytest.raises(RowError, match="would be 192000000 x 512 px") as caught:
-        codec.fit_size(6_000_000, 16, 512, "short", LIMIT)
+        sizing.fit_size(6_000_000, 16, 512, "short", LIMIT)
     assert caught.value.error_class == "image_too_large"
 
 
@@ -175,14 +175,14 @@ def test_a_narrow_image_does_not_become_a_huge_one():
 )
 def test_an_image_that_would_lose_its_proportions_is_refused(arguments):
     with pytest.raises(RowError, match="no edge may be less than 32") as caught:
-        codec.fit_size(*arguments, LIMIT)
+        sizing.fit_size(*arguments, LIMIT)
     assert caught.value.error_class == "image_too_small"
 
 
 def test_rounding_alone_refuses_no_image():
     for size in (32, 64, 256, 512):
         for short in range(24, size + 1):
-            assert codec.fit_size(size, short, size, "long", LIMIT)
+            assert sizing.fit_size(size, short, size, "long", LIMIT)
 
 
 @pytest.mark.parametrize("file_format", ["png", "jpg", "webp"])
@@ -228,7 +228,7 @@ def opened(data):
 
 
 def told(data):
-    """What a file says of its software and origin, and that our own decoder takes it."""
+    """A file's embedded software and origin; our own decoder must read the file, too."""
     codec.decode(data, "x", 10**6)
     image = Image.open(io.BytesIO(data))
     if image.format == "PNG":
@@ -239,7 +239,7 @@ def told(data):
 
 
 def test_pillow_is_left_as_the_process_has_it(monkeypatch):
-    """Whether a file is read or refused, and by however many threads at a time."""
+    """They are restored whether files are read or refused, by any number of threads."""
     large = saved(Image.new("L", (64, 64)), "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)  # Pillow would refuse it
     filters = list(warnings.filters)

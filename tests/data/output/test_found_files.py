@@ -6,6 +6,7 @@
 import io
 import itertools
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from pipeline.data.errors import RowError
-from pipeline.data.images import codec, profiles
+from pipeline.data.images import codec, conversion, profiles
 from tests.data.images.test_fuzz_images import chunk, saved, tiff
 
 FAULTS = Path(__file__).parents[1] / "faults"
@@ -24,6 +25,13 @@ COLOR = np.asarray(Image.open(FAULTS / "ref.png")).astype(int)
 
 def decoded(data: bytes) -> np.ndarray:
     return np.asarray(codec.decode(data, "x", 10**6)).astype(int)
+
+
+def noted(data: bytes) -> list[str]:
+    """What is said of a file that is read."""
+    notes: list[str] = []
+    codec.decode(data, "x", 10**6, notes=notes)
+    return notes
 
 
 def fault(name: str) -> np.ndarray:
@@ -244,7 +252,10 @@ def test_a_jpeg_that_lacks_its_end_marker_alone_is_read():
     for options in ({}, {"progressive": True}, {"restart_marker_blocks": 3}):
         data = saved(image, "JPEG", **options)
         assert data.endswith(b"\xff\xd9")
-        assert apart(decoded(data[:-2]), decoded(data)) == 0
+        for lacking in (1, 2):
+            assert apart(decoded(data[:-lacking]), decoded(data)) == 0
+            assert noted(data[:-lacking]) == ["its end is missing or broken"]
+        assert noted(data) == []
         for lacking in (30, 200, len(data) // 2):
             error = refusal(data[:-lacking])
             assert error.error_class == "truncated_image"
@@ -267,8 +278,263 @@ def test_a_wrong_checksum_refuses_a_png_only_where_it_matters():
         wrong = bytearray(chunk(name, body))
         wrong[-1] ^= 1
         assert apart(decoded(head + bytes(wrong) + rest), COLOR) == 0
+        first, *others = noted(head + chunk(name, body)[:-4] + bytes(4) + rest)[::-1]
+        assert first == f"the checksum of {name.decode()} is wrong"
+        assert len(others) == (name == b"iCCP")
+    pixels = bytearray(png)
+    pixels[-13] ^= 1  # of the data, whose checksum Pillow does not look at
+    assert apart(decoded(bytes(pixels)), COLOR) == 0
+    assert noted(bytes(pixels)) == ["the checksum of IDAT is wrong"]
     wrong = bytearray(head)
     wrong[-1] ^= 1
     error = refusal(bytes(wrong) + rest)
     assert error.error_class == "not_an_image"
     assert "bad header checksum in b'IHDR'" in str(error)
+
+
+def test_what_is_wrong_with_a_picture_that_is_read_is_said():
+    left_out = "its colour profile is broken or too large and was left out"
+    assert noted((FAULTS / "bigicc.png").read_bytes()) == [left_out]
+    for name in ("ref.png", "bigtext.png", "p3.png", "p3.jp2", "adobe_exif.jpg", "grey_lin.jpg"):
+        assert noted((FAULTS / name).read_bytes()) == [], name
+    image = Image.fromarray(COLOR.astype(np.uint8))
+    for kind, cut in (("PNG", 12), ("PNG", 3), ("GIF", 1)):
+        data = saved(image, kind)
+        assert noted(data) == []
+        assert noted(data + bytes(9)) == []  # some fill their sectors
+        assert noted(data[:-cut]) == ["its end is missing or broken"]
+        assert apart(decoded(data[:-cut]), decoded(data)) == 0
+    not_followed = ["its colour profile cannot be followed and was left out"]
+    broken = b"\0" * 16 + b"RGB " + b"\0" * 200
+    for profile in (b"nonsense", broken, grey_profile()):
+        for kind in ("JPEG", "PNG", "TIFF"):
+            assert noted(saved(image, kind, icc_profile=profile)) == not_followed
+    deep = Image.fromarray((GREY * 257).astype(np.uint16))
+    for kind in ("PNG", "TIFF"):
+        assert noted(saved(deep, kind, icc_profile=broken)) == not_followed
+    exif = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\2\0\2\0\0\0x\0\0\0\0\0\0\0"  # on its side: x
+    (note,) = noted(saved(image, "JPEG", exif=exif))
+    assert "EXIF is broken" in note
+
+
+def pages(*directories: tuple[dict, np.ndarray], order: str = "<") -> bytes:
+    """A TIFF of several pages, each with tags of its own and pixels of 8 or 16 bits."""
+    data = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8)
+    for number, (more, pixels) in enumerate(directories):
+        height, width, samples = pixels.reshape(*pixels.shape[:2], -1).shape
+        raw = pixels.astype(f"{order}u{pixels.itemsize}")
+        tags = {
+            256: (4, 1, width), 257: (4, 1, height), 258: (3, 1, 8 * pixels.itemsize),
+            259: (3, 1, 1), 262: (3, 1, 2 if samples == 3 else 1), 277: (3, 1, samples),
+            278: (4, 1, height), 279: (4, 1, raw.nbytes), **more,
+        }  # fmt: skip
+        start = len(data) + 2 + 12 * (len(tags) + 1) + 4
+        tags[273] = (4, 1, start)
+        data += struct.pack(f"{order}H", len(tags))
+        for tag, (form, count, value) in sorted(tags.items()):
+            data += struct.pack(f"{order}HHI", tag, form, count)
+            data += (
+                struct.pack(f"{order}HH", value, 0)
+                if form == 3
+                else struct.pack(f"{order}I", value)
+            )
+        last = number == len(directories) - 1
+        data += struct.pack(f"{order}I", 0 if last else start + raw.nbytes) + raw.tobytes()
+    return data
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_of_a_tiff_that_begins_with_a_thumbnail_the_picture_is_read(order):
+    small = ({254: (4, 1, 1)}, np.full((24, 24, 3), 9, np.uint8))
+    middle = ({254: (4, 1, 0)}, np.full((48, 48, 3), 99, np.uint8))
+    mask = ({254: (4, 1, 4)}, np.full((200, 200), 255, np.uint8))
+    copy = ({254: (4, 1, 1)}, np.full((300, 300, 3), 30, np.uint8))
+    full = ({}, COLOR.astype(np.uint8))
+    deep = ({254: (4, 1, 2)}, (GREY * 257).astype(np.uint16))
+    assert apart(decoded(pages(small, middle, mask, copy, full, order=order)), COLOR) == 0
+    assert apart(decoded(pages(small, middle, deep, order=order)), GREY) < 0.6
+    turned = decoded(pages(small, ({274: (3, 1, 3)}, full[1]), order=order))
+    assert apart(turned, COLOR[::-1, ::-1]) == 0
+    assert (decoded(pages(small, mask, order=order)) == 9).all()  # there is no other
+    assert (decoded(pages(middle, full, order=order)) == 99).all()  # the first of several
+    raw = ({262: (3, 1, 32803)}, deep[1])
+    assert "camera raw" in str(refusal(pages(small, raw, order=order)))
+
+
+def test_a_tiff_whose_pages_lead_to_themselves_is_read():
+    data = bytearray(pages(({254: (4, 1, 1)}, np.full((24, 24, 3), 9, np.uint8))))
+    data[8 + 2 + 12 * 10 : 8 + 2 + 12 * 10 + 4] = struct.pack("<I", 8)
+    assert (decoded(bytes(data)) == 9).all()
+
+
+# How a TIFF may lay its samples out, and what it may say of them.
+
+
+def spread(seen: np.ndarray, kind: str, bits: int) -> np.ndarray:
+    """0 to 255 over the whole of a type, (H, W, samples)."""
+    low, high = (0, 2**bits - 1) if kind == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    values = np.round(low + seen.reshape(*seen.shape[:2], -1) / 255 * (high - low))
+    return values.astype(np.int64).astype(f"<{kind}{bits // 8}")
+
+
+def laid_out(values: np.ndarray, more=None, *, planes=False, predictor=False, tile=0, tail=b""):
+    """A TIFF of samples of any type (H, W, n), one strip or tiles, all of it or a plane each.
+
+    Args:
+        more: further tags; the place of the first of ``tail`` for those whose value is None.
+    """
+    height, width, samples = values.shape
+    apart = [values[..., n : n + 1] for n in range(samples)] if planes else [values]
+    parts = []
+    for plane in apart:
+        side = tile or max(height, width)
+        room = [(0, -length % side if tile else 0) for length in (height, width)]
+        filled = np.pad(plane, [*room, (0, 0)])
+        for top, left in itertools.product(range(0, height, side), range(0, width, side)):
+            part = filled[top : top + side, left : left + side]
+            if predictor:
+                part = np.diff(part, axis=1, prepend=part[:, :1] * 0)
+            parts.append(part.tobytes())
+    kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    tags = {
+        256: (4, 1, width), 257: (4, 1, height), 258: (3, 1, values.itemsize * 8), 259: (3, 1, 1),
+        262: (3, 1, 2 if samples >= 3 else 1), 277: (3, 1, samples), 284: (3, 1, 1 + planes),
+        317: (3, 1, 1 + predictor), 339: (3, 1, kind), **(more or {}),
+    }  # fmt: skip
+    tags |= {322: (3, 1, tile), 323: (3, 1, tile)} if tile else {278: (4, 1, height)}
+    start = 8 + 2 + 12 * (len(tags) + 2) + 4
+    count, lengths = len(parts), list(map(len, parts))
+    first = start + 8 * count
+    tags |= {
+        (324 if tile else 273): (4, count, start if count > 1 else first),
+        (325 if tile else 279): (4, count, start + 4 * count if count > 1 else lengths[0]),
+    }
+    end = first + sum(lengths)
+    tags = {tag: (*form, end) if len(form) == 2 else form for tag, form in tags.items()}
+    places = list(itertools.accumulate(lengths, initial=first))[:-1]
+    return tiff(tags, struct.pack(f"<{2 * count}I", *places, *lengths) + b"".join(parts) + tail)
+
+
+@pytest.mark.parametrize("tile", [0, 32, 80])
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize("predictor", [False, True])
+def test_samples_are_found_however_they_are_laid_out(tile, planes, predictor):
+    layout = {"tile": tile, "planes": planes, "predictor": predictor}
+    for seen, kind, bits in ((COLOR, "u", 32), (COLOR, "i", 16), (GREY, "i", 8)):
+        assert apart(decoded(laid_out(spread(seen, kind, bits), **layout)), seen) < 0.6
+
+
+def test_a_further_sample_of_a_deep_tiff_is_alpha_only_if_it_is_called_so():
+    alpha = np.full((96, 96, 1), 255)
+    alpha[:48] = 51  # a fifth
+    values = spread(np.concatenate([COLOR, alpha], axis=2), "u", 32)
+    assert apart(decoded(laid_out(values, {338: (3, 1, 0)})), COLOR) < 0.6
+    found = decoded(laid_out(values, {338: (3, 1, 2)}))
+    assert apart(found[48:], COLOR[48:]) < 0.6
+    assert apart(found[:48], 255 - (255 - COLOR[:48]) * 0.2) < 1
+    premultiplied = np.concatenate([COLOR * (alpha / 255), alpha], axis=2)
+    found = decoded(laid_out(spread(premultiplied, "u", 32), {338: (3, 1, 1)}))
+    assert apart(found[:48], 255 - (255 - COLOR[:48]) * 0.2) < 2
+
+
+def test_a_deep_tiff_has_a_profile_and_lies_on_its_side_like_others():
+    profile = profiles.adobe_rgb()
+    expected = by_profile(Image.fromarray(COLOR.astype(np.uint8)), profile)
+    data = laid_out(spread(COLOR, "u", 32), {34675: (7, len(profile))}, tail=profile)
+    assert apart(decoded(data), expected) < 0.6
+    data = laid_out(spread(COLOR, "u", 32), {274: (3, 1, 6)})
+    assert apart(decoded(data), np.rot90(COLOR, -1)) < 0.6
+    # Grey follows before it is rounded.
+    profile = grey_profile()
+    expected = by_profile(Image.fromarray(GREY.astype(np.uint8)), profile)
+    data = laid_out(spread(GREY, "u", 32), {34675: (7, len(profile))}, tail=profile)
+    assert apart(decoded(data), expected) < 0.6
+
+
+def test_what_is_black_and_white_among_samples_that_do_not_fill_their_type():
+    def read(values, **more):
+        return decoded(laid_out(values.reshape(96, 96, 1), **more))
+
+    for kind in ("<f4", "<i2", "<u4", "<i4"):
+        assert apart(read(GREY.astype(kind)), GREY) < 0.6  # of 0 to 255
+    for kind in ("<u4", "<i4"):
+        assert apart(read((GREY * 257).astype(kind)), GREY) < 0.6  # of 0 to 65535
+    stretched = (GREY - GREY.min()) / (GREY.max() - GREY.min()) * 255
+    assert apart(read((0.9 + GREY / 300).astype("<f4")), stretched) < 0.6
+    holes = [np.nan, np.inf, -np.inf]
+    for first, share, shown in ((0, 1 / 255, GREY), (0.9, 1 / 300, stretched)):
+        for white, ends in ((1, [0, 255, 0]), (0, [0, 0, 255])):
+            values = (first + GREY * share).astype("<f4")
+            values[48, 40:43] = holes
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                found = read(values, more={262: (3, 1, white)})
+            assert found[48, 40:43, 0].tolist() == ends
+            assert apart(found[:48], (shown if white else 255 - shown)[:48]) < 0.6
+    # A white that is the picture's own, or beside a black, is none.
+    values = spread(GREY // 2, "u", 16)
+    for more in ({281: (3, 1, 30_000)}, {280: (3, 1, 9), 281: (3, 1, 32_767)}):
+        assert apart(read(values, more=more), GREY // 2) < 0.6
+
+
+def test_bits_in_the_other_order_are_not_read_in_this_one():
+    data = laid_out(spread(GREY, "i", 16), {266: (3, 1, 2)})
+    assert refusal(data).error_class == "not_an_image"
+
+
+def test_signed_and_unsigned_samples_that_pillow_unpacks_are_told_apart():
+    signed = (GREY - 128).astype(np.int8).view(np.uint8)
+    for values, mode, kind in ((signed, "L", 2), ((GREY * 0x1010101).astype("<u4"), "I", 1)):
+        image = Image.frombytes(mode, (96, 96), values.tobytes())
+        data = bytearray(saved(image, "TIFF", compression="tiff_lzw", tiffinfo={339: kind}))
+        place = data.index(struct.pack("<HHI", 339, 3, 1))  # Pillow says of "I" what it likes
+        data[place + 8] = kind
+        assert apart(decoded(bytes(data)), GREY) < 0.6
+    data = laid_out(spread(GREY, "u", 32), {339: (3, 1, 4)})  # of no known kind
+    assert apart(decoded(data), GREY) < 0.6
+
+
+def test_a_small_page_beside_directories_inside_it_is_camera_raws():
+    small = np.full((24, 24, 3), 9, np.uint8)
+    full = ({}, COLOR.astype(np.uint8))
+    for more in ({254: (4, 1, 1), 330: (4, 1, 8)}, {50706: (1, 4, 1)}):
+        assert "camera raw" in str(refusal(pages((more, small), full)))
+    assert (decoded(pages(({330: (4, 1, 8)}, small), full)) == 9).all()
+
+
+def test_which_exif_says_adobe_rgb():
+    notes = Image.open(FAULTS / "adobe_exif.jpg").info["exif"]
+    image = Image.new("RGB", (32, 32), (40, 200, 60))
+    followed = decoded(saved(image, "PNG", exif=notes))[0, 0]
+    place = next(
+        at for at in range(len(notes)) if notes[at : at + 4] in (b"\1\xa0\3\0", b"\xa0\1\0\3")
+    )
+    little = notes[place] == 1
+    for space, rules, is_adobe in ((0xFFFF, b"R03", 1), (2, b"R98", 1), (1, b"R03", 0)):
+        changed = bytearray(notes.replace(b"R03", rules))
+        changed[place + 8 : place + 10] = struct.pack("<H" if little else ">H", space)
+        found = decoded(saved(image, "PNG", exif=bytes(changed)))[0, 0]
+        assert found.tolist() == (followed.tolist() if is_adobe else [40, 200, 60]), space
+    grey = Image.fromarray(GREY.astype(np.uint8))
+    assert apart(decoded(saved(grey, "PNG", exif=notes)), GREY) == 0
+
+
+def test_what_is_too_large_to_be_followed_is_left_out(monkeypatch):
+    image = Image.fromarray(COLOR.astype(np.uint8))
+    png = saved(image, "PNG")
+    data = png[:33] + chunk(b"eXIf", b"II*\0" + bytes(2**20)) + png[33:]
+    assert noted(data) == ["its EXIF is broken or too large and was left out"]
+    profile = profiles.adobe_rgb()
+    monkeypatch.setattr(profiles, "LONGEST", len(profile) - 1)
+    data = saved(image, "TIFF", icc_profile=profile)
+    assert apart(decoded(data), COLOR) == 0
+    assert noted(data) == [profiles.LEFT_OUT]
+
+
+def test_premultiplied_pictures_of_ones_own_are_shown_as_they_are():
+    for mode, seen in (("RGBA", COLOR), ("LA", GREY)):
+        image = Image.fromarray(seen.astype(np.uint8))
+        image.putalpha(128)
+        assert image.mode == mode
+        found = np.asarray(conversion.to_rgb(image.convert(mode.replace("A", "a")))).astype(int)
+        assert apart(found, 255 - (255 - seen) * 128 / 255) < 2

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.data.errors import RowError
 from pipeline.data.output import lease, lease_file, processes
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import conditional, files, uris
 from tests.faulty_proxy import proxy
 
 ROOT = Path(__file__).parents[3]
@@ -228,7 +228,7 @@ def test_a_lease_that_cannot_be_given_back_ends_no_run(tmp_path, monkeypatch, ca
 def test_a_lease_that_is_there_for_writers_and_not_for_readers_is_not_tried_for_ever(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(files, "create_bytes", lambda *_: False)
+    monkeypatch.setattr(conditional, "create_bytes", lambda *_: False)
     with pytest.raises(lease.LeaseError, match="exists but cannot be read, or it keeps changing"):
         hold(str(tmp_path)).__enter__()
 
@@ -284,7 +284,7 @@ def test_a_server_that_knows_no_conditional_writes_lets_one_run_in(
         assert not files.exists(uri, options)
         # Both have seen that there is none before either makes it.
         seen, over, inside, refused = threading.Barrier(2), threading.Barrier(2), [], []
-        create, waited = files.create_bytes, threading.local()
+        create, waited = conditional.create_bytes, threading.local()
 
         def both_make_it(*arguments):
             if not hasattr(waited, "once"):
@@ -300,7 +300,7 @@ def test_a_server_that_knows_no_conditional_writes_lets_one_run_in(
                 refused.append(str(error))
                 over.wait(30)
 
-        monkeypatch.setattr(files, "create_bytes", both_make_it)
+        monkeypatch.setattr(conditional, "create_bytes", both_make_it)
         threads = [threading.Thread(target=run) for _ in range(2)]
         for thread in threads:
             thread.start()

@@ -78,6 +78,26 @@ def test_records_are_added_up_and_images_listed(output, monkeypatch, together):
         assert names == {row["file_name"] for row in ok if row["split"] == split}
 
 
+def test_records_of_an_earlier_version_lack_columns_and_are_read(output):
+    """Beside some of this one, and whichever file comes first."""
+    for part in (0, 3):
+        path = output / records.RECORDS / f"{part}.parquet"
+        pq.write_table(pq.read_table(path).drop_columns(["warnings"]), path)
+    said = ["content a.jpg: was read, but its end is missing or broken"]
+    path = output / records.RECORDS / "1.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[2]["warnings"] = said
+    pq.write_table(pa.Table.from_pylist(rows, schema=records.RECORD_SCHEMA), path)
+    found = list(records.iterate(str(output), {}, records.RECORD_SCHEMA.names))
+    assert {row["pair_id"] for row in found} == {f"p{number}" for number in range(24)}
+    assert [row["pair_id"] for row in found if row["warnings"]] == ["p6"]
+    for ids, count in ((["p1", "p6"], 1), (["p1", "p2"], 0)):
+        summary, _ = closing.close(str(output), {}, hash_ids(ids))
+        assert summary["with_warnings"] == count
+    assert resume.forget_errors(str(output), {}, hash_ids(["p0", "p5"])) == 2
+    assert recorded(output) == {f"p{number}" for number in range(24)} - {"p0", "p5"}
+
+
 def test_pairs_of_other_manifests_are_counted_apart_and_listed_all_the_same(output):
     own = [11, 5, 23, 8, 100]  # p100 has no record
     ids = hash_ids(f"p{number}" for number in own)

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from pipeline.data.storage import files, listing
+from pipeline.data.storage import files, filesystems
 from pipeline.data.storage.listing import ListingError, iterate_files
 
 FILES = ("a.jpg", "train/cat/1.jpg", "train/cat/2.png", "train/dog/3.jpg", "val/cat/4.jpg")
@@ -24,12 +24,12 @@ def tree(tmp_path):
 def roots(tree, s3):
     """The same files at three places: (uri, storage options)."""
     options, bucket = s3
-    fs, _ = files.filesystem("s3://x", options)
-    memory, _ = files.filesystem("memory://x", {})
+    fs, _ = filesystems.filesystem("s3://x", options)
+    memory, _ = filesystems.filesystem("memory://x", {})
     for name in FILES:
         fs.pipe_file(f"{bucket}/data/{name}", b"x")
         memory.pipe_file(f"/{bucket}/data/{name}", b"x")
-    fs.pipe_file(f"{bucket}/data/train/", b"")  # what a console makes for a folder
+    fs.pipe_file(f"{bucket}/data/train/", b"")  # a console's folder marker
     fs.pipe_file(f"{bucket}/database/other.jpg", b"x")
     yield [(str(tree), {}), (f"s3://{bucket}/data", options), (f"memory://{bucket}/data", {})]
     memory.rm(f"/{bucket}", recursive=True)
@@ -60,12 +60,12 @@ def test_folders_globs_and_files_mean_the_same_everywhere(roots, pattern, expect
 
 def test_a_page_of_keys_is_asked_for_when_it_is_wanted(s3):
     options, bucket = s3
-    fs, _ = files.filesystem("s3://x", options)
+    fs, _ = filesystems.filesystem("s3://x", options)
     names = [f"{bucket}/flat/{index:03d}.jpg" for index in range(120)]
     fs.pipe(dict.fromkeys(names, b""))
     file_names = iterate_files(f"s3://{bucket}/flat", options)
     assert next(file_names).key == "000.jpg"
-    fs.rm_file(names[119])  # on the third page of 50, which nobody has asked for yet
+    fs.rm_file(names[119])  # on the third page of 50, which has not been requested yet
     assert [file.key for file in file_names] == [f"{index:03d}.jpg" for index in range(1, 119)]
 
 
@@ -113,14 +113,14 @@ def test_a_folder_that_may_not_be_read_is_not_passed_over(tree):
 
 
 def test_a_listing_leaves_the_session_of_others_as_it_is(s3):
-    """File systems of equal options are one, and their responses' times are whoever's who asks."""
+    """File systems of equal options share one session, and others read the times of responses."""
     options, bucket = s3
-    fs, _ = files.filesystem("s3://x", options)
+    fs, _ = filesystems.filesystem("s3://x", options)
     for name in ("a", "b"):
         fs.pipe_file(f"{bucket}/{name}", b"x")
     factory = fs.session.get_component("response_parser_factory")
     found = iterate_files(f"s3://{bucket}", options)
-    next(found)  # it is under way
-    assert factory.create_parser("rest-xml")._timestamp_parser is not listing._timestamp
+    next(found)  # the listing has begun
+    assert factory.create_parser("rest-xml")._timestamp_parser is not str
     assert len(list(found)) == 1
-    assert factory.create_parser("rest-xml")._timestamp_parser is not listing._timestamp
+    assert factory.create_parser("rest-xml")._timestamp_parser is not str

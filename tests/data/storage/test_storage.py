@@ -1,9 +1,11 @@
 import collections
 import contextlib
+import gzip
 import http.server
 import os
 import stat
 import threading
+import time
 import tracemalloc
 
 import pyarrow.fs
@@ -11,7 +13,7 @@ import pytest
 
 from pipeline.data.errors import RowError
 from pipeline.data.manifest.manifest import ManifestError, open_manifest
-from pipeline.data.storage import files, uris, web
+from pipeline.data.storage import files, filesystems, local, uris, web
 
 
 def test_reads_and_writes_on_s3_and_locally(s3, tmp_path):
@@ -73,7 +75,7 @@ def test_files_have_the_scheme_that_their_folder_was_given_by(s3):
 
 def test_what_a_console_makes_for_a_folder_is_no_file(s3):
     options, bucket = s3
-    fs, _ = files.filesystem("s3://x", options)
+    fs, _ = filesystems.filesystem("s3://x", options)
     out = f"s3://{bucket}/out"
     for key in ("out/", "out/images/", "out/images/cat/"):
         fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"")
@@ -82,7 +84,7 @@ def test_what_a_console_makes_for_a_folder_is_no_file(s3):
     files.write_bytes(f"{out}/images/cat/a.png", b"x", options)
     assert files.sizes(f"{out}/images", options) == {"cat/a.png": 1}
     assert files.names_in(out, options) == ["images"]
-    arrow, path = files.arrow_filesystem(out, options)
+    arrow, path = filesystems.arrow_filesystem(out, options)
     found = arrow.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
     assert [info.base_name for info in found if info.is_file] == ["a.png"]
     files.delete(out, options)
@@ -113,7 +115,7 @@ def test_a_local_file_is_found_by_any_spelling_of_its_path(tmp_path, folder, bef
 
 
 def test_a_file_is_written_without_a_look_at_the_process_umask(tmp_path, monkeypatch):
-    """To read it is to set it, for all threads; the system minds it by itself."""
+    """Reading the umask means setting it, for all threads; the system applies it by itself."""
     before = os.umask(0o027)
     try:
         with monkeypatch.context() as patch:
@@ -126,7 +128,7 @@ def test_a_file_is_written_without_a_look_at_the_process_umask(tmp_path, monkeyp
 
 def test_a_browser_is_told_what_an_object_on_s3_is(s3):
     options, bucket = s3
-    fs, _ = files.filesystem("s3://x", options)
+    fs, _ = filesystems.filesystem("s3://x", options)
     names = {
         "report.html": "text/html; charset=utf-8", "job.json": "application/json",
         "images/a.png": "image/png", "a.jpg": "image/jpeg", "a.webp": "image/webp",
@@ -150,7 +152,7 @@ PIECES = [os.urandom(50_000) for _ in range(8)]
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
-    """``/503``: that status. ``/503/2``: so to the first two requests of each kind, then a file."""
+    """``/503``: that status. ``/503/2``: that status twice per method, then a file."""
 
     def do_GET(self):
         self.server.seen[self.command] += 1
@@ -158,9 +160,9 @@ class Answers(http.server.BaseHTTPRequestHandler):
         if bad and self.server.seen[self.command] > int(bad):
             status = 200
         self.send_response(int(status))
-        self.end_headers()  # the file's length is not told: it ends with the connection
+        self.end_headers()  # no Content-Length: the file ends with the connection
         if int(status) == 200 and self.command == "GET":
-            with contextlib.suppress(ConnectionError):  # clients leave when they please
+            with contextlib.suppress(ConnectionError):  # clients may hang up at any time
                 for piece in PIECES:
                     self.wfile.write(piece)
 
@@ -230,9 +232,19 @@ def test_a_web_server_that_was_busy_is_asked_again_and_its_file_read_whole(websi
 
 
 class Endless(http.server.BaseHTTPRequestHandler):
-    """Sends 100 MB, whatever it is asked for; says so if the path is ``/told``."""
+    """Sends 100 MB, whatever it is asked for. At ``/told`` it states the length, and at ``/packed``
+    it compresses the data without being asked to.
+    """
 
     def do_GET(self):
+        if self.path == "/packed":
+            assert self.headers["Accept-Encoding"] == "identity"
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(self.server.packed)
+            return
         self.send_response(206 if "Range" in self.headers else 200)
         if self.path == "/told":
             self.send_header("Content-Length", str(100 * 2**20))
@@ -240,6 +252,8 @@ class Endless(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", "1000")
             self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
+        if self.path == "/told":
+            self.server.asked_on.wait(60)  # the client must not wait for this
         with contextlib.suppress(ConnectionError):
             for _ in range(100 if self.command == "GET" else 0):
                 self.wfile.write(bytes(2**20))
@@ -252,22 +266,25 @@ class Endless(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize(("path", "most_sent"), [("untold", 30), ("told", 30)])
-def test_a_server_that_sends_more_than_it_is_asked_for_is_hung_up_on(path, most_sent):
+@pytest.mark.parametrize("path", ["untold", "told", "packed"])
+def test_a_server_that_sends_more_than_it_is_asked_for_is_hung_up_on(path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
-        server.sent = 0
+        server.sent, server.asked_on = 0, threading.Event()
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         uri = f"http://127.0.0.1:{server.server_port}/{path}"
         files.read_bytes(uri.replace(path, "untold"), {}, 2**30)  # all of it, with its buffers
         assert server.sent == 100
-        server.sent = 0
+        server.packed = gzip.compress(bytes(100 * 2**20))
+        server.sent, started = 0, time.monotonic()
         tracemalloc.start()
         with pytest.raises(RowError, match="more than max_bytes = 1048576 bytes") as caught:
             files.read_bytes(uri, {}, 2**20)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
+        assert time.monotonic() - started < 50, "it was waited for"
+        server.asked_on.set()
         assert caught.value.error_class == "file_too_large"
-        assert server.sent <= most_sent, "buffers of the system hold some MB"
+        assert server.sent <= 30, "buffers of the system hold some MB"
         assert peak < 12 * 2**20
         server.shutdown()
 
@@ -304,12 +321,26 @@ def test_what_the_kernel_shows_as_files_is_refused_unread(tmp_path, monkeypatch)
     monkeypatch.setattr("builtins.open", lambda *_, **__: pytest.fail("it was opened"))
     monkeypatch.setattr("io.open", lambda *_, **__: pytest.fail("it was opened"))
     for path in ("/proc/kmsg", "/proc/self/mem", "/sys/kernel/mm", "/dev/zero", tmp_path / "link"):
-        with pytest.raises(RowError, match="a file of the kernel; give a file") as caught:
+        with pytest.raises(RowError, match="a kernel file; give a regular file") as caught:
             files.read_bytes(str(path), {}, 1000)
         assert caught.value.error_class == "read_failed"
     for path in ("/dev/zero", tmp_path / "link"):
         with pytest.raises(ManifestError, match="is a pipe or a device, not a file"):
             open_manifest(str(path), {})
+
+
+def test_a_file_of_the_kernel_is_known_by_its_folder_and_by_its_device(tmp_path, monkeypatch):
+    """``/sys`` contains other devices, and ``/proc`` may be mounted elsewhere as well."""
+    (tmp_path / "x").touch()
+    assert not local.is_special(str(tmp_path / "x"))
+    monkeypatch.setattr(local, "KERNEL", ("/proc", str(tmp_path)))
+    assert local.is_special(str(tmp_path / "x"))
+    real, moved = os.path.realpath, ("/proc/self/status", str(tmp_path / "x"))
+    monkeypatch.setattr(
+        os.path, "realpath", lambda path, **how: "/other" if path in moved else real(path, **how)
+    )
+    assert not local.is_special(str(tmp_path / "x"))
+    assert local.is_special("/proc/self/status")
 
 
 def test_a_local_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -344,11 +375,11 @@ def test_schemes_that_are_not_allowed_are_refused(uri, allowed):
         uris.check_scheme(uri, frozenset({"file"}))
         return
     chained = "::" in uri
-    message = "never taken; unpack" if chained else "not allowed here; allowed: file. Add"
+    message = "are not supported; unpack" if chained else "not allowed here; allowed: file. Add"
     with pytest.raises(RowError, match=message) as caught:
         uris.check_scheme(uri, frozenset({"file"}))
     assert caught.value.error_class == "scheme_not_allowed"
-    assert ("--allow-schemes" in str(caught.value)) != chained  # which would not help
+    assert ("--allow-schemes" in str(caught.value)) != chained  # the option would not help
 
 
 def test_credentials_leave_a_uri_that_is_shown():

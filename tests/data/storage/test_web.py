@@ -1,4 +1,4 @@
-"""Where a web server may send a job."""
+"""Redirects: which of them are followed."""
 
 import datetime
 import http.server
@@ -17,7 +17,7 @@ UNVERIFIED = {"https": {"ssl": False}}
 
 
 class Hops(http.server.BaseHTTPRequestHandler):
-    """``/file`` is one; all else leads to ``server.target``, by the header ``server.header``."""
+    """Serves ``/file``; redirects all else to ``server.target`` by the header ``server.header``."""
 
     def do_GET(self):
         self.server.seen.append(self.path)
@@ -69,7 +69,7 @@ def certificate(tmp_path_factory):
 
 @pytest.fixture
 def servers(certificate):
-    """One of https and one of http."""
+    """An https server and an http server."""
     pair = serve(certificate), serve()
     yield pair
     for server in pair:

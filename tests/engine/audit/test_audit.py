@@ -11,7 +11,7 @@ import pytest
 from jobs import stylize, verify
 from pipeline.data.images import codec
 from pipeline.data.output import clearing, lease
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import files, filesystems, local, uris
 from pipeline.engine.audit.audit import run_audit
 from pipeline.engine.job import run_job
 from pipeline.settings import JobSettings, StyleSettings, replace
@@ -109,7 +109,7 @@ def test_an_output_on_s3_stays_sound_with_a_consoles_marks_of_its_folders(sound,
     for file in files.list_files(sound.output, {}):
         name = file.removeprefix(f"{sound.output}/")
         files.write_bytes(f"{output}/{name}", Path(file).read_bytes(), options)
-    fs, _ = files.filesystem("s3://x", options)
+    fs, _ = filesystems.filesystem("s3://x", options)
     for key in ("out/", "out/images/", "out/images/val/", "out/records/", "out/__checkpoint__/"):
         fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"")
     assert faults_of(replace(sound, output=output, storage_options=options)) == {}
@@ -220,7 +220,7 @@ def test_a_run_that_was_killed_in_overwrite_is_a_fault_and_a_begun_packing_is_no
     Path(copy.output, clearing.MARK).write_text("{}")
     Path(copy.output, "webdataset").mkdir()
     Path(copy.output, "parquet").mkdir()
-    Path(copy.output, "parquet", f".probe{files.LEFTOVER}").touch()
+    Path(copy.output, "parquet", f".probe{local.LEFTOVER}").touch()
     said = "__overwrite__.json: run the job again, which deletes the rest"
     assert faults_of(copy) == {"unfinished_overwrite": [said]}
 
@@ -240,7 +240,7 @@ def test_foreign_and_unfinished_files_are_found_and_leftovers_passed_over(copy):
     for name in ("notes.txt", "images/x.png", "images/val/.hidden.png", "records/readme"):
         (output / name).write_text("x")
     for folder in (output, output / "images", output / "records"):
-        (folder / f".abc{files.LEFTOVER}").write_text("x")
+        (folder / f".abc{local.LEFTOVER}").write_text("x")
     for name in ("__lease__.json", "report.html"):
         (output / name).write_text("{}")
     (output / "images" / "val" / "cat" / "metadata.parquet").write_bytes(b"x")

@@ -1,0 +1,75 @@
+"""The fsspec and Arrow file systems of a URI, with this project's defaults.
+
+Single requests are retried by the file systems themselves: botocore's standard mode for S3 waits
+with exponential backoff and jitter. Nothing here adds retries to that. The web file system has no
+retries of its own, so ``web.retried`` repeats its reads.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import fsspec
+import pyarrow.fs
+
+from pipeline.data.storage import web
+from pipeline.data.storage.uris import absolute, local_path, respelt, scheme_of
+
+StorageOptions = Mapping[str, Mapping[str, Any]]
+"""fsspec options by scheme: ``{"s3": {"endpoint_url": "http://127.0.0.1:9000"}}``."""
+
+S3_DEFAULTS: Mapping[str, Any] = {
+    "config_kwargs": {
+        "retries": {"mode": "standard", "max_attempts": 6},
+        "connect_timeout": 10,
+        "read_timeout": 60,
+    },
+}
+"""Options of S3 unless the job gives others; timeouts are in seconds."""
+
+
+def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
+    """Return the fsspec file system of ``uri`` and the path in it.
+
+    Raises:
+        ImportError: the scheme's package is not installed.
+        ValueError: no such scheme.
+    """
+    scheme = scheme_of(uri)
+    given = dict(options.get(scheme, {}))
+    if scheme in ("s3", "s3a"):
+        given = {**S3_DEFAULTS, **given}
+    if scheme in web.SCHEMES:
+        given = {"get_client": web.get_client, **given}
+    if scheme == "file":
+        uri = local_path(uri)
+    else:
+        # Ray's tasks change directories that this process has listed before.
+        given = {"use_listings_cache": False, **given}
+    return fsspec.core.url_to_fs(respelt(uri), **given)  # type: ignore[no-any-return]
+
+
+def arrow_filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
+    """Return a file system for pyarrow and Ray Data, and the path in it.
+
+    It is Arrow's own for local paths, and a wrapped fsspec file system for all others.
+
+    Raises:
+        ImportError: the scheme's package is not installed.
+        ValueError: no such scheme.
+    """
+    if scheme_of(uri) == "file":
+        return pyarrow.fs.LocalFileSystem(), absolute(uri)
+    fs, path = filesystem(uri, options)
+    return pyarrow.fs.PyFileSystem(_Handler(fs)), path
+
+
+class _Handler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
+    """Arrow's view of an fsspec file system, without folder markers.
+
+    A folder marker is an object of 0 bytes whose name ends in a slash; consoles of object stores
+    create them. Arrow would take one for a file of the data set.
+    """
+
+    def get_file_info_selector(self, selector: Any) -> list[Any]:
+        found = super().get_file_info_selector(selector)
+        return [info for info in found if not info.path.endswith("/")]

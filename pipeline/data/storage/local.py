@@ -1,0 +1,107 @@
+"""Files on a local disk: atomic writes, leftovers of killed writers, special files."""
+
+import contextlib
+import os
+import stat
+import uuid
+from pathlib import Path
+
+from pipeline.data.storage.failures import reason
+from pipeline.data.storage.uris import absolute, scheme_of
+
+LEFTOVER = ".writing"
+"""Suffix of a local file that is being written; a killed process leaves such a file behind."""
+
+KERNEL = ("/proc", "/sys")
+"""Folders of kernel files, which look regular: a read of ``/proc/kmsg`` waits for a message."""
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, flush it to disk, and rename it to ``path``.
+
+    Raises:
+        OSError: nothing was changed, and no temporary file is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Image loaders and this package's listings skip names with a leading dot.
+    temporary = path.with_name(f".{uuid.uuid4().hex}{LEFTOVER}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def create_file(path: Path, data: bytes) -> bool:
+    """Write a file that must not exist yet; return False if it exists already.
+
+    Raises:
+        OSError: the file or its folder cannot be written; also if the folder is a file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+    except FileExistsError:
+        return False
+    return True
+
+
+def is_special(path: str) -> bool:
+    """Return whether a path is a folder, a pipe, a device or a kernel file, without opening it.
+
+    Raises:
+        OSError: the path does not exist.
+    """
+    found = os.stat(path)
+    kernels = {os.stat(place).st_dev for place in KERNEL if os.path.ismount(place)}
+    inside = os.path.realpath(path).startswith(tuple(f"{place}/" for place in KERNEL))
+    return not stat.S_ISREG(found.st_mode) or inside or found.st_dev in kernels
+
+
+def is_file(uri: str) -> bool:
+    """Return whether ``uri`` is local, exists and is no folder."""
+    path = absolute(uri)
+    return scheme_of(uri) == "file" and os.path.exists(path) and not os.path.isdir(path)
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a file name is that of an incomplete file, left by a killed writer."""
+    last = name.rpartition("/")[2]
+    return last.startswith(".") and last.endswith(LEFTOVER)
+
+
+def delete_leftovers(uri: str, *, below: bool = True) -> list[str]:
+    """Delete incomplete files in a local directory; on other storages there are none.
+
+    Args:
+        uri: the directory.
+        below: also delete those in its subdirectories.
+
+    Returns:
+        The files that cannot be deleted, each with the reason. They do no harm: nothing reads them.
+    """
+    if scheme_of(uri) != "file":
+        return []
+    folder, kept = Path(absolute(uri)), []
+    for path in folder.rglob(f".*{LEFTOVER}") if below else folder.glob(f".*{LEFTOVER}"):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            kept.append(f"{path} ({reason(error)})")
+    return kept
+
+
+def delete_empty_folders(uri: str) -> None:
+    """Delete a local folder and those below it, as far as they are empty.
+
+    On other storages there are no empty folders, and nothing is done.
+    """
+    if scheme_of(uri) == "file":
+        for folder, _, _ in os.walk(absolute(uri), topdown=False):
+            with contextlib.suppress(OSError):  # not empty
+                os.rmdir(folder)
