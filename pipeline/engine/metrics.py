@@ -1,7 +1,7 @@
-"""The job's metrics in Ray's Prometheus endpoints; Ray exports each as ``ray_<name>``.
+"""The job's metrics in Ray's Prometheus endpoints. Ray exports each as ``ray_<name>``.
 
-Ray adds ``WorkerId`` to each series, so whatever an actor counts can be told by actor. In a process
-without Ray nothing is counted and nothing fails.
+Ray adds ``WorkerId`` to each series, so what an actor counts can be told by actor. In a process
+without Ray, nothing is counted and nothing fails.
 """
 
 import functools
@@ -26,7 +26,14 @@ REPORT_INTERVAL = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Definition:
-    """One metric. bounds: upper edges of a histogram's buckets."""
+    """One metric.
+
+    Attributes:
+        kind: Prometheus's kind of metric.
+        text: its description.
+        tags: names of its tags.
+        bounds: upper bounds of a histogram's buckets.
+    """
 
     kind: Literal["counter", "gauge", "histogram"]
     text: str
@@ -35,9 +42,9 @@ class Definition:
 
 
 def _steps(first: int, last: int) -> tuple[float, ...]:
-    """1, 2 and 5 times the powers of ten.
+    """Return 1, 2 and 5 times the powers of ten from ``first`` to before ``last``.
 
-    Ray takes a value for the middle of its bucket: with coarse ones means would be far off.
+    Ray replaces a value by the middle of its bucket, so coarse buckets would falsify means.
     """
     return tuple(float(f"{digit}e{power}") for power in range(first, last) for digit in (1, 2, 5))
 
@@ -83,7 +90,7 @@ def _metric(name: str) -> Any:
 
 
 def stored(record: Mapping[str, Any]) -> None:
-    """Count a row's record: ok or failed, its loss, its seconds by stage."""
+    """Count a pair's record: ok or failed, its loss, its seconds by stage."""
     if record["status"] == "ok":
         _metric("style_pairs_done").inc()
         _metric("style_loss").observe(record["total_loss"])
@@ -95,18 +102,18 @@ def stored(record: Mapping[str, Any]) -> None:
 
 
 def optimized(slots: int) -> None:
-    """Count a pair that an actor has finished in a lane of so many slots."""
+    """Count a pair that an actor has finished, in a lane with ``slots`` slots."""
     _metric("style_pairs_optimized").inc()
     _metric("style_slots").set(slots)
 
 
 class Meter:
-    """An actor's running totals, sent on now and then.
+    """Sends an actor's running totals to Ray and to the board from time to time.
 
     Args:
-        totals: gives the counters' names and values so far.
-        device: of the actor.
-        report: takes the actor's word to the board.
+        totals: returns the values of the counters so far, by name.
+        device: the actor's device.
+        report: sends a report to the board.
     """
 
     def __init__(
@@ -120,7 +127,11 @@ class Meter:
         self.due, self.report_due = 0.0, 0.0
 
     def look(self, *, idle: bool) -> None:
-        """Send what is new, at most once a second; at once where nothing more is coming."""
+        """Send what is new, at most once a second.
+
+        Args:
+            idle: whether no pair is under way. Then it is sent at once.
+        """
         now = time.monotonic()
         if not idle and now < self.due:
             return
@@ -148,7 +159,7 @@ class Meter:
 
 
 def gpu_percent(device: "torch.device") -> float | None:
-    """Share of the last moments in which the device computed; None where it cannot be known."""
+    """Return the recent share of time in which a GPU computed, 0 to 100; None if not known."""
     if device.type != "cuda":
         return None
     import torch

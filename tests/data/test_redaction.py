@@ -88,9 +88,7 @@ def test_no_secret_reaches_a_record(uri):
         row = {"content_uri": "a.png", "style_uri": "b.png", "pair_id": "p", column: uri}
         planned = RowChecker("/nowhere", "f", frozenset({"file"}))(row, 3)
         if planned["fault_class"] is None:
-            planned = guarded(
-                planned, lambda row=planned: loading.load_images(row, CONTEXT)
-            )
+            planned = guarded(planned, lambda row=planned: loading.load_images(row, CONTEXT))
         record = storing.make_record(planned, CONTEXT)
         assert record["status"] == "error"
         assert MARK not in json.dumps(record, default=str)
