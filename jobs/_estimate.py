@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.data.redaction import redact
 from pipeline.data.words import counted, printable, taken
@@ -12,29 +12,60 @@ if TYPE_CHECKING:
     from pipeline.engine.dry_run.estimate import Estimate
 
 
-def print_estimate(found: "Estimate", style: StyleSettings, job: JobSettings) -> None:
-    """A few lines on standard output."""
-    print(f"dry run: nothing was started, nothing was written in {redact(job.output)}")
-    print(f"{taken(found.rows, found.manifest_rows)}, {found.pending} to do")
-    if found.in_use:
-        print("a run works in this output, or was killed on another machine: the job may wait")
-    if found.work.faults:
-        bad = counted(found.work.faults.total(), "bad row")
-        print(f"{bad} among the pairs to do would be error records:")
-        print_faults(found.work.faults, found.work.bad)
-    if found.unreadable:
-        loaded = counted(found.sampled, "pair")
-        print(f"of {loaded} that should be loaded, {found.unreadable.total()} cannot be:")
-        print_faults(found.unreadable, found.unread)
-    if not found.pending:
-        return
-    resources = found.resources
-    print(
-        f"{counted(found.blocks, 'block')} of up to {counted(resources.rows_per_block, 'pair')}, a "
-        f"commit every {counted(resources.rows_per_file, 'pair')}; batches of up to "
-        f"{resources.batch_size}: at least {found.batches}; actors: {resources.actors}"
-    )
-    _print_cost(found, style, job)
+def print_estimate(
+    found: "Estimate", style: StyleSettings, job: JobSettings, price: float | None = None
+) -> None:
+    """Print three lines on what, how long and how much, then details, on standard output.
+
+    Args:
+        found: the dry run's findings.
+        style: the job's settings of the style.
+        job: the job's other settings.
+        price: of a GPU hour, if it is known.
+    """
+    again = counted(found.again, "failed pair")
+    more = f" ({again} will be done again)" if found.again else ""
+    print(f"dry run: {taken(found.rows, found.manifest_rows)}, {found.pending} to do{more}")
+    if found.pending:
+        print(f"time:    {_time(found, price)}")
+        if found.calibration is None:
+            print("images:  no estimate of their size")
+        else:
+            print(f"images:  about {_size(found.output_bytes)} of {job.image_format}")
+    _print_trouble(found)
+    if found.pending:
+        _print_details(found, style)
+    print(f"nothing was started, nothing was written in {redact(job.output)}")
+
+
+def as_json(found: "Estimate", style: StyleSettings, price: float | None) -> dict[str, Any]:
+    """Return a dry run's findings for programs. What is not known is None."""
+    known = found.calibration is not None
+    likely, most = found.hours(found.share), found.hours()
+    priced = known and price is not None and _on_gpu(found)
+    return {
+        "manifest_rows": found.manifest_rows,
+        "pairs": found.rows,
+        "to_do": found.pending,
+        "failed_to_do_again": found.again,
+        "bad_rows": dict(found.work.faults),
+        "sampled": found.sampled,
+        "unreadable": dict(found.unreadable),
+        "in_use": found.in_use,
+        "actors": found.resources.actors,
+        "device": found.calibration.device if found.calibration else None,
+        "device_hours": likely if known else None,
+        "device_hours_at_most": most if known else None,
+        "evaluations_of_a_pair": found.share * style.iterations,
+        "cost": likely * price if priced and price is not None else None,
+        "cost_at_most": most * price if priced and price is not None else None,
+        "image_bytes": found.output_bytes if known else None,
+    }
+
+
+def money(amount: float) -> str:
+    """Return an amount to the hundredth, small ones to two figures; the currency is the user's."""
+    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.2g}"
 
 
 def print_faults(counts: Counter[str], named: Sequence[tuple[str, str]]) -> None:
@@ -47,31 +78,68 @@ def print_faults(counts: Counter[str], named: Sequence[tuple[str, str]]) -> None
         print("    ...")
 
 
-def _print_cost(found: "Estimate", style: StyleSettings, job: JobSettings) -> None:
-    calibration = found.calibration
+def _on_gpu(found: "Estimate") -> bool:
+    """Return whether the dry run has timed pairs on a GPU."""
+    return found.calibration is not None and not found.calibration.device.startswith("cpu")
+
+
+def _time(found: "Estimate", price: float | None) -> str:
+    """Return how long the job takes and what it costs, in words."""
+    if found.calibration is None:
+        return "no estimate, as no pair could be timed"
+    resources = found.resources
+    hours, most = found.hours(found.share), found.hours()
+    if not _on_gpu(found):
+        together = f"with {counted(resources.actors, 'actor')} on this machine's CPUs"
+        unknown = "; the cost is that of the GPUs that the job asks for: try it on a GPU node"
+        wanted = unknown if resources.gpus_per_actor else ""
+        return f"about {_duration(hours / resources.actors)} {together}{wanted}"
+    gpus = resources.actors * resources.gpus_per_actor
+    text = f"about {_duration(hours / gpus)} on {gpus:g} GPUs, {_duration(hours)} of GPU time"
+    if price is None:
+        return f"{text}; give --price-per-gpu-hour for the cost"
+    return f"{text}; cost: about {money(hours * price)}, at most {money(most * price)}"
+
+
+def _print_trouble(found: "Estimate") -> None:
+    """Print what stands in the way of some pairs, or of the job."""
+    if found.in_use:
+        print("a run works in this output, or was killed on another machine: the job may wait")
+    if found.work.faults:
+        bad = counted(found.work.faults.total(), "bad row")
+        print(f"{bad} among the pairs to do would be error records:")
+        print_faults(found.work.faults, found.work.bad)
+    if found.unreadable:
+        loaded = counted(found.sampled, "pair")
+        print(f"of {loaded} that should be loaded, {found.unreadable.total()} cannot be:")
+        print_faults(found.unreadable, found.unread)
+
+
+def _print_details(found: "Estimate", style: StyleSettings) -> None:
+    """Print what the estimate is made of."""
+    resources, calibration = found.resources, found.calibration
+    print("details:")
+    print(
+        f"  {counted(found.blocks, 'block')} of up to {counted(resources.rows_per_block, 'pair')}, "
+        f"a commit every {counted(resources.rows_per_file, 'pair')}; batches of up to "
+        f"{resources.batch_size}: at least {found.batches}; actors: {resources.actors}"
+    )
     if calibration is None:
-        print("no estimate of time and size: no pair could be timed")
+        print("  no estimate of time and size: no pair could be timed")
         return
     megapixels = found.work.area * calibration.shape / found.work.pairs
     print(
-        f"measured here on {calibration.device}, {counted(calibration.timed, 'pair')} in batches "
+        f"  measured here on {calibration.device}, {counted(calibration.timed, 'pair')} in batches "
         f"of {calibration.batch}: {calibration.seconds:.3g} s for an evaluation of a megapixel; "
         f"{megapixels:.3g} megapixels a pair"
     )
-    gpu = not calibration.device.startswith("cpu")
-    threads = counted(found.resources.threads, "CPU thread")
-    what = "GPU time" if gpu else f"time of an actor with {threads}"
-    likely, most = found.hours(found.share), found.hours()
+    threads = counted(resources.threads, "CPU thread")
+    what = "GPU time" if _on_gpu(found) else f"time of an actor with {threads}"
     print(
-        f"{what}: about {_duration(likely)} ({found.share * style.iterations:.0f} evaluations a "
-        f"pair), at most {_duration(most)} ({style.iterations} evaluations)"
+        f"  {what}: about {_duration(found.hours(found.share))} "
+        f"({found.share * style.iterations:.0f} evaluations a pair), at most "
+        f"{_duration(found.hours())} ({style.iterations} evaluations)"
     )
-    if found.resources.actors > 1 and not gpu:
-        together = _duration(likely / found.resources.actors)
-        print(f"with {found.resources.actors} actors: about {together}")
-    if found.resources.gpus_per_actor and not gpu:
-        print("the job asks for GPUs and there is none here: try it on a GPU node for its time")
-    print(f"images: about {_size(found.output_bytes)} of {job.image_format}")
 
 
 def _duration(hours: float) -> str:

@@ -15,11 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from jobs import _sheet, stylize
+from jobs import _sheet, _terminal, stylize
 from jobs._demo_pictures import save_inputs
+from pipeline.engine.progress import Activity, Progress
 
 EDGE = 256
 """Edge of a picture, and of its place on the contact sheet, px."""
+
+PAINTING = Activity("painting the demo's inputs", "painted the demo's inputs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options, more = parser.parse_known_args(argv)
     output = Path(options.output)
-    contents, styles = save_inputs(output / "inputs")
+    with _terminal.shown() as tell:
+        tell(Progress(activity=PAINTING))
+        contents, styles = save_inputs(output / "inputs")
     manifest = write_manifest(output / "inputs" / "manifest.parquet", contents, styles)
     result = output / "result"
     print(

@@ -1,28 +1,63 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Stylise every pair of a manifest.
+r"""Stylise every pair of a manifest.
 
     python -m jobs.stylize --manifest ./pairs.parquet --output ./out
-    ray job submit --working-dir . -- python -m jobs.stylize \\
+    ray job submit --working-dir . -- python -m jobs.stylize \
         --manifest s3://bucket/manifest/ --output s3://bucket/out/ --gpus-per-actor 1 --actors 8
 
 The same command again does what is missing. --dry-run says beforehand what the job would do and
-cost, from a few pairs that it tries on this machine, and writes nothing.
+cost, from a few pairs that it tries on this machine, and writes nothing. With --json a machine can
+read how it ended: one JSON object on standard output.
 
 Exit code: 0 all pairs are done, 1 some of them ended as error records, or the run did not come to
 its end, 2 nothing could be started, 130 stopped by Ctrl-C.
 """
 
+import argparse
+import json
+import logging
+import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from jobs import _terminal
 from jobs._cli import OF_A_JOB, new_parser, read_options, reader_may_leave, why_it_broke_off
-from jobs._estimate import print_estimate, print_faults
+from jobs._estimate import as_json, money, print_estimate, print_faults
 from jobs.report import write_report
 from pipeline.data.redaction import redact
-from pipeline.data.words import counted
+from pipeline.data.words import counted, duration
+from pipeline.engine.progress import LOADING_LIBRARIES, WRITING_REPORT, OnProgress, Progress
 from pipeline.settings import JobSettings, SettingError, StyleSettings
+
+if TYPE_CHECKING:
+    from pipeline.engine.dry_run.estimate import Estimate
+
+
+@dataclass(frozen=True)
+class Messages:
+    """What the command says.
+
+    quiet: errors and the end only. json: the end is one JSON object. price: of a GPU hour; the
+    costs are in its currency.
+    """
+
+    quiet: bool = False
+    json: bool = False
+    price: float | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the command ended. message: why, where it did not come to its end."""
+
+    code: int
+    message: str = ""
+    summary: dict[str, Any] = field(default_factory=dict)
+    report: str | None = None
+    estimate: "Estimate | None" = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,34 +69,92 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="check all that is checked before a job starts, say how many pairs there are and what "
         "they will cost, and end; nothing is written in the output",
     )
+    add_messages(parser)
     try:
         (job_values, style_values), flags = read_options(argv, parser, OF_A_JOB)
         style, job = StyleSettings(**style_values), JobSettings(**job_values)
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return estimate(style, job) if flags["dry_run"] else run(style, job)
+    messages = Messages(flags["quiet"], flags["json"], flags["price_per_gpu_hour"])
+    return (estimate if flags["dry_run"] else run)(style, job, messages)
 
 
-def estimate(style: StyleSettings, job: JobSettings) -> int:
+def add_messages(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what the command shows."""
+    parser.add_argument(
+        "--quiet", action="store_true", help="show warnings, errors and the end, no progress"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="end with one JSON object on standard output, for programs; else as --quiet",
+    )
+    parser.add_argument(
+        "--price-per-gpu-hour",
+        type=float,
+        metavar="X",
+        help="what a GPU costs an hour, to be told the job's cost; docs/clusters.md has examples",
+    )
+
+
+def estimate(style: StyleSettings, job: JobSettings, messages: Messages) -> int:
     """Say what the job would do and cost; returns 1 if some pairs would end as errors, else 0."""
-    from pipeline.engine.dry_run.estimate import dry_run
-    from pipeline.engine.job import JobError
 
-    try:
-        found = dry_run(style, job)
-    except JobError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    def work(told: OnProgress) -> Ended:
+        from pipeline.engine.dry_run.estimate import dry_run
+        from pipeline.engine.job import JobError
+
+        try:
+            found = dry_run(style, job, told)
+        except JobError as error:
+            return Ended(2, f"error: {error}")
+        return Ended(1 if found.work.faults or found.unreadable else 0, estimate=found)
+
+    ended = _shown(work, job, messages)
+    if ended.message:
+        print(ended.message, file=sys.stderr)
     with reader_may_leave():
-        print_estimate(found, style, job)
-    return 1 if found.work.faults or found.unreadable else 0
+        if messages.json:
+            found = as_json(ended.estimate, style, messages.price) if ended.estimate else {}
+            print_json(ended, job, found)
+        elif ended.estimate:
+            print_estimate(ended.estimate, style, job, messages.price)
+    return ended.code
 
 
-def run(style: StyleSettings, job: JobSettings) -> int:
+def run(style: StyleSettings, job: JobSettings, messages: Messages) -> int:
     """Run the job and say how it ended; returns the exit code."""
+    ended = _shown(lambda told: _run(style, job, told), job, messages)
+    if ended.message:
+        print(ended.message, file=sys.stderr)
+    with reader_may_leave():
+        if messages.json:
+            report = redact(ended.report) if ended.report else None
+            print_json(ended, job, {"report": report, **ended.summary, **_costs(ended, messages)})
+        elif ended.summary:
+            print_summary(ended.summary, job, messages.price, ended.report)
+    return ended.code
+
+
+def _shown(work: Callable[[OnProgress], Ended], job: JobSettings, messages: Messages) -> Ended:
+    """Do the work, which is given what takes its progress to the terminal."""
+    quiet = messages.quiet or messages.json
+    logger = logging.getLogger("pipeline")
+    level = logger.level
+    if quiet:
+        logger.setLevel(logging.WARNING)
+    try:
+        with _terminal.shown(quiet=quiet, verbose=job.verbose) as told:
+            told(Progress(activity=LOADING_LIBRARIES))
+            return work(told)
+    except KeyboardInterrupt:
+        return Ended(130, "stopped; what is recorded stays, the same command does the rest")
+    finally:
+        logger.setLevel(level)
+
+
+def _run(style: StyleSettings, job: JobSettings, told: OnProgress) -> Ended:
     # Loaded here, so that --help and a mistyped option answer at once.
     from ray.exceptions import RayError
 
@@ -70,36 +163,55 @@ def run(style: StyleSettings, job: JobSettings) -> int:
     from pipeline.engine.packing.run import PackingError
 
     try:
-        summary = run_job(style, job)
-        report = write_report(job) if job.report else None
+        summary = run_job(style, job, told)
     except JobError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return Ended(2, f"error: {error}")
     except (ClosingError, PackingError, LostError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; what is recorded stays, the same command does the rest", file=sys.stderr)
-        return 130
+        return Ended(1, f"error: {error}")
     except RayError as error:
-        reason = why_it_broke_off(error)
-        print(
-            f"error: the run broke off ({reason}); what is recorded stays, the same command does "
-            "the rest, --verbose shows Ray's log",
-            file=sys.stderr,
+        return Ended(
+            1,
+            f"error: the run broke off ({why_it_broke_off(error)}); what is recorded stays, the "
+            "same command does the rest, --verbose shows Ray's log",
         )
-        return 1
-    with reader_may_leave():
-        print_summary(summary, job.output)
-        if report:
-            print(f"open {redact(report)} to look at them")
-    return 0 if summary["ok"] == summary["manifest_rows"] and not summary["duplicates"] else 1
+    report = None
+    if job.report:
+        told(Progress(activity=WRITING_REPORT))
+        report = write_report(job)
+    whole = summary["ok"] == summary["manifest_rows"] and not summary["duplicates"]
+    return Ended(0 if whole else 1, summary=summary, report=report)
 
 
-def print_summary(summary: dict[str, Any], output: str) -> None:
-    """The job in a few lines, on standard output."""
+def _costs(ended: Ended, messages: Messages) -> dict[str, float | None]:
+    """Return what the GPUs of this run cost, and what 1,000 of its pairs do; None if unknown."""
+    made, hours = ended.summary.get("last_run", {}).get("pairs"), ended.summary.get("gpu_hours")
+    if messages.price is None or not made or not hours:
+        return {"cost": None, "cost_per_1000": None}
+    cost = hours * messages.price
+    return {"cost": cost, "cost_per_1000": 1000 * cost / made}
+
+
+def print_json(ended: Ended, job: JobSettings, more: dict[str, Any]) -> None:
+    """Print one JSON object, on standard output: how the command ended, and ``more``."""
+    head = {"exit_code": ended.code, "message": ended.message or None, "output": redact(job.output)}
+    print(json.dumps({**head, **more}))
+
+
+def print_summary(
+    summary: dict[str, Any], job: JobSettings, price: float | None, report: str | None
+) -> None:
+    """Print the job in a few lines, on standard output.
+
+    Args:
+        summary: what ``run_job`` returns.
+        job: its settings.
+        price: of a GPU hour, if it is known.
+        report: where report.html is, if there is one.
+    """
+    output = redact(job.output)
+    folder = output.rstrip("/")
     errors, pairs = counted(summary["error"], "error"), counted(summary["manifest_rows"], "pair")
-    print(f"{summary['ok']} ok, {errors} of {pairs}")
+    print(f"{counted(summary['ok'], 'picture')} and {errors} from {pairs}")
     named = [(row["pair_id"], row["error_message"]) for row in summary["first_errors"]]
     print_faults(Counter(summary["errors_by_class"]), named)
     if summary["missing"]:
@@ -127,13 +239,41 @@ def print_summary(summary: dict[str, Any], output: str) -> None:
             f"beside them {other['ok']} ok, {other['error']} errors of other pairs are in this "
             "output: of other manifests, or of rows that have another pair_id by now"
         )
-    print(f"images, records and summary.json lie in {redact(output)}")
+    _print_last_run(summary, price)
+    print(f"pictures:  {folder}/images")
     packed = summary.get("packed")
     if packed:
         images, shards = counted(packed["samples"], "image"), counted(packed["shards"], "shard")
-        print(f"{images} in {shards}: {packed['folder']}")
-    if summary["error"]:
-        print("all records with status 'error' say why; --retry-errors does these pairs again")
+        print(f"shards:    {packed['folder']} ({images} in {shards})")
+    if report:
+        print(f"look:      open {folder}/{report.rpartition('/')[2]}")
+    if summary["error"] or summary["missing"]:
+        again = " with --retry-errors" if summary["error"] else ""
+        why = "; each record with status 'error' says why" if summary["error"] else ""
+        print(f"next:      the same command{again} does what is missing{why}")
+    else:
+        words = ["--manifest", redact(job.manifest), "--output", output]
+        words += ["--limit", str(job.limit)] if job.limit else []
+        print(f"next:      python -m jobs.verify {shlex.join(words)}")
+
+
+def _print_last_run(summary: dict[str, Any], price: float | None) -> None:
+    """Print what this run did, and what its GPUs cost."""
+    last = summary["last_run"]
+    made, seconds = last["pairs"], last["seconds"]
+    if not made:
+        print("this run:  nothing was left to do")
+        return
+    print(
+        f"this run:  {counted(made, 'pair')} in {duration(seconds)}, "
+        f"{60 * made / seconds:.3g} a minute"
+    )
+    hours = summary["gpu_hours"]
+    if price is not None and hours:
+        print(
+            f"cost:      about {money(1000 * hours * price / made)} for 1,000 pairs: "
+            f"{hours:.3g} GPU hours at {money(price)}, without the machines' start"
+        )
 
 
 if __name__ == "__main__":

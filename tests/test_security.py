@@ -98,7 +98,7 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
                 time.sleep(1)
         text = (tmp_path / "said").read_text()
         assert job.returncode == 1, text  # the signed rows' server is not there
-        assert "1 ok, 7 errors of 8 pairs" in text
+        assert "1 picture and 7 errors from 8 pairs" in text
         (folder,) = Path(place).iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
         assert f"Ray's logs are kept in {folder}" in text

@@ -16,6 +16,17 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def duration(seconds: float) -> str:
+    """Return a time in words, to the second below an hour: ``3 min 12 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def taken(pairs: int, rows: int) -> str:
     """Return which pairs of a manifest a job takes: all, or with ``--limit`` the first ones."""
     first = f"the first {pairs} of " if pairs < rows else ""

@@ -24,7 +24,7 @@ from pipeline.data.storage import failures
 from pipeline.engine import metrics
 from pipeline.engine.announcing import Announcer
 from pipeline.engine.board import Board, give_up
-from pipeline.engine.board_actor import TRIES
+from pipeline.engine.board_actor import TRIES, Vitals
 from pipeline.engine.stages import blocks
 from pipeline.engine.stages.context import Context, pair_settings
 from pipeline.settings import StyleSettings
@@ -34,7 +34,7 @@ from pipeline.style.network.weights import build_network
 from pipeline.style.recipe import Pair, TargetCache
 from pipeline.style.serving.batching import Batcher, Outcome
 from pipeline.style.serving.lane_pool import check_precision
-from pipeline.style.serving.phases import Done, History, NonFiniteError
+from pipeline.style.serving.phases import Done, History, NonFiniteError, most_work, work_of
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,8 @@ class StyleWorker:
         self.network = build_network(state, context.style).to(self.device)
         self.cache = TargetCache(self.network, context.style, style_cache)
         self.batcher = Batcher(self.network, batch_size, low_memory=low_memory, cache=self.cache)
-        self.meter = metrics.Meter(self._totals, self.device, board.report)
+        self.received, self.most_work, self.finished, self.finished_work = 0, 0.0, 0, 0.0
+        self.meter = metrics.Meter(self._totals, self.device, self._report)
         self.inbox: queue.SimpleQueue[_Submitted] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="ticks", daemon=True).start()
 
@@ -157,6 +158,21 @@ class StyleWorker:
             "style_cache_misses": self.cache.misses,
         }
 
+    def _report(self, gpu_percent: float | None) -> None:
+        hits = self.cache.hits
+        self.announcer.report(
+            Vitals(
+                cache_hits=hits,
+                cache_lookups=hits + self.cache.misses,
+                gpu_percent=gpu_percent,
+                work=self.batcher.work,
+                received=self.received,
+                most_work=self.most_work,
+                finished=self.finished,
+                finished_work=self.finished_work,
+            )
+        )
+
     def _receive(self) -> None:
         """Take the pairs that have arrived; wait for one if there is nothing else to do."""
         idle = not len(self.batcher)
@@ -168,6 +184,8 @@ class StyleWorker:
             idle = False
             # A suspect runs alone. If it ends this process too, little work is lost with it.
             self.batcher.submit(submitted, submitted.pair, suspect=submitted.suspect)
+            self.received += 1
+            self.most_work += most_work(submitted.pair.size, submitted.pair.settings)
 
     def _announce(self) -> set[Any]:
         """Tell the board which pairs begin next. Return those that it knows of: they may begin.
@@ -192,7 +210,9 @@ class StyleWorker:
             else:
                 fields = self._fields(outcome)
                 metrics.optimized(outcome.slots)
-            self.announcer.end(submitted.pair_id)
+                self.finished += 1
+                self.finished_work += work_of(outcome.history.phases)
+            self.announcer.finish(submitted.pair_id, ok=isinstance(outcome, Done))
             submitted.found.set_result(fields)
 
     def _fields(self, done: Done) -> Row:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.engine.board import Board
+from pipeline.engine.board_actor import Vitals
 
 
 class Announcer:
@@ -50,7 +51,11 @@ class Announcer:
             if (wait or told.done()) and told.result() is None
         }
 
-    def end(self, pair_id: str) -> None:
+    def finish(self, pair_id: str, *, ok: bool) -> None:
         """Note that work on a pair is over, well or not, without waiting."""
         self.announced.pop(pair_id, None)
-        self.thread.submit(self.board.end, [pair_id])
+        self.thread.submit(self.board.finish, pair_id, ok=ok)
+
+    def report(self, vitals: Vitals) -> None:
+        """Report about this style actor, without waiting."""
+        self.thread.submit(self.board.report, vitals)

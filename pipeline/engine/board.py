@@ -54,9 +54,19 @@ class Board:
         actor = BoardActor.options(scheduling_strategy=where)  # type: ignore[attr-defined]
         return cls(actor.remote(MOST_GIVEN_UP, STARTS), patience)
 
-    def add(self, ok: int, failed: int) -> None:
-        """Report finished pairs, without waiting."""
-        self.actor.add.remote(ok, failed)
+    def add(self, ok: int, failed: int, pairs: Iterable[str] = ()) -> None:
+        """Report stored pairs, without waiting.
+
+        Args:
+            ok: pairs that succeeded.
+            failed: pairs that failed.
+            pairs: ids of the pairs for which ``finish`` may have been called.
+        """
+        self.actor.add.remote(ok, failed, list(pairs))
+
+    def finish(self, pair_id: str, *, ok: bool) -> None:
+        """Report that a pair has its image or its error and is still to be stored."""
+        self.actor.finish.remote(pair_id, ok)
 
     def start_actor(self) -> None:
         """Report that a style actor's process starts, and return when the board knows.

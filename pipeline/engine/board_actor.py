@@ -28,11 +28,21 @@ class Vitals:
         cache_hits: style targets that were in its cache, so far.
         cache_lookups: style targets that were needed, so far.
         gpu_percent: recent share of time in which its GPU computed, 0 to 100; None if not known.
+        work: sum over its evaluations so far, in megapixels.
+        received: pairs that it has received.
+        most_work: most work that all of them may take.
+        finished: pairs that succeeded.
+        finished_work: work that these took.
     """
 
     cache_hits: int
     cache_lookups: int
     gpu_percent: float | None
+    work: float = 0.0
+    received: int = 0
+    most_work: float = 0.0
+    finished: int = 0
+    finished_work: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +50,17 @@ class Counts:
     """The state of a job.
 
     Attributes:
-        ok: pairs that succeeded.
+        ok: pairs that succeeded: a style actor has finished them, or they are recorded.
         failed: pairs that failed.
-        actors: style actors that have started so far.
+        actors: style actors that are ready.
         cache_hits: as in ``Vitals``, summed over all actors.
         cache_lookups: as in ``Vitals``, summed over all actors.
         gpu_percent: mean over the actors that reported it lately; None if none did.
+        work: as in ``Vitals``, summed over all actors.
+        received: as in ``Vitals``, summed over all actors.
+        most_work: as in ``Vitals``, summed over all actors.
+        finished: as in ``Vitals``, summed over all actors.
+        finished_work: as in ``Vitals``, summed over all actors.
         hung: for each process that was ended because it made no progress, what it was doing.
     """
 
@@ -55,6 +70,11 @@ class Counts:
     cache_hits: int = 0
     cache_lookups: int = 0
     gpu_percent: float | None = None
+    work: float = 0.0
+    received: int = 0
+    most_work: float = 0.0
+    finished: int = 0
+    finished_work: float = 0.0
     hung: tuple[str, ...] = ()
 
 
@@ -69,7 +89,8 @@ class BoardActor:
 
     def __init__(self, most_given_up: int, most_starts: int) -> None:
         self.most_given_up, self.most_starts = most_given_up, most_starts
-        self.ok, self.failed, self.actors = 0, 0, 0
+        self.ok, self.failed = 0, 0  # stored pairs
+        self.finished: dict[str, bool] = {}  # pairs to be stored: whether they succeeded
         self.vitals: dict[str, tuple[Vitals, float]] = {}  # worker: its last report, and when
         self.under_way: dict[str, str] = {}  # pair_id: node
         self.crashes: Counter[str] = Counter()  # by pair_id
@@ -81,11 +102,18 @@ class BoardActor:
         self.hung: list[str] = []  # what the processes did that were ended
         self.moved = time.monotonic()  # when anything last began or ended
 
-    def add(self, ok: int, failed: int) -> None:
-        """Count finished pairs."""
+    def add(self, ok: int, failed: int, pairs: list[str]) -> None:
+        """Count stored pairs."""
         self._move()
         self.ok += ok
         self.failed += failed
+        for pair_id in pairs:
+            self.finished.pop(pair_id, None)
+
+    def finish(self, pair_id: str, ok: bool) -> None:
+        """Note that a pair has its image or its error and is still to be stored."""
+        self.end([pair_id])
+        self.finished[pair_id] = ok
 
     def _move(self) -> None:
         self.moved = time.monotonic()
@@ -140,7 +168,6 @@ class BoardActor:
 
     def add_actor(self, actor: str, node: str) -> None:
         """Note that a style actor is ready."""
-        self.actors += 1
         self.ready.add(actor)
         self.alive[actor] = node, self._work()
         self.starting.pop(actor, None)
@@ -159,13 +186,19 @@ class BoardActor:
             for vitals, when in self.vitals.values()
             if when >= since and vitals.gpu_percent is not None
         ]
+        succeeded = sum(self.finished.values())
         return Counts(
-            ok=self.ok,
-            failed=self.failed,
-            actors=self.actors,
+            ok=self.ok + succeeded,
+            failed=self.failed + len(self.finished) - succeeded,
+            actors=len(self.alive),
             cache_hits=sum(vitals.cache_hits for vitals in every),
             cache_lookups=sum(vitals.cache_lookups for vitals in every),
             gpu_percent=sum(known) / len(known) if known else None,
+            work=sum(vitals.work for vitals in every),
+            received=sum(vitals.received for vitals in every),
+            most_work=sum(vitals.most_work for vitals in every),
+            finished=sum(vitals.finished for vitals in every),
+            finished_work=sum(vitals.finished_work for vitals in every),
             hung=tuple(self.hung),
         )
 

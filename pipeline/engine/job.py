@@ -24,12 +24,12 @@ from pipeline.data.manifest.manifest import ManifestError
 from pipeline.data.output import closing, lease, records
 from pipeline.data.storage import files, uris
 from pipeline.data.words import counted, some_of
-from pipeline.engine import flow
+from pipeline.engine import flow, progress
 from pipeline.engine.board import Board
 from pipeline.engine.checking import check
 from pipeline.engine.packing.run import run_packing
 from pipeline.engine.prepare import PLAN, Prepared, now, prepare
-from pipeline.engine.progress import progress
+from pipeline.engine.progress import OnProgress, Progress
 from pipeline.engine.resources import RAY_DATA_CPUS, Resources, choose_resources
 from pipeline.engine.runtime import cluster, watcher
 from pipeline.settings import JobSettings, SettingError, StyleSettings
@@ -49,11 +49,19 @@ class ClosingError(RuntimeError):
 
 
 @cluster.stopped_by_signals()
-def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
+def run_job(
+    style: StyleSettings, job: JobSettings, on_progress: OnProgress = progress.unheard
+) -> dict[str, Any]:
     """Do the whole job and return its summary (also written to ``summary.json``).
 
     When every pair is recorded, the shards of ``job.format`` are made; ``packed`` says of them what
-    ``run_packing`` returns. A Ray that was not running before is ended.
+    ``run_packing`` returns. ``gpu_hours`` are those of this run's style actors since each was
+    ready; neither is in the file. A Ray that was not running before is ended.
+
+    Args:
+        style: how pictures are made.
+        job: where to read and write, and how to use the machines.
+        on_progress: is told what the job does and, twice a second, how far it is.
 
     Raises:
         JobError: something is wrong with the settings, manifest, weights or output, or another run
@@ -67,23 +75,29 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
     ray_was_running = ray.is_initialized()
     try:
         cluster.check_ray()  # before its checkpoint is mended
+        on_progress(Progress(activity=progress.LOADING_WEIGHTS))
         checked = check(style, job)
         plan = uris.join(checked.output, PLAN)
         lost = functools.partial(_interrupt, threading.get_ident())
+        gpu_hours = 0.0
+        on_progress(Progress(activity=progress.CHECKING_MANIFEST))
         with lease.hold(checked.output, checked.options, lost) as ours:
             try:
                 watcher.remember(plan=watcher.plan_of(checked.output, plan, checked.options))
                 prepared = prepare(checked, ours.check)
                 if prepared.pending:
-                    _run_on_ray(job, prepared)
+                    gpu_hours = _run_on_ray(job, prepared, on_progress)
+                on_progress(Progress(activity=progress.CHECKING_RECORDS))
                 summary = _finish(prepared, time.monotonic() - started)
             finally:  # also an earlier run's, which was killed
                 if ours.held():  # else it is another run's by now
                     _delete_plan(checked.output, checked.options)
                 watcher.forget("plan")
             if not summary["missing"] and not summary["duplicates"]:
+                if job.format != "files":
+                    on_progress(Progress(activity=progress.PACKING))
                 summary["packed"] = run_packing(job, ours.check)
-            return summary
+            return summary | {"gpu_hours": gpu_hours}
     except (
         SettingError,
         ManifestError,
@@ -95,6 +109,8 @@ def run_job(style: StyleSettings, job: JobSettings) -> dict[str, Any]:
         raise JobError(str(error)) from error
     finally:
         if not ray_was_running:
+            if ray.is_initialized():
+                on_progress(Progress(activity=progress.STOPPING_RAY))
             cluster.stop_ray()
 
 
@@ -108,8 +124,11 @@ def _interrupt(thread: int) -> None:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), stop)
 
 
-def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
+def _run_on_ray(job: JobSettings, prepared: Prepared, on_progress: OnProgress) -> float:
+    """Do what is pending and return the GPU hours of the style actors."""
     joined = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
+    starting = progress.JOINING_RAY if joined else progress.STARTING_RAY
+    on_progress(Progress(activity=starting, total=prepared.pending))
     cluster.start_ray(job.verbose)
     plan = uris.join(prepared.context.output, PLAN)
     if joined:
@@ -140,28 +159,40 @@ def _run_on_ray(job: JobSettings, prepared: Prepared) -> None:
         )
     if joined:
         cluster.check_cpu_actors(job, resources, nodes)
-    _say_resources(resources)
+    _say_resources(resources, job.verbose)
     if joined:
+        on_progress(Progress(activity=progress.FINDING_MACHINE, total=prepared.pending))
         cluster.wait_for_room(resources)
     arrays: dict[str, np.ndarray[Any, Any]] = {
         name: tensor.numpy() for name, tensor in prepared.weights.items()
     }
     board = Board.create(job.stall_timeout)
-    with progress(board, prepared.pending):
+    with progress.followed(
+        board,
+        prepared.pending,
+        on_progress,
+        actors=resources.actors,
+        gpus=resources.gpus_per_actor,
+        share=progress.expected_share(prepared.context.style),
+    ) as clock:
         flow.run(plan, job, resources, prepared.context, ray.put(arrays), board)
     # Ray Data's plan is a cycle; a node that holds an object of it is never idle.
     gc.collect()
+    return clock.hours
 
 
-def _say_resources(resources: Resources) -> None:
+def _say_resources(resources: Resources, verbose: bool) -> None:
     where = (
         f"{resources.gpus_per_actor:g} GPU"
         if resources.gpus_per_actor
         else counted(resources.threads, "CPU thread")
     )
+    more = (
+        f", batches of {resources.batch_size}, a commit every "
+        f"{counted(resources.rows_per_file, 'pair')}"
+    )
     logger.info(
-        f"up to {counted(resources.actors, 'style actor')} with {where} each, batches of "
-        f"{resources.batch_size}, a commit every {counted(resources.rows_per_file, 'pair')}",
+        f"{counted(resources.actors, 'style actor')} with {where} each{more if verbose else ''}"
     )
 
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ray.util import metrics
 
-from pipeline.engine.board_actor import Vitals
-
 if TYPE_CHECKING:  # load and store tasks count too, and torch costs each 3 seconds and 500 MB
     import torch
 
@@ -21,7 +19,10 @@ INTERVAL = 1.0
 """Seconds between two looks at an actor's own counts: Ray exports no oftener."""
 
 REPORT_INTERVAL = 5.0
-"""Seconds between two reports to the board, which hears of every actor."""
+"""Most seconds between two reports to the board, which hears of every actor.
+
+The first reports follow each other sooner, so that the time left is known early.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,18 +114,18 @@ class Meter:
     Args:
         totals: returns the values of the counters so far, by name.
         device: the actor's device.
-        report: sends a report to the board.
+        report: reports to the board, given the GPU's utilisation in percent, or None.
     """
 
     def __init__(
         self,
         totals: Callable[[], dict[str, int]],
         device: "torch.device",
-        report: Callable[[Vitals], None],
+        report: Callable[[float | None], None],
     ) -> None:
         self.totals, self.device, self.report = totals, device, report
         self.sent: dict[str, int] = {}
-        self.due, self.report_due = 0.0, 0.0
+        self.due, self.report_due, self.report_interval = 0.0, 0.0, INTERVAL
 
     def look(self, *, idle: bool) -> None:
         """Send what is new, at most once a second.
@@ -147,15 +148,9 @@ class Meter:
             held = torch.cuda.max_memory_allocated(self.device)
             _metric("style_gpu_memory_bytes").set(held)
         if idle or now >= self.report_due:
-            self.report_due = now + REPORT_INTERVAL
-            hits = totals["style_cache_hits"]
-            self.report(
-                Vitals(
-                    cache_hits=hits,
-                    cache_lookups=hits + totals["style_cache_misses"],
-                    gpu_percent=gpu_percent(self.device),
-                )
-            )
+            self.report_due = now + self.report_interval
+            self.report_interval = min(REPORT_INTERVAL, 2 * self.report_interval)
+            self.report(gpu_percent(self.device))
 
 
 def gpu_percent(device: "torch.device") -> float | None:

@@ -11,7 +11,7 @@ from pipeline.data.ids import hash_ids
 from pipeline.data.manifest import planning
 from pipeline.data.output import clearing, lease, packing, records, resume
 from pipeline.data.storage import files, local, uris
-from pipeline.data.words import some_of, taken
+from pipeline.data.words import counted, some_of, taken
 from pipeline.engine.checking import (
     RESULTS,
     Checked,
@@ -88,7 +88,7 @@ def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Pre
     fence()
     if job.retry_errors:
         count = resume.forget_errors(output, options, plan.id_hashes)
-        logger.info(f"{count} failed pairs will be done again")
+        logger.info(f"{counted(count, 'failed pair')} will be done again")
     described |= {"manifest": uris.redact(checked.source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": now()}
     records.write_json(uris.join(output, records.JOB), described, options)

@@ -28,6 +28,7 @@ from pipeline.style.recipe import TargetCache
 from pipeline.style.serving.batching import Batcher
 from pipeline.style.serving.lane_pool import Fit
 from pipeline.style.serving.lanes import Lane
+from pipeline.style.serving.phases import most_work
 from tests.conftest import image_bytes, picture, wait_until
 from tests.style.serving.test_batching import Room
 
@@ -171,6 +172,7 @@ class NoBoard:
         self.begun: list[str] = []
         self.messages: list[tuple[str, int]] = []  # of pairs that begin: the thread, how many
         self.under_way: set[str] = set()
+        self.finished: dict[str, bool] = {}
         self.vitals = None
 
     def count_crashes(self, pairs):
@@ -184,6 +186,10 @@ class NoBoard:
 
     def end(self, pairs):
         self.under_way -= set(pairs)
+
+    def finish(self, pair, *, ok):
+        self.end([pair])
+        self.finished[pair] = ok
 
     def report(self, vitals):
         self.vitals = vitals
@@ -313,7 +319,7 @@ def test_what_was_announced_is_taken_back_where_one_comes_alone():
     announcer.announce(["a", "b", "c"])
     assert announcer.known(wait=False) == set()
     assert announcer.known(wait=True) == {"a", "b", "c"}
-    announcer.end("a")
+    announcer.finish("a", ok=True)
     announcer.announce(["suspect"], alone=True)
     assert announcer.known(wait=True) == {"suspect"}
     assert announcer.board.under_way == {"suspect"}
@@ -374,6 +380,7 @@ def test_rows_that_failed_to_load_pass_through(worker, context):
         "__content_image": None,
     }
     ((first, second),) = run(worker, loaded(context, [bad, {}]))
+    wait_until(lambda: worker.board.finished == {"1": True}, 10)
     assert (first["fault_class"], first["__stylized_image"]) == ("not_found", None)
     assert second["__stylized_image"]["width"] == 64
 
@@ -381,8 +388,16 @@ def test_rows_that_failed_to_load_pass_through(worker, context):
 def test_style_targets_are_computed_once_and_the_oldest_leaves(quick, worker, context):
     run(worker, loaded(context, [{}] * 8))
     assert (worker.cache.hits, worker.cache.misses) == (6, 2)
-    told = Vitals(cache_hits=6, cache_lookups=8, gpu_percent=None)
-    wait_until(lambda: worker.board.vitals == told, 10)
+    board = worker.board
+    wait_until(lambda: board.vitals is not None and board.vitals.finished == 8, 10)
+    most = 8 * most_work((64, 64), quick)
+    told = board.vitals
+    assert told == Vitals(
+        cache_hits=6, cache_lookups=8, gpu_percent=None, received=8, finished=8,
+        most_work=pytest.approx(most), work=told.work, finished_work=pytest.approx(told.work),
+    )  # fmt: skip
+    assert 0 < told.work <= most + 1e-9
+    assert board.finished == {str(index): True for index in range(8)}
     cache = TargetCache(load_network(quick), quick, capacity=2)
     for key in ("a", "b", "a", "c", "a", "b"):
         cache.get(key, picture(1, 32, 32), (64, 64))

@@ -29,6 +29,36 @@ def test_the_board_adds_up_what_style_actors_report():
     assert board.counts().gpu_percent == 75.0
 
 
+def test_a_pair_counts_once_it_is_finished_and_once_only():
+    board = Board.create()
+
+    def done():
+        return board.counts().ok, board.counts().failed
+
+    board.finish("a", ok=True)
+    board.finish("b", ok=False)
+    assert done() == (1, 1)
+    board.finish("a", ok=True)  # its actor died before it was stored
+    assert done() == (1, 1)
+    board.add(1, 1, ["a", "b"])
+    assert done() == (1, 1)
+    board.add(0, 1, ["c"])  # it could not be loaded, and no actor has had it
+    assert done() == (1, 2)
+
+
+def test_the_board_adds_up_the_work_of_all_style_actors():
+    board = Board.create()
+    some = Vitals(
+        cache_hits=0, cache_lookups=0, gpu_percent=None, work=2.5, received=2, most_work=8.0,
+        finished=1, finished_work=2.0,
+    )  # fmt: skip
+    for worker in ("one", "two"):
+        ray.get(board.actor.report.remote(worker, some))
+    assert board.counts() == Counts(
+        work=5.0, received=4, most_work=16.0, finished=2, finished_work=4.0
+    )
+
+
 def test_a_style_actor_that_never_starts_is_given_up_where_it_is_in_the_way():
     board = Board.create()
     here = ray.get_runtime_context().get_node_id()
@@ -45,6 +75,8 @@ def test_a_style_actor_that_never_starts_is_given_up_where_it_is_in_the_way():
     assert [starts("b") for _ in range(STARTS + 1)] == [0] * STARTS + [STARTS]
     ray.get(board.actor.add_actor.remote("b", here))
     assert starts("b") == 0
+    assert board.counts().actors == 0, "it is not ready"
+    ray.get([board.actor.add_actor.remote(actor, here) for actor in ("a", "b", "a")])
     assert board.counts().actors == 2
 
 

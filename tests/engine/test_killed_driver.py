@@ -69,5 +69,5 @@ def test_every_pair_is_recorded_once_whatever_the_moment(
         done = len(known)
     last = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr
-    assert f"{count} ok, 0 errors of {count} pairs" in last.stdout
+    assert f"{count} pictures and 0 errors from {count} pairs" in last.stdout
     assert verify.main(paths) == 0

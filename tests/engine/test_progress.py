@@ -1,4 +1,5 @@
-import io
+"""How far a job is, and the time left by the evaluations that were done."""
+
 import threading
 import time
 
@@ -6,12 +7,14 @@ import pytest
 
 from pipeline.engine import progress
 from pipeline.engine.board_actor import Counts
-
-BEGUN = Counts(actors=1)
+from pipeline.engine.progress import Forecast, followed
+from pipeline.settings import StyleSettings, replace
 
 
 class Board:
-    """Stands for the counting actor; the display is what is tested. An error is raised."""
+    """Stands for the counting actor. An error among the counts is raised; the last one stays."""
+
+    patience = 0.0
 
     def __init__(self, *counts):
         self.left = list(counts)
@@ -23,53 +26,111 @@ class Board:
         return found
 
 
-def shown(monkeypatch, show, counts, seconds=0.5) -> str:
-    monkeypatch.setattr(progress, "LINE_INTERVAL", 0.05)
+def worked(work, done=0, **more) -> Counts:
+    """Counts of two begun pairs that take 10 at most, and of ``done`` that took 10 each."""
+    known = {"actors": 1, "received": done + 2, "most_work": 10.0 * (done + 2)}
+    finished = {"ok": done, "finished": done, "finished_work": 10.0 * done}
+    return Counts(work=work, **{**known, **finished, **more})
+
+
+def last_of(forecast, *seen):
+    """What is known after all that was seen: pairs of a time and the counts of then."""
+    return [forecast.add(progress.STYLIZING, counts, now) for now, counts in seen][-1]
+
+
+def test_the_time_left_is_known_before_a_pair_is_finished():
+    forecast = Forecast(10, 1.0)
+    # 100 in all, 1 a second; the minutes before the first evaluation say nothing.
+    known = last_of(forecast, (300.0, Counts()), (600.0, worked(1.0)), (605.0, worked(6.0)))
+    assert known.done == 0
+    assert known.rate == pytest.approx(6.0)
+    assert known.seconds_left == pytest.approx(94.0)
+    assert known.share == pytest.approx(0.06)
+    # No news for two seconds: the clock goes on.
+    assert last_of(forecast, (607.0, worked(6.0))).seconds_left == pytest.approx(92.0)
+
+
+def test_nothing_is_said_of_what_is_not_known():
+    forecast = Forecast(10, 1.0)
+    first = last_of(forecast, (0.0, Counts(actors=1)))
+    assert (first.share, first.rate, first.seconds_left) == (None, None, None)
+    soon = last_of(forecast, (1.0, worked(1.0)), (1.5, worked(1.5)))
+    assert soon.share == pytest.approx(0.015)
+    assert (soon.rate, soon.seconds_left) == (None, None)
+    failed = last_of(Forecast(10, 1.0), (0.0, Counts(actors=1, failed=5)))
+    assert (failed.done, failed.failed, failed.share) == (5, 5, 0.5), "none could be loaded"
+
+
+def test_finished_pairs_teach_what_a_pair_takes():
+    """Pairs converge after half of the evaluations that they may take."""
+    forecast = Forecast(1000, 1.0)
+    halves = worked(500.0, 100, finished_work=500.0)
+    known = last_of(forecast, (0.0, worked(10.0)), (49.0, halves))
+    assert known.seconds_left == pytest.approx(450, rel=0.03)
+    assert known.rate == pytest.approx(120, rel=0.03)
+    expected = Forecast(1000, 0.5)
+    begun = worked(500.0, received=110, most_work=1100.0)
+    known = last_of(expected, (0.0, worked(10.0)), (49.0, begun))
+    assert known.seconds_left == pytest.approx(450), "so it is said before one is finished"
+
+
+def test_the_bar_never_goes_back_and_ends_when_all_pairs_are_done():
+    forecast = Forecast(4, 0.5)
+    half = last_of(forecast, (0.0, worked(1.0)), (10.0, worked(10.0)))
+    assert half.share == pytest.approx(9.5 / 20)
+    slow = last_of(forecast, (20.0, worked(20.0, 2)))
+    assert slow.share >= half.share
+    end = last_of(forecast, (30.0, worked(40.0, 4)))
+    assert (end.share, end.seconds_left, end.done) == (1.0, 0.0, 4)
+
+
+def test_the_rate_follows_actors_that_come():
+    forecast = Forecast(10_000, 1.0)
+    for now in range(400):
+        forecast.add(progress.STYLIZING, worked(1.0 + now), float(now))
+    work = 400.0
+    for now in range(400, 800):
+        work += 10
+        known = forecast.add(progress.STYLIZING, worked(work), float(now))
+    assert known.rate == pytest.approx(60, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [
+        ({"iterations": 540}, 0.25),
+        ({"iterations": 100}, 1.0),
+        ({"iterations": 540, "tolerance": 0.0}, 1.0),
+    ],
+)
+def test_by_experience_the_tolerance_ends_a_pair(changes, share):
+    style = replace(StyleSettings(tolerance=1e-3), **changes)
+    assert progress.expected_share(style) == share
+
+
+def test_a_job_is_followed_from_its_start_to_its_last_counts(monkeypatch):
     monkeypatch.setattr(progress, "POLL_INTERVAL", 0.05)
-    stream, stop = io.StringIO(), threading.Event()
-    thread = threading.Thread(target=show, args=(Board(*counts), 10, stream, stop))
-    thread.start()
-    time.sleep(seconds)
-    stop.set()
-    thread.join()
-    return stream.getvalue()
-
-
-def test_lines_say_done_failed_rate_and_time_left(monkeypatch):
-    some = Counts(ok=4, failed=1, actors=1)
-    text = shown(monkeypatch, progress._show_lines, [Counts(), BEGUN, some])
-    waiting, first, *_, last = text.splitlines()
-    assert waiting == "0/10 pairs, waiting for the first style actor"
-    assert first == "0/10 pairs, 0 failed, 0.0 pairs/min", "nothing is known of caches and GPUs"
-    assert last.startswith("5/10 pairs, 1 failed, ")
-    assert last.endswith(" s left")
-
-
-def test_the_bar_ends_at_the_last_counts(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
-    done = Counts(ok=9, failed=1, actors=1, cache_hits=19, cache_lookups=20, gpu_percent=86.6)
+    told = []
     gone = ConnectionError("Ray is going down")
-    text = shown(monkeypatch, progress._show_bar, [BEGUN, done, gone])
-    last = text.split("\r")[-1]
-    assert "100%" in last
-    assert "10/10" in last
-    assert "1 failed" in last
-    assert last.rstrip().endswith(" pairs/min, style cache 95%, GPU 87%]")
+    some, done = worked(5.0), Counts(ok=9, failed=1, actors=1, cache_hits=3, cache_lookups=4)
+    board = Board(gone, Counts(), Counts(actors=1), some, done, gone)
+    with followed(board, 10, told.append, actors=2, gpus=0.5) as clock:
+        ends = time.monotonic() + 20
+        while not (told and told[-1].done == 10):
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+    seen = list(dict.fromkeys(found.activity for found in told))
+    assert seen == [progress.STARTING_ACTORS, progress.LOADING_PAIRS, progress.STYLIZING]
+    assert (told[0].actors, told[0].most_actors, told[0].total) == (0, 2, 10)
+    last = told[-1]
+    assert (last.done, last.failed, last.actors, last.most_actors) == (10, 1, 1, 2)
+    assert last.cache_hits == 0.75
+    assert clock.hours == last.gpu_hours > 0
+    assert threading.active_count() < 20
 
 
-def test_in_a_narrow_terminal_the_bar_has_room(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    some = Counts(ok=1, actors=1, cache_hits=19, cache_lookups=20)
-    text = shown(monkeypatch, progress._show_bar, [some])
-    assert text.split("\r")[-1].rstrip().endswith(" pairs/min]")
-
-
-def test_what_is_known_in_part_is_shown_in_part(monkeypatch):
-    known = Counts(actors=1, cache_lookups=3)
-    text = shown(monkeypatch, progress._show_lines, [known])
-    assert text.splitlines()[0] == "0/10 pairs, 0 failed, 0.0 pairs/min, style cache 0%"
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(59, "59 s"), (600, "10 min"), (7300, "2.0 h")])
-def test_durations(seconds, text):
-    assert progress._duration(seconds) == text
+def test_gpu_hours_are_those_of_actors_that_are_ready():
+    clock = progress.GpuClock(0.5)
+    clock.add(0, 3600.0)
+    clock.add(4, 1800.0)
+    assert clock.hours == 1.0

@@ -67,7 +67,10 @@ def test_a_stopped_job_goes_on_where_it_was(command, tmp_path, ray_address):
     second = start(command, RAY_ADDRESS=ray_address)
     out, errors = second.communicate(timeout=240)
     assert second.returncode == 1, errors
-    assert f"{PAIRS - 1} ok, 1 error of {PAIRS} pairs\n  not_found: 1\n    pair p09: " in out
+    assert (
+        f"{PAIRS - 1} pictures and 1 error from {PAIRS} pairs\n  not_found: 1\n    pair p09: "
+        in out
+    )
     assert "missing.png: does not exist\n" in out
     assert f", {PAIRS - len(done_before)} to do" in errors
     found = list(records.iterate(str(output), {}, ["pair_id", "status", "sha256", "file_name"]))
@@ -107,6 +110,6 @@ def test_errors_of_another_manifest_do_not_make_a_job_fail(tmp_path, weights_fil
     for more in ([], ["--retry-errors"]):
         assert stylize.main([*arguments, *more, "--weights", str(weights_file)]) == 0
         said = capsys.readouterr().out
-        assert "2 ok, 0 errors of 2 pairs\n" in said
+        assert "2 pictures and 0 errors from 2 pairs\n" in said
         assert "beside them 0 ok, 4 errors of other pairs are in this output" in said
         assert "--retry-errors" not in said

@@ -27,6 +27,7 @@ from pipeline.data.manifest.manifest import ManifestError
 from pipeline.data.manifest.planning import Plan
 from pipeline.data.output import clearing, lease, records, resume
 from pipeline.data.words import NAMED
+from pipeline.engine import progress
 from pipeline.engine.checking import (
     Checked,
     check,
@@ -37,6 +38,7 @@ from pipeline.engine.checking import (
 )
 from pipeline.engine.dry_run.timing import Calibration, calibrate
 from pipeline.engine.job import JobError
+from pipeline.engine.progress import OnProgress, Progress
 from pipeline.engine.resources import RAY_DATA_CPUS, Resources, choose_resources
 from pipeline.engine.runtime import cluster, machine
 from pipeline.engine.stages.context import Context
@@ -49,9 +51,6 @@ SAMPLE = 12
 
 AROUND = 2
 """Evaluations that a pair's targets and its final losses cost."""
-
-TYPICAL = 135
-"""Evaluations after which the default tolerance ends a pair, for want of records to go by."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,7 @@ class Estimate:
     sampled: int = 0
     calibration: Calibration | None = None
     share: float = 1.0  # of the most evaluations, that a pair is expected to need
+    again: int = 0  # pairs to do that ended as errors in an earlier run
 
     @property
     def blocks(self) -> int:
@@ -112,23 +112,35 @@ class Estimate:
 
 
 @cluster.stopped_by_signals()  # the plan holds the manifest's URIs, signed ones as well
-def dry_run(style: StyleSettings, job: JobSettings) -> Estimate:
+def dry_run(
+    style: StyleSettings, job: JobSettings, on_progress: OnProgress = progress.unheard
+) -> Estimate:
     """Check all that ``run_job`` checks before it starts Ray, and estimate what it will cost.
 
     Not checked: whether the output can be written.
+
+    Args:
+        style: how pictures would be made.
+        job: where the job would read and write.
+        on_progress: is told what the dry run does.
 
     Raises:
         JobError: the job could not start.
         KeyboardInterrupt: stopped by the user, or by a signal.
     """
     try:
+        on_progress(Progress(activity=progress.LOADING_WEIGHTS))
         checked = check(style, job)
+        on_progress(Progress(activity=progress.CHECKING_MANIFEST))
         context = make_context(checked, check_output(checked))
         with tempfile.TemporaryDirectory() as folder:
             plan = make_plan(checked, folder)
             done = _done(checked, folder)
             work = _measure_work(Path(folder), style, done)
-        return _estimate(checked, context, plan, plan.rows - plan.count_done(done), work)
+        on_progress(Progress(activity=progress.TRYING_PAIRS))
+        pending = plan.rows - plan.count_done(done)
+        again = _failed(checked, plan) if job.retry_errors else 0
+        return _estimate(checked, context, plan, pending, work, again)
     except (SettingError, ManifestError, WeightsError, RowError) as error:
         raise JobError(str(error)) from error
 
@@ -141,6 +153,12 @@ def _done(checked: Checked, plan: str) -> npt.NDArray[np.int64]:
     done = resume.done_hashes(checked.output, checked.options, retry_errors=again, clashes=clashes)
     clashes.refuse(checked.output)
     return done
+
+
+def _failed(checked: Checked, plan: Plan) -> int:
+    """Return how many pairs of the plan ended as errors."""
+    rows = records.iterate(checked.output, checked.options, ["pair_id"], status="error")
+    return plan.count_done(np.unique(hash_ids(row["pair_id"] for row in rows)))
 
 
 def _measure_work(plan: Path, style: StyleSettings, done: npt.NDArray[np.int64]) -> Work:
@@ -179,7 +197,9 @@ def _rows(plan: Path, done: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
         yield from (row for row, over in zip(rows, finished, strict=True) if not over)
 
 
-def _estimate(checked: Checked, context: Context, plan: Plan, pending: int, work: Work) -> Estimate:
+def _estimate(
+    checked: Checked, context: Context, plan: Plan, pending: int, work: Work, again: int
+) -> Estimate:
     job, style = checked.job, checked.style
     node = {
         "CPU": max(RAY_DATA_CPUS, os.cpu_count() or 1),
@@ -211,16 +231,17 @@ def _estimate(checked: Checked, context: Context, plan: Plan, pending: int, work
         sampled=len(work.sample),
         calibration=calibration,
         share=_expected_share(checked),
+        again=again,
     )
 
 
 def _expected_share(checked: Checked) -> float:
     """Of the most evaluations: by the output's records if they stay, else by experience."""
-    if not checked.style.tolerance:
-        return 1.0
-    counts = np.empty(0)
-    if not checked.job.overwrite:
-        rows = records.iterate(checked.output, checked.options, ["evaluations"], status="ok")
-        counts = np.fromiter((row["evaluations"] for row in rows), dtype=np.float64)
-    expected = counts.mean() if len(counts) else TYPICAL
-    return float(min(1.0, expected / checked.style.iterations))
+    likely = progress.expected_share(checked.style)
+    if not checked.style.tolerance or checked.job.overwrite:
+        return likely
+    rows = records.iterate(checked.output, checked.options, ["evaluations"], status="ok")
+    counts = np.fromiter((row["evaluations"] for row in rows), dtype=np.float64)
+    if not len(counts):
+        return likely
+    return float(min(1.0, counts.mean() / checked.style.iterations))

@@ -39,7 +39,7 @@ def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
     for row in rows:
         metrics.stored(row)
     failed = sum(row["status"] == "error" for row in rows)
-    board.add(len(rows) - failed, failed)
+    board.add(len(rows) - failed, failed, [row["pair_id"] for row in rows])
     context.fence()  # Ray Data writes the returned records next
     numbers = pa.schema([*RECORD_SCHEMA, *columns.as_numbers(context.extra)])
     kinds = pa.schema([*RECORD_SCHEMA, *context.extra])

@@ -27,7 +27,7 @@ from pipeline.style.recipe import Pair, Problem, TargetCache
 from pipeline.style.serving.lane_pool import LaneKey, LanePool
 from pipeline.style.serving.lanes import Finish, Lane
 from pipeline.style.serving.open_pairs import OpenPair, done_of, history_of, known_of, start_of
-from pipeline.style.serving.phases import Done, History, NonFiniteError, phases_of
+from pipeline.style.serving.phases import Done, History, NonFiniteError, phases_of, work_of
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class Batcher:
         self.waiting: dict[LaneKey, deque[OpenPair]] = {}
         self.evaluated = 0  # slots evaluated so far
         self.occupied = 0  # of them, those that held a pair
+        self.work = 0.0  # evaluations of pairs, each times its megapixels
         self.ticks = 0
         self.turns: dict[LaneKey, int] = {}  # the last tick of each lane in use
 
@@ -148,6 +149,7 @@ class Batcher:
         seconds = (time.perf_counter() - started) / len(pairs)
         self.evaluated += lane.slots
         self.occupied += len(pairs)
+        self.work += work_of([(key[0], len(pairs))])
         for pair in pairs.values():
             pair.seconds += seconds
         return failed + [

@@ -1,5 +1,6 @@
 """The phases of a pair, one for each scale and precision, and what is told of it at the end."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -101,3 +102,23 @@ def phases_of(size: Size, settings: StyleSettings, half: torch.dtype) -> list[Ph
     most[-1] -= last
     phases = [Phase(sizes[k], k, mixed, most[k]) for k in range(len(sizes)) if most[k]]
     return [*phases, Phase(size, len(sizes) - 1, False, last)] if last else phases
+
+
+def work_of(phases: Iterable[tuple[Size, int]]) -> float:
+    """Return the work of evaluations: the sum of megapixels times evaluations.
+
+    Args:
+        phases: size (H, W) and evaluations of each phase.
+    """
+    return sum(height * width * count for (height, width), count in phases) / 1e6
+
+
+def most_work(size: Size, settings: StyleSettings) -> float:
+    """Return the most work, as ``work_of`` counts it, of a pair.
+
+    Args:
+        size: (H, W) of the content image.
+        settings: the pair's own.
+    """
+    phases = phases_of(size, settings, torch.float16)
+    return work_of((phase.size, phase.most) for phase in phases)

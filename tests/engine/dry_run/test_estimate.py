@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from jobs import stylize
-from jobs._estimate import print_estimate
+from jobs._estimate import as_json, money, print_estimate
 from pipeline.data.output import records
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import files, tables, uris
@@ -21,6 +21,12 @@ from pipeline.engine.checking import check, check_output
 from pipeline.engine.dry_run import estimate
 from pipeline.engine.dry_run.timing import Calibration
 from pipeline.engine.job import JobError, run_job
+from pipeline.engine.progress import (
+    CHECKING_MANIFEST,
+    LOADING_LIBRARIES,
+    LOADING_WEIGHTS,
+    TRYING_PAIRS,
+)
 from pipeline.engine.resources import Resources
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, write_parquet
@@ -103,7 +109,7 @@ def test_a_dry_run_that_is_stopped_leaves_no_plan(job, quick, tmp_path, monkeypa
     assert os.listdir(tmp_path / "temporary") == []
 
 
-def test_what_is_done_is_not_counted(job, quick, tmp_path):
+def test_what_is_done_is_not_counted(job, quick, tmp_path, capsys):
     checked = check(quick, job)
     output = job.output
     records.write_json(uris.join(output, "job.json"), check_output(checked), {})
@@ -125,7 +131,11 @@ def test_what_is_done_is_not_counted(job, quick, tmp_path):
     assert found.pending == PAIRS - 9
     assert found.work.pairs == found.pending - 1  # the bad row
     assert found.share == pytest.approx(2 / 8)  # of the records
-    assert estimate.dry_run(quick, replace(job, retry_errors=True)).pending == PAIRS - 8
+    retried = estimate.dry_run(quick, replace(job, retry_errors=True))
+    assert (retried.pending, retried.again, found.again) == (PAIRS - 8, 1, 0)
+    print_estimate(retried, quick, job)
+    said = f"{PAIRS} pairs in the manifest, {PAIRS - 8} to do (1 failed pair will be done again)"
+    assert said in capsys.readouterr().out
     afresh = estimate.dry_run(quick, replace(job, overwrite=True))
     assert (afresh.pending, afresh.share) == (PAIRS, 1.0)
     message = (
@@ -226,7 +236,7 @@ def test_the_command_says_it_in_words(job, quick, tmp_path, capsys):
     assert "..." not in out
     assert "time of an actor with" in out
     assert "at most" in out
-    assert "images: about" in out
+    assert "images:  about" in out
     assert not (tmp_path / "out").exists()
     (tmp_path / "c.png").write_bytes(b"no image")
     (tmp_path / "out").mkdir()
@@ -242,7 +252,7 @@ def test_the_command_says_it_in_words(job, quick, tmp_path, capsys):
 
 def test_with_a_limit_it_is_said_of_how_many_pairs(job, quick, capsys):
     assert stylize.main(command(job, quick, "--limit", "1")) == 0
-    said = f"\nthe first 1 of {PAIRS} pairs in the manifest, 1 to do\n"
+    said = f"dry run: the first 1 of {PAIRS} pairs in the manifest, 1 to do\n"
     assert said in capsys.readouterr().out
 
 
@@ -279,8 +289,48 @@ def test_times_are_given_in_a_unit_that_fits(quick, job, capsys, hours, said):
     print_estimate(found, quick, job)
     out = capsys.readouterr().out
     assert f"with 1 CPU thread: about {said} (8 evaluations a pair), at most {said} (" in out
-    assert "\n1 pair in the manifest, 1 to do\n" in out
-    assert "\n1 block of up to 1 pair, a commit every 1 pair" in out
+    assert out.startswith("dry run: 1 pair in the manifest, 1 to do\n")
+    assert f"\ntime:    about {said} with 1 actor on this machine's CPUs\n" in out
+    assert "\n  1 block of up to 1 pair, a commit every 1 pair" in out
+
+
+def of_gpus(actors=4, share=1.0):
+    work = estimate.Work(pairs=9, area=9.0, bound=0.0, sample=[], faults=Counter(), bad=[])
+    calibration = Calibration("NVIDIA L4", timed=1, batch=8, shape=1.0, seconds=1600.0, bytes=1e6)
+    found = estimated(work, calibration, Resources(actors, 0.5, 1.0, 1, 8, 8, 8, 0))
+    return dataclasses.replace(found, share=share)
+
+
+def test_the_first_lines_say_what_how_long_how_much_and_how_large(quick, job, capsys):
+    print_estimate(of_gpus(), quick, job, 0.8)
+    what, time, size, *_, last = capsys.readouterr().out.splitlines()
+    assert last == f"nothing was started, nothing was written in {job.output}"
+    assert what == "dry run: 9 pairs in the manifest, 9 to do"
+    gpu = "time:    about 4 h on 2 GPUs, 8 h of GPU time"
+    assert time == f"{gpu}; cost: about 6.40, at most 6.40"
+    assert size == "images:  about 9 MB of png"
+    print_estimate(of_gpus(), quick, job)
+    assert f"\n{gpu}; give --price-per-gpu-hour for the cost\n" in capsys.readouterr().out
+
+
+def test_a_dry_run_for_programs_is_one_object(job, quick, capsys):
+    assert stylize.main(command(job, quick, "--json", "--price-per-gpu-hour", "2")) == 1
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert said.err == ""
+    assert (found["exit_code"], found["pairs"], found["to_do"]) == (1, PAIRS, PAIRS)
+    assert found["bad_rows"] == {"bad_name": 1}
+    assert found["device"].startswith("cpu")
+    assert found["device_hours"] > 0
+    assert found["cost"] is None, "there is no GPU"
+    assert as_json(of_gpus(), quick, 0.8)["cost"] == pytest.approx(6.4)
+
+
+@pytest.mark.parametrize(
+    ("amount", "said"), [(0, "0.00"), (0.0123, "0.012"), (6.4, "6.40"), (12345.6, "12,345.60")]
+)
+def test_amounts_have_the_digits_that_count(amount, said):
+    assert money(amount) == said
 
 
 def test_a_reader_may_leave_before_the_end(job, quick):
@@ -290,7 +340,8 @@ def test_a_reader_may_leave_before_the_end(job, quick):
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     run.stdout.close()
-    assert run.stderr.read() == ""
+    activities = (LOADING_LIBRARIES, LOADING_WEIGHTS, CHECKING_MANIFEST, TRYING_PAIRS)
+    assert run.stderr.read().splitlines() == [activity.doing for activity in activities]
     assert run.wait(60) == 1
 
 

@@ -13,7 +13,7 @@ from pipeline.engine import board as board_module
 from pipeline.engine import progress as progress_module
 from pipeline.engine.board import Board
 from pipeline.engine.job import run_job
-from pipeline.engine.progress import progress
+from pipeline.engine.progress import followed
 from pipeline.settings import JobSettings
 from tests.conftest import equal_pairs, image_bytes, wait_until, write_parquet
 from tests.engine import faults
@@ -83,7 +83,7 @@ def test_a_job_in_which_nothing_happens_ends_with_a_line(monkeypatch, capsys):
     here = ray.get_runtime_context().get_node_id()
     ray.get(board.actor.add_actor.remote("a", here))
     ray.get(board.actor.add_hung.remote("loading pair p07"))
-    with progress(board, 3, sys.stderr):
+    with followed(board, 3):
         wait_until(lambda: said, 20)
     assert "though a style actor is ready: storage that does not answer" in said[0]
     assert "note: loading pair p07 made no progress for 0.4 s" in capsys.readouterr().err
