@@ -27,7 +27,7 @@ from tests.data.output.test_shards import record, write_records
 
 BOARD = SimpleNamespace(
     in_turn=lambda stage, work, given_up: {name: do() for name, do in work.items()},
-    add=lambda done, failed: None,
+    add=lambda done, failed, pairs: None,
 )
 
 

@@ -210,9 +210,9 @@ def test_records_that_no_job_writes_are_faults(copy, tmp_path):
 def test_a_status_that_no_job_writes_does_not_pass_for_done(copy, weights_file, capsys):
     style = StyleSettings(weights=str(weights_file), image_size=64, iterations=3, scales=1)
     job = replace(copy, limit=1, report=False)
-    assert stylize.run(style, job) == 0
+    assert stylize.run(style, job, stylize.Messages()) == 0
     change_record(copy.output, "plain", status="done")
-    assert stylize.run(style, job) == 1
+    assert stylize.run(style, job, stylize.Messages()) == 1
     assert "  unknown: 1 record with a status that no job writes; " in capsys.readouterr().out
 
 

@@ -187,12 +187,18 @@ def test_a_job_whose_images_are_gone_ends_with_1_and_says_so(finished, tmp_path,
     output = tmp_path / "out"
     shutil.copytree(job.output, output)
     next((output / "images" / "val").rglob("w.v.png")).unlink()
-    assert stylize.run(style, replace(job, output=str(output), shard_size=1.0)) == 1
+    assert (
+        stylize.run(style, replace(job, output=str(output), shard_size=1.0), stylize.Messages())
+        == 1
+    )
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "w.v.png: does not exist; no index was written" in line
     (output / "parquet" / "index.json").unlink()
     (output / "parquet" / "mine.txt").write_text("precious")
-    assert stylize.run(style, replace(job, output=str(output), format="parquet")) == 2
+    assert (
+        stylize.run(style, replace(job, output=str(output), format="parquet"), stylize.Messages())
+        == 2
+    )
     assert "parquet holds files but no index.json" in capsys.readouterr().err
     (output / "webdataset" / "mine.txt").write_text("precious")
     assert clearing.clear(str(output), {}) == []
