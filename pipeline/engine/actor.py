@@ -48,7 +48,7 @@ class _Submitted:
     Attributes:
         pair_id: the pair's id.
         pair: its images and settings.
-        suspect: whether it was under way when a process ended. Then no other pair runs beside it.
+        suspect: whether it was under way when a process ended. Then it runs alone.
         found: the columns that the actor adds to the pair's row, once they are known.
     """
 

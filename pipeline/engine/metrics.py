@@ -60,7 +60,7 @@ METRICS: dict[str, Definition] = {
     "style_slot_evaluations": Definition(
         kind="counter", text="The same and those of slots without a pair"
     ),
-    "style_cache_hits": Definition(kind="counter", text="Style targets that were at hand"),
+    "style_cache_hits": Definition(kind="counter", text="Style targets found in the cache"),
     "style_cache_misses": Definition(kind="counter", text="Style targets that were computed"),
     "style_slots": Definition(kind="gauge", text="Slots of the last finished pair's lane"),
     "style_gpu_memory_bytes": Definition(

@@ -1,6 +1,6 @@
-"""Faults that tests put into Ray's workers by way of ``worker_process_setup_hook``.
+"""Faults that tests put into Ray's workers through ``worker_process_setup_hook``.
 
-They take hold where a worker reaches for an image's pixels: nothing heavy has to be imported.
+Most of them patch the function that reads an image's pixels, so nothing heavy is imported here.
 """
 
 import os
@@ -15,7 +15,7 @@ from pipeline.engine.stages import blocks, context
 
 
 def runtime_env(fault: str) -> dict:
-    """For ``ray.init``."""
+    """Return the ``runtime_env`` of ``ray.init`` whose workers have a fault."""
     return {
         "worker_process_setup_hook": f"tests.engine.faults.{fault}",
         "env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])},
@@ -29,8 +29,11 @@ write_tar = shards.write_tar
 
 
 def poison() -> None:
-    """What ends a process: a content of 96 px the actor's, a file of 80 px whoever decodes it, a
-    result of 112 px whoever encodes it, the pair p05 whoever packs it."""
+    """Some pairs end the process that handles them.
+
+    These are a content image of 96 px in the actor, a file of 80 px where it is decoded, a result
+    of 112 px where it is encoded, and the pair p05 where it is packed.
+    """
 
     def deadly_unpack(value):
         if value["width"] == 96:

@@ -87,7 +87,7 @@ def test_a_result_that_its_format_cannot_hold_is_an_error_before_it_is_made(cont
 
 @pytest.fixture
 def style(tmp_path):
-    """A style image: what writes it anew, and what a load process reads."""
+    """Return a function that writes a style image, and one that reads it as a load process does."""
     path = tmp_path / "s.png"
     loading._style_memo.clear()
 

@@ -1,4 +1,4 @@
-"""What a run does that has lost its lease, without Ray: its tasks write nothing, its driver stops.
+"""A job that has lost its lease, without Ray: its tasks write nothing, and its driver stops.
 
 ``tests/data/output/test_lease.py`` has how it is lost, ``test_job`` a whole job.
 """

@@ -187,7 +187,7 @@ def test_every_damage_to_the_records_is_found(copy):
 
 
 def test_records_that_no_job_writes_are_faults(copy, tmp_path):
-    """Of one such record the pairs beside it are checked all the same."""
+    """The other pairs are checked in spite of one such record."""
     (tmp_path / "secret.png").write_bytes(image_bytes(0, 64, 64))
     change_record(copy.output, "plain", status="done")
     change_record(copy.output, "filed", file_name="images/../../secret.png")

@@ -1,4 +1,4 @@
-"""What is used of Ray beyond its documented interface: the installed Ray has it all."""
+"""The installed Ray has all undocumented parts that are used."""
 
 import ast
 import importlib
