@@ -86,7 +86,7 @@ def run_audit(job: JobSettings) -> Verdict:
 
         shard_files = shards.compare_listings(output, options, verdict.add)
         record_files = records.committed_files(output, options)
-        folders.check_top(output, options, verdict)
+        folders.check_top(output, source, options, verdict)
         folders.check_records_folder(output, record_files, options, verdict)
         pairs, shown = counted(verdict.pairs, "pair"), counted(len(record_files), "file")
         logger.info(f"{pairs}, {shown} of records to check")
@@ -165,7 +165,8 @@ def _compare(row: dict[str, Any], expected: Expected, seen: Seen, verdict: Verdi
     else:
         expected.recorded[place] = True
         verdict.ok += ok
-        verdict.errors += row["status"] == "error"
+        if row["status"] == "error":
+            verdict.add_error(row["pair_id"], row["what"] or "")
         if expected.row_keys[place] != row["row_key"]:
             verdict.add("changed_row", row["pair_id"])
     if not ok:

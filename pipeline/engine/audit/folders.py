@@ -14,8 +14,14 @@ OWN_NAMES = frozenset(
 """Names of files and folders that jobs and ``jobs.report`` put into an output."""
 
 
-def check_top(output: str, options: files.StorageOptions, verdict: Verdict) -> None:
+def check_top(output: str, manifest: str, options: files.StorageOptions, verdict: Verdict) -> None:
     """Add a fault for each file or folder of the output that is not part of one.
+
+    Args:
+        output: URI of the output.
+        manifest: URI of the manifest, which a job of two folders makes in the output.
+        options: storage options, by scheme.
+        verdict: takes the faults.
 
     Raises:
         RowError: the output cannot be listed.
@@ -26,6 +32,9 @@ def check_top(output: str, options: files.StorageOptions, verdict: Verdict) -> N
         if packing.own_index(output, form, options) or packing.is_empty(output, form, options)
     }
     known = {*OWN_NAMES, *shards}
+    folder, _, name = manifest.rpartition("/")
+    if folder == output:
+        known.add(name)
     for name in files.names_in(output, options):
         if name == clearing.MARK:
             verdict.add(

@@ -20,9 +20,9 @@ from pipeline.engine.board import Board
 
 READ = [
     *("pair_id", "status", "file_name", "width", "height", "bytes", "sha256"),
-    *row_keys.COLUMNS,
+    *("error_message", *row_keys.COLUMNS),
 ]
-"""Columns of the records that an audit compares with something."""
+"""Columns of the records that an audit compares with something, and why pairs failed."""
 
 FOUND = pa.schema(
     [
@@ -32,7 +32,10 @@ FOUND = pa.schema(
         ("what", pa.string()),
     ]
 )
-"""Columns of what a task finds about a record. A file of records that cannot be read is one row."""
+"""Columns of what a task finds about a record. A file of records that cannot be read is one row.
+
+``what`` describes the fault, or says why the pair failed.
+"""
 
 SHARD_FAULTS = pa.schema([("fault", pa.string()), ("what", pa.string())])
 """Columns of what a task finds about a shard."""
@@ -85,6 +88,7 @@ def _read_file(file: str, options: files.StorageOptions, base: str) -> Found:
     for record in found:
         if record["pair_id"] is None:
             raise ValueError("a record has no pair_id")
+        record["what"] = record["error_message"]
         fault, value = _misfit(record)
         if fault:
             record["fault"] = fault

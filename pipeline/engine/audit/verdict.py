@@ -35,7 +35,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 EXAMPLES = 5
-"""Cases of each fault that are named. The others are only counted."""
+"""Cases of each fault, and failed pairs, that are named. The others are only counted."""
 
 LONGEST_EXAMPLE = 300
 """Characters of an example that are kept."""
@@ -54,6 +54,7 @@ class Verdict:
         image_bytes: their size in bytes.
         faults: number of faults by name.
         examples: descriptions of the first faults by name.
+        failed: pair id and error message of the first pairs that failed.
         at_work: which job held the output's lease during the audit; None if none did. If one did,
             nothing here is final.
     """
@@ -66,6 +67,7 @@ class Verdict:
     image_bytes: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    failed: list[tuple[str, str]] = field(default_factory=list)
     at_work: str | None = None
 
     def add(self, fault: str, what: str) -> None:
@@ -74,3 +76,9 @@ class Verdict:
         named = self.examples.setdefault(fault, [])
         if len(named) < EXAMPLES:
             named.append(what[:LONGEST_EXAMPLE])
+
+    def add_error(self, pair_id: str, message: str) -> None:
+        """Count an error record and keep it if it is one of the first."""
+        self.errors += 1
+        if len(self.failed) < EXAMPLES:
+            self.failed.append((pair_id, message))
