@@ -1,6 +1,6 @@
-"""Faults that tests put into Ray's workers by way of ``worker_process_setup_hook``.
+"""Faults that tests put into Ray's workers through ``worker_process_setup_hook``.
 
-They take hold where a worker reaches for an image's pixels: nothing heavy has to be imported.
+Most of them patch the function that reads an image's pixels, so nothing heavy is imported here.
 """
 
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 from pipeline.data.images import codec
 from pipeline.data.output import shards
 from pipeline.data.storage import tables
-from pipeline.engine import stages
+from pipeline.engine.stages import blocks, context
 
 
 def runtime_env(fault: str, **environment: str) -> dict:
-    """For ``ray.init``."""
+    """Return the ``runtime_env`` of ``ray.init`` whose workers have a fault."""
     return {
         "worker_process_setup_hook": f"tests.engine.faults.{fault}",
         "env_vars": {"PYTHONPATH": str(Path(__file__).parents[2]), **environment},
@@ -33,7 +33,7 @@ def hang_once(who: str) -> None:
 
 SLOW = runtime_env("slow")
 
-unpack, decode, encode = stages.unpack, codec.decode, codec.encode
+unpack, decode, encode = blocks.pixels_of, codec.decode, codec.encode
 write_tar, read_table = shards.write_tar, tables.read_table
 
 
@@ -52,7 +52,9 @@ class Watched:
 
 def watch_actors(act) -> None:
     """Have ``act`` told the width of each image that a style actor begins with."""
-    stages.unpack = lambda value: Watched(value, act) if "torch" in sys.modules else unpack(value)
+    blocks.pixels_of = lambda value: (
+        Watched(value, act) if "torch" in sys.modules else unpack(value)
+    )
 
 
 def poison() -> None:
@@ -128,14 +130,14 @@ def sick() -> None:
 
 def aimless() -> None:
     """A style actor breaks on the settings of a pair before it is under way."""
-    row_settings = stages.row_settings
+    row_settings = context.pair_settings
 
     def broken_settings(row, style):
         settings = row_settings(row, style)
         object.__setattr__(settings, "iterations", None)
         return settings
 
-    stages.row_settings = broken_settings
+    context.pair_settings = broken_settings
 
 
 def counted() -> None:
@@ -151,6 +153,6 @@ class _NoTorch:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stillborn() -> None:
-    """Who loads torch is ended by it, as where its libraries do not fit the machine."""
+def failed_start() -> None:
+    """Loading torch ends the process, as where its libraries do not fit the machine."""
     sys.meta_path.insert(0, _NoTorch())
