@@ -1,8 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
 """Make the report.html of an output, whether its job is finished or still at work.
 
-    python -m jobs.report ./out
-    python -m jobs.report s3://bucket/out/ --title "Paintings, spring" --thumbnails 200
+    neural-style report ./out
+    neural-style report s3://bucket/out/ --title "Paintings, spring" --thumbnails 200
 
 The report is one file that holds all it shows: pictures, loss curves, speed, errors, settings. It
 is written into the output, as a job does at its end. Content and style images are read from the
@@ -13,7 +13,7 @@ output's own storage and the object stores, from others only with --allow-scheme
 import sys
 from collections.abc import Sequence
 
-from jobs._cli import OF_A_JOB, new_parser, read_options
+from jobs._cli import JOB_KINDS, new_parser, read_options
 from pipeline.data.redaction import redact
 from pipeline.data.words import counted
 from pipeline.settings import JobSettings, SettingError
@@ -23,11 +23,10 @@ OPTIONS = ("title", "thumbnails", "allow_schemes", "storage_options")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the report and return the exit code."""
-    parser = new_parser("report", __doc__)
-    parser.usage = "python -m jobs.report OUTPUT [options]"
+    parser = new_parser("report", __doc__, "OUTPUT")
     parser.add_argument("output", metavar="OUTPUT", help="directory of the results: path or URI")
     try:
-        (values, _), flags = read_options(argv, parser, OF_A_JOB, OPTIONS)
+        (values, _, _), flags = read_options(argv, parser, JOB_KINDS, OPTIONS)
         # The settings want a manifest; a report reads none.
         job = JobSettings(**(values | {"output": flags["output"], "manifest": "-"}))
     except SettingError as error:

@@ -20,7 +20,13 @@ from typing import Any
 
 from pipeline.data.storage import files
 
-COMMAND = (sys.executable, "-m", "pipeline.report.shrink_process")
+PROGRAM = (
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "from pipeline.report import shrink_process; shrink_process.main()"
+)
+"""Program of the process: with -m it would import a ``pipeline`` from the current folder."""
+
+COMMAND = (sys.executable, "-c", PROGRAM)
 
 TRIES = 3
 """Crashes after which a picture is given up."""
