@@ -17,7 +17,7 @@ def tool(folder: Path, name: str, script: str) -> None:
 
 @pytest.fixture
 def machine(tmp_path):
-    """A folder for PATH: a root's machine without a browser and tmux, with make and apt-get that log."""
+    """A folder for PATH: a root's machine without browser and tmux; make and apt-get log."""
     for name in TOOLS:
         (tmp_path / name).symlink_to(shutil.which(name))
     (tmp_path / "id").unlink()
