@@ -1,6 +1,6 @@
 """Imports run one way, room by room.
 
-jobs -> engine, report, notebook -> style, data -> settings.
+jobs -> engine, report, notebook, training -> style, data -> settings.
 """
 
 import ast
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 STOREYS = (
     ("pipeline.settings",),
     ("pipeline.style", "pipeline.data"),
-    ("pipeline.engine", "pipeline.report", "pipeline.notebook"),
+    ("pipeline.engine", "pipeline.report", "pipeline.notebook", "pipeline.training"),
     ("jobs",),
 )
 """Each may import what stands above it here, and itself. The package's face, ``pipeline``, is
@@ -76,6 +76,7 @@ NOT_INSTALLED = {
     "pipeline.engine": {"PIL"},
     "pipeline.report": {"ray", "torch", "torchvision", "PIL", "fsspec"},
     "pipeline.notebook": {"ray", "torchvision", "pyarrow", "fsspec"},
+    "pipeline.training": {"ray", "pyarrow", "fsspec"},
 }
 """Packages that each part of the house does without."""
 

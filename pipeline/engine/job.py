@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import json
 import logging
 import os
 import signal
@@ -214,23 +215,35 @@ def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
     output, options = prepared.context.output, prepared.context.storage_options
     prepared.context.fence()
     sums, hashes = closing.close(output, options, prepared.plan.id_hashes)
+    run = {
+        "pairs": prepared.pending,
+        "seconds": seconds,
+        "pairs_per_minute": 60 * prepared.pending / seconds,
+        "finished_at": now(),
+    }
     summary = {
         "manifest_rows": prepared.plan.rows,
         "missing": prepared.plan.rows - prepared.plan.count_done(hashes),
         "duplicates": len(hashes) - len(np.unique(hashes)),
         **sums,
-        "last_run": {
-            "pairs": prepared.pending,
-            "seconds": seconds,
-            "pairs_per_minute": 60 * prepared.pending / seconds,
-            "finished_at": now(),
-        },
+        "last_run": run,
+        "last_working_run": run if prepared.pending else _earlier_run(output, options),
     }
     prepared.context.fence()
     records.write_json(uris.join(output, records.SUMMARY), summary, options)
     _warn_of_lost_classes(summary["lost_classes"])
     _warn_of_mixed_splits(summary["images_by_split"])
     return summary
+
+
+def _earlier_run(output: str, options: files.StorageOptions) -> dict[str, Any] | None:
+    """Return the last run that did any pairs, from the summary before; None if it is not known."""
+    try:
+        summary = json.loads(files.read_bytes(uris.join(output, records.SUMMARY), options))
+        run: dict[str, Any] | None = summary.get("last_working_run") or summary["last_run"]
+    except (RowError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return run
 
 
 def _delete_plan(output: str, options: files.StorageOptions) -> None:

@@ -90,7 +90,7 @@ def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Pre
         count = resume.forget_errors(output, options, plan.id_hashes)
         logger.info(f"{counted(count, 'failed pair')} will be done again")
     described |= {"manifest": uris.redact(checked.source), "manifest_digest": plan.digest}
-    described |= {"rows": plan.rows, "started_at": now()}
+    described |= {"rows": plan.rows, "started_at": now(), "title": job.title}
     records.write_json(uris.join(output, records.JOB), described, options)
     context = dataclasses.replace(make_context(checked, described), fence=fence)
     pending = plan.rows - plan.count_done(hash_ids(resume.checkpointed_ids(output, options)))

@@ -8,6 +8,7 @@ import pyarrow as pa
 import ray.data
 
 from pipeline.engine.board import Board
+from pipeline.engine.progress import hung_noted
 from pipeline.engine.runtime import cluster
 from pipeline.engine.runtime.data_context import ray_data_settings
 from pipeline.settings import JobSettings
@@ -17,15 +18,16 @@ from pipeline.settings import JobSettings
 def ray_ready(job: JobSettings) -> Iterator[Board]:
     """Have Ray and Ray Data ready while the block runs, and yield a board for its tasks.
 
-    A Ray that was not running before is ended.
+    The log says which of them hung. A Ray that was not running before is ended.
 
     Raises:
         ClusterError: Ray cannot be reached or started.
     """
     started_here = cluster.start_ray(job.verbose)
     try:
-        with ray_data_settings(job.verbose):
-            yield Board.create(job.stall_timeout)
+        board = Board.create(job.stall_timeout)
+        with ray_data_settings(job.verbose), hung_noted(board):
+            yield board
     finally:
         if started_here:
             cluster.stop_ray()

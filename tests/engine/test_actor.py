@@ -195,7 +195,8 @@ class NoBoard:
         self.vitals = vitals
 
     def watchdog(self):
-        return Watchdog(0, print)
+        self.dog = Watchdog(0, print)
+        return self.dog
 
 
 @pytest.fixture
@@ -264,6 +265,20 @@ def test_a_fault_that_nobody_thought_of_is_its_pairs_own(worker, context, monkey
     assert [row["warnings"] for row in rows] == [["w"], None, None, None]
     assert [row["fault_class"] for row in rows] == [None, "unexpected", None, None]
     assert worker.batcher.pool.fits == {}, "the fault was not the size's"
+
+
+def test_each_tick_is_watched_and_waiting_for_pairs_is_not(worker, context, monkeypatch):
+    advance, seen = Lane._advance, []
+
+    def watched(lane):
+        seen.append(worker.board.dog.work)
+        advance(lane)
+
+    monkeypatch.setattr(Lane, "_advance", watched)
+    run(worker, loaded(context, [{}]))
+    assert [work for (work,) in seen] == ["an evaluation on cpu x 1"] * len(seen)
+    assert len({id(work) for work in seen}) == len(seen) > 1, "each has all of the time"
+    wait_until(lambda: not worker.board.dog.work, 10)
 
 
 def test_pairs_under_way_when_a_process_died_come_alone(worker, context, monkeypatch):

@@ -100,6 +100,7 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
     before = files.list_files(f"{output}/records", options)
     again = run_job(quick, job)
     assert again["last_run"]["pairs"] == 0
+    assert again["last_working_run"] == summary["last_run"]
     assert files.list_files(f"{output}/records", options) == before
 
     # The missing image arrives; only failed rows are done again, beside an earlier version's.

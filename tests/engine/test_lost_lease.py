@@ -3,9 +3,11 @@
 ``tests/data/output/test_lease.py`` has how it is lost, ``test_job`` a whole job.
 """
 
+import pkgutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -16,7 +18,7 @@ from pipeline.data.output import dividing, lease, packing, records
 from pipeline.data.storage import files
 from pipeline.engine import flow
 from pipeline.engine.checking import check
-from pipeline.engine.job import _interrupt
+from pipeline.engine.job import _finish, _interrupt
 from pipeline.engine.packing import run, tasks
 from pipeline.engine.prepare import prepare
 from pipeline.engine.runtime.cluster import stop_by_signals
@@ -63,6 +65,10 @@ def lose(job):
     files.write_bytes(f"{job[0].context.output}/{lease.LEASE}", b'{"run": "other"}', {})
 
 
+def contents(output) -> dict[str, bytes]:
+    return {name: files.read_bytes(f"{output}/{name}", {}) for name in files.sizes(output, {})}
+
+
 def pack_here(ours, checked, monkeypatch):
     """Shards without Ray's tasks."""
 
@@ -88,8 +94,9 @@ def test_with_its_lease_a_run_writes(job, monkeypatch):
 
 def test_without_it_its_tasks_write_nothing(job, monkeypatch):
     prepared, ours, checked = job
+    files.delete(f"{checked.output}/__plan__", {})
     lose(job)
-    before = files.sizes(prepared.context.output, {})
+    before = contents(checked.output)
     with pytest.raises(lease.LostError):
         storing.store(stored(prepared), prepared.context, BOARD)
     with pytest.raises(lease.LostError):
@@ -98,7 +105,43 @@ def test_without_it_its_tasks_write_nothing(job, monkeypatch):
         pack_here(ours, checked, monkeypatch)
     with pytest.raises(lease.LostError):
         prepare(checked, ours.check)
-    assert files.sizes(prepared.context.output, {}) == before
+    with pytest.raises(lease.LostError):
+        _finish(prepared, 1.0)
+    assert contents(checked.output) == before
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "prepare.make_plan",
+        "prepare.resume.repair",
+        "job.closing.close",
+        "packing.tasks._write_shard",
+    ],
+)
+def test_where_it_is_lost_on_the_way_the_rest_is_left_undone(job, monkeypatch, moment):
+    prepared, ours, checked = job
+    overwriting = replace(checked, job=replace(checked.job, overwrite=True))
+    real, then = pkgutil.resolve_name(f"pipeline.engine.{moment}"), {}
+
+    def lost_afterwards(*given, **named):
+        found = real(*given, **named)
+        lose(job)
+        then.update(contents(checked.output))
+        return found
+
+    def work():
+        if moment.startswith("prepare"):
+            prepare(overwriting, ours.check)
+        elif moment.startswith("job"):
+            _finish(prepared, 1.0)
+        else:
+            pack_here(ours, checked, monkeypatch)
+
+    monkeypatch.setattr(f"pipeline.engine.{moment}", lost_afterwards)
+    with pytest.raises(lease.LostError):
+        work()
+    assert contents(checked.output) == then != {}
 
 
 def test_shards_that_are_under_way_end_with_it(job, monkeypatch):

@@ -95,7 +95,7 @@ def run_audit(job: JobSettings) -> Verdict:
             with ray_ready(job) as board:
                 for row in _checked_records(record_files, output, options, base, board):
                     _compare(row, expected, seen, verdict)
-                for fault, what in shards.wrong_shards(shard_files, output, options):
+                for fault, what in shards.wrong_shards(shard_files, output, options, board):
                     verdict.add(fault, what)
         folders.check_images_folder(output, seen.names, options, verdict)
         flags = {"missing_record": ~expected.recorded}

@@ -11,6 +11,7 @@ from pipeline.data.errors import RowError
 from pipeline.data.output import dividing, packing
 from pipeline.data.storage import files, local, uris
 from pipeline.engine.audit.tasks import check_shards
+from pipeline.engine.board import Board
 from pipeline.engine.ray_tasks import rows_of
 from pipeline.engine.resources import IO_CPUS
 
@@ -69,7 +70,7 @@ def _compare_records(
 
 
 def wrong_shards(
-    there: list[dict[str, Any]], output: str, options: files.StorageOptions
+    there: list[dict[str, Any]], output: str, options: files.StorageOptions, board: Board
 ) -> Iterator[tuple[str, str]]:
     """Read files in Ray's tasks, and yield the fault and the name of each wrong one.
 
@@ -79,12 +80,13 @@ def wrong_shards(
         there: what ``compare_listings`` returned.
         output: URI of the output.
         options: storage options, by scheme.
+        board: learns which file is under way.
     """
     if not there:
         return
     named = ray.data.from_items(there)
     checked = named.map_batches(
-        functools.partial(check_shards, output=output, options=options),
+        functools.partial(check_shards, output=output, options=options, board=board),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=IO_CPUS,

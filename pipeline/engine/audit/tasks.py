@@ -152,28 +152,47 @@ def _check_image(
         return "read_failed", str(error)
 
 
-def check_shards(file_names: pa.Table, output: str, options: files.StorageOptions) -> pa.Table:
+def check_shards(
+    file_names: pa.Table, output: str, options: files.StorageOptions, board: Board
+) -> pa.Table:
     """Read files and return those that differ from their index, as rows of ``SHARD_FAULTS``.
 
     Args:
         file_names: ``name``, ``bytes`` and ``sha256`` of each file, as its index has them.
         output: URI of the output.
         options: storage options, by scheme.
+        board: learns which file is under way, since storage may never answer.
+
+    Raises:
+        RuntimeError: file after file ended its processes and none was read.
     """
-    rows: list[dict[str, Any]] = []
-    for file in file_names.to_pylist():
-        digest, size = hashlib.sha256(), 0
-        try:
-            for chunk in files.read_chunks(uris.join(output, file["name"]), options):
-                digest.update(chunk)
-                size += len(chunk)
-        except RowError as error:
-            gone = error.error_class == "not_found"
-            rows.append({"fault": "missing_shard" if gone else "read_failed", "what": str(error)})
-            continue
-        if (size, digest.hexdigest()) != (file["bytes"], file["sha256"]):
-            rows.append({"fault": "wrong_shard", "what": file["name"]})
-    return pa.Table.from_pylist(rows, schema=SHARD_FAULTS)
+    work = {
+        file["name"]: functools.partial(_shard_fault, file, output, options)
+        for file in file_names.to_pylist()
+    }
+    found = board.in_turn("reading", work, _unread_shard, "shard")
+    board.add(sum(row is None for row in found.values()), 0)
+    return pa.Table.from_pylist([row for row in found.values() if row], schema=SHARD_FAULTS)
+
+
+def _unread_shard(name: str, fault: RowError) -> dict[str, Any] | None:
+    return {"fault": "read_failed", "what": f"{name}: {fault}"}
+
+
+def _shard_fault(
+    file: dict[str, Any], output: str, options: files.StorageOptions
+) -> dict[str, Any] | None:
+    digest, size = hashlib.sha256(), 0
+    try:
+        for chunk in files.read_chunks(uris.join(output, file["name"]), options):
+            digest.update(chunk)
+            size += len(chunk)
+    except RowError as error:
+        gone = error.error_class == "not_found"
+        return {"fault": "missing_shard" if gone else "read_failed", "what": str(error)}
+    if (size, digest.hexdigest()) != (file["bytes"], file["sha256"]):
+        return {"fault": "wrong_shard", "what": file["name"]}
+    return None
 
 
 def _image_fault(record: dict[str, Any], output: str, options: files.StorageOptions) -> str | None:

@@ -102,7 +102,8 @@ def start_ray(verbose: bool) -> bool:
             here |= private_ray.files_in(folder)
             _own.tokens = private_ray.use_own_token(folder)
         with contextlib.ExitStack() as stack:
-            if not verbose:  # what Ray's core writes is not for those who run jobs
+            if not verbose:  # what Ray and its core write is not for those who run jobs
+                stack.enter_context(private_ray.deaf())
                 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
                 words = stack.enter_context(captured_stderr())
             arguments = {} if address else here

@@ -3,12 +3,14 @@
 ``missing`` names what an installed Ray no longer has. The parts are imported only when used.
 """
 
+import contextlib
 import importlib
 import json
 import os
 import site
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ TESTED = ">=2.60,<2.61"
 CONSTANTS = "ray._private.ray_constants"
 STATUS, UTILS = "ray.autoscaler.v2.sdk", "ray.autoscaler.v2.utils"
 STORE = "ray.experimental.internal_kv"
+WORKER = "ray._private.worker"
 TOKENS = "ray._private.authentication.authentication_token_generator"
 CORE = "ray._raylet"
 CHECKPOINTS = "ray.data.checkpoint.checkpoint_writer"
@@ -35,6 +38,7 @@ NAMES: tuple[tuple[str, str], ...] = (
     (STATUS, "get_cluster_status"),
     (UTILS, "is_autoscaler_v2"),
     (STORE, "_internal_kv_get"),
+    (WORKER, "listen_error_messages"),
     (TOKENS, "generate_new_authentication_token"),
     (CORE, "AuthenticationTokenLoader"),
     (CORE, "Config"),
@@ -105,6 +109,21 @@ def make_folder() -> str:
     if not asked and len(place) > LONGEST_PLACE and os.path.isdir("/tmp"):  # noqa: S108
         place = "/tmp"  # noqa: S108 (what is made there is private)
     return tempfile.mkdtemp(prefix="nst-", dir=place)
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """A driver that is connected while the block runs prints nothing of what Ray tells drivers.
+
+    When a raylet is killed that is a page of its log.
+    """
+    worker = importlib.import_module(WORKER)
+    listen = _get(WORKER, "listen_error_messages")
+    worker.listen_error_messages = lambda *_: None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        worker.listen_error_messages = listen  # type: ignore[attr-defined]
 
 
 def files_in(folder: str) -> dict[str, Any]:

@@ -28,6 +28,21 @@ def test_the_installed_ray_has_it_all_and_is_one_that_is_tested():
     assert set(private_ray.VALUES) <= set(FULL)
 
 
+def test_each_name_that_is_looked_up_is_among_those_that_are_checked():
+    calls = [
+        node.args
+        for node in ast.walk(ast.parse(Path(private_ray.__file__).read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "_get"
+    ]
+    used = {
+        (getattr(private_ray, ast.unparse(module)), name.value)
+        for module, name in calls
+        if isinstance(name, ast.Constant)
+    }
+    assert len(used) >= 5
+    assert used <= set(private_ray.NAMES)
+
+
 @pytest.mark.parametrize(("module", "name"), private_ray.NAMES, ids=FULL)
 def test_a_name_that_is_gone_ends_a_job_with_2_and_one_line(
     module, name, monkeypatch, tmp_path, quick, capsys
