@@ -36,14 +36,14 @@ def test_where_pair_after_pair_ends_its_processes_and_none_succeeds_the_job_ends
     def given_up(name):
         for _ in range(3):
             ray.get(board.actor.begin.remote([name], here))
-            board.count_deaths([name])
+            board.count_crashes([name])
 
     for index in range(9):
         given_up(str(index))
     with pytest.raises(RuntimeError, match="pair after pair ended 3 processes and none succeeded"):
         given_up("9")
     board.add(1, 0)
-    assert board.count_deaths(["9"]) == {"9": 3}, "something was done: they are at fault"
+    assert board.count_crashes(["9"]) == {"9": 3}, "something was done: they are at fault"
 
 
 def test_a_pair_counts_once_it_is_finished_and_once_only():
