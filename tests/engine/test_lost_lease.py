@@ -112,7 +112,12 @@ def test_without_it_its_tasks_write_nothing(job, monkeypatch):
 
 @pytest.mark.parametrize(
     "moment",
-    ["prepare.make_plan", "prepare.resume.repair", "job.closing.close", "packing.tasks._write_shard"],
+    [
+        "prepare.make_plan",
+        "prepare.resume.repair",
+        "job.closing.close",
+        "packing.tasks._write_shard",
+    ],
 )
 def test_where_it_is_lost_on_the_way_the_rest_is_left_undone(job, monkeypatch, moment):
     prepared, ours, checked = job
