@@ -25,7 +25,7 @@ from pipeline.settings import SettingError
 if TYPE_CHECKING:
     from pipeline.engine.audit.audit import Verdict
 
-OPTIONS = ("manifest", "output", "limit", "storage_options", "verbose")
+OPTIONS = ("manifest", "manifest_format", "output", "limit", "storage_options", "verbose")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -63,6 +63,22 @@ def arrow_filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
     return pyarrow.fs.PyFileSystem(_Handler(fs)), path
 
 
+def version(uri: str, options: StorageOptions) -> str | None:
+    """Return a text that changes when the object is replaced, or None if it cannot be known.
+
+    It is None for web addresses: many servers keep no versions, and signed addresses do not allow
+    the request.
+    """
+    if scheme_of(uri) in web.SCHEMES:
+        return None
+    try:
+        fs, path = filesystem(uri, options)
+        found: str = fs.ukey(path)
+    except Exception:  # each file system raises its own types
+        return None
+    return found
+
+
 class _Handler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
     """Arrow's view of an fsspec file system, without folder markers.
 

@@ -132,10 +132,10 @@ class Seen:
 def run_audit(job: JobSettings) -> Verdict:
     """Compare ``job.output`` with ``job.manifest``.
 
-    Of the settings only manifest, output, limit, storage_options and verbose are read; those that
-    ids depend on come from the output's ``job.json``. The driver keeps 18 bytes for each row of
-    the manifest and about 100 for each image (a hash of its name), and for a moment what the
-    storage lists below ``images/``.
+    Of the settings only manifest, manifest_format, output, limit, storage_options and verbose are
+    read; those that ids depend on come from the output's ``job.json``. The driver keeps 18 bytes
+    for each row of the manifest and about 100 for each image (a hash of its name), and for a
+    moment what the storage lists below ``images/``.
 
     Raises:
         AuditError: there is nothing to audit: no ``job.json``, no manifest, no Ray, or the output
@@ -145,7 +145,7 @@ def run_audit(job: JobSettings) -> Verdict:
     output, source = uris.absolute(job.output), uris.absolute(job.manifest)
     try:
         style, mark = _read_job(uris.join(output, records.JOB), options)
-        manifest = manifests.open_manifest(source, options)
+        manifest = manifests.open_manifest(source, options, job.manifest_format)
         base = manifests.base_of(source, options)
         # Schemes change no id, so those that the job allowed need not be known.
         allowed = frozenset({uris.scheme_of(source), *uris.OBJECT_STORES})
