@@ -82,9 +82,10 @@ def read_names(uri: str, options: files.StorageOptions) -> list[str]:
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{shown}: begins as JSON, and is none ({error})") from error
     if isinstance(found, dict):
-        if sorted(map(str, found.values())) != sorted(map(str, range(len(found)))):
+        by_id = {str(number): name for name, number in found.items()}
+        if by_id.keys() != {str(number) for number in range(len(found))}:
             raise SourceError(f"{shown}: the ids must be 0, 1, 2 and so on, one for each name")
-        found = sorted(found, key=lambda name: int(found[name]))
+        found = [by_id[str(number)] for number in range(len(found))]
     names = [str(name).strip() for name in found]
     while names and not names[-1]:
         names.pop()

@@ -14,7 +14,7 @@ READ_AHEAD = 2**16
 """Bytes that one request for a header takes: small members come along, large ones are skipped."""
 
 MOST_DATA = 2**20
-"""Largest member in bytes whose data ``members_of_tar`` reads."""
+"""Largest member in bytes whose data ``members_with_data`` reads."""
 
 COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -32,31 +32,38 @@ class Member(NamedTuple):
         name: its name; bytes that are no UTF-8 are surrogates, as Python's ``tarfile`` has them.
         offset: of its first byte in the tar.
         size: in bytes.
-        data: its bytes, if they were asked for and are at most ``MOST_DATA``.
     """
 
     name: str
     offset: int
     size: int
-    data: bytes | None = None
 
 
-def members_of_tar(
-    uri: str, options: StorageOptions, wanted: Callable[[str], bool] = lambda name: False
-) -> Iterator[Member]:
+def members_of_tar(uri: str, options: StorageOptions) -> Iterator[Member]:
     """Yield the files in an uncompressed tar, in order; links, folders and sparse files are not.
 
     Long names (pax and GNU) are read. A tar that is cut off is noticed at its end, after the
     members before the cut.
 
-    Args:
-        uri: the tar.
-        options: storage options by scheme.
-        wanted: tells by its name whether a small member's data is read along.
-
     Raises:
         RowError: ``not_found``, ``access_denied``, or ``read_failed``: it is compressed, cut off or
             no tar.
+    """
+    return (member for member, _ in members_with_data(uri, options, lambda name: False))
+
+
+def members_with_data(
+    uri: str, options: StorageOptions, wanted: Callable[[str], bool]
+) -> Iterator[tuple[Member, bytes | None]]:
+    """Yield what ``members_of_tar`` yields, and the data of some small members with them.
+
+    Args:
+        uri: the tar.
+        options: storage options by scheme.
+        wanted: tells by its name whether a member's data is read, if it is not too large.
+
+    Raises:
+        RowError: as ``members_of_tar``.
     """
     shown = redact(uri)
     try:
@@ -75,7 +82,9 @@ def members_of_tar(
         raise read_error(uri, error) from error
 
 
-def _members(file: Any, shown: str, wanted: Callable[[str], bool]) -> Iterator[Member]:
+def _members(
+    file: Any, shown: str, wanted: Callable[[str], bool]
+) -> Iterator[tuple[Member, bytes | None]]:
     start = file.read(tarfile.BLOCKSIZE)
     packed = next((name for magic, name in COMPRESSED.items() if start.startswith(magic)), None)
     if packed:
@@ -93,7 +102,7 @@ def _members(file: Any, shown: str, wanted: Callable[[str], bool]) -> Iterator[M
                 if member.size <= MOST_DATA and wanted(member.name):
                     inside = tar.extractfile(member)
                     data = inside.read() if inside else None
-                yield Member(member.name, member.offset_data, member.size, data)
+                yield Member(member.name, member.offset_data, member.size), data
         # At a header that is cut off or damaged tarfile ends as if the tar did.
         file.seek(tar.offset)
         end = file.read(tarfile.BLOCKSIZE)

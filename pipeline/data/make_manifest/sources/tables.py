@@ -73,7 +73,10 @@ def open_tables(
     Raises:
         SourceError: a file cannot be read, or its columns leave open which one is meant.
     """
-    first = next(_laid_out(uri, options, columns, Counter()), None)
+    listed: Counter[str] = Counter()
+    # Sorted, so that the order of the listing does not decide whose list of classes counts.
+    found = sorted(fitting(uri, options, ENDINGS, listed), key=lambda file: file.key)
+    first = next(_laid_out(found, options, columns, Counter()), None)
     layout = first[1] if first else None
     if first and form == "hugging-face" and not _features(first[2]):
         raise SourceError(
@@ -82,15 +85,16 @@ def open_tables(
         )
 
     def contents(skipped: Counter[str]) -> Iterator[Content]:
-        for file, layout, _ in _laid_out(uri, options, columns, skipped):
+        skipped.update(listed)
+        for file, layout, _ in _laid_out(found, options, columns, skipped):
             try:
                 with parquet_images.opened(file.uri, options) as table:
                     yield from _contents(file, table, layout, skipped)
             except RowError as error:
                 raise SourceError(str(error)) from error
 
-    found = {"split"} | ({"label", "label_id"} if layout and layout.label else set())
-    return Source(form, contents, frozenset(found), layout.names if layout else None)
+    own = {"split"} | ({"label", "label_id"} if layout and layout.label else set())
+    return Source(form, contents, frozenset(own), layout.names if layout else None)
 
 
 def holds_images(uri: str, options: files.StorageOptions) -> bool:
@@ -104,10 +108,13 @@ def holds_images(uri: str, options: files.StorageOptions) -> bool:
 
 
 def _laid_out(
-    uri: str, options: files.StorageOptions, columns: Columns, skipped: Counter[str]
+    found: Sequence[File],
+    options: files.StorageOptions,
+    columns: Columns,
+    skipped: Counter[str],
 ) -> Iterator[tuple[File, _Layout, pa.Schema]]:
     """Yield the files that hold pictures."""
-    for file in fitting(uri, options, ENDINGS, skipped):
+    for file in found:
         try:
             schema = file_parts.schema_of_parquet(file.uri, options)
         except RowError as error:
@@ -128,6 +135,7 @@ def _layout(schema: pa.Schema, columns: Columns, shown: str) -> _Layout | None:
     images = [field.name for field in schema if parquet_images.holds_images(field.type)]
     if not images:
         return None
+    image = _image_column(images, columns.image, shown)
     for option, name in (("label", columns.label), ("key", columns.key)):
         if name and name not in schema.names:
             raise SourceError(
@@ -144,7 +152,7 @@ def _layout(schema: pa.Schema, columns: Columns, shown: str) -> _Layout | None:
         raise SourceError(f"{shown}: column {key!r} holds neither names nor numbers of pictures")
     has_splits = "split" in schema.names and _is_text(schema.field("split").type)
     return _Layout(
-        _image_column(images, columns.image, shown),
+        image,
         label,
         "split" if has_splits else None,
         key,

@@ -40,7 +40,7 @@ class _Unfit(Exception):  # noqa: N818  # a reason to skip, not an error
 
 class _Sample(NamedTuple):
     key: str
-    members: dict[str, Member]  # by ending, in lower case
+    members: dict[str, tuple[Member, bytes | None]]  # by ending, in lower case
 
 
 def open_tars(uri: str, options: files.StorageOptions, columns: Columns) -> Source:
@@ -90,8 +90,8 @@ class _Reader:
 
     def _samples(self, file: File, skipped: Counter[str]) -> Iterator[_Sample]:
         """Yield the samples. At a cut the last one, which may lack members, is left out."""
-        members = tars.members_of_tar(file.uri, self._options, self._holds_label)
-        named = ((_SAMPLE.fullmatch(member.name), member) for member in members)
+        members = tars.members_with_data(file.uri, self._options, self._holds_label)
+        named = ((_SAMPLE.fullmatch(member[0].name), member) for member in members)
         for key, some in itertools.groupby(named, lambda pair: pair[0] and pair[0][1]):
             if key is None or "/." in key:
                 skipped["members without a sample's name"] += sum(1 for _ in some)
@@ -124,7 +124,7 @@ class _Reader:
         if wanted:
             if wanted not in sample.members:
                 raise _Unfit(f"samples without a member .{wanted}")
-            return sample.members[wanted]
+            return sample.members[wanted][0]
         found = [ending for ending in sample.members if ending_of(f"x.{ending}") in ENDINGS]
         # A mask is often called KEY.seg.png beside KEY.jpg.
         plain = [ending for ending in found if "." not in ending]
@@ -135,18 +135,18 @@ class _Reader:
                 f"{uris.redact(file.uri)}: sample {sample.key[:80]!r} has several pictures "
                 f"({', '.join(sorted(found))}); choose one with --image-column"
             )
-        return sample.members[(plain or found)[0]]
+        return sample.members[(plain or found)[0]][0]
 
     def _class(self, sample: _Sample) -> tuple[str | None, int | None]:
         """Return the name and the number of a sample's class, as far as it has them."""
         own = sample.members.get(self._label or "cls")
         if own:
-            text = _text(own).strip()
+            text = _text(own[1]).strip()
             return _named(int(text) if re.fullmatch(r"[+-]?\d{1,9}", text) else text)
         if "json" not in sample.members:
             return None, None
         try:
-            fields = json.loads(_text(sample.members["json"]))
+            fields = json.loads(_text(sample.members["json"][1]))
         except (ValueError, RecursionError) as error:
             raise _Unfit("json members that cannot be read") from error
         if not isinstance(fields, dict):
@@ -165,11 +165,11 @@ def _named(value: Any) -> tuple[str | None, int | None]:
     return None, number_of(value)
 
 
-def _text(member: Member) -> str:
-    if member.data is None:
+def _text(data: bytes | None) -> str:
+    if data is None:
         raise _Unfit(f"label members of more than {tars.MOST_DATA} bytes")
     try:
-        return member.data.decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         raise _Unfit("label members not in UTF-8") from error
 
