@@ -195,9 +195,8 @@ def _wanted(settings: ManifestSettings, classes: Classes | None) -> set[str]:
     numbers = {name: classes.find(name, None) for name in settings.classes}
     for name, number in numbers.items():
         if number is None:
-            meant = did_you_mean(name, classes.names) or (
-                f"it has {len(classes)}: {', '.join(classes.names[:5])}, ..."
-            )
+            some = ", ".join([*classes.names[:5], *(["..."] if len(classes) > 5 else [])])
+            meant = did_you_mean(name, classes.names) or f"it has {len(classes)}: {some}"
             raise BuildError(f"classes: {name[:80]!r} is not in the class list; {meant}")
     return {classes.labels[number] for number in numbers.values() if number is not None}
 

@@ -55,7 +55,7 @@ def _as_folder(name: str) -> str:
     """Return a name as it is, if it is valid as a folder, or with other characters replaced."""
     if is_name(name):
         return name
-    kept = re.sub(r"[^\w .,()+=@~-]+", "-", name).lstrip(" .,()+=@~-_")
+    kept = re.sub("--+", "-", re.sub(r"[^\w .,()+=@~-]+", "-", name)).lstrip(" .,()+=@~-_")
     kept = kept.encode()[: LONGEST_NAME // 2].decode(errors="ignore").strip()
     return kept if is_name(kept) else ""
 
