@@ -101,9 +101,7 @@ def open_manifest(uri: str, options: files.StorageOptions, form: str = "auto") -
     except RowError as error:
         raise ManifestError(f"manifest {error}") from error
     except ImportError as error:
-        raise ManifestError(
-            f"manifest {shown}: needs a package that is not installed: {failures.reason(error)}"
-        ) from error
+        raise ManifestError(f"manifest {failures.read_error(uri, error)}") from error
     except Exception as error:
         raise ManifestError(
             f"manifest {shown}: cannot be reached ({failures.reason_at(uri, error)}); check the "

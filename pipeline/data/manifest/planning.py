@@ -237,7 +237,7 @@ def _refuse_duplicates(
                 what = "pair_id" if column == "pair_id" else "image file"
                 raise ManifestError(
                     f"manifest {manifest.shown}: {rows} have the same {what} {value!r}; each row "
-                    "needs its own (a row without a pair_id gets one from its URIs and settings, so "
-                    "equal rows need a pair_id each)"
+                    "needs its own (a row without a pair_id gets one from its URIs and settings, "
+                    "so equal rows need a pair_id each)"
                 )
             first[key] = number

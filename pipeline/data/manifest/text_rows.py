@@ -167,7 +167,7 @@ class TextRows:
                     f"{self._shown}: has {self._names.count(name)} columns called {name!r}; "
                     "rename them, or remove all but one"
                 )
-        self._kinds = {name: pa.string() for name in self._names if name}
+        self._kinds = {name: _column_type(name, {str}) for name in self._names if name}
 
     def _delimiters(self) -> str:
         return "\t" if self._form == "tsv" else DELIMITERS
@@ -355,6 +355,8 @@ def _kind(value: Any) -> type:
 def _column_type(name: str, kinds: set[type]) -> pa.DataType:
     """Return the type of a column with values of these kinds; text (JSON) for a mixture."""
     found = kinds - {type(None)}
+    if name == "style_blend":
+        return pa.list_(pa.float64())
     if name in OWN_COLUMNS or not found:
         return pa.string()
     if found == {bool}:

@@ -26,6 +26,15 @@ S3_DEFAULTS: Mapping[str, Any] = {
 }
 """Options of S3 unless the job gives others; timeouts are in seconds."""
 
+PACKAGES = {
+    "hf": "huggingface_hub",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+}
+"""Packages that are not installed with this one, by the scheme that needs them."""
+
 
 def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
     """Return the fsspec file system of ``uri`` and the path in it.
@@ -42,10 +51,17 @@ def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
         given = {"get_client": web.get_client, **given}
     if scheme == "file":
         uri = local_path(uri)
-    else:
+    elif scheme != "hf":  # nothing is written there, and the hub counts requests
         # Ray's tasks change directories that this process has listed before.
         given = {"use_listings_cache": False, **given}
-    return fsspec.core.url_to_fs(respelt(uri), **given)  # type: ignore[no-any-return]
+    try:
+        return fsspec.core.url_to_fs(respelt(uri), **given)  # type: ignore[no-any-return]
+    except ImportError as error:
+        if scheme not in PACKAGES:
+            raise
+        raise ImportError(
+            f"{scheme}:// needs a package that is not installed: pip install {PACKAGES[scheme]}"
+        ) from error
 
 
 def arrow_filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:

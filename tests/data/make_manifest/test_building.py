@@ -16,7 +16,7 @@ from pipeline.data.images import codec
 from pipeline.data.make_manifest import building, parts, sampling
 from pipeline.data.make_manifest.building import BuildError, build
 from pipeline.data.make_manifest.labels import Labels, LabelsError
-from pipeline.data.make_manifest.sources import images, patterns
+from pipeline.data.make_manifest.sources import images
 from pipeline.data.manifest.manifest import INCOMPLETE, ManifestError, open_manifest
 from pipeline.data.names import check_name
 from pipeline.data.storage import files, listing, uris
@@ -164,14 +164,14 @@ def test_order_and_place_change_nothing(folders, tmp_path, monkeypatch):
         content=str((tmp_path / "photos").rename(tmp_path / "elsewhere" / "photos")),
         output=str(tmp_path / "again"),
     )
-    listed = patterns.iterate_files
+    listed = images.iterate_files
 
     def shuffled(uri, options):
         file_names = list(listed(uri, options))
         random.Random(5).shuffle(file_names)
         return iter(file_names)
 
-    monkeypatch.setattr(patterns, "iterate_files", shuffled)
+    monkeypatch.setattr(images, "iterate_files", shuffled)
     build(moved)
     second = by_id(rows_of(moved))
     assert second.keys() == first.keys()
@@ -213,7 +213,7 @@ def test_contents_are_never_held(folders, monkeypatch):
         if built.files == 3:
             raise EnoughError
 
-    monkeypatch.setattr(patterns, "iterate_files", endless)
+    monkeypatch.setattr(images, "iterate_files", endless)
     monkeypatch.setattr(building, "DRAWS", 100)
     with pytest.raises(EnoughError):
         build(replace(folders, styles_per_content=1), said)

@@ -15,8 +15,7 @@ from PIL import Image
 
 from pipeline.data.make_manifest import building
 from pipeline.data.make_manifest.building import BuildError, build
-from pipeline.data.make_manifest.sources import patterns
-from pipeline.data.make_manifest.sources.base import SourceError, split_in
+from pipeline.data.make_manifest.sources.base import split_in
 from pipeline.data.storage import files, uris
 from pipeline.settings import ManifestSettings, SettingError, replace
 from tests.conftest import image_bytes
@@ -392,24 +391,6 @@ def test_lists_with_faults_are_counted_or_end_in_one_line(tmp_path, wanted):
 )
 def test_splits_in_names(key, split):
     assert split_in(key) == split
-
-
-@pytest.mark.parametrize(
-    ("uri", "names"),
-    [
-        ("s3://b/{08..10}.tar", ["s3://b/08.tar", "s3://b/09.tar", "s3://b/10.tar"]),
-        ("{a,b}/{1..0}", ["a/1", "a/0", "b/1", "b/0"]),
-        ("{9..11}", ["9", "10", "11"]),
-        ("a{b}c{}", ["a{b}c{}"]),
-    ],
-)
-def test_braces(uri, names):
-    assert list(patterns.expand(uri)) == names
-
-
-def test_braces_for_too_many_names_are_refused():
-    with pytest.raises(SourceError, match="stand for more than 1000000 names"):
-        next(patterns.expand("{0..999}/{0..999999}.tar"))
 
 
 def test_settings_for_data_sets_that_do_not_fit(wanted):

@@ -11,7 +11,7 @@ import pytest
 from pipeline.data.make_manifest import sampling
 from pipeline.data.make_manifest.building import BuildError, build
 from pipeline.data.make_manifest.classes import Classes, read_names
-from pipeline.data.make_manifest.sources import patterns
+from pipeline.data.make_manifest.sources import images
 from pipeline.data.make_manifest.sources.base import SourceError
 from pipeline.data.names import is_name
 from pipeline.settings import ManifestSettings, replace
@@ -55,14 +55,14 @@ EVERYTHING = {
 
 def test_neither_order_nor_place_changes_anything(folders, monkeypatch):
     first, _ = rows_of(folders, **EVERYTHING)
-    listed = patterns.iterate_files
+    listed = images.iterate_files
 
     def shuffled(uri, options):
         found = list(listed(uri, options))
         random.Random(3).shuffle(found)
         return iter(found)
 
-    monkeypatch.setattr(patterns, "iterate_files", shuffled)
+    monkeypatch.setattr(images, "iterate_files", shuffled)
     second, _ = rows_of(folders, **EVERYTHING)
     assert second == first
     other, _ = rows_of(folders, **EVERYTHING, seed=1)

@@ -1,7 +1,10 @@
 """Pictures inside tables and tars: their URIs, their bytes, and how little is read for them."""
 
+import http.server
 import io
+import re
 import tarfile
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -291,3 +294,56 @@ def test_parts_on_s3(s3, tmp_path):
     members = list(file_parts.members_of_tar(f"s3://{bucket}/x.tar", options))
     found = [tar_part(f"s3://{bucket}/x.tar", *member) for member in members]
     assert [files.read_bytes(uri, options, 600) for uri in found] == [b"A" * 600, b"B"]
+
+
+class Ranges(http.server.BaseHTTPRequestHandler):
+    """Serves ``server.data``, in ranges if ``server.ranges``."""
+
+    def do_GET(self):
+        data, asked = self.server.data, re.match(r"bytes=(\d+)-(\d+)", self.headers["Range"] or "")
+        status = 200
+        if asked and self.server.ranges:
+            start, end = int(asked[1]), int(asked[2]) + 1
+            status, data = (206, data[start:end]) if start < len(data) else (416, b"")
+        self.send_response(status)
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(self.server.data)}")
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Accept-Ranges", "bytes" if self.server.ranges else "none")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_parts_at_a_web_address(tmp_path):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ranges)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}/x"
+        path = tarred(tmp_path / "x.tar", [("a.png", b"A" * 600), ("b.png", b"B" * 700)])
+        server.data, server.ranges = Path(path).read_bytes(), True
+        members = list(file_parts.members_of_tar(f"{address}.tar", {}))
+        assert [member.name for member in members] == ["a.png", "b.png"]
+        part = tar_part(f"{address}.tar?sig=1&sv=2", *members[1])
+        assert files.read_bytes(part, {}, 700) == b"B" * 700
+        assert files.version(part, {}) is None
+        for left, held in ((2000, 0), (2248, 200)):
+            server.data = Path(path).read_bytes()[:left]
+            with pytest.raises(RowError, match=rf"cut off: it holds {held} of the member's 700"):
+                files.read_bytes(part, {})
+        server.ranges = False
+        with pytest.raises(RowError, match="the server sends whole files only") as caught:
+            files.read_bytes(part, {})
+        assert "sig" not in str(caught.value)
+        server.data, server.ranges = Path(write(tmp_path / "x.parquet", [b"a"])).read_bytes(), True
+        (row,) = file_parts.images_in_parquet(f"{address}.parquet", {}, "image")
+        assert files.read_bytes(row.image, {}) == b"a"
+    finally:
+        server.shutdown()
+        server.server_close()

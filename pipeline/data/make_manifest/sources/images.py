@@ -4,10 +4,9 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 
-from pipeline.data.make_manifest.sources import patterns
 from pipeline.data.make_manifest.sources.base import Content, Source
 from pipeline.data.storage import files
-from pipeline.data.storage.listing import File
+from pipeline.data.storage.listing import File, iterate_files
 
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".gif"),
@@ -31,7 +30,7 @@ def fitting(
     uri: str, options: files.StorageOptions, endings: Collection[str], skipped: Counter[str]
 ) -> Iterator[File]:
     """Yield the files with one of the endings, and count the others by reason."""
-    for file in patterns.iterate(uri, options):
+    for file in iterate_files(uri, options):
         reason = _unfit(file.key, endings)
         if reason:
             skipped[reason] += 1

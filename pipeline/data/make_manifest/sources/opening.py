@@ -3,10 +3,11 @@
 import itertools
 from collections import Counter
 
-from pipeline.data.make_manifest.sources import images, lists, patterns, tables, tars
+from pipeline.data.make_manifest.sources import images, lists, tables, tars
 from pipeline.data.make_manifest.sources.base import Columns, Source
 from pipeline.data.make_manifest.sources.images import ending_of
 from pipeline.data.storage import files
+from pipeline.data.storage.listing import iterate_files
 
 LOOKED_AT = 1000
 """Files of a folder that are looked at to tell what it is."""
@@ -56,7 +57,7 @@ def _form_of(uri: str, options: files.StorageOptions) -> str:
         return found
     counts: Counter[str] = Counter()
     table = ""
-    for file in itertools.islice(patterns.iterate(uri, options), LOOKED_AT):
+    for file in itertools.islice(iterate_files(uri, options), LOOKED_AT):
         kind = _BY_ENDING.get(ending_of(file.key), "images")
         if kind == "images" and ending_of(file.key) not in images.ENDINGS:
             continue
