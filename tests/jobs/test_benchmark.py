@@ -42,4 +42,7 @@ def test_an_error_of_a_measurement_is_not_a_figure(capfd):
 def test_every_measurement_has_a_name_to_choose_it_by():
     # Throughput is measured on a GPU, the peers with --judge.
     parts = (benchmark.style_part("compact", 32, "cpu"), benchmark.engine_part(10**6, "cpu"))
-    assert {name for part in parts for name, _ in part} == {*benchmark.NAMES} - {"peers", "throughput"}
+    assert {name for part in parts for name, _ in part} == {*benchmark.NAMES} - {
+        "peers",
+        "throughput",
+    }
