@@ -1,12 +1,12 @@
 # make demo: twelve small pictures from start to end.  make test: all checks.  make soak: the
 # long form of the tests of faults, about half an hour.  make bench: figures of this machine.
 # make quality JUDGE=FILE: what a trained VGG says of the pictures.  make pictures VGG=FILE: those of
-# README and docs anew.
+# README and docs anew.  make docs: the documentation as a site.
 PYTHON ?= python3
 BIN := .venv/bin
 JUDGE ?= imagenet
 
-.PHONY: demo test quality pictures soak bench format
+.PHONY: demo test quality pictures soak bench format docs
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -33,6 +33,14 @@ soak: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m jobs.benchmark --json benchmark.json
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "open site/index.html, or run: $(BIN)/python -m http.server -d site"
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -89,10 +89,8 @@ def _meadow() -> Picture:
 
 def save_inputs(folder: Path) -> tuple[list[Path], list[Path]]:
     """Write all pictures as PNG below ``folder``; return the contents' and the styles' files."""
-    images: dict[str, Image.Image] = {
-        f"content/{name}": Image.open(path) for name, path in photographs().items()
-    }
-    images |= {f"style/{name}": image for name, image in paintings().items()}
+    contents = {f"content/{name}": Image.open(path) for name, path in photographs().items()}
+    styles = {f"style/{name}": image for name, image in paintings().items()}
     files: dict[str, list[Path]] = {"content": [], "style": []}
     for name, image in {**contents, **styles}.items():
         path = folder / f"{name}.png"

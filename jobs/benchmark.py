@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from jobs._cli import command
 from jobs.bench import equal_loss, memory, peers, style
 from jobs.bench.alone import Numbers, alone
 from pipeline.style.hardware.host_memory import keep_freed_memory
@@ -151,7 +152,7 @@ def _shown(value: Any) -> str:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.benchmark",
+        prog=command("benchmark"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -174,7 +174,7 @@ def parse(argv: Sequence[str] | None) -> tuple[StyleSettings, dict[str, Any]]:
         "--record", action="store_true", help=f"record the figures in docs/{RECORD.name}"
     )
     names = {spec.name for spec in fields(StyleSettings)} - {"weights", "image_size"}
-    (style,), own = read_options(argv, parser, (StyleSettings,), names)
+    (style,), own = read_options(argv, parser, {StyleSettings: None}, names)
     return StyleSettings(**style), own
 
 

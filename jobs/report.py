@@ -1,8 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
 """Make report.html of an output: of a finished job, or of one that is still at work.
 
-    python -m jobs.report ./out
-    python -m jobs.report s3://bucket/out/ --thumbnails 200
+    neural-style report ./out
+    neural-style report s3://bucket/out/ --thumbnails 200
 
 One file with all that it shows inside it: pictures, loss curves, throughput, errors, settings. It
 is written into the output, as a job does at its end. Content and style images are read from the
@@ -13,7 +13,7 @@ file will do here too. Exit code: 0 written, 2 not, 130 stopped by Ctrl-C.
 import sys
 from collections.abc import Sequence
 
-from jobs._cli import OF_A_JOB, new_parser, read_options
+from jobs._cli import JOB_KINDS, new_parser, read_options
 from pipeline.data.redaction import redact
 from pipeline.data.words import counted
 from pipeline.settings import JobSettings, SettingError
@@ -23,11 +23,10 @@ OPTIONS = ("thumbnails", "allow_schemes", "storage_options")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the report; returns the exit code."""
-    parser = new_parser("report", __doc__)
-    parser.usage = "python -m jobs.report OUTPUT [options]"
+    parser = new_parser("report", __doc__, "OUTPUT")
     parser.add_argument("output", metavar="OUTPUT", help="directory of the results: path or URI")
     try:
-        (values, _), flags = read_options(argv, parser, OF_A_JOB, OPTIONS)
+        (values, _, _), flags = read_options(argv, parser, JOB_KINDS, OPTIONS)
         # Settings have a manifest; a report reads none.
         job = JobSettings(**(values | {"output": flags["output"], "manifest": "-"}))
     except SettingError as error:

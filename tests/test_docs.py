@@ -5,8 +5,11 @@ import contextlib
 import functools
 import importlib
 import io
+import os
 import re
 import shlex
+import subprocess
+import sys
 import typing
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 import torch
 
 from jobs import _settings_page
+from jobs.main import ABOUT
 from pipeline.data.errors import ErrorClass
 from pipeline.data.manifest import manifest, planning
 from pipeline.data.manifest.rows import RowChecker
@@ -24,7 +28,8 @@ from pipeline.style.network.weight_files import parse_weights, weights_digest
 ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
-    *sorted(ROOT.glob("docs/*.md")),
+    ROOT / "CHANGELOG.md",
+    *sorted(ROOT.glob("docs/**/*.md")),
     ROOT / "pipeline/style/network/compact.md",
 ]
 JOBS = (
@@ -59,17 +64,23 @@ def test_links_lead_somewhere(page):
 
 
 def commands(page: Path) -> list[tuple[str, list[str]]]:
-    """Each ``python -m jobs.NAME ...`` in code, as the job's name and the options after it."""
+    """Each command in code, in both forms, as the job's name and the options after it."""
     text = page.read_text().replace("\\\n", " ")
     found = []
     for span in re.findall(r"(?<!`)`([^`]+)`(?!`)|```\w*\n(.*?)```", text, re.DOTALL):
         code = span[1] or " ".join(span[0].split())
         for line in code.splitlines():
-            _, _, command = line.partition("python -m jobs.")
-            if command:
-                name, *rest = shlex.split(command, comments=True)
+            called = re.search(r"python -m jobs\.|\bneural-style (?=[a-z])", line)
+            if called:
+                name, *rest = shlex.split(line[called.end() :], comments=True)
+                name = ABOUT[name][0] if called[0].startswith("neural") else name
                 found.append((name, [word for word in rest if word.startswith("--")]))
     return found
+
+
+def help_of(job: str) -> str:
+    """The option that shows all others."""
+    return "--help-all" if job in ("stylize", "make_manifest", "verify", "report") else "--help"
 
 
 @functools.cache
@@ -77,7 +88,7 @@ def options_of(job: str) -> set[str]:
     """What the job's own help names."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
-        importlib.import_module(f"jobs.{job}").main(["--help"])
+        importlib.import_module(f"jobs.{job}").main([help_of(job)])
     own = set(re.findall(r"--[a-z][a-z-]*", said.getvalue()))
     return own | options_of("stylize") if job == "demo" else own
 
@@ -174,3 +185,65 @@ def test_the_page_on_manifests_names_every_column_that_a_job_reads():
 def test_the_readme_leads_to_every_page():
     readme = (ROOT / "README.md").read_text()
     assert all(f"](docs/{page.name})" in readme for page in ROOT.glob("docs/*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page):
+    known = "pipeline|jobs|tests|docs|deploy|examples"
+    for path in re.findall(rf"`((?:{known})/[\w/.-]+)(?:: \w+)?`", page.read_text()):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_walk_of_a_pair_names_what_there_is():
+    page = (ROOT / "docs/architecture.md").read_text()
+    stations = re.findall(r"`([\w/]+\.py): (\w+)`", page)
+    assert len(stations) >= 20
+    for path, name in stations:
+        file = ROOT / path if path.startswith("jobs/") else ROOT / "pipeline" / path
+        assert re.search(rf"^(?:def|class) {name}\b", file.read_text(), re.MULTILINE), (path, name)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    pytest.importorskip("mkdocstrings_handlers.python", reason="needs the extra `docs`")
+    pytest.importorskip("material", reason="needs the extra `docs`")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", folder]
+    built = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def test_the_site_has_every_page_in_its_menu(site):
+    menu = (site / "index.html").read_text()
+    pages = [path.relative_to(ROOT / "docs") for path in ROOT.glob("docs/**/*.md")]
+    for page in [*pages, Path("compact.md"), Path("changelog.md")]:
+        assert f'href="{page.with_suffix(".html").as_posix()}"' in menu, page
+
+
+def test_the_site_loads_nothing_from_a_network(site):
+    for page in site.rglob("*.html"):
+        loaded = re.findall(
+            r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=[\"']?([^\"' >]+)", page.read_text()
+        )
+        assert not [address for address in loaded if "//" in address], page
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("python", "pipeline.stylize"),
+        ("jobs", "pipeline.engine.job.run_job"),
+        ("method", "pipeline.style.method.losses.gram_matrix"),
+        ("data", "pipeline.data.schemas.RECORD_SCHEMA"),
+    ],
+)
+def test_the_reference_is_made_from_the_docstrings(site, page, words):
+    assert f'id="{words}"' in (site / f"reference/{page}.html").read_text()

@@ -24,7 +24,13 @@ from pipeline.data.errors import RowError
 from pipeline.data.images import codec, sizing
 from pipeline.data.storage import files, uris
 
-COMMAND = (sys.executable, "-m", "pipeline.report.shrinking")
+PROGRAM = (
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "from pipeline.report import shrinking; shrinking.main()"
+)
+"""With -m, a ``pipeline`` in the current folder would be taken for this one."""
+
+COMMAND = (sys.executable, "-c", PROGRAM)
 
 TRIES = 3
 """Processes that a picture may end before it is given up."""
@@ -204,7 +210,3 @@ def _shrink(task: Task, options: files.StorageOptions, allowed: frozenset[str]) 
     except Exception:  # a picture in a report is no reason to end anything
         return {"error": "unexpected"}
     return {"picture": {"text": base64.b64encode(made).decode(), "bytes": len(made)}}
-
-
-if __name__ == "__main__":
-    main()

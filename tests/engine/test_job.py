@@ -220,14 +220,14 @@ def test_a_row_that_means_something_else_by_now_is_refused(inputs, quick, tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.engine.job._run_on_ray", refuse)
-        message = r"manifest row 0 has pair_id '\w{20}', whose image was made with content_uri = "
+        message = r"row 0 has pair_id 'c0--s0--\w{20}', whose image was made with content_uri = "
         for job in (second, replace(second, retry_errors=True)):
             with pytest.raises(JobError, match=message):
                 run_job(quick, job)
             with pytest.raises(JobError, match=message):
                 dry_run(quick, job)
         manifest_of(inputs, [rows[0] | {"style_uri": "s1.jpg"}, rows[1]])
-        message = r"manifest row 0 \(pair_id '\w{20}'\) would overwrite images/cat\.png, the"
+        message = r"row 0 \(pair_id 'c0--s1--\w{20}'\) would overwrite images/cat\.png, the"
         with pytest.raises(JobError, match=message):
             run_job(quick, first)
         with pytest.raises(JobError, match=message):

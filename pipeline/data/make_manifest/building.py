@@ -215,7 +215,7 @@ def _rows(
             label, split = _checked(place(content.key), content, built)
             built.contents += 1
             for style in map(styles.__getitem__, indices):
-                name = sampling.pair_id(content.key, style.key)
+                name = sampling.pair_id(content.key, style.key, label)
                 yield Row(name, content.uri, style.uri, label, split)
 
 

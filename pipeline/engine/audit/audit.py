@@ -91,6 +91,7 @@ class Verdict:
     image_bytes: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    failed: list[tuple[str, str]] = field(default_factory=list)  # pair_id and why: the first few
     at_work: str | None = None
 
     def add(self, fault: str, what: str) -> None:
@@ -158,6 +159,8 @@ def run_audit(job: JobSettings) -> Verdict:
             *(*prepare.RESULTS, prepare.PLAN, resume.JOURNAL),
             *(records.JOB, records.SUMMARY, records.REPORT),
         }
+        if source.rpartition("/")[0] == output:  # a job makes it there of two folders
+            ours.add(source.rpartition("/")[2])
         shards = packed.compare_listings(output, options, verdict.add)
         file_names = records.committed_files(output, options)
         _check_top(output, ours, options, verdict)
@@ -284,7 +287,10 @@ def _compare(row: dict[str, Any], expected: Expected, seen: Seen, verdict: Verdi
     else:
         expected.recorded[place] = True
         verdict.ok += ok
-        verdict.errors += row["status"] == "error"
+        if row["status"] == "error":
+            verdict.errors += 1
+            if len(verdict.failed) < EXAMPLES:
+                verdict.failed.append((row["pair_id"], row["what"] or ""))
         if expected.row_keys[place] != row["row_key"]:
             verdict.add("changed_row", row["pair_id"])
     if not ok:

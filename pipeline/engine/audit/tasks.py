@@ -20,9 +20,9 @@ from pipeline.engine.board import Board
 
 READ = [
     *("pair_id", "status", "file_name", "width", "height", "bytes", "sha256"),
-    *row_keys.COLUMNS,
+    *("error_message", *row_keys.COLUMNS),
 ]
-"""Columns of the records that are compared with something."""
+"""Columns of the records that are compared with something, and why pairs failed."""
 
 FOUND = pa.schema(
     [
@@ -32,7 +32,8 @@ FOUND = pa.schema(
         ("what", pa.string()),
     ]
 )
-"""What a task says about a record; a file of records that cannot be read is a row of its own."""
+"""What a task says about a record; a file of records that cannot be read is a row of its own.
+``what`` describes the fault, or says why the pair failed."""
 
 
 SHARD_FAULTS = pa.schema([("fault", pa.string()), ("what", pa.string())])
@@ -79,6 +80,7 @@ def _read_file(file: str, options: files.StorageOptions, base: str) -> Found:
     for record in found:
         if record["pair_id"] is None:
             raise ValueError("a record has no pair_id")
+        record["what"] = record["error_message"]
         fault, value = _misfit(record)
         if fault:
             record["fault"] = fault

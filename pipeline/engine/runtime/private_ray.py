@@ -6,12 +6,16 @@
 import importlib
 import json
 import os
+import site
+import sysconfig
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import ray
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
+from ray.job_config import JobConfig
 
 from pipeline.data.output.records import PENDING
 
@@ -21,6 +25,8 @@ TESTED = ">=2.60,<2.61"
 CONSTANTS = "ray._private.ray_constants"
 STATUS, UTILS = "ray.autoscaler.v2.sdk", "ray.autoscaler.v2.utils"
 STORE = "ray.experimental.internal_kv"
+TOKENS = "ray._private.authentication.authentication_token_generator"
+CORE = "ray._raylet"
 CHECKPOINTS = "ray.data.checkpoint.checkpoint_writer"
 
 NAMES: tuple[tuple[str, str], ...] = (
@@ -29,6 +35,10 @@ NAMES: tuple[tuple[str, str], ...] = (
     (STATUS, "get_cluster_status"),
     (UTILS, "is_autoscaler_v2"),
     (STORE, "_internal_kv_get"),
+    (TOKENS, "generate_new_authentication_token"),
+    (CORE, "AuthenticationTokenLoader"),
+    (CORE, "Config"),
+    ("ray.job_config", "JobConfig._serialize"),
     (CHECKPOINTS, "PENDING_CHECKPOINT_SUFFIX"),
     ("ray.data.checkpoint", "CheckpointConfig.CHECKPOINT_ACTOR_POOL_MAX_SIZE"),
     ("ray.data", "DataContext.checkpoint_config"),
@@ -100,6 +110,68 @@ def files_in(folder: str) -> dict[str, Any]:
     One below it: Ray opens the one that it is given to everybody.
     """
     return {"_temp_dir": os.path.join(folder, "ray")}
+
+
+AUTH_MODE, AUTH_TOKEN, AUTH_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+
+def use_own_token(folder: str) -> dict[str, str | None] | None:
+    """Have the Ray that this process is about to start ask for a token that lies in ``folder``.
+
+    Ray itself would write one to ``~/.ray/auth_token``, and every later ``ray start`` would then
+    ask for it.
+
+    Returns:
+        What ``restore_token`` takes. None, and nothing is changed, if RAY_AUTH_MODE says that no
+        token is wanted.
+    """
+    if os.environ.get(AUTH_MODE, "token").lower() != "token":
+        return None
+    path = os.path.join(folder, "auth_token")
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(_get(TOKENS, "generate_new_authentication_token")())
+    before = {name: os.environ.get(name) for name in (AUTH_MODE, AUTH_TOKEN, AUTH_PATH)}
+    _set_tokens({AUTH_MODE: "token", AUTH_TOKEN: None, AUTH_PATH: path})
+    return before
+
+
+def restore_token(before: dict[str, str | None] | None) -> None:
+    """Undo ``use_own_token``, once its Ray has ended."""
+    if before is not None:
+        _set_tokens(before)
+
+
+def _set_tokens(variables: dict[str, str | None]) -> None:
+    """Set or delete environment variables, and have Ray's core read them again."""
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    _get(CORE, "Config").initialize("")
+    _get(CORE, "AuthenticationTokenLoader").instance().reset_cache()
+
+
+class OwnModules(JobConfig):
+    """A job whose workers import this program's own modules, and none from the current folder.
+
+    Ray would put the driver's current folder first, where a ``pipeline`` or ``jobs`` of the user's
+    may lie. What a submitted job says of itself, such as its working_dir, stays.
+    """
+
+    def _serialize(self) -> str:
+        # Where a job was submitted with a working_dir, Ray's nodes unpack the program there.
+        submitted: bool = self._runtime_env_has_working_dir()  # type: ignore[no-untyped-call]
+        self._py_driver_sys_path = [] if submitted else own_path()
+        serialized: str = super()._serialize()
+        return serialized
+
+
+def own_path() -> list[str]:
+    """The folder of this program's packages, unless each Python of this environment has it."""
+    root = str(Path(__file__).resolve().parents[3])
+    known = [*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()]
+    return [] if root in map(os.path.realpath, known) else [root]
 
 
 def checkpoint_config(path: str, filesystem: Any) -> CheckpointConfig:

@@ -35,6 +35,12 @@ KILLED = "this run's process, or its Ray, was ended (killed, or out of memory)"
 Plan = tuple[str, str, "str | None", bytes]
 """The output, the plan in it, the run that holds the output's lease, and storage options."""
 
+COMMAND = (
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "from pipeline.engine.runtime import watcher; watcher.main()"
+)
+"""The watcher's program. With -m, a ``pipeline`` in the current folder would be taken for this."""
+
 _lock = threading.Lock()
 _left: dict[str, Any] = {}
 _process: "subprocess.Popen[bytes] | None" = None
@@ -65,8 +71,8 @@ def _send() -> None:
     if _process is None and _left:
         path = os.pathsep.join(filter(None, sys.path))
         with contextlib.suppress(OSError):  # a job without it is still a job
-            _process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.engine.runtime.watcher"],
+            _process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-c", COMMAND],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": path},
@@ -202,7 +208,3 @@ def _delete_plan(output: str, plan: str, holder: str | None, options: bytes) -> 
             f"warning: {error}; it holds the manifest's URIs as they are, signatures with them: "
             "delete it"
         )
-
-
-if __name__ == "__main__":
-    main()

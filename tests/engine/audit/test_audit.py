@@ -97,10 +97,16 @@ def test_a_finished_job_is_sound(sound, capsys):
     sizes = [path.stat().st_size for path in Path(sound.output, "images").rglob("*.png")]
     assert verdict.image_bytes == sum(sizes)
     assert files.list_files(sound.output, {}) == before
-    assert verify.main(["--manifest", sound.manifest, "--output", sound.output]) == 0
-    out = capsys.readouterr().out.splitlines()
-    assert out[0] == "8 pairs in the manifest: 4 ok, 4 errors; 4 images checked (0.0 MB)"
-    assert out[1].startswith("sound: ")
+    command = ["--manifest", sound.manifest, "--output", sound.output]
+    for more, code in ([], 1), (["--allow-errors"], 0):
+        assert verify.main([*command, *more]) == code
+        out = capsys.readouterr().out.splitlines()
+        assert out[0] == "8 pairs in the manifest: 4 ok, 4 errors; 4 images checked (0.0 MB)"
+        assert out[1].startswith("sound, but 4 pairs failed: ")
+        failed = [line for line in out if line.startswith("  failed: ")]
+        assert len(failed) == 4
+        assert any("does not exist" in line for line in failed)
+        assert out[-1] == "python -m jobs.stylize with --retry-errors does failed pairs again"
 
 
 def test_an_output_on_s3_stays_sound_with_a_consoles_marks_of_its_folders(sound, s3):
