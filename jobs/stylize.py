@@ -273,8 +273,8 @@ def print_summary(
     if unknown:
         print(
             f"  unknown: {counted(unknown, 'record')} with a status that no job writes; "
-            f"{command('verify')} names them: delete the records files that hold them, and run the same "
-            "command again"
+            f"{command('verify')} names them: delete the records files that hold them, and run the "
+            "same command again"
         )
     if summary["duplicates"]:
         print(

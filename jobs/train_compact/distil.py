@@ -1,7 +1,7 @@
-"""Fit the compact network to a teacher: it has VGG-16's layers with few filters.
+r"""Fit the compact network to a teacher: it has VGG-16's layers with few filters.
 
     python -m jobs.train_compact.distil --teacher imagenet --output compact.safetensors
-    python -m jobs.train_compact.distil --teacher vgg16.pth --pictures photographs \\
+    python -m jobs.train_compact.distil --teacher vgg16.pth --pictures photographs \
         --stamps stamps --output compact.safetensors
 
 ``jobs.train_compact.fitting`` explains the method. It takes minutes. On one machine the same
