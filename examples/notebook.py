@@ -1,6 +1,6 @@
 """Stylise a photograph in a notebook or script.
 
-python examples/notebook.py [FOLDER]
+Run it with: python examples/notebook.py [FOLDER]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Stylise within a Ray Data pipeline of one's own.
 
-python examples/ray_data.py [FOLDER]
+Run it with: python examples/ray_data.py [FOLDER]
 """
 
 import sys
