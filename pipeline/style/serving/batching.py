@@ -83,12 +83,12 @@ class Batcher:
         self.turns: dict[LaneKey, int] = {}  # the last tick of each lane in use
 
     def submit(self, key: Hashable, pair: Pair | Problem, *, suspect: bool = False) -> None:
-        """Take a pair; it waits for a slot.
+        """Take a pair, which then waits for a slot.
 
         Args:
             key: names the pair in ``tick``'s answer.
             pair: prepared when a slot is free for it.
-            suspect: it may end the process: it goes next, alone, in a lane of one slot.
+            suspect: it may crash the process, so it goes next, alone, in a lane of one slot.
         """
         phases = phases_of(pair.size, pair.settings, self.half)
         opened = OpenPair(key, pair, phases, suspect, since=self.ticks, alone=suspect)
@@ -106,7 +106,7 @@ class Batcher:
         return self.busy + sum(pair.problem is not None for pair in waiting)
 
     def upcoming(self, most: int) -> list[Hashable]:
-        """Return the keys of the pairs that begin next, as far as can be told, at most ``most``."""
+        """Return the keys of up to ``most`` pairs that will probably begin next."""
         if self._alone_runs():
             return []
         for queue in self.waiting.values():
@@ -169,9 +169,9 @@ class Batcher:
         return max(self.running, key=lambda key: (share[key], key[0]))
 
     def under_way(self) -> Iterator[tuple[Hashable, int, float, Tensor]]:
-        """Yield the pairs in slots: key, evaluations so far, latest loss, and the image as it is.
+        """Yield the pairs in slots: key, evaluations so far, latest loss and current image.
 
-        The image is (3, H, W) in [0, 1], of the present phase's size, without its final colours.
+        The image is (3, H, W) in [0, 1], of the current phase's size, without its final colours.
         """
         for key, pairs in self.running.items():
             lane = self.pool.lane(key)
