@@ -22,7 +22,7 @@ from jobs.bench.inputs import pictures, ready
 from pipeline.engine import flow
 from pipeline.engine.job import run_job
 from pipeline.engine.runtime.cluster import start_ray, stop_ray
-from pipeline.engine.stages import STYLIZED
+from pipeline.engine.stages.blocks import STYLIZED
 from pipeline.settings import JobSettings, StyleSettings
 from pipeline.style.network.weights import load_network
 from pipeline.style.recipe import TargetCache
