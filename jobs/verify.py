@@ -36,7 +36,7 @@ from pipeline.settings import JobSettings, SettingError, replace
 if TYPE_CHECKING:
     from pipeline.engine.audit.verdict import Verdict
 
-OPTIONS = ("manifest", "output", "limit", "storage_options", "verbose")
+OPTIONS = ("manifest", "manifest_format", "output", "limit", "storage_options", "verbose")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -74,11 +74,11 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
             f"output: {uris.redact(output)} is in the manifest's folder "
             f"{uris.redact(source)}, whose files are all read as pairs; choose one beside it"
         )
-    manifest = manifests.open_manifest(source, options)
+    manifest = manifests.open_manifest(source, options, job.manifest_format)
     weights, digest = load_weights(
         style, lambda uri: _read_weights(uri, options), uris.redact(style.weights)
     )
-    if style.init_image == "content" and "seed" in manifest.dataset.schema.names:
+    if style.init_image == "content" and "seed" in manifest.schema.names:
         logger.info(
             f"note: the seeds in {manifest.shown} have no effect, because no picture starts from "
             "noise: pairs that differ only in the seed give equal pictures; --init-image noise "

@@ -18,7 +18,7 @@ from pipeline.settings import JobSettings
 def ray_ready(job: JobSettings) -> Iterator[Board]:
     """Have Ray and Ray Data ready while the block runs, and yield a board for its tasks.
 
-    A Ray that was not running before is ended.
+    The log says which of them hung. A Ray that was not running before is ended.
 
     Raises:
         ClusterError: Ray cannot be reached or started.

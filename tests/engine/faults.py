@@ -24,7 +24,7 @@ def runtime_env(fault: str, **environment: str) -> dict:
 
 
 def hang_once(who: str) -> None:
-    """In a folder that the environment names stands who has hung."""
+    """Hang, unless ``who`` has hung before. A folder that the environment names has marks of it."""
     mark = Path(os.environ["HANGS_ONCE"], who)
     if not mark.exists():
         mark.touch()
@@ -38,8 +38,7 @@ write_tar, read_table = shards.write_tar, tables.read_table
 
 
 class Watched:
-    """Pixels on their way into a style actor: ``act`` is told when they are asked for, which is
-    when work on their pair has begun."""
+    """Pixels for a style actor that call ``act`` when work on their pair begins."""
 
     def __init__(self, value, act):
         self.pixels, self.act = unpack(value), act
@@ -51,17 +50,22 @@ class Watched:
 
 
 def watch_actors(act) -> None:
-    """Have ``act`` told the width of each image that a style actor begins with."""
-    blocks.pixels_of = lambda value: (
-        Watched(value, act) if "torch" in sys.modules else unpack(value)
-    )
+    """Have style actors call ``act`` with the width of each image with which they begin."""
+
+    def watched(value):
+        return Watched(value, act) if "torch" in sys.modules else unpack(value)
+
+    blocks.pixels_of = watched
 
 
 def poison() -> None:
-    """What ends a process: a content of 96 px the actor's, a file of 80 px whoever decodes it, a
-    result of 112 px whoever encodes it, the pair p05 whoever packs it, a file of records that is
-    called deadly whoever reads it. Whoever first packs another shard, or opens the result p11,
-    hangs."""
+    """Some pairs and files end the process that handles them, others make it hang once.
+
+    A content image of 96 px ends the actor. A file of 80 px ends the process that decodes it, a
+    result of 112 px the one that encodes it, the pair p05 the one that packs it, and a file of
+    records called "deadly" the one that reads it. The first process that packs another shard
+    hangs, and so does the first one that opens the result of p11.
+    """
 
     def deadly(width):
         if width == 96:

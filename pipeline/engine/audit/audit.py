@@ -65,7 +65,8 @@ def run_audit(job: JobSettings) -> Verdict:
     for a moment the storage's list of ``images/``.
 
     Args:
-        job: only manifest, output, limit, storage_options, stall_timeout and verbose are used.
+        job: only manifest, manifest_format, output, limit,
+            storage_options, stall_timeout and verbose are used.
 
     Raises:
         AuditError: there is nothing to audit: no ``job.json``, no manifest, no Ray, or the output
@@ -75,7 +76,7 @@ def run_audit(job: JobSettings) -> Verdict:
     output, source = uris.absolute(job.output), uris.absolute(job.manifest)
     try:
         style, fingerprint = _read_job(uris.join(output, records.JOB), options)
-        manifest = manifests.open_manifest(source, options)
+        manifest = manifests.open_manifest(source, options, job.manifest_format)
         base = manifests.base_of(source, options)
         # Schemes change no id, so those that the job allowed need not be known.
         allowed = frozenset({uris.scheme_of(source), *uris.OBJECT_STORES})

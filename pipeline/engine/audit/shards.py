@@ -80,7 +80,7 @@ def wrong_shards(
         there: what ``compare_listings`` returned.
         output: URI of the output.
         options: storage options, by scheme.
-        board: learns which file is under way, since a damaged one may end the process.
+        board: learns which file is under way.
     """
     if not there:
         return

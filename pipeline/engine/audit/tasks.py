@@ -161,7 +161,10 @@ def check_shards(
         file_names: ``name``, ``bytes`` and ``sha256`` of each file, as its index has them.
         output: URI of the output.
         options: storage options, by scheme.
-        board: learns which file is being read, since storage may never answer.
+        board: learns which file is under way, since storage may never answer.
+
+    Raises:
+        RuntimeError: file after file ended its processes and none was read.
     """
     work = {
         file["name"]: functools.partial(_shard_fault, file, output, options)

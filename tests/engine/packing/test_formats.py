@@ -28,6 +28,7 @@ from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import files
 from pipeline.engine.audit.audit import run_audit
 from pipeline.engine.audit.shards import compare_listings, wrong_shards
+from pipeline.engine.board import Board
 from pipeline.engine.job import run_job
 from pipeline.engine.packing import run as packing_run
 from pipeline.engine.packing.run import PackingError, run_packing
@@ -243,7 +244,8 @@ def faults_of(job) -> dict[str, list[str]]:
         faults.setdefault(fault, []).append(what)
 
     there = compare_listings(job.output, job.storage_options or {}, add)
-    for fault, what in wrong_shards(there, job.output, job.storage_options or {}):
+    board = Board.create()
+    for fault, what in wrong_shards(there, job.output, job.storage_options or {}, board):
         add(fault, what)
     return faults
 
