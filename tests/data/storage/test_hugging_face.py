@@ -8,7 +8,7 @@ import sys
 import threading
 import urllib.parse
 
-import huggingface_hub
+import huggingface_hub.constants
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
