@@ -86,7 +86,7 @@ def run_job(
     used; without one, ``RAY_ADDRESS`` is joined if it is set, else a Ray starts on this machine,
     which listens on loopback unless ``ray`` was imported before, and ends with the job.
 
-    Nothing is printed: the logger ``pipeline`` tells what happens. No report.html is written.
+    Nothing is printed: the logger ``pipeline`` tells what happens.
 
     Args:
         job: manifest and output, and how to use the machines.
@@ -95,8 +95,9 @@ def run_job(
             another thread: what the job does, pairs done and failed, rate, seconds left.
 
     Returns:
-        The summary that is in ``summary.json``, with ``packed`` and ``gpu_hours``. A pair that
-        fails raises nothing: ``summary["error"]`` counts them, their records say why.
+        The summary that is in ``summary.json``, with ``packed`` (the shards), ``gpu_hours`` and
+        ``report`` (the URI of report.html; None if there is none). A pair that fails raises
+        nothing: ``summary["error"]`` counts them, their records say why.
 
     Raises:
         JobError: settings, manifest, weights or output are wrong, or another run works in the
@@ -112,6 +113,13 @@ def run_job(
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     from pipeline.engine import job as engine_job
     from pipeline.engine import progress
+    from pipeline.report.page import write_report
     from pipeline.settings import StyleSettings
 
-    return engine_job.run_job(style or StyleSettings(), job, on_progress or progress.unheard)
+    told = on_progress or progress.unheard
+    summary = engine_job.run_job(style or StyleSettings(), job, told)
+    report = None
+    if job.report:
+        told(progress.Progress(activity=progress.WRITING_REPORT))
+        report = write_report(job)
+    return {**summary, "report": report}
