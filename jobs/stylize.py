@@ -212,14 +212,14 @@ def _run(style: StyleSettings, job: JobSettings, told: OnProgress) -> Ended:
 
     from pipeline.data.output.lease import LostError
     from pipeline.engine.job import ClosingError, JobError, run_job
-    from pipeline.engine.pack.pack import PackError
+    from pipeline.engine.packing.run import PackingError
     from pipeline.report.page import write_report
 
     try:
         summary = run_job(style, job, told)
     except JobError as error:
         return Ended(2, f"error: {error}")
-    except (ClosingError, PackError, LostError) as error:
+    except (ClosingError, PackingError, LostError) as error:
         return Ended(1, f"error: {error}")
     except RayError as error:
         return Ended(
@@ -273,8 +273,8 @@ def print_summary(
     if unknown:
         print(
             f"  unknown: {counted(unknown, 'record')} with a status that no job writes; "
-            f"{command('verify')} names them: delete the records files that hold them, and run the "
-            "same command again"
+            f"{command('verify')} names them: delete the records files that hold them, and run "
+            "the same command again"
         )
     if summary["duplicates"]:
         print(

@@ -34,9 +34,9 @@ from pipeline.data.words import counted, printable, taken
 from pipeline.settings import JobSettings, SettingError, replace
 
 if TYPE_CHECKING:
-    from pipeline.engine.audit.audit import Verdict
+    from pipeline.engine.audit.verdict import Verdict
 
-OPTIONS = ("manifest", "output", "limit", "storage_options", "verbose")
+OPTIONS = ("manifest", "manifest_format", "output", "limit", "storage_options", "verbose")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

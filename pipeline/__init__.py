@@ -103,7 +103,7 @@ def run_job(
         JobError: settings, manifest, weights or output are wrong, or another run works in the
             output. Nothing was begun, and the message is one line.
         pipeline.engine.job.ClosingError: the pairs are done, but there is no summary.
-        pipeline.engine.pack.pack.PackError: the pairs are done, but the shards are not.
+        pipeline.engine.packing.run.PackingError: the pairs are done, but the shards are not.
         pipeline.data.output.lease.LostError: another run has taken the output over.
         ray.exceptions.RayError: the run broke off; what is recorded stays.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; what is recorded stays.

@@ -22,7 +22,7 @@ from pipeline.data.errors import ErrorClass
 from pipeline.data.manifest import manifest, planning
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.schemas import OWN_COLUMNS, RECORD_SCHEMA
-from pipeline.engine.audit import audit
+from pipeline.engine.audit import verdict
 from pipeline.style.network.weight_files import parse_weights, weights_digest
 
 ROOT = Path(__file__).parent.parent
@@ -123,7 +123,7 @@ def test_every_class_of_error_has_an_entry_and_no_other_has():
 
 def test_every_fault_that_verify_finds_has_an_entry_and_no_other_has():
     named = re.findall(r"`(\w+)`", " ".join(rows("fault")))
-    assert sorted(named) == sorted(re.findall(r"``(\w+)``", audit.__doc__))
+    assert sorted(named) == sorted(re.findall(r"``(\w+)``", verdict.__doc__))
 
 
 @functools.cache

@@ -48,6 +48,7 @@ ROOMS = {
     "pipeline.engine": (
         "resources",
         "runtime",
+        "board_actor",
         "board",
         "metrics",
         "stages",
@@ -56,7 +57,10 @@ ROOMS = {
         "starting",
         "flow",
         "progress",
-        "pack",
+        "ray_tasks",
+        "packing",
+        "job_file",
+        "checking",
         "prepare",
         "job",
         "audit",
@@ -145,7 +149,9 @@ def test_the_rooms_are_those_of_the_house():
             id="the package itself loads nothing",
         ),
         pytest.param(
-            "pipeline.engine.stages", {"torch"}, id="load and store tasks do without torch"
+            "pipeline.engine.stages.loading, pipeline.engine.stages.storing",
+            {"torch"},
+            id="load and store tasks do without torch",
         ),
     ],
 )

@@ -51,12 +51,24 @@ _SECRETS = re.compile(
 """The start of a query that holds a credential. On a disk and in an object store ``?`` and ``#``
 may belong to a name, so all other text after them stays."""
 
+FILE_PART = re.compile(
+    r"#(?:image=(?P<column>[\w.~%-]+)&group=(?P<group>\d{1,9})&row=(?P<row>\d{1,9})"
+    r"(?:&item=(?P<item>\d{1,9}))?"
+    r"|member=(?P<member>[\w.~%/-]+)&offset=(?P<offset>\d{1,18})&size=(?P<size>\d{1,18}))\Z",
+    re.ASCII,
+)
+"""The end of a URI that names bytes inside a file (``pipeline.data.storage.file_parts``). It is
+shown, also after a web address, whose other fragments are not."""
+
 
 def redact(uri: str) -> str:
     """Return ``uri`` without user, password and signature, in whatever way it is written.
 
     Redacting the result again changes nothing.
     """
+    part = FILE_PART.search(uri) if "#" in uri else None
+    if part:
+        return _without_secrets(_redact(uri[: part.start()]) + part[0])
     return _without_secrets(_redact(uri))
 
 

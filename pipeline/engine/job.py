@@ -27,8 +27,9 @@ from pipeline.data.storage import files, uris
 from pipeline.data.words import counted, some_of
 from pipeline.engine import flow, progress
 from pipeline.engine.board import Board
-from pipeline.engine.pack import pack
-from pipeline.engine.prepare import PLAN, Prepared, check, now, prepare
+from pipeline.engine.checking import check
+from pipeline.engine.packing.run import run_packing
+from pipeline.engine.prepare import PLAN, Prepared, now, prepare
 from pipeline.engine.progress import OnProgress, Progress
 from pipeline.engine.resources import RAY_DATA_CPUS, Resources, choose_resources
 from pipeline.engine.runtime import cluster, watcher
@@ -55,8 +56,8 @@ def run_job(
     """Do the whole job and return its summary (also written to ``summary.json``).
 
     When every pair is recorded, the shards of ``job.format`` are made; ``packed`` says of them what
-    ``pack`` returns. ``gpu_hours`` are those of this run's style actors since each was ready;
-    neither is in the file. A Ray that was not running before is ended.
+    ``run_packing`` returns. ``gpu_hours`` are those of this run's style actors since each was
+    ready; neither is in the file. A Ray that was not running before is ended.
 
     Args:
         style: how pictures are made.
@@ -67,7 +68,7 @@ def run_job(
         JobError: something is wrong with the settings, manifest, weights or output, or another run
             works in the output.
         ClosingError: everything is done but what is written at the end.
-        PackError: everything is done but the shards.
+        PackingError: everything is done but the shards.
         LostError: another run has taken the output over.
         KeyboardInterrupt: stopped by the user; the same command goes on.
     """
@@ -96,7 +97,7 @@ def run_job(
             if not summary["missing"] and not summary["duplicates"]:
                 if job.format != "files":
                     on_progress(Progress(activity=progress.PACKING))
-                summary["packed"] = pack.pack(job, ours.check)
+                summary["packed"] = run_packing(job, ours.check)
             return summary | {"gpu_hours": gpu_hours}
     except (
         SettingError,

@@ -17,7 +17,8 @@ from pipeline.engine.runtime import watcher
 from pipeline.settings import StyleSettings
 
 if TYPE_CHECKING:
-    from pipeline.engine.board import Board, Counts
+    from pipeline.engine.board import Board
+    from pipeline.engine.board_actor import Counts
 
 logger = logging.getLogger(__name__)
 

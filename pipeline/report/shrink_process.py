@@ -62,7 +62,3 @@ def _shrink(task: Task, options: files.StorageOptions, allowed: frozenset[str]) 
     except Exception:  # one picture must not end the others
         return {"error": "unexpected"}
     return {"picture": {"text": base64.b64encode(made).decode(), "bytes": len(made)}}
-
-
-if __name__ == "__main__":
-    main()

@@ -24,7 +24,7 @@ PROGRAM = (
     "import sys; sys.path[:] = filter(None, sys.path); "
     "from pipeline.report import shrink_process; shrink_process.main()"
 )
-"""With -m, a ``pipeline`` in the current folder would be taken for this one."""
+"""Program of the process: with -m it would import a ``pipeline`` from the current folder."""
 
 COMMAND = (sys.executable, "-c", PROGRAM)
 

@@ -18,7 +18,13 @@ class JobSettings:
     """
 
     manifest: str = setting(
-        "", "Parquet file or folder that lists the pairs: path or URI", group="input and output"
+        "",
+        "Parquet file or folder, or CSV, TSV or JSON lines file, that lists the pairs: path or URI",
+        group="input and output",
+    )
+    manifest_format: Literal["auto", "parquet", "csv", "tsv", "jsonl"] = setting(
+        "auto",
+        "form of the manifest; auto: by its ending (.csv, .tsv, .jsonl, .ndjson), else Parquet",
     )
     output: str = setting("", "folder for the results: path or URI")
     limit: int | None = setting(None, "process only the first pairs of the manifest", low=1)

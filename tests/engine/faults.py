@@ -1,6 +1,6 @@
-"""Faults that tests put into Ray's workers by way of ``worker_process_setup_hook``.
+"""Faults that tests put into Ray's workers through ``worker_process_setup_hook``.
 
-They take hold where a worker reaches for an image's pixels: nothing heavy has to be imported.
+Most of them patch the function that reads an image's pixels, so nothing heavy is imported here.
 """
 
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 from pipeline.data.images import codec
 from pipeline.data.output import shards
 from pipeline.data.storage import tables
-from pipeline.engine import stages
+from pipeline.engine.stages import blocks, context
 
 
 def runtime_env(fault: str, **environment: str) -> dict:
-    """For ``ray.init``."""
+    """Return the ``runtime_env`` of ``ray.init`` whose workers have a fault."""
     return {
         "worker_process_setup_hook": f"tests.engine.faults.{fault}",
         "env_vars": {"PYTHONPATH": str(Path(__file__).parents[2]), **environment},
@@ -24,7 +24,7 @@ def runtime_env(fault: str, **environment: str) -> dict:
 
 
 def hang_once(who: str) -> None:
-    """In a folder that the environment names stands who has hung."""
+    """Hang, unless ``who`` has hung before. A folder that the environment names has marks of it."""
     mark = Path(os.environ["HANGS_ONCE"], who)
     if not mark.exists():
         mark.touch()
@@ -33,13 +33,12 @@ def hang_once(who: str) -> None:
 
 SLOW = runtime_env("slow")
 
-unpack, decode, encode = stages.unpack, codec.decode, codec.encode
+unpack, decode, encode = blocks.pixels_of, codec.decode, codec.encode
 write_tar, read_table = shards.write_tar, tables.read_table
 
 
 class Watched:
-    """Pixels on their way into a style actor: ``act`` is told when they are asked for, which is
-    when work on their pair has begun."""
+    """Pixels for a style actor that call ``act`` when work on their pair begins."""
 
     def __init__(self, value, act):
         self.pixels, self.act = unpack(value), act
@@ -51,15 +50,22 @@ class Watched:
 
 
 def watch_actors(act) -> None:
-    """Have ``act`` told the width of each image that a style actor begins with."""
-    stages.unpack = lambda value: Watched(value, act) if "torch" in sys.modules else unpack(value)
+    """Have style actors call ``act`` with the width of each image with which they begin."""
+
+    def watched(value):
+        return Watched(value, act) if "torch" in sys.modules else unpack(value)
+
+    blocks.pixels_of = watched
 
 
 def poison() -> None:
-    """What ends a process: a content of 96 px the actor's, a file of 80 px whoever decodes it, a
-    result of 112 px whoever encodes it, the pair p05 whoever packs it, a file of records that is
-    called deadly whoever reads it. Whoever first packs another shard, or opens the result p11,
-    hangs."""
+    """Some pairs and files end the process that handles them, others make it hang once.
+
+    A content image of 96 px ends the actor. A file of 80 px ends the process that decodes it, a
+    result of 112 px the one that encodes it, the pair p05 the one that packs it, and a file of
+    records called "deadly" the one that reads it. The first process that packs another shard
+    hangs, and so does the first one that opens the result of p11.
+    """
 
     def deadly(width):
         if width == 96:
@@ -128,14 +134,14 @@ def sick() -> None:
 
 def aimless() -> None:
     """A style actor breaks on the settings of a pair before it is under way."""
-    row_settings = stages.row_settings
+    row_settings = context.pair_settings
 
     def broken_settings(row, style):
         settings = row_settings(row, style)
         object.__setattr__(settings, "iterations", None)
         return settings
 
-    stages.row_settings = broken_settings
+    context.pair_settings = broken_settings
 
 
 def counted() -> None:
@@ -151,6 +157,6 @@ class _NoTorch:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stillborn() -> None:
-    """Who loads torch is ended by it, as where its libraries do not fit the machine."""
+def failed_start() -> None:
+    """Loading torch ends the process, as where its libraries do not fit the machine."""
     sys.meta_path.insert(0, _NoTorch())

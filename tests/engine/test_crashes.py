@@ -14,8 +14,7 @@ from pipeline.data.storage import files, uris
 from pipeline.engine import board
 from pipeline.engine.audit.audit import run_audit
 from pipeline.engine.job import run_job
-from pipeline.engine.pack import pack
-from pipeline.engine.pack.pack import PackError
+from pipeline.engine.packing.run import PackingError, run_packing
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, wait_until, write_parquet
 from tests.engine import faults
@@ -65,8 +64,8 @@ def test_what_ends_every_process_is_given_up_and_its_neighbours_are_done(
     settings = job(**changes, p08={"content_uri": "deadly.png"})
     run_job(quick, settings)
     settings = replace(settings, format="webdataset", shard_size=0.02, stall_timeout=3.0)
-    with pytest.raises(PackError) as raised:
-        pack.pack(settings)
+    with pytest.raises(PackingError) as raised:
+        run_packing(settings)
     summary = json.loads(files.read_bytes(uris.join(settings.output, records.SUMMARY), {}))
     assert (summary["ok"], summary["error"], summary["missing"]) == (9, 3, 0), summary
     assert summary["errors_by_class"] == {"process_died": 3}
@@ -129,7 +128,7 @@ def working(output) -> bool:
     ("fault", "bound", "words"),
     [
         ("sick", "MOST_GIVEN_UP", "none succeeded; the machine"),
-        ("aimless", "STARTS", "ended 2 times in a row with no pair"),
+        ("aimless", "STARTS", "crashed 2 times in a row with no pair"),
     ],
 )
 def test_where_all_work_ends_its_process_the_job_stops(
@@ -143,8 +142,8 @@ def test_where_all_work_ends_its_process_the_job_stops(
 
 def test_where_no_style_actor_can_start_the_job_stops(start, job, quick, monkeypatch):
     monkeypatch.setattr(board, "STARTS", 2)
-    start("stillborn")
+    start("failed_start")
     with pytest.raises(ray.exceptions.RayError) as raised:
         run_job(quick, job())
     last = str(raised.value).strip().splitlines()[-1]
-    assert "style actors ended while they were starting, one 2 times in a row" in last
+    assert "style actors crashed while they were starting, one 2 times in a row" in last

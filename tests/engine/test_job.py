@@ -267,7 +267,7 @@ def test_a_job_that_lost_its_lease_ends_with_1_and_records_nothing(
         real(*arguments)
 
     monkeypatch.setattr("pipeline.engine.job._run_on_ray", lose_it)
-    assert stylize.run(quick, job) == 1
+    assert stylize.run(quick, job, stylize.Messages()) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: output {job.output}: another job has taken it over, or its")
     assert list((tmp_path / "out" / "images").iterdir()) == []

@@ -117,4 +117,4 @@ def test_a_manifest_called_as_a_pattern_is_replaced_alone(inputs, s3, tmp_path):
     again = (*more, "--overwrite")
     assert make_manifest.main(arguments(inputs, f"s3://{bucket}/pairs[1]", *again)) == 0
     assert files.list_files(f"s3://{bucket}", options) == before
-    assert open_manifest(f"s3://{bucket}/pairs[1]", options).dataset.count_rows() > 0
+    assert open_manifest(f"s3://{bucket}/pairs[1]", options).rows > 0

@@ -21,15 +21,17 @@ from pipeline.data.manifest import columns
 from pipeline.data.manifest.manifest import Manifest, ManifestError
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.names import SPLIT_WORD, file_key
-from pipeline.data.schemas import OWN_COLUMNS, PLAN_SCHEMA
+from pipeline.data.schemas import PLAN_SCHEMA
 from pipeline.data.storage import failures, files, filesystems, tables, uris
-from pipeline.data.words import printable
 
 CHUNK = 65_536
 """Rows of one file of the plan. Rows of equal style are brought together within a file."""
 
 SLICE = 4_096
 """Rows that are Python objects at a time: these take a hundred times the memory of Arrow's."""
+
+ROW_OF_GROUP = r"&row=[0-9]+(&item=[0-9]+)?$"
+"""The end of a picture's URI inside a table (``file_parts``); without it the URI is a row group."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,8 @@ def write_plan(
             for planned in planned_slices(manifest, checker, limit)
         )
         for index, chunk in enumerate(_chunks(parts)):
-            by_style = pc.sort_indices(pc.binary_join(chunk["style_uri"], "\n"))
             part = uris.join(target, f"part-{index:05d}.parquet")
-            tables.write_table(part, chunk.take(by_style), options)
+            tables.write_table(part, chunk.take(_order(chunk)), options)
     except ManifestError:
         raise
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
@@ -104,7 +105,7 @@ def write_plan(
         raise ManifestError(f"manifest {manifest.shown}: it has no rows")
     id_hashes, stem_hashes = np.concatenate(tally.ids), np.concatenate(tally.stems)
     for column, hashes in (("pair_id", id_hashes), ("file_stem", stem_hashes)):
-        _refuse_duplicates(manifest.shown, target, options, column, hashes)
+        _refuse_duplicates(manifest, target, options, column, hashes)
     return Plan(
         rows=len(id_hashes),
         faulty=tally.faulty,
@@ -156,49 +157,18 @@ def planned_slices(
         ManifestError: a file of the manifest cannot be read.
     """
     number = 0
-    for rows in _slices(manifest):
+    for some in manifest.source.slices(SLICE):
         planned = []
-        for row in rows if limit is None else rows[: limit - number]:
+        for index, row in enumerate(some.rows if limit is None else some.rows[: limit - number]):
             carried = {new: row[old] for new, old in manifest.carried.items()}
-            planned.append({**carried, **checker(row, number)})
+            line = some.lines[index] if some.lines else None
+            checked = checker(row, number, line, some.faults.get(index, ""))
+            planned.append({**carried, **checked})
             number += 1
         if planned:
             yield planned
         if number == limit:
             return
-
-
-def _slices(manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
-    try:
-        for batch in manifest.dataset.to_batches(batch_size=SLICE):
-            values = [_values(batch, name) for name in batch.schema.names]
-            yield [dict(zip(batch.schema.names, row)) for row in zip(*values)]  # noqa: B905
-    except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
-        raise ManifestError(
-            f"manifest {manifest.shown}: {_unreadable(manifest)}cannot be read: "
-            f"{failures.reason(error)}; every file of it must be sound Parquet"
-        ) from error
-
-
-def _values(batch: pa.RecordBatch, name: str) -> list[Any]:
-    """Return a column's values; dates and times of carried columns as numbers."""
-    column, kind = batch[name], columns.as_numbers(batch.schema).field(name).type
-    stays = name in OWN_COLUMNS or kind == column.type
-    found: list[Any] = (column if stays else column.cast(kind)).to_pylist()
-    return found
-
-
-def _unreadable(manifest: Manifest) -> str:
-    """Name the first file and column that cannot be read; empty if none is found."""
-    schema = manifest.dataset.schema
-    for part in manifest.dataset.get_fragments():
-        for name in schema.names:
-            try:
-                for batch in part.to_batches(schema=schema, columns=[name], batch_size=SLICE):
-                    _values(batch, name)
-            except Exception:  # this is the column to name
-                return f"column {name!r} of {printable(part.path.rpartition('/')[2])} "
-    return ""
 
 
 def _chunks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -217,8 +187,21 @@ def _chunks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
+def _order(chunk: pa.Table) -> pa.Array:
+    """Return the order in which rows are loaded: those of one row group, then of one style.
+
+    A row group of pictures is read as a whole, and a load task keeps it for the next rows.
+    """
+    content = chunk["content_uri"].fill_null("")
+    in_table = pc.match_substring_regex(content, ROW_OF_GROUP)
+    group = pc.if_else(in_table, pc.replace_substring_regex(content, ROW_OF_GROUP, ""), "")
+    style = pc.binary_join(chunk["style_uri"], "\n")
+    keys = pa.table({"group": group, "style": style})
+    return pc.sort_indices(keys, [("group", "ascending"), ("style", "ascending")])
+
+
 def _refuse_duplicates(
-    shown: str,
+    manifest: Manifest,
     target: str,
     options: files.StorageOptions,
     column: str,
@@ -227,7 +210,7 @@ def _refuse_duplicates(
     """Refuse a plan in which two rows have equal values in a column.
 
     Args:
-        shown: the manifest's URI for messages.
+        manifest: for messages.
         target: directory of the plan.
         options: storage options by scheme.
         column: ``pair_id`` or ``file_stem``.
@@ -250,11 +233,11 @@ def _refuse_duplicates(
             if key is None or hash(key) not in suspects:
                 continue
             if key in first:
-                rows = " and ".join(str(n) for n in sorted((first[key], number)))
+                rows = manifest.source.where([first[key], number])
                 what = "pair_id" if column == "pair_id" else "image file"
                 raise ManifestError(
-                    f"manifest {shown}: rows {rows} have the same {what} {value!r}; each row needs "
-                    "its own (a row without a pair_id gets one from its URIs and settings, so "
-                    "equal rows need a pair_id each)"
+                    f"manifest {manifest.shown}: {rows} have the same {what} {value!r}; each row "
+                    "needs its own (a row without a pair_id gets one from its URIs and settings, "
+                    "so equal rows need a pair_id each)"
                 )
             first[key] = number

@@ -38,8 +38,17 @@ class RowChecker:
         # Many rows share a style; contents seldom come twice.
         self._style_uri = functools.lru_cache(4096)(self._uri)
 
-    def __call__(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        """Return the row of the plan for the manifest's row ``number`` (from 0)."""
+    def __call__(
+        self, row: Mapping[str, Any], number: int, line: int | None = None, fault: str = ""
+    ) -> dict[str, Any]:
+        """Return the row of the plan for a row of the manifest.
+
+        Args:
+            row: the manifest's columns.
+            number: of the row, from 0.
+            line: of a text file, from 1; messages name it in place of the row.
+            fault: why the row could not be read; empty if it could.
+        """
         given = {name: _override(name, row.get(name)) for name in _SORTED if name in row}
         overrides = {name: value for name, value in given.items() if value is not None}
         text = _as_json(overrides) if overrides else "{}"
@@ -69,6 +78,8 @@ class RowChecker:
             "fault_message": None,
         }
         try:
+            if fault:
+                raise RowError("bad_row", fault)
             planned["style_blend"] = self._blend(blend, len(styles))
             planned["content_uri"] = self._uri(row["content_uri"], "content_uri")
             planned["style_uri"] = [self._style_uri(uri, "style_uri") for uri in styles]
@@ -80,7 +91,8 @@ class RowChecker:
         except RowError as error:
             planned["fault_class"] = error.error_class
             reason = " ".join(str(error).split())[:800]  # a URI may hold anything
-            planned["fault_message"] = f"manifest row {number}: {reason}"
+            where = f"row {number}" if line is None else f"line {line}"
+            planned["fault_message"] = f"manifest {where}: {reason}"
         return planned
 
     def _digest(self, *parts: Any) -> str:

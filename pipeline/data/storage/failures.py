@@ -35,6 +35,8 @@ def read_error(uri: str, error: Exception) -> RowError:
         return RowError("not_found", f"{redact(uri)}: does not exist")
     if isinstance(error, PermissionError):
         return _denied(uri, error)
+    if isinstance(error, ImportError):
+        return RowError("read_failed", f"{redact(uri)}: {redact_text(str(error))}")
     return RowError("read_failed", f"{redact(uri)}: cannot be read: {reason_at(uri, error)}")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.data.errors import RowError
-from pipeline.data.storage import local, web
+from pipeline.data.storage import file_parts, filesystems, local, web
 from pipeline.data.storage.failures import delete_error, read_error, write_error
 from pipeline.data.storage.filesystems import StorageOptions as StorageOptions
 from pipeline.data.storage.filesystems import filesystem
@@ -42,20 +42,26 @@ CONTENT_TYPE_OPTIONS = {
 
 
 def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> bytes:
-    """Return an object's whole content.
+    """Return an object's whole content, or that of a part of a file (``file_parts``).
 
     Args:
-        uri: the object.
+        uri: the object, or the part.
         options: fsspec options by scheme.
         most: largest size in bytes; no more than one byte beyond it is read. None for no limit.
 
     Raises:
         RowError: ``not_found``, ``access_denied``, ``read_failed`` or ``file_too_large``; for a
-            refused redirect ``scheme_not_allowed``.
+            refused redirect ``scheme_not_allowed``; for a part also ``bad_row``.
     """
+    part = file_parts.parse(uri)
+    if part is not None:
+        found = file_parts.read(part, options, most)
+        if isinstance(found, bytes):
+            return found
+        uri = found  # the row has no bytes, but names a file
     try:
         fs, path = filesystem(uri, options)
-        _refuse_special(uri, fs, path)
+        local.refuse_special(uri, fs, path)
         if scheme_of(uri) in web.SCHEMES:
             data = web.retried(lambda: web.read(fs, path, most))
         else:
@@ -92,7 +98,7 @@ def read_chunks(uri: str, options: StorageOptions) -> Iterator[bytes]:
     """
     try:
         fs, path = filesystem(uri, options)
-        _refuse_special(uri, fs, path)
+        local.refuse_special(uri, fs, path)
         with fs.open(path, "rb", cache_type="none") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
@@ -100,19 +106,6 @@ def read_chunks(uri: str, options: StorageOptions) -> Iterator[bytes]:
         raise
     except Exception as error:
         raise read_error(uri, error) from error
-
-
-def _refuse_special(uri: str, fs: Any, path: str) -> None:
-    """Refuse local paths that may block for ever when opened, such as a pipe without a writer.
-
-    Raises:
-        RowError: ``read_failed``.
-    """
-    if isinstance(fs, LocalFileSystem) and local.is_special(path):
-        raise RowError(
-            "read_failed",
-            f"{redact(uri)}: is a folder, a pipe, a device or a kernel file; give a regular file",
-        )
 
 
 def check_web(uri: str, options: StorageOptions) -> None:
@@ -131,17 +124,10 @@ def check_web(uri: str, options: StorageOptions) -> None:
 def version(uri: str, options: StorageOptions) -> str | None:
     """Return a text that changes when the object is replaced, or None if it cannot be known.
 
-    It is None for web addresses: many servers keep no versions, and signed addresses do not allow
-    the request.
+    The version of a part of a file is the file's. It is None for web addresses.
     """
-    if scheme_of(uri) in web.SCHEMES:
-        return None
-    try:
-        fs, path = filesystem(uri, options)
-        found: str = fs.ukey(path)
-    except Exception:  # each file system raises its own types
-        return None
-    return found
+    part = file_parts.parse(uri)
+    return filesystems.version(part.file if part else uri, options)
 
 
 def write_bytes(uri: str, data: bytes, options: StorageOptions) -> None:

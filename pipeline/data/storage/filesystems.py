@@ -29,6 +29,15 @@ S3_TRIES = 3
 storage that takes connections and never answers fails a call after some 20 minutes. No watchdog
 watches the driver, so this is what bounds its calls."""
 
+PACKAGES = {
+    "hf": "huggingface_hub",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+}
+"""Packages that are not installed with this one, by the scheme that needs them."""
+
 
 def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
     """Return the fsspec file system of ``uri`` and the path in it.
@@ -45,10 +54,17 @@ def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
         given = {"get_client": web.get_client, **given}
     if scheme == "file":
         uri = local_path(uri)
-    else:
+    elif scheme != "hf":  # nothing is written there, and the hub counts requests
         # Ray's tasks change directories that this process has listed before.
         given = {"use_listings_cache": False, **given}
-    fs, path = fsspec.core.url_to_fs(respelt(uri), **given)
+    try:
+        fs, path = fsspec.core.url_to_fs(respelt(uri), **given)
+    except ImportError as error:
+        if scheme not in PACKAGES:
+            raise
+        raise ImportError(
+            f"{scheme}:// needs a package that is not installed: pip install {PACKAGES[scheme]}"
+        ) from error
     if scheme in ("s3", "s3a"):
         fs.retries = S3_TRIES
     return fs, path
@@ -67,6 +83,22 @@ def arrow_filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
         return pyarrow.fs.LocalFileSystem(), absolute(uri)
     fs, path = filesystem(uri, options)
     return pyarrow.fs.PyFileSystem(_Handler(fs)), path
+
+
+def version(uri: str, options: StorageOptions) -> str | None:
+    """Return a text that changes when the object is replaced, or None if it cannot be known.
+
+    It is None for web addresses: many servers keep no versions, and signed addresses do not allow
+    the request.
+    """
+    if scheme_of(uri) in web.SCHEMES:
+        return None
+    try:
+        fs, path = filesystem(uri, options)
+        found: str = fs.ukey(path)
+    except Exception:  # each file system raises its own types
+        return None
+    return found
 
 
 class _Handler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types

@@ -16,6 +16,9 @@ from pipeline.data.storage import files, uris
 from pipeline.data.storage.failures import reason
 from pipeline.data.storage.filesystems import StorageOptions, filesystem
 
+BRACES = re.compile(r"\{(?:(?P<first>\d{1,9})\.\.(?P<last>\d{1,9})|(?P<listed>[^{}]*,[^{}]*))\}")
+"""Braces that stand for several texts: ``{000..099}`` or ``{train,val}``."""
+
 
 class ListingError(ValueError):
     """A folder cannot be listed; the message says which one and why."""
@@ -58,13 +61,58 @@ def iterate_files(uri: str, options: StorageOptions) -> Iterator[File]:
             "put credentials into the environment or the storage options"
         )
     try:
-        yield from _files(uri, options)
+        if BRACES.search(uri) and not files.exists(uri, options):
+            yield from _expanded(uri, options)
+        else:
+            yield from _files(uri, options)
     except FileNotFoundError as error:
         raise ListingError(f"{shown}: there is no such file or folder") from error
     except PermissionError as error:
         raise ListingError(f"{shown}: a folder may not be listed: {reason(error)}") from error
     except Exception as error:  # each file system raises its own types
         raise ListingError(f"{shown}: cannot be listed: {reason(error)}") from error
+
+
+def expand_braces(text: str) -> Iterator[str]:
+    """Yield the texts that a pattern with braces stands for, as a shell and webdataset have them.
+
+    ``{000..099}`` counts, up or down, with as many digits as the longer end if one begins with a
+    zero; ``{train,val}`` lists alternatives. Each pair of braces multiplies the texts; there are no
+    braces within braces. Other braces stay as they are.
+    """
+    found = BRACES.search(text)
+    if not found:
+        yield text
+        return
+    for inside in _alternatives(found):
+        for rest in expand_braces(text[found.end() :]):
+            yield f"{text[: found.start()]}{inside}{rest}"
+
+
+def _alternatives(found: re.Match[str]) -> Iterator[str]:
+    first, last = found["first"], found["last"]
+    if first is None:
+        yield from found["listed"].split(",")
+        return
+    start, end = int(first), int(last)
+    padded = any(len(digits) > 1 and digits[0] == "0" for digits in (first, last))
+    width = max(len(first), len(last)) if padded else 0
+    step = 1 if end >= start else -1
+    for number in range(start, end + step, step):
+        yield f"{number:0{width}d}"
+
+
+def _expanded(uri: str, options: StorageOptions) -> Iterator[File]:
+    folder = uri[: BRACES.search(uri).start()].rpartition("/")[0]  # type: ignore[union-attr]
+    for one in expand_braces(uri):
+        try:
+            for file in _files(one, options):
+                yield File(file.uri, file.uri.removeprefix(f"{folder}/"))
+        except FileNotFoundError as error:
+            raise ListingError(
+                f"{uris.redact(one)}: there is no such file or folder; it is one of "
+                f"{uris.redact(uri)}"
+            ) from error
 
 
 def _files(uri: str, options: StorageOptions) -> Iterator[File]:

@@ -5,9 +5,13 @@ import os
 import stat
 import uuid
 from pathlib import Path
+from typing import Any
 
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.data.errors import RowError
 from pipeline.data.storage.failures import reason
-from pipeline.data.storage.uris import absolute, scheme_of
+from pipeline.data.storage.uris import absolute, redact, scheme_of
 
 LEFTOVER = ".writing"
 """Suffix of a local file that is being written; a killed process leaves such a file behind."""
@@ -61,6 +65,24 @@ def is_special(path: str) -> bool:
     kernels = {os.stat(place).st_dev for place in KERNEL if os.path.ismount(place)}
     inside = os.path.realpath(path).startswith(tuple(f"{place}/" for place in KERNEL))
     return not stat.S_ISREG(found.st_mode) or inside or found.st_dev in kernels
+
+
+def refuse_special(uri: str, fs: Any, path: str) -> None:
+    """Refuse local paths that may block for ever when opened, such as a pipe without a writer.
+
+    Args:
+        uri: the file for the message.
+        fs: its fsspec file system; on other file systems nothing is refused.
+        path: the file in ``fs``.
+
+    Raises:
+        RowError: ``read_failed``.
+    """
+    if isinstance(fs, LocalFileSystem) and is_special(path):
+        raise RowError(
+            "read_failed",
+            f"{redact(uri)}: is a folder, a pipe, a device or a kernel file; give a regular file",
+        )
 
 
 def is_file(uri: str) -> bool:

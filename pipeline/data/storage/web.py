@@ -35,6 +35,10 @@ class DowngradeError(Exception):
     """An https server redirects to an address with another scheme."""
 
 
+class NoRangesError(Exception):
+    """A server sends a whole file where a range of its bytes was asked for."""
+
+
 async def get_client(**options: Any) -> Any:
     """Return an HTTP session for fsspec's web file system that refuses unsafe redirects."""
     import aiohttp  # imported late: it takes 0.1 s, and most processes read no web address
@@ -85,6 +89,32 @@ async def _read(fs: Any, url: str, most: int | None) -> bytes | None:
     return whole.getvalue()
 
 
+def read_range(fs: Any, url: str, start: int, size: int) -> bytes:
+    """Read ``size`` bytes of a web file from byte ``start``; fewer if the file ends before.
+
+    Raises:
+        NoRangesError: the server answers with the whole file.
+    """
+    found: bytes = fsspec.asyn.sync(fs.loop, _read_range, fs, url, start, size)
+    return found
+
+
+async def _read_range(fs: Any, url: str, start: int, size: int) -> bytes:
+    session = await fs.set_session()
+    headers = {**fs.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
+    headers["Range"] = f"bytes={start}-{start + size - 1}"
+    async with session.get(fs.encode_url(url), **{**fs.kwargs, "headers": headers}) as response:
+        if response.status == 416:  # the file ends before the range
+            return b""
+        fs._raise_not_found_for_status(response, url)
+        if response.status != 206:
+            raise NoRangesError
+        whole = io.BytesIO()
+        while whole.tell() < size and (part := await response.content.read(PIECE)):
+            whole.write(part)
+    return whole.getvalue()[:size]
+
+
 def retried(read: Callable[[], Found]) -> Found:
     """Call ``read``, up to ``TRIES`` times if the server is busy, broken or cannot be reached.
 
@@ -109,6 +139,12 @@ def explain(error: Exception) -> tuple[ErrorClass, str]:
         return (
             "scheme_not_allowed",
             "redirects from https to another scheme, which is not followed; give the final address",
+        )
+    if isinstance(cause, NoRangesError):
+        return (
+            "read_failed",
+            "the server sends whole files only, no ranges of bytes; copy the file to a disk or an "
+            "object store",
         )
     if status in (404, 410) or isinstance(cause, FileNotFoundError):
         return "not_found", "does not exist"

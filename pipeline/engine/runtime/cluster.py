@@ -18,7 +18,7 @@ from pipeline.data.storage import failures, files, uris
 from pipeline.data.words import counted
 from pipeline.engine.resources import RAY_DATA_CPUS, Resources
 from pipeline.engine.runtime import private_ray, pulse, watcher
-from pipeline.engine.runtime.core_words import Words, kept_back
+from pipeline.engine.runtime.stderr import captured_stderr
 from pipeline.settings import JobSettings, SettingError
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def start_ray(verbose: bool) -> bool:
         "num_cpus": max(RAY_DATA_CPUS, os.cpu_count() or 1),
         "include_dashboard": False,
     }
-    words = Words()
+    words: list[str] = []
     folder = None
     _own.level = logging.getLogger("ray").level
     try:
@@ -105,7 +105,7 @@ def start_ray(verbose: bool) -> bool:
             if not verbose:  # what Ray and its core write is not for those who run jobs
                 stack.enter_context(private_ray.deaf())
                 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-                words = stack.enter_context(kept_back())
+                words = stack.enter_context(captured_stderr())
             arguments = {} if address else here
             if not (address or "").startswith("ray://"):  # that server may not have our class
                 arguments["job_config"] = private_ray.OwnModules()
@@ -191,8 +191,8 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_TIMEOUT).close()
 
 
-def _not_there(address: str | None, error: Exception, words: Words) -> ClusterError:
-    if address and any("AuthToken" in line for line in words.lines):
+def _not_there(address: str | None, error: Exception, words: list[str]) -> ClusterError:
+    if address and any("AuthToken" in line for line in words):
         return ClusterError(
             f"Ray at {address} asks for a token, and got none or another one; set "
             "RAY_AUTH_MODE=token and see that ~/.ray/auth_token is the cluster's; see "

@@ -1,6 +1,6 @@
-"""All that is used of Ray beyond what it documents, so that each release is checked in one place.
+"""The undocumented parts of Ray that are used, in one place so that each release can be checked.
 
-``missing`` says what an installed Ray no longer has; nothing here is imported before it is used.
+``missing`` names what an installed Ray no longer has. The parts are imported only when used.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ NAMES: tuple[tuple[str, str], ...] = (
     ("ray.data.context", "DataContext.use_datasource_v2"),
     ("ray.data.context", "DataContext.execution_no_progress_timeout_s"),
 )
-"""Modules and what is used of each."""
+"""Modules, and a name that is used from each."""
 
 SETTINGS = (
     "checkpoint_config",
@@ -58,20 +58,23 @@ SETTINGS = (
     "print_on_execution_start",
     "use_datasource_v2",
 )
-"""Settings of Ray Data that a job sets, and puts back as they are the whole process's."""
+"""Settings of Ray Data that a job sets and restores, since they hold for the whole process."""
 
 LONGEST_PLACE = 24
-"""Letters of a folder in which ``make_folder`` may make one: Ray appends 70, a socket has 107."""
+"""Most characters of the folder in which ``make_folder`` makes one.
+
+Ray appends 70 to its name, and a socket's name may have 107.
+"""
 
 VALUES = {
     f"{CONSTANTS}.ENABLE_RAY_CLUSTERS_ENV_VAR": "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
     f"{CHECKPOINTS}.PENDING_CHECKPOINT_SUFFIX": PENDING.removesuffix(".parquet"),
 }
-"""What some of them must be: ``jobs`` sets the variable, ``data`` edits files of that name."""
+"""Values that some names must have: ``jobs`` sets the variable, ``data`` edits files so named."""
 
 
 def missing() -> list[str]:
-    """The names, with their modules, that the installed Ray lacks or means otherwise."""
+    """Return the names, with their modules, that the installed Ray lacks or uses differently."""
     gone = []
     for module, name in NAMES:
         full = f"{module}.{name}"
@@ -93,10 +96,10 @@ def _get(module: str, name: str) -> Any:
 
 
 def make_folder() -> str:
-    """A new folder for the files of a Ray of this process's own, which only its user may enter.
+    """Make a folder for the files of this process's own Ray, which only its user may enter.
 
-    It lies where RAY_TMPDIR says, else in the folder for temporary files. Ray's sockets take
-    short names only.
+    It is made in RAY_TMPDIR if that is set, else in the folder for temporary files if its name is
+    short enough for Ray's sockets, else in ``/tmp``.
 
     Raises:
         OSError: it cannot be made.
@@ -124,9 +127,9 @@ def deaf() -> Iterator[None]:
 
 
 def files_in(folder: str) -> dict[str, Any]:
-    """Arguments of ``ray.init`` that have a Ray keep all its files in ``folder``.
+    """Return arguments of ``ray.init`` that have Ray keep all its files in ``folder``.
 
-    One below it: Ray opens the one that it is given to everybody.
+    They name a folder below it, because Ray lets everybody enter the one that it is given.
     """
     return {"_temp_dir": os.path.join(folder, "ray")}
 
@@ -194,7 +197,7 @@ def own_path() -> list[str]:
 
 
 def checkpoint_config(path: str, filesystem: Any) -> CheckpointConfig:
-    """A checkpoint of pair_ids below ``path`` that outlives its job."""
+    """Return the configuration of a checkpoint of pair ids at ``path`` that outlives its job."""
     config = CheckpointConfig(
         id_column="pair_id",
         checkpoint_path=path,
@@ -206,16 +209,16 @@ def checkpoint_config(path: str, filesystem: Any) -> CheckpointConfig:
 
 
 def set_up(settings: ray.data.DataContext, checkpoint: CheckpointConfig | None) -> None:
-    """Have Ray Data use this checkpoint, and neither read nor wait in its newer ways."""
+    """Have Ray Data use a checkpoint, its older reader, and no timeout."""
     settings.checkpoint_config = checkpoint
     # The newer reader starts 32 processes to look at the ends of the plan's few files.
     settings.use_datasource_v2 = False
-    # Spot nodes may be hours away; a job that waits is not a job that hangs.
+    # Spot nodes may be hours away: a job that waits for them does not hang.
     settings.execution_no_progress_timeout_s = -1
 
 
 def autoscaler() -> tuple[int, str]:
-    """How many nodes Ray's autoscaler is starting, and why the last launch failed, if it did."""
+    """Return how many nodes Ray's autoscaler is starting, and why the last launch failed, if so."""
     if _get(UTILS, "is_autoscaler_v2")(fetch_from_server=True):
         status = _get(STATUS, "get_cluster_status")(ray.get_runtime_context().gcs_address)
         failures = [launch.details or "" for launch in status.failed_launches]

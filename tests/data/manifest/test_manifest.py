@@ -16,7 +16,7 @@ from pipeline.data.manifest.manifest import ManifestError, open_manifest
 from pipeline.data.manifest.planning import write_plan
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.names import SPLIT_WORD, digest_of, is_name
-from pipeline.engine import stages
+from pipeline.engine.stages import blocks, storing
 from tests.conftest import write_parquet
 from tests.data.test_redaction import CONTEXT
 
@@ -469,9 +469,9 @@ def test_dates_that_python_does_not_know_are_carried_as_they_are(tmp_path):
     planned = pq.read_table(tmp_path / "plan").sort_by("manifest_row")
     context = dataclasses.replace(CONTEXT, extra=manifest.extra)
     board = SimpleNamespace(add=lambda *_: None, in_turn=lambda *_: {})  # all have failed
-    loaded = context.schema(*stages.STYLIZED)
+    loaded = context.schema(*blocks.STYLIZED)
     failed = [{**row, "fault_class": "not_found"} for row in planned.to_pylist()]
-    stored = stages.store(pa.Table.from_pylist(failed, schema=loaded), context, board)
+    stored = storing.store(pa.Table.from_pylist(failed, schema=loaded), context, board)
     for name, values in given.items():
         assert stored[name].combine_chunks().equals(values), name
 

@@ -1,8 +1,9 @@
 import os
 
+import braceexpand
 import pytest
 
-from pipeline.data.storage import files, filesystems
+from pipeline.data.storage import files, filesystems, listing
 from pipeline.data.storage.listing import ListingError, iterate_files
 
 FILES = ("a.jpg", "train/cat/1.jpg", "train/cat/2.png", "train/dog/3.jpg", "val/cat/4.jpg")
@@ -124,3 +125,46 @@ def test_a_listing_leaves_the_session_of_others_as_it_is(s3):
     assert factory.create_parser("rest-xml")._timestamp_parser is not str
     assert len(list(found)) == 1
     assert factory.create_parser("rest-xml")._timestamp_parser is not str
+
+
+@pytest.mark.parametrize(
+    ("pattern", "texts"),
+    [
+        ("x-{08..11}.tar", ["x-08.tar", "x-09.tar", "x-10.tar", "x-11.tar"]),
+        ("x-{8..10}.tar", ["x-8.tar", "x-9.tar", "x-10.tar"]),
+        ("{2..0}", ["2", "1", "0"]),
+        ("{train,val}/{0..1}", ["train/0", "train/1", "val/0", "val/1"]),
+        ("{a,}b", ["ab", "b"]),
+        ("{}{a}{0..}", ["{}{a}{0..}"]),
+        ("{000..099}", [f"{number:03d}" for number in range(100)]),
+    ],
+)
+def test_braces_stand_for_what_a_shell_and_webdataset_take_them_for(pattern, texts):
+    assert list(listing.expand_braces(pattern)) == texts
+    if "{}" not in pattern and "," not in pattern:
+        assert list(braceexpand.braceexpand(pattern)) == texts
+
+
+def test_braces_list_their_files_in_order_with_keys_below_the_folder_before_them(tmp_path):
+    for name in ("train/x-0.tar", "train/x-1.tar", "val/x-0.tar", "val/x-1.tar", "{0..1}.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = list(listing.iterate_files(f"{tmp_path}/{{val,train}}/x-{{0..1}}.tar", {}))
+    assert [file.key for file in found] == [
+        "val/x-0.tar", "val/x-1.tar", "train/x-0.tar", "train/x-1.tar",
+    ]  # fmt: skip
+    assert found[0].uri == f"{tmp_path}/val/x-0.tar"
+    globs = list(listing.iterate_files(f"{tmp_path}/{{train,val}}/*-0.tar", {}))
+    assert [file.key for file in globs] == ["train/x-0.tar", "val/x-0.tar"]
+    (whole,) = listing.iterate_files(f"{tmp_path}/{{0..1}}.tar", {})
+    assert whole.key == "{0..1}.tar", "a file that is really called so"
+    with pytest.raises(listing.ListingError, match=r"x-2\.tar: there is no such.*it is one of .*{"):
+        list(listing.iterate_files(f"{tmp_path}/train/x-{{0..5}}.tar", {}))
+
+
+def test_braces_on_s3(s3):
+    options, bucket = s3
+    for number in range(3):
+        files.write_bytes(f"s3://{bucket}/train-{number:03d}.tar", b"x", options)
+    found = list(listing.iterate_files(f"s3://{bucket}/train-{{000..002}}.tar", options))
+    assert [file.key for file in found] == [f"train-{number:03d}.tar" for number in range(3)]

@@ -193,7 +193,7 @@ def test_every_damage_to_the_records_is_found(copy):
 
 
 def test_records_that_no_job_writes_are_faults(copy, tmp_path):
-    """Of one such record the pairs beside it are checked all the same."""
+    """The other pairs are checked in spite of one such record."""
     (tmp_path / "secret.png").write_bytes(image_bytes(0, 64, 64))
     change_record(copy.output, "plain", status="done")
     change_record(copy.output, "filed", file_name="images/../../secret.png")
@@ -216,9 +216,9 @@ def test_records_that_no_job_writes_are_faults(copy, tmp_path):
 def test_a_status_that_no_job_writes_does_not_pass_for_done(copy, weights_file, capsys):
     style = StyleSettings(weights=str(weights_file), image_size=64, iterations=3, scales=1)
     job = replace(copy, limit=1, report=False)
-    assert stylize.run(style, job) == 0
+    assert stylize.run(style, job, stylize.Messages()) == 0
     change_record(copy.output, "plain", status="done")
-    assert stylize.run(style, job) == 1
+    assert stylize.run(style, job, stylize.Messages()) == 1
     assert "  unknown: 1 record with a status that no job writes; " in capsys.readouterr().out
 
 

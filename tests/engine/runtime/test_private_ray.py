@@ -1,4 +1,4 @@
-"""What is used of Ray beyond its documented interface: the installed Ray has it all."""
+"""The installed Ray has all undocumented parts that are used."""
 
 import ast
 import importlib
@@ -53,7 +53,7 @@ def test_a_name_that_is_gone_ends_a_job_with_2_and_one_line(
         holder = getattr(holder, parent)
     monkeypatch.delattr(holder, last)
     job = JobSettings(manifest=str(tmp_path / "m.parquet"), output=str(tmp_path / "out"))
-    assert stylize.run(quick, job) == 2
+    assert stylize.run(quick, job, stylize.Messages()) == 2
     (line,) = capsys.readouterr().err.splitlines()
     start = f"error: Ray {ray.__version__} has no {module}.{name} as this program uses it; "
     assert line.startswith(start)
