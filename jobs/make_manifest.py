@@ -90,10 +90,15 @@ def print_summary(built: "Built", settings: ManifestSettings) -> None:
     print(
         f"{_counts(built)} and {counted(built.styles, 'style')} in {counted(built.files, 'file')}"
     )
-    if built.passed_over:
-        print(f"passed over beside the contents: {describe(built.passed_over)}")
+    if built.skipped:
+        print(f"skipped: {describe(built.skipped)}")
+    if built.left_out:
+        left_out = counted(built.left_out, "content")
+        print(f"{left_out} stay as they are and have no row; --include-originals adds one for each")
+    if built.originals:
+        print(f"{counted(built.originals, 'pair')} without a style: copies of the contents")
     for name, counts in (("label", built.labels), ("split", built.splits)):
-        if getattr(settings, f"{name}_from") != "none":
+        if name in built.columns:
             _print_places(name, counts)
     if built.unmet_labels:
         unmet = counted(built.unmet_labels, "file")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.data.errors import RowError
 from pipeline.data.images import codec, conversion, sizing
-from pipeline.data.make_manifest.building import ENDINGS
+from pipeline.data.make_manifest.sources.images import ENDINGS
 from pipeline.data.storage import files, listing, uris
 from pipeline.data.storage.filesystems import StorageOptions
 from pipeline.settings import StyleSettings

@@ -57,7 +57,7 @@ def test_the_same_manifest_from_a_disk_and_from_s3(inputs, s3, tmp_path, capsys,
 
     assert "8 pairs of 8 contents and 2 styles in 3 files" in local
     assert "8 pairs of 8 contents and 2 styles in 3 files" in remote
-    assert "passed over beside the contents: 2 .txt" in local
+    assert "skipped: 2 .txt" in local
     assert "2 labels (contents of each: " in local
     assert "1 split (contents of each: train 8)" in local
     ids = [

@@ -1,34 +1,39 @@
-"""Building a manifest of pairs from two folders of images.
+"""Building a manifest of pairs from a data set of contents and a folder of styles.
 
-Content images are streamed; style images, which are few, are held in memory.
+Contents are streamed, and nothing is unpacked; styles, which are few, are held in memory.
 """
 
-import heapq
 import itertools
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.data.errors import RowError
-from pipeline.data.make_manifest import parts, sampling
-from pipeline.data.make_manifest.labels import Labels, LabelsError, Place
+from pipeline.data.make_manifest import parts, sampling, selection
+from pipeline.data.make_manifest.classes import Classes, read_names
+from pipeline.data.make_manifest.labels import Labels, LabelsError
 from pipeline.data.make_manifest.parts import Row
-from pipeline.data.names import check_name
-from pipeline.data.storage import files, uris
-from pipeline.data.storage.listing import File, ListingError, iterate_files
-from pipeline.settings import ManifestSettings
-
-ENDINGS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".gif"),
-    *(".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf"),
-    *(".jpx", ".avif", ".avifs"),
+from pipeline.data.make_manifest.sources import tars
+from pipeline.data.make_manifest.sources.base import Columns, Content, Source, SourceError
+from pipeline.data.make_manifest.sources.opening import open_source
+from pipeline.data.make_manifest.styles import (
+    Styles,
+    classes_of,
+    list_styles,
+    read_weights,
+    weigh,
 )
-"""File name endings of the formats that a job opens (``codec.FORMATS``)."""
+from pipeline.data.names import check_name
+from pipeline.data.storage import uris
+from pipeline.data.storage.listing import ListingError
+from pipeline.settings import ManifestSettings, did_you_mean
 
 DRAWS = 2**16
 """Random numbers drawn at a time: few enough for a processor's cache."""
+
+ORIGINAL = "original"
+"""What stands for the style in the id of a content that is copied as it is."""
 
 
 class BuildError(ValueError):
@@ -42,22 +47,30 @@ class Built:
     Attributes:
         pairs: rows of the manifest.
         files: Parquet files of the manifest.
+        columns: of the manifest.
         styles: style images.
-        contents: content images.
-        labels: content images by label.
-        splits: content images by split.
+        contents: content images that have rows.
+        labels: those content images by label.
+        splits: those content images by split.
+        originals: rows that copy their content as it is.
+        left_out: content images that stay as they are, and so have no row.
+        unmet_classes: classes that were asked for and that no content has.
         unmet_labels: files that the CSV file of labels names and that are no content images.
-        passed_over: content files that were skipped, by reason.
+        skipped: what else the contents' place holds and was not taken, by reason.
     """
 
     pairs: int = 0
     files: int = 0
+    columns: Sequence[str] = ()
     styles: int = 0
     contents: int = 0
     labels: Counter[str | None] = field(default_factory=Counter)
     splits: Counter[str | None] = field(default_factory=Counter)
+    originals: int = 0
+    left_out: int = 0
+    unmet_classes: set[str] = field(default_factory=set)
     unmet_labels: int = 0
-    passed_over: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
 def build(settings: ManifestSettings, said: Callable[[Built], None] = lambda built: None) -> Built:
@@ -73,8 +86,8 @@ def build(settings: ManifestSettings, said: Callable[[Built], None] = lambda bui
         The counts.
 
     Raises:
-        BuildError: there is nothing to pair, a label cannot be a folder name, or the output is in
-            use.
+        BuildError: there is nothing to pair, a file of the data set cannot be read, a label cannot
+            be a folder name, or the output is in use.
         RowError: the output cannot be written.
     """
     options = settings.storage_options or {}
@@ -83,89 +96,147 @@ def build(settings: ManifestSettings, said: Callable[[Built], None] = lambda bui
         parts.check_folder(output, settings.overwrite, options)
         built = Built()
         styles = _styles(settings, built)
-        contents = _at_least_one(_contents(settings, built), settings, built)
+        columns = Columns(settings.image_column, settings.label_column, settings.key_column)
+        source = open_source(settings.content, options, settings.content_format, columns)
+        classes = _classes(settings, source)
+        built.columns = _columns(settings, source, classes)
         labels = _labels(settings)
-        place = _places(settings, labels)
-        with parts.Parts(output, _columns(settings), settings.overwrite, options) as folder:
-            rows = _rows(settings, contents, styles, place, built)
+        contents = _contents(settings, source, labels, classes, built)
+        with parts.Parts(output, built.columns, settings.overwrite, options) as folder:
+            rows = _rows(settings, contents, styles, built)
             while some := list(itertools.islice(rows, settings.rows_per_file)):
                 folder.write(some)
                 built.pairs, built.files = built.pairs + len(some), built.files + 1
                 said(built)
+            _check_met(settings, built, source)
             built.unmet_labels = labels.count_unmet() if labels else 0
-            folder.recipe = _recipe(settings, built)
+            folder.recipe = _recipe(settings, source, classes, built)
         return built
-    except (ListingError, LabelsError, parts.FolderError) as error:
+    except (ListingError, LabelsError, SourceError, parts.FolderError) as error:
         raise BuildError(str(error)) from error
 
 
-def _images(uri: str, options: files.StorageOptions, passed_over: Counter[str]) -> Iterator[File]:
-    for file in iterate_files(uri, options):
-        reason = _unfit(file.key)
-        if reason:
-            passed_over[reason] += 1
-        else:
-            yield file
-
-
-def _unfit(key: str) -> str | None:
-    """Return why a file is skipped; None if it is taken."""
-    if key.startswith(".") or "/." in key:
-        return "hidden"
-    ending = "." + key.rpartition("/")[2].rpartition(".")[2].lower()
-    if ending not in ENDINGS:
-        return ending if "." in key and re.fullmatch(r"\.[a-z]\w{0,5}", ending) else "others"
-    if "::" in key:
-        return "'::' in the name"
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return "name not in UTF-8"
-    return None
-
-
-def _styles(settings: ManifestSettings, built: Built) -> list[File]:
+def _styles(settings: ManifestSettings, built: Built) -> Styles:
+    """Return the styles, and check that there are enough of them."""
     options = settings.storage_options or {}
-    passed_over: Counter[str] = Counter()
-    styles = sorted(_images(settings.style, options, passed_over), key=lambda file: file.key)
-    built.styles = len(styles)
-    if not styles:
-        raise _nothing("style", settings.style, passed_over)
-    if (settings.styles_per_content or 1) > len(styles):
+    skipped: Counter[str] = Counter()
+    source = open_source(settings.style, options)
+    found = list_styles(source, skipped)
+    shown = uris.redact(settings.style)
+    if not found:
+        raise _nothing("style", settings.style, source.form, skipped)
+    built.styles = len(found)
+    weights = None
+    if settings.style_weights:
+        found, weights = weigh(found, read_weights(settings.style_weights, options), shown)
+    classes = None
+    if settings.style_per_class:
+        names = Classes(source.names) if source.names else None
+        known = classes_of(found, names)
+        if not any(known):
+            raise BuildError(
+                f"style_per_class: the styles in {shown} are in no class folders; put them into "
+                "STYLE/LABEL/"
+            )
+        kept = [index for index, name in enumerate(known) if name is not None]
+        found, classes = [found[index] for index in kept], [known[index] or "" for index in kept]
+        weights = weights and [weights[index] for index in kept]
+    count = None if settings.mode == "cross" else settings.styles_per_content or 1
+    styles = Styles(found, classes, weights, count, settings.seed)
+    name, fewest = styles.smallest()
+    if count is not None and count > fewest:
+        where = f"class {name!r} in {shown} has" if name else f"the folder {shown} holds"
         raise BuildError(
-            f"styles_per_content: {settings.styles_per_content}, but the folder "
-            f"{uris.redact(settings.style)} holds {len(styles)} styles; ask for fewer, or use "
+            f"styles_per_content: {count}, but {where} {fewest} styles; ask for fewer, or use "
             "--mode cross"
         )
     return styles
 
 
-def _contents(settings: ManifestSettings, built: Built) -> Iterator[File]:
-    found = _images(settings.content, settings.storage_options or {}, built.passed_over)
-    if settings.limit is None:
-        return found
-    # Smallest hashes instead of first files, since S3 lists one class after another.
-    some = heapq.nsmallest(
-        settings.limit, found, key=lambda file: sampling.hash_key("limit", settings.seed, file.key)
-    )
-    return iter(sorted(some, key=lambda file: file.key))
+def _contents(
+    settings: ManifestSettings,
+    source: Source,
+    labels: Labels | None,
+    classes: Classes | None,
+    built: Built,
+) -> Iterator[Content]:
+    """Return the contents that are taken, with their labels and splits.
+
+    Raises:
+        BuildError: there are none.
+    """
+    skipped, seed = built.skipped, settings.seed
+    found = source.contents(skipped)
+    found = selection.settle_labels(found, _places(settings, labels), classes, skipped)
+    if settings.classes:
+        wanted = _wanted(settings, classes)
+        built.unmet_classes = set(wanted)
+        found = selection.of_classes(found, wanted, built.unmet_classes, skipped)
+    if settings.per_class is not None:
+        found = selection.some_per_class(found, settings.per_class, seed, skipped)
+    if settings.limit is not None:
+        found = selection.some_of_all(found, settings.limit, seed)
+    if settings.val_fraction:
+        found = selection.divide(found, settings.val_fraction, seed)
+    some = selection.at_least_one(found)
+    if some is None:
+        raise _nothing("content", settings.content, source.form, skipped)
+    return some
 
 
-def _at_least_one(
-    contents: Iterator[File], settings: ManifestSettings, built: Built
-) -> Iterator[File]:
-    first = next(contents, None)
-    if first is None:
-        raise _nothing("content", settings.content, built.passed_over)
-    return itertools.chain([first], contents)
+def _wanted(settings: ManifestSettings, classes: Classes | None) -> set[str]:
+    """Return the labels that ``--classes`` names.
+
+    Raises:
+        BuildError: the class list has no such name.
+    """
+    if classes is None:
+        return set(settings.classes)
+    numbers = {name: classes.find(name, None) for name in settings.classes}
+    for name, number in numbers.items():
+        if number is None:
+            some = ", ".join([*classes.names[:5], *(["..."] if len(classes) > 5 else [])])
+            meant = did_you_mean(name, classes.names) or f"it has {len(classes)}: {some}"
+            raise BuildError(f"classes: {name[:80]!r} is not in the class list; {meant}")
+    return {classes.labels[number] for number in numbers.values() if number is not None}
 
 
-def _nothing(name: str, uri: str, passed_over: Counter[str]) -> BuildError:
-    others = f" (skipped: {describe(passed_over)})" if passed_over else ""
-    return BuildError(
-        f"{name} {uris.redact(uri)}: holds no image{others}; image files end in "
-        ".jpg, .jpeg, .png, .webp, .tif, .gif, .bmp, .ppm, .jp2, .avif"
-    )
+def _check_met(settings: ManifestSettings, built: Built, source: Source) -> None:
+    """Check that there are pairs, and some of each class that was asked for.
+
+    Raises:
+        BuildError: there are not.
+    """
+    if not built.pairs:
+        if built.left_out:
+            raise BuildError(
+                f"style_probability: {settings.style_probability} leaves all "
+                f"{built.left_out} contents as they are; raise it, or add --include-originals"
+            )
+        raise _nothing("content", settings.content, source.form, built.skipped)
+    for name in sorted(built.unmet_classes):
+        raise BuildError(
+            f"classes: no content has the label {name[:80]!r}; leave it out, or check its spelling"
+        )
+
+
+_KINDS = {
+    "images": "image files end in .jpg, .jpeg, .png, .webp, .tif, .gif, .bmp, .ppm, .jp2, .avif",
+    "tar": "a sample is KEY.jpg (or another image's ending) with KEY.cls or KEY.json",
+    "csv": "each line names an image in a column file_name, content_uri or image",
+}
+_TABLES = "pictures are in columns of bytes, or of struct{bytes, path}, in files *.parquet"
+
+
+def _nothing(name: str, uri: str, form: str, skipped: Counter[str]) -> BuildError:
+    others = f" (skipped: {describe(skipped)})" if skipped else ""
+    hint = _KINDS.get(form, _TABLES)
+    if skipped[".arrow"]:
+        hint = (
+            "Arrow files of save_to_disk are not read; write Parquet: "
+            "load_from_disk(FOLDER).to_parquet(FILE)"
+        )
+    return BuildError(f"{name} {uris.redact(uri)}: holds no image{others}; {hint}")
 
 
 def describe(counts: Counter[str], most: int = 5) -> str:
@@ -181,52 +252,80 @@ def _labels(settings: ManifestSettings) -> Labels | None:
     return Labels(settings.labels, from_csv, settings.storage_options or {}) if from_csv else None
 
 
-def _places(settings: ManifestSettings, table: Labels | None) -> Callable[[str], Place]:
-    """Return a function from a content image's key to its label and split."""
+def _classes(settings: ManifestSettings, source: Source) -> Classes | None:
+    """Return the class list: what the user gave, else the data set's own."""
+    options = settings.storage_options or {}
+    if settings.label_from == "none":
+        return None
+    beside = None
+    if source.form == "tar" and settings.label_from == "auto":
+        beside = tars.names_beside(settings.content, options)
+    given = settings.class_names or beside
+    if given:
+        return Classes(read_names(given, options))
+    return Classes(source.names) if source.names and settings.label_from == "auto" else None
 
-    def place(key: str) -> Place:
-        label, split = (table and table.find(key)) or (None, None)
-        folders = key.split("/")[:-1]
-        if settings.label_from == "parent" and folders:
-            label = folders.pop()
-        if settings.split_from == "parent" and folders:
-            split = folders.pop()
-        return label, split
+
+def _places(settings: ManifestSettings, table: Labels | None) -> Callable[[Content], Content]:
+    """Return a function that sets a content's label and split where they are not its own."""
+
+    def place(content: Content) -> Content:
+        found = (table and table.find(content.path)) or (None, None)
+        label, split = content.label, content.split
+        number = content.label_id
+        folders = content.path.split("/")[:-1]
+        if settings.label_from != "auto":
+            label, number = found[0], None
+            if settings.label_from == "parent" and folders:
+                label = folders.pop()
+        if settings.split_from != "auto":
+            split = found[1]
+            if settings.split_from == "parent" and folders:
+                split = folders.pop()
+        return content._replace(label=label, label_id=number, split=split)
 
     return place
 
 
 def _rows(
-    settings: ManifestSettings,
-    contents: Iterator[File],
-    styles: list[File],
-    place: Callable[[str], Place],
-    built: Built,
+    settings: ManifestSettings, contents: Iterator[Content], styles: Styles, built: Built
 ) -> Iterator[Row]:
-    hashes = sampling.hash_keys([style.key for style in styles])
-    count = len(styles) if settings.mode == "cross" else settings.styles_per_content or 1
     while some := list(itertools.islice(contents, max(1, DRAWS // len(styles)))):
-        if settings.mode == "cross":
-            chosen: Iterable[Iterable[int]] = itertools.repeat(range(count), len(some))
-        else:
-            keys = [file.key for file in some]
-            chosen = sampling.choose(settings.seed, keys, hashes, count).tolist()
-        for content, indices in zip(some, chosen, strict=True):
-            label, split = _checked(place(content.key), content, built)
-            built.contents += 1
-            for style in map(styles.__getitem__, indices):
-                name = sampling.pair_id(content.key, style.key, label)
-                yield Row(name, content.uri, style.uri, label, split)
+        taken = [content for content in some if _is_taken(settings, content, styles, built)]
+        for content, drawn in zip(taken, styles.draw(taken), strict=True):
+            _count(content, built)
+            place = (content.label, content.split, content.label_id)
+            if not selection.is_stylized(content, settings.style_probability, settings.seed):
+                drawn = []
+            if settings.include_originals and (not drawn or settings.style_probability == 1):
+                built.originals += 1
+                name = sampling.pair_id(content.key, ORIGINAL, content.label)
+                yield Row(name, content.uri, None, *place, original=True)
+            for style in drawn:
+                name = sampling.pair_id(content.key, style.key, content.label)
+                yield Row(name, content.uri, style.uri, *place)
 
 
-def _checked(place: Place, content: File, built: Built) -> Place:
-    """Count a label and a split.
+def _is_taken(settings: ManifestSettings, content: Content, styles: Styles, built: Built) -> bool:
+    """Return whether a content has pairs, and count it if not."""
+    if not styles.has_class(content.label):
+        built.skipped["no styles for the class"] += 1
+        return False
+    stays = not selection.is_stylized(content, settings.style_probability, settings.seed)
+    built.left_out += stays and not settings.include_originals
+    return settings.include_originals or not stays
+
+
+def _count(content: Content, built: Built) -> None:
+    """Count a content.
 
     Raises:
-        BuildError: one of them cannot be the name of a folder in the output.
+        BuildError: its label or its split cannot be the name of a folder in the output.
     """
-    for name, part, counts in zip(
-        ("label", "split"), place, (built.labels, built.splits), strict=True
+    built.contents += 1
+    for name, part, counts in (
+        ("label", content.label, built.labels),
+        ("split", content.split, built.splits),
     ):
         if part is not None and part not in counts:
             try:
@@ -234,20 +333,45 @@ def _checked(place: Place, content: File, built: Built) -> Place:
             except RowError as error:
                 raise BuildError(f"{uris.redact(content.uri)}: {error}") from error
         counts[part] += 1
-    return place
 
 
-def _columns(settings: ManifestSettings) -> list[str]:
-    places = {"label": settings.label_from, "split": settings.split_from}
-    asked = [name for name, source in places.items() if source != "none"]
-    return ["pair_id", "content_uri", "style_uri", *asked]
+def _columns(settings: ManifestSettings, source: Source, classes: Classes | None) -> list[str]:
+    """Return the columns of the manifest.
+
+    Raises:
+        BuildError: contents are to be chosen by their labels, and have none.
+    """
+    found = ["pair_id", "content_uri", "style_uri"]
+    own = source.columns if settings.label_from == "auto" else frozenset()
+    has_labels = settings.label_from in ("parent", "csv") or bool({"label", "label_id"} & own)
+    if has_labels:
+        found.append("label")
+        if classes is not None or "label_id" in own:
+            found.append("label_id")
+    else:
+        chosen = ("classes", "per_class", "style_per_class", "label_column", "class_names")
+        for name in (name for name in chosen if getattr(settings, name)):
+            raise BuildError(
+                f"{name}: the contents have no labels; add --label-from parent (class folders) or "
+                "--labels FILE"
+            )
+    is_split = settings.split_from == "auto" and "split" in source.columns
+    if is_split or settings.split_from in ("parent", "csv") or settings.val_fraction:
+        found.append("split")
+    return [*found, "original"] if settings.include_originals else found
 
 
-def _recipe(settings: ManifestSettings, built: Built) -> dict[str, Any]:
+def _recipe(
+    settings: ManifestSettings, source: Source, classes: Classes | None, built: Built
+) -> dict[str, Any]:
     """Return how the manifest was built, for ``_manifest.json``."""
     asked = {
         name: uris.redact(value) if isinstance(value, str) else value
         for name, value in vars(settings).items()
         if name not in ("storage_options", "overwrite")
     }
-    return asked | {"contents": built.contents, "styles": built.styles, "pairs": built.pairs}
+    counts = {"contents": built.contents, "styles": built.styles, "pairs": built.pairs}
+    asked |= {"content_format": source.form, **counts, "skipped": dict(built.skipped)}
+    if classes is None:
+        return asked
+    return asked | {"class_list": {"names": classes.names, "labels": classes.labels}}

@@ -23,13 +23,29 @@ class FolderError(ValueError):
 
 
 class Row(NamedTuple):
-    """A row of the manifest."""
+    """A row of the manifest.
+
+    Attributes:
+        pair_id: of the pair.
+        content_uri: of the content image.
+        style_uri: of the style image; None for a row that copies its content.
+        label: of the content.
+        split: of the content.
+        label_id: number of the content's class.
+        original: whether the content is copied as it is.
+    """
 
     pair_id: str
     content_uri: str
-    style_uri: str
+    style_uri: str | None
     label: str | None
     split: str | None
+    label_id: int | None = None
+    original: bool = False
+
+
+KINDS = {"label_id": pa.int64(), "original": pa.bool_()}
+"""Types of the columns that are no text."""
 
 
 def check_folder(output: str, overwrite: bool, options: files.StorageOptions) -> None:
@@ -111,7 +127,9 @@ class Parts:
             RowError: it cannot be written.
         """
         fields = dict(zip(Row._fields, zip(*rows, strict=True), strict=True))
-        arrays = {name: pa.array(fields[name], pa.string()) for name in self.columns}
+        arrays = {
+            name: pa.array(fields[name], KINDS.get(name, pa.string())) for name in self.columns
+        }
         name = f"part-{self.files:05d}.parquet"
         tables.write_table(uris.join(self.output, name), pa.table(arrays), self.options)
         self.files += 1

@@ -103,7 +103,7 @@ def _alternatives(found: re.Match[str]) -> Iterator[str]:
 
 
 def _expanded(uri: str, options: StorageOptions) -> Iterator[File]:
-    folder = uri[: BRACES.search(uri).start()].rpartition("/")[0]  # type: ignore[union-attr]
+    folder = re.split(r"[{*?[]", uri, maxsplit=1)[0].rpartition("/")[0]
     for one in expand_braces(uri):
         try:
             for file in _files(one, options):

@@ -1,7 +1,7 @@
 """Listing the members of an uncompressed tar by its headers, without reading their data."""
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from pipeline.data.errors import RowError
@@ -12,6 +12,9 @@ from pipeline.data.storage.uris import redact
 
 READ_AHEAD = 2**16
 """Bytes that one request for a header takes: small members come along, large ones are skipped."""
+
+MOST_DATA = 2**20
+"""Largest member in bytes whose data ``members_with_data`` reads."""
 
 COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -46,12 +49,28 @@ def members_of_tar(uri: str, options: StorageOptions) -> Iterator[Member]:
         RowError: ``not_found``, ``access_denied``, or ``read_failed``: it is compressed, cut off or
             no tar.
     """
+    return (member for member, _ in members_with_data(uri, options, lambda name: False))
+
+
+def members_with_data(
+    uri: str, options: StorageOptions, wanted: Callable[[str], bool]
+) -> Iterator[tuple[Member, bytes | None]]:
+    """Yield what ``members_of_tar`` yields, and the data of some small members with them.
+
+    Args:
+        uri: the tar.
+        options: storage options by scheme.
+        wanted: tells by its name whether a member's data is read, if it is not too large.
+
+    Raises:
+        RowError: as ``members_of_tar``.
+    """
     shown = redact(uri)
     try:
         fs, path = filesystem(uri, options)
         local.refuse_special(uri, fs, path)
         with fs.open(path, "rb", block_size=READ_AHEAD, cache_type="readahead") as file:
-            yield from _members(file, shown)
+            yield from _members(file, shown, wanted)
     except RowError:
         raise
     except tarfile.TarError as error:
@@ -63,7 +82,9 @@ def members_of_tar(uri: str, options: StorageOptions) -> Iterator[Member]:
         raise read_error(uri, error) from error
 
 
-def _members(file: Any, shown: str) -> Iterator[Member]:
+def _members(
+    file: Any, shown: str, wanted: Callable[[str], bool]
+) -> Iterator[tuple[Member, bytes | None]]:
     start = file.read(tarfile.BLOCKSIZE)
     packed = next((name for magic, name in COMPRESSED.items() if start.startswith(magic)), None)
     if packed:
@@ -77,7 +98,11 @@ def _members(file: Any, shown: str) -> Iterator[Member]:
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # it keeps all, perhaps millions
             if member.isreg() and not member.issparse():
-                yield Member(member.name, member.offset_data, member.size)
+                data = None
+                if member.size <= MOST_DATA and wanted(member.name):
+                    inside = tar.extractfile(member)
+                    data = inside.read() if inside else None
+                yield Member(member.name, member.offset_data, member.size), data
         # At a header that is cut off or damaged tarfile ends as if the tar did.
         file.seek(tar.offset)
         end = file.read(tarfile.BLOCKSIZE)

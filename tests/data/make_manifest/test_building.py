@@ -16,6 +16,7 @@ from pipeline.data.images import codec
 from pipeline.data.make_manifest import building, parts, sampling
 from pipeline.data.make_manifest.building import BuildError, build
 from pipeline.data.make_manifest.labels import Labels, LabelsError
+from pipeline.data.make_manifest.sources import images
 from pipeline.data.manifest.manifest import INCOMPLETE, ManifestError, open_manifest
 from pipeline.data.names import check_name
 from pipeline.data.storage import files, listing, uris
@@ -143,7 +144,7 @@ def test_a_manifest_is_cut_into_files_and_counted(folders):
     assert (built.contents, built.styles, built.pairs, built.files) == (20, 6, 40, 6)
     assert built.labels == {"a": 10, "b": 10}
     assert built.splits == {"train": 10, "val": 10}
-    assert built.passed_over == {".txt": 1, "hidden": 1, "others": 1}
+    assert built.skipped == {".txt": 1, "hidden": 1, "others": 1}
     file_names = sorted(file.key for file in listing.iterate_files(settings.output, {}))
     assert file_names == ["_manifest.json", *(f"part-{index:05d}.parquet" for index in range(6))]
     rows = rows_of(settings)
@@ -165,14 +166,14 @@ def test_order_and_place_change_nothing(folders, tmp_path, monkeypatch):
         content=str((tmp_path / "photos").rename(tmp_path / "elsewhere" / "photos")),
         output=str(tmp_path / "again"),
     )
-    listed = building.iterate_files
+    listed = images.iterate_files
 
     def shuffled(uri, options):
         file_names = list(listed(uri, options))
         random.Random(5).shuffle(file_names)
         return iter(file_names)
 
-    monkeypatch.setattr(building, "iterate_files", shuffled)
+    monkeypatch.setattr(images, "iterate_files", shuffled)
     build(moved)
     second = by_id(rows_of(moved))
     assert second.keys() == first.keys()
@@ -214,7 +215,7 @@ def test_contents_are_never_held(folders, monkeypatch):
         if built.files == 3:
             raise EnoughError
 
-    monkeypatch.setattr(building, "iterate_files", endless)
+    monkeypatch.setattr(images, "iterate_files", endless)
     monkeypatch.setattr(building, "DRAWS", 100)
     with pytest.raises(EnoughError):
         build(replace(folders, styles_per_content=1), said)
@@ -338,5 +339,5 @@ def test_settings_that_do_not_fit(folders, changes, message):
 def test_the_endings_are_those_of_the_formats_that_are_opened():
     kinds = {*codec.FORMATS, "MPO"}
     known = {ending for ending, kind in Image.registered_extensions().items() if kind in kinds}
-    assert known - set(building.ENDINGS) == set()
-    assert {ending for ending in building.ENDINGS if "avif" not in ending} <= known
+    assert known - set(images.ENDINGS) == set()
+    assert {ending for ending in images.ENDINGS if "avif" not in ending} <= known
