@@ -56,29 +56,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write_report(job: JobSettings) -> str | None:
-    """Write the report at a job's end and return its URI.
-
-    Print a warning and return None if it cannot be written: the job is done all the same.
-    """
-    from pipeline.data.storage import failures, uris
-    from pipeline.report.page import ReportError, make_report
-
-    schemes = frozenset({uris.scheme_of(job.manifest), *job.allow_schemes})
-    try:
-        made = make_report(
-            job.output,
-            job.storage_options or {},
-            thumbnails=job.thumbnails,
-            title=job.title,
-            allowed=schemes,
-        )
-    except Exception as error:
-        reason = str(error) if isinstance(error, ReportError) else failures.reason(error)
-        print(f"warning: report.html was not written: {reason}", file=sys.stderr)
-        return None
-    return made.uri
-
-
 if __name__ == "__main__":
     sys.exit(main())

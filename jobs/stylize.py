@@ -40,7 +40,6 @@ from jobs._cli import (
     why_it_broke_off,
 )
 from jobs._estimate import as_json, money, print_estimate, print_faults
-from jobs.report import write_report
 from pipeline.data.redaction import redact
 from pipeline.data.storage import uris
 from pipeline.data.words import counted, duration
@@ -214,6 +213,7 @@ def _run(style: StyleSettings, job: JobSettings, told: OnProgress) -> Ended:
     from pipeline.data.output.lease import LostError
     from pipeline.engine.job import ClosingError, JobError, run_job
     from pipeline.engine.packing.run import PackingError
+    from pipeline.report.page import write_report
 
     try:
         summary = run_job(style, job, told)

@@ -29,6 +29,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "examples/README.md",
     *sorted(ROOT.glob("docs/**/*.md")),
     ROOT / "pipeline/style/network/compact.md",
 ]
@@ -240,7 +241,7 @@ def test_the_site_loads_nothing_from_a_network(site):
     ("page", "words"),
     [
         ("python", "pipeline.stylize"),
-        ("jobs", "pipeline.engine.job.run_job"),
+        ("jobs", "pipeline.run_job"),
         ("method", "pipeline.style.method.losses.gram_matrix"),
         ("data", "pipeline.data.schemas.RECORD_SCHEMA"),
     ],

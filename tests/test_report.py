@@ -23,7 +23,7 @@ from pipeline.data.storage import files, tables, uris
 from pipeline.report import curves, describe, facts, pairs, shrinking, speed
 from pipeline.report import grid as grids
 from pipeline.report import sample as sampling
-from pipeline.report.page import ReportError, make_report
+from pipeline.report.page import ReportError, make_report, write_report
 from pipeline.report.render import to_json
 from pipeline.report.thumbnails import Wanted, make_thumbnails
 from pipeline.settings import JobSettings, StyleSettings
@@ -493,7 +493,7 @@ def test_a_report_that_fails_is_a_warning(tmp_path, capsys):
     output = write_output(str(tmp_path), [ok_record(0, content_uri="c", style_uri=["s"])])
     (tmp_path / "records" / "b.parquet").write_bytes(b"no parquet")
     job = JobSettings(manifest="m.parquet", output=output)
-    assert job_report.write_report(job) is None
+    assert write_report(job) is None
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: report.html was not written: ")
     with pytest.raises(ReportError):

@@ -1,6 +1,7 @@
 """``report.html`` from an output's records, settings and pictures."""
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,9 @@ from pipeline.report.pictures import number_pictures, wanted_pictures
 from pipeline.report.render import render
 from pipeline.report.sample import choose_pairs
 from pipeline.report.thumbnails import make_thumbnails
+from pipeline.settings import JobSettings
+
+logger = logging.getLogger(__name__)
 
 
 class ReportError(ValueError):
@@ -88,6 +92,27 @@ def make_report(
         raise ReportError(f"report of {uris.redact(output)}: {reason}") from error
     pictured = sum(number >= 0 for number in pictures["resultPictures"])
     return Made(uri, len(text), facts.pairs, len(pairs.rows), pictured)
+
+
+def write_report(job: JobSettings) -> str | None:
+    """Write the report at a job's end and return its URI.
+
+    Log a warning and return None if it cannot be written: the job is done all the same.
+    """
+    schemes = frozenset({uris.scheme_of(job.manifest), *job.allow_schemes})
+    try:
+        made = make_report(
+            job.output,
+            job.storage_options or {},
+            thumbnails=job.thumbnails,
+            title=job.title,
+            allowed=schemes,
+        )
+    except Exception as error:
+        reason = str(error) if isinstance(error, ReportError) else failures.reason(error)
+        logger.warning(f"warning: report.html was not written: {reason}")
+        return None
+    return made.uri
 
 
 def _read_json(uri: str, options: files.StorageOptions) -> dict[str, Any] | None:
