@@ -1,6 +1,12 @@
 """Entry points for ``python -m jobs.NAME`` and ``ray job submit``."""
 
 import os
+import sys
+
+from jobs._environment import say_what_is_missing
+
+if sys.argv[:1] == ["-m"]:  # Python is looking for the module of python -m jobs.NAME
+    say_what_is_missing()
 
 # Before torch is loaded: threads that wait by spinning slow each other down by tens of times as
 # soon as anything else wants a core, and beside a style actor there are load and store tasks.

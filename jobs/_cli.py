@@ -1,11 +1,16 @@
-"""The command line, made from the settings' dataclasses: one option for each field."""
+"""The command line, made from the settings' dataclasses: one option for each field.
+
+``--help`` shows the options that most people use, ``--help-all`` all of them in groups.
+"""
 
 import argparse
 import contextlib
+import copy
 import dataclasses
 import json
 import logging
 import os
+import re
 import sys
 import typing
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -17,6 +22,7 @@ import yaml
 from pipeline.data.redaction import redact, redact_text
 from pipeline.settings import (
     JobSettings,
+    ManifestSettings,
     SettingError,
     StyleSettings,
     choices_of,
@@ -40,33 +46,120 @@ METAVARS = {int: "N", float: "X", str: "TEXT", Mapping[str, Any]: "JSON"}
 
 OF_A_JOB = (JobSettings, StyleSettings)
 
+FOLDERS = (
+    *("content", "style", "mode", "styles_per_content", "label_from", "split_from", "labels"),
+)
+"""Settings of a manifest that a job takes too: it then makes the manifest itself."""
+
+Kinds = Mapping[type, Container[str] | None]
+"""Classes of settings, and the fields that a command takes of each; None for all."""
+
+JOB_KINDS: Kinds = {JobSettings: None, StyleSettings: None, ManifestSettings: FOLDERS}
+
+KINDS: Mapping[str, Kinds] = {"stylize": JOB_KINDS, "make_manifest": {ManifestSettings: None}}
+"""The kinds of the commands that have many options."""
+
+PROGRAM = "neural-style"
+SUBCOMMANDS: Mapping[str, str] = {
+    "stylize": "stylize",
+    "make_manifest": "manifest",
+    "verify": "verify",
+    "report": "report",
+    "demo": "demo",
+    "benchmark": "bench",
+}
+"""Modules of ``jobs`` by the word that calls them."""
+
+
+def command(job: str) -> str:
+    """Return how to call the module ``jobs.JOB``, in the form in which this process was called."""
+    by_word = Path(sys.argv[0]).name.startswith(PROGRAM)
+    return f"{PROGRAM} {SUBCOMMANDS[job]}" if by_word else f"python -m jobs.{job}"
+
+
+class _Help(argparse.Action):
+    """``--help`` or, if ``usual`` is None, ``--help-all``."""
+
+    def __init__(
+        self,
+        option_strings: Sequence[str],
+        dest: str,
+        help: str,
+        usual: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+        self.usual = usual
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(parser.format_help() if self.usual is None else _short_help(parser, self.usual))
+        parser.exit()
+
+
+def _short_help(parser: argparse.ArgumentParser, usual: Mapping[str, str]) -> str:
+    """The first two paragraphs of the description, and the options that most people use."""
+    formatter = parser._get_formatter()
+    formatter.add_usage(parser.usage, [], [])
+    formatter.add_text("\n\n".join((parser.description or "").split("\n\n")[:2]))
+    formatter.start_section("options")
+    known = {action.dest: action for action in parser._actions}
+    for name, text in usual.items():
+        action = copy.copy(known[name])
+        action.help = text
+        formatter.add_argument(action)
+    formatter.end_section()
+    formatter.add_text(f"All options, in groups: {parser.prog} --help-all")
+    return formatter.format_help()
+
 
 def new_parser(
-    job: str, description: str | None, needs: str = "--manifest URI --output URI"
+    job: str,
+    description: str | None,
+    needs: str = "--manifest URI --output URI",
+    usual: Mapping[str, str] | None = None,
 ) -> argparse.ArgumentParser:
-    """The parser of ``jobs.JOB``, which cannot do without ``needs``; ``parse`` fills it."""
-    prog = f"python -m jobs.{job}"
-    return argparse.ArgumentParser(
+    """Return the parser of ``jobs.JOB``; ``read_options`` gives it the settings' options.
+
+    Args:
+        job: name of the module.
+        description: its first two paragraphs stand in the short help.
+        needs: what the command cannot do without.
+        usual: names of the options in the short help, with their texts; all options if None.
+    """
+    prog = command(job)
+    parser = argparse.ArgumentParser(
         prog=prog,
         usage=f"{prog} {needs} [options]",
         description=description,
         allow_abbrev=False,
+        add_help=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    text = "show the options that most people use" if usual else "show this"
+    parser.add_argument("-h", "--help", action=_Help, usual=usual, help=text)
+    parser.add_argument("--help-all", action=_Help, help="show all options, in groups")
+    return parser
 
 
 def add_settings(
-    parser: argparse.ArgumentParser, settings: type, only: Container[str] | None = None
+    parser: argparse.ArgumentParser,
+    settings: type,
+    fields: Container[str] | None = None,
+    only: Container[str] | None = None,
 ) -> None:
     """Add an option for each field, by groups; an option not given leaves nothing behind.
 
     Args:
-        only: the fields that get one, and these are not grouped; all if None.
+        parser: gets the options.
+        settings: the dataclass.
+        fields: the fields that are taken, in one group; all in their own groups if None.
+        only: as for ``read_options``; these are not grouped.
     """
+    one = parser.add_argument_group("two folders, in place of --manifest") if fields else parser
     for title, specs in grouped(settings).items():
-        group = parser if only is not None else parser.add_argument_group(title)
+        whole = fields is None and only is None
+        group = parser.add_argument_group(title) if whole else one
         for spec in specs:
-            if only is None or spec.name in only:
+            if all(names is None or spec.name in names for names in (fields, only)):
                 _add_option(group, spec)
 
 
@@ -106,7 +199,7 @@ def parse(
     Raises:
         SettingError: an unknown name, or a value of a wrong type or out of range.
     """
-    (job, style), _ = read_options(argv, parser, OF_A_JOB, only)
+    (job, style, _), _ = read_options(argv, parser, JOB_KINDS, only)
     return StyleSettings(**style), JobSettings(**job)
 
 
@@ -128,13 +221,17 @@ def show_what_is_logged() -> None:
 def read_options(
     argv: Sequence[str] | None,
     parser: argparse.ArgumentParser,
-    kinds: Sequence[type],
+    kinds: Kinds,
     only: Container[str] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The values of each class of settings, by field; and those of the parser's own options.
+    """Return the values of each class of settings, by field; and of the parser's own options.
 
     Args:
-        kinds: the classes of settings whose fields are its options.
+        argv: the process's own if None.
+        parser: gets the options.
+        kinds: what the command line and the file may hold.
+        only: the fields that have an option here; all if None. The file may hold the others too,
+            so that one file serves several commands.
 
     Raises:
         SettingError: an unknown option, an unknown name in the file, or a value that cannot be
@@ -145,8 +242,8 @@ def read_options(
     parser.add_argument(
         "--config", metavar="FILE", help="YAML or TOML file of settings by name, without the dashes"
     )
-    for settings in kinds:
-        add_settings(parser, settings, only)
+    for settings, fields in kinds.items():
+        add_settings(parser, settings, fields, only)
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what may follow
         import argcomplete
 
@@ -159,21 +256,34 @@ def read_options(
     config = given.pop("config")
     values = {**(_read_config(config) if config else {}), **given}
     found: list[dict[str, Any]] = []
-    for settings in kinds:
-        specs = {spec.name: spec for spec in dataclasses.fields(settings)}
+    taken: list[str] = []
+    for settings, fields in kinds.items():
+        specs = _fields_of({settings: fields})
         mine = [name for name in values if name in specs]
         found.append({name: convert(specs[name], values.pop(name)) for name in mine})
+        taken += specs
     for name in values:
-        raise unknown_setting(
-            name, [spec.name for kind in kinds for spec in dataclasses.fields(kind)]
-        )
+        raise unknown_setting(name, taken)
     return found, rest
+
+
+def _fields_of(kinds: Kinds) -> dict[str, "dataclasses.Field[Any]"]:
+    return {
+        spec.name: spec
+        for settings, names in kinds.items()
+        for spec in dataclasses.fields(settings)
+        if names is None or spec.name in names
+    }
 
 
 def _unknown_option(given: str, parser: argparse.ArgumentParser) -> SettingError:
     name = given.partition("=")[0]  # the value may be a secret
+    field = name[2:].replace("-", "_") if re.fullmatch(r"--[a-z-]+", name) else ""
+    owners = [command(job) for job, kinds in KINDS.items() if field in _fields_of(kinds)]
+    if owners:
+        return SettingError(f"{name}: is no option here, but of {' and '.join(owners)}")
     known = [option for option in parser._option_string_actions if option.startswith("--")]
-    meant = did_you_mean(name, known) or "--help lists all options"
+    meant = did_you_mean(name, known) or "--help-all lists all options"
     return SettingError(f"{in_short(redact(name))[1:-1]}: is no option; {meant}")
 
 

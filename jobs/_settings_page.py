@@ -18,7 +18,7 @@ INTRODUCTION = """\
 
 An option on the command line, or a name in a file: `--config FILE` reads YAML or TOML, names
 without the dashes and with `_` (`image_size: 512`). Options win over the file. One file serves
-`jobs.stylize`, `jobs.verify` and `jobs.report`. A list is given with commas, a mapping as JSON. In
+`stylize`, `verify` and `report`. A list is given with commas, a mapping as JSON. In
 a file `storage_options` may be nested, in the file's own types: a key of digits alone wants quotes.
 
 - **Settings that change pixels** are marked so. They, the weights' digest, `image_format`,
@@ -27,18 +27,22 @@ a file `storage_options` may be nested, in the file's own types: a key of digits
 - **One row's own**: a few of them may be columns of the manifest ([manifests.md](manifests.md)).
 - **Credentials** belong into the environment (`AWS_*`), a role of the machine, or
   `storage_options` in the file, not on the command line, which Ray's job list shows.
+- **Two folders** in place of `--manifest`: `--content` and `--style`, with `--mode`,
+  `--styles-per-content`, `--label-from`, `--split-from` and `--labels` of `neural-style manifest`
+  (below). The job makes the manifest in `OUTPUT/manifest`, again at each start: new images become
+  new pairs, and pictures that were made stay, also those of images that are gone.
 - **In a notebook** the settings that change pixels are keyword arguments
   ([notebook.md](notebook.md)).
-- **Completion**: `pip install argcomplete && activate-global-python-argcomplete --user`, then a
-  new shell; Tab completes options and choices of `python -m jobs.stylize`, `jobs.make_manifest`,
-  `jobs.verify` and `jobs.report`. Tried in bash.
+- **Completion**: `eval "$(register-python-argcomplete neural-style)"` in `~/.bashrc` or `~/.zshrc`,
+  with the environment's `bin` folder in `PATH`; Tab completes commands, options and choices. For
+  `python -m jobs.stylize` too: `activate-global-python-argcomplete --user`. Tried in bash.
 """
 
 
 def page() -> str:
     """The page as Markdown: a section for each command, a table for each group."""
-    sections = [INTRODUCTION, "## jobs.stylize\n", *map(_tables, OF_A_JOB)]
-    return "\n".join([*sections, "## jobs.make_manifest\n", _tables(ManifestSettings)])
+    sections = [INTRODUCTION, "## neural-style stylize\n", *map(_tables, OF_A_JOB)]
+    return "\n".join([*sections, "## neural-style manifest\n", _tables(ManifestSettings)])
 
 
 def _tables(settings: type) -> str:

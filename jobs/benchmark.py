@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from jobs._cli import command
 from jobs.bench import peers, plain, style
 from pipeline.style.hardware.host_memory import keep_freed_memory
 from pipeline.style.network.vgg import half_type
@@ -148,7 +149,7 @@ def _shown(value: Any) -> str:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.benchmark",
+        prog=command("benchmark"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,9 +1,9 @@
 """Twelve pictures from start to end, by the same job code as on a cluster.
 
-    python -m jobs.demo
+    neural-style demo
 
-Writes photographs and painted styles, a manifest of all their pairs, runs ``jobs.stylize`` on it
-and makes a contact sheet. Nothing is downloaded. Further options go to ``jobs.stylize``.
+Writes photographs and painted styles, a manifest of all their pairs, runs "neural-style stylize" on
+it and makes a contact sheet. Nothing is downloaded. Further options go to that command.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from jobs import _sheet, _terminal, stylize
+from jobs._cli import command
 from jobs._demo_pictures import save_inputs
 from pipeline.engine.progress import Activity, Progress
 
@@ -28,13 +29,15 @@ PAINTING = Activity("painting the demo's inputs", "painted the demo's inputs")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the job's exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.demo",
+        prog=command("demo"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", default="demo-output", help="directory [default demo-output]")
     parser.add_argument(
-        "--weights", default="compact", help="as of jobs.stylize [default compact: it is embedded]"
+        "--weights",
+        default="compact",
+        help="as of neural-style stylize [default compact: it is embedded]",
     )
     options, more = parser.parse_known_args(argv)
     output = Path(options.output)
@@ -90,6 +93,10 @@ def contact_sheet(
     """Contents down, styles across, results where they meet; a cross where there is none.
 
     Args:
+        contents: files of the contents.
+        styles: files of the styles.
+        images: folder of the results.
+        target: file of the sheet.
         told: lines of text for the corner.
     """
     made = {

@@ -1,24 +1,27 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Make a manifest: pairs of the images of two folders, for jobs.stylize.
+r"""Make a manifest: a table of pairs of the images of two folders.
 
-    python -m jobs.make_manifest --content ./photos --style ./paintings --output ./pairs
-    python -m jobs.make_manifest --content 's3://bucket/photos/**/*.jpg' --style s3://bucket/art \\
+    neural-style manifest --content ./photos --style ./paintings --output ./pairs
+    neural-style manifest --content 's3://bucket/photos/**/*.jpg' --style s3://bucket/art \
         --output s3://bucket/pairs --styles-per-content 5 --label-from parent --split-from parent
 
 Every content is paired with --styles-per-content styles that are drawn for it, or with all of them
 (--mode cross). Draws and pair_ids depend on the names below the two folders and on --seed, not on
-the order of the files nor on where the folders lie. Files are listed in a stream: a million of them
-need no more memory than a thousand.
+the order of the files nor on where the folders are. Files are listed in a stream: a million of them
+need no more memory than a thousand. "neural-style stylize" does this itself if it is given the two
+folders.
 
 Exit code: 0 the manifest is made, 2 it is not, 130 stopped by Ctrl-C.
 """
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from jobs._cli import new_parser, read_options
+from jobs._cli import KINDS, command, new_parser, read_options
 from pipeline.data.redaction import redact
 from pipeline.data.words import counted
 from pipeline.settings import ManifestSettings, SettingError
@@ -26,14 +29,29 @@ from pipeline.settings import ManifestSettings, SettingError
 if TYPE_CHECKING:
     from pipeline.data.make_manifest.building import Built
 
-NEEDS = "--content URI --style URI --output URI"
+NEEDS = "--content DIR --style DIR --output DIR"
+
+USUAL = {
+    "content": "folder of images, a glob in quotes, or a data set: Parquet, tars, CSV",
+    "style": "style images, in the same forms",
+    "output": "folder of the manifest",
+    "styles_per_content": "styles that are drawn for each content [1]",
+    "mode": "cross: each content with every style [sample]",
+    "limit": "take so many content images only, a random sample",
+    "label_from": "parent: a content's folder is its class [the data set's own]",
+    "split_from": "parent: the folder above is its split [the data set's own]",
+    "labels": "CSV file with file_name, label, split",
+    "seed": "another seed draws other styles [0]",
+    "overwrite": "replace the manifest in the output",
+    "config": "these and all other settings, in YAML or TOML",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the manifest and say what it holds; returns the exit code."""
-    parser = new_parser("make_manifest", __doc__, NEEDS)
+    parser = new_parser("make_manifest", __doc__, NEEDS, USUAL)
     try:
-        (values,), _ = read_options(argv, parser, (ManifestSettings,))
+        (values,), _ = read_options(argv, parser, KINDS["make_manifest"])
         settings = ManifestSettings(**values)
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -44,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipeline.data.make_manifest.building import BuildError, build
 
     try:
-        built = build(settings, _say_progress)
+        built = build(settings, partial(_say_progress, settings.rows_per_file))
     except (BuildError, RowError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -55,8 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _say_progress(built: "Built") -> None:
-    print(_counts(built), file=sys.stderr)
+def _say_progress(rows_per_file: int, built: "Built") -> None:
+    if built.pairs == rows_per_file * built.files:  # else it was the last one
+        print(f"{_counts(built)} so far", file=sys.stderr)
 
 
 def _counts(built: "Built") -> str:
@@ -89,12 +108,12 @@ def print_summary(built: "Built", settings: ManifestSettings) -> None:
             "warning: results without a split will lie beside the folders of splits, and Hugging "
             "Face's imagefolder passes over them there; see docs/formats.md"
         )
-    print(f"the manifest lies in {redact(settings.output)}")
     own = uris.scheme_of(settings.output)
     schemes = {uris.scheme_of(settings.content), uris.scheme_of(settings.style)}
-    others = schemes - {own, *uris.OBJECT_STORES}
-    if others:
-        print(f"jobs.stylize will need --allow-schemes {','.join(sorted(others))} for it")
+    others = sorted(schemes - {own, *uris.OBJECT_STORES})
+    allow = f" --allow-schemes {','.join(others)}" if others else ""
+    manifest = shlex.quote(redact(settings.output))
+    print(f"next: {command('stylize')} --manifest {manifest} --output OUTPUT{allow}")
 
 
 def _print_places(name: str, counts: Counter[str | None]) -> None:

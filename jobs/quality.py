@@ -171,7 +171,7 @@ def parse(argv: Sequence[str] | None) -> tuple[StyleSettings, dict[str, Any]]:
     parser.add_argument("--sheet", type=Path, help="file for all pictures: content, style, results")
     parser.add_argument("--record", action="store_true", help=f"write {RECORD.name}")
     names = {spec.name for spec in fields(StyleSettings)} - {"weights", "image_size"}
-    (style,), own = read_options(argv, parser, (StyleSettings,), names)
+    (style,), own = read_options(argv, parser, {StyleSettings: None}, names)
     return StyleSettings(**style), own
 
 

@@ -1,33 +1,32 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Make report.html of an output: of a finished job, or of one that is still at work.
+"""Make the report.html of an output, whether its job is finished or still at work.
 
-    python -m jobs.report ./out
-    python -m jobs.report s3://bucket/out/ --thumbnails 200
+    neural-style report ./out
+    neural-style report s3://bucket/out/ --title "Paintings, spring" --thumbnails 200
 
-One file with all that it shows inside it: pictures, loss curves, throughput, errors, settings. It
+The report is one file that holds all it shows: pictures, loss curves, speed, errors, settings. It
 is written into the output, as a job does at its end. Content and style images are read from the
-output's own scheme and the object stores; from others with --allow-schemes. The job's --config
-file will do here too. Exit code: 0 written, 2 not, 130 stopped by Ctrl-C.
+output's own storage and the object stores, from others only with --allow-schemes. The job's
+--config file works here too. Exit code: 0 written, 2 not written, 130 stopped by Ctrl-C.
 """
 
 import sys
 from collections.abc import Sequence
 
-from jobs._cli import OF_A_JOB, new_parser, read_options
+from jobs._cli import JOB_KINDS, new_parser, read_options
 from pipeline.data.redaction import redact
 from pipeline.data.words import counted
 from pipeline.settings import JobSettings, SettingError
 
-OPTIONS = ("thumbnails", "allow_schemes", "storage_options")
+OPTIONS = ("title", "thumbnails", "allow_schemes", "storage_options")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the report; returns the exit code."""
-    parser = new_parser("report", __doc__)
-    parser.usage = "python -m jobs.report OUTPUT [options]"
+    """Write the report and return the exit code."""
+    parser = new_parser("report", __doc__, "OUTPUT")
     parser.add_argument("output", metavar="OUTPUT", help="directory of the results: path or URI")
     try:
-        (values, _), flags = read_options(argv, parser, OF_A_JOB, OPTIONS)
+        (values, _, _), flags = read_options(argv, parser, JOB_KINDS, OPTIONS)
         # Settings have a manifest; a report reads none.
         job = JobSettings(**(values | {"output": flags["output"], "manifest": "-"}))
     except SettingError as error:
@@ -41,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             job.output,
             job.storage_options or {},
             thumbnails=job.thumbnails,
+            title=job.title,
             allowed=frozenset(job.allow_schemes),
         )
     except ReportError as error:
@@ -57,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_report(job: JobSettings) -> str | None:
-    """At a job's end: where the report lies; None, and a warning, if there is none.
+    """Write the report at a job's end and return its URI.
 
-    Whatever is wrong with a report, the job is done.
+    Print a warning and return None if it cannot be written: the job is done all the same.
     """
     from pipeline.data.storage import failures, uris
     from pipeline.report.page import ReportError, make_report
@@ -67,7 +67,11 @@ def write_report(job: JobSettings) -> str | None:
     schemes = frozenset({uris.scheme_of(job.manifest), *job.allow_schemes})
     try:
         made = make_report(
-            job.output, job.storage_options or {}, thumbnails=job.thumbnails, allowed=schemes
+            job.output,
+            job.storage_options or {},
+            thumbnails=job.thumbnails,
+            title=job.title,
+            allowed=schemes,
         )
     except Exception as error:
         reason = str(error) if isinstance(error, ReportError) else failures.reason(error)

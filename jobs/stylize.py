@@ -1,19 +1,26 @@
 # PYTHON_ARGCOMPLETE_OK
-r"""Stylise every pair of a manifest.
+r"""Make a picture of each pair: of a photograph and a painting from two folders, or of a manifest.
 
-    python -m jobs.stylize --manifest ./pairs.parquet --output ./out
+    neural-style stylize --content ./photos --style ./paintings --output ./out
+    neural-style stylize --manifest ./pairs.parquet --output ./out --dry-run
     ray job submit --working-dir . -- python -m jobs.stylize \
         --manifest s3://bucket/manifest/ --output s3://bucket/out/ --gpus-per-actor 1 --actors 8
 
-The same command again does what is missing. --dry-run says beforehand what the job would do and
-cost, from a few pairs that it tries on this machine, and writes nothing. With --json a machine can
-read how it ended: one JSON object on standard output.
+The same command again does what is missing: after a stop, or when there are new images in the
+folders. Each photograph gets one painting that is drawn for it, the same each time;
+--styles-per-content N gives it more, --mode cross all of them. The manifest that is made of two
+folders lies in OUTPUT/manifest. --dry-run says beforehand what the job would do and cost, from a
+few pairs that it tries on this machine, and writes nothing in the output. With --json a program
+can read how it ended: one JSON object on standard output.
+
+"neural-style stylize" and "python -m jobs.stylize" are the same; Ray's jobs take the latter.
 
 Exit code: 0 all pairs are done, 1 some of them ended as error records, or the run did not come to
 its end, 2 nothing could be started, 130 stopped by Ctrl-C.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import shlex
@@ -23,14 +30,42 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from jobs import _terminal
-from jobs._cli import OF_A_JOB, new_parser, read_options, reader_may_leave, why_it_broke_off
+from jobs import _folders, _terminal
+from jobs._cli import (
+    JOB_KINDS,
+    command,
+    new_parser,
+    read_options,
+    reader_may_leave,
+    why_it_broke_off,
+)
 from jobs._estimate import as_json, money, print_estimate, print_faults
 from jobs.report import write_report
 from pipeline.data.redaction import redact
+from pipeline.data.storage import uris
 from pipeline.data.words import counted, duration
 from pipeline.engine.progress import LOADING_LIBRARIES, WRITING_REPORT, OnProgress, Progress
 from pipeline.settings import JobSettings, SettingError, StyleSettings
+
+NEEDS = "(--content DIR --style DIR | --manifest URI) --output DIR"
+
+USUAL = {
+    "content": "folder of photographs, local or on s3://, gs://, az://",
+    "style": "folder of paintings",
+    "manifest": "table of pairs, in place of the two folders",
+    "output": "folder of the results",
+    "label_from": "parent: keep the photographs' folders as classes",
+    "weights": "imagenet (downloaded once), compact (inside this package), or a file [imagenet]",
+    "image_size": "long edge of the pictures, px [512]",
+    "content_weight": "more keeps more of the photograph [0.03]",
+    "preserve_color": "keep the photograph's colours [none]",
+    "iterations": "most evaluations of the loss; fewer are faster [60]",
+    "image_format": "of the pictures [png]",
+    "format": "also make shards for training: webdataset or parquet [files]",
+    "retry_errors": "do the pairs again that failed before",
+    "dry_run": "say what it would do and cost, and end",
+    "config": "these and all other settings, in YAML or TOML",
+}
 
 if TYPE_CHECKING:
     from pipeline.engine.dry_run.estimate import Estimate
@@ -62,7 +97,7 @@ class Ended:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit code."""
-    parser = new_parser("stylize", __doc__)
+    parser = new_parser("stylize", __doc__, NEEDS, USUAL)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -71,13 +106,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_messages(parser)
     try:
-        (job_values, style_values), flags = read_options(argv, parser, OF_A_JOB)
-        style, job = StyleSettings(**style_values), JobSettings(**job_values)
+        (job_values, style_values, folders), flags = read_options(argv, parser, JOB_KINDS)
+        style = StyleSettings(**style_values)
+        job, to_make = _folders.settle(job_values, folders)
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     messages = Messages(flags["quiet"], flags["json"], flags["price_per_gpu_hour"])
-    return (estimate if flags["dry_run"] else run)(style, job, messages)
+    work = estimate if flags["dry_run"] else run
+    if to_make is None:
+        return work(style, job, messages)
+    # Loaded here, so that --help and a mistyped option answer at once.
+    from pipeline.data.errors import RowError
+    from pipeline.data.make_manifest.building import BuildError
+    from pipeline.data.output.lease import LeaseError, LostError
+
+    with contextlib.ExitStack() as stack:
+        try:
+            job = stack.enter_context(_folders.made(to_make, job, dry=flags["dry_run"]))
+        except (BuildError, RowError, LeaseError, LostError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("stopped; nothing was begun", file=sys.stderr)
+            return 130
+        return work(style, job, messages)
 
 
 def add_messages(parser: argparse.ArgumentParser) -> None:
@@ -160,13 +213,13 @@ def _run(style: StyleSettings, job: JobSettings, told: OnProgress) -> Ended:
 
     from pipeline.data.output.lease import LostError
     from pipeline.engine.job import ClosingError, JobError, run_job
-    from pipeline.engine.pack.pack import PackError
+    from pipeline.engine.packing.run import PackingError
 
     try:
         summary = run_job(style, job, told)
     except JobError as error:
         return Ended(2, f"error: {error}")
-    except (ClosingError, PackError, LostError) as error:
+    except (ClosingError, PackingError, LostError) as error:
         return Ended(1, f"error: {error}")
     except RayError as error:
         return Ended(
@@ -219,13 +272,13 @@ def print_summary(
     unknown = summary["pairs"] - summary["ok"] - summary["error"]
     if unknown:
         print(
-            f"  unknown: {counted(unknown, 'record')} with a status that no job writes; python -m "
-            "jobs.verify names them: delete the records files that hold them, and run the same "
-            "command again"
+            f"  unknown: {counted(unknown, 'record')} with a status that no job writes; "
+            f"{command('verify')} names them: delete the records files that hold them, and run "
+            "the same command again"
         )
     if summary["duplicates"]:
         print(
-            f"  duplicates: {summary['duplicates']} records too many; python -m jobs.verify names "
+            f"  duplicates: {summary['duplicates']} records too many; {command('verify')} names "
             "their pairs: delete the records files that hold them, and run the same command again"
         )
     if summary["with_warnings"]:
@@ -252,9 +305,11 @@ def print_summary(
         why = "; each record with status 'error' says why" if summary["error"] else ""
         print(f"next:      the same command{again} does what is missing{why}")
     else:
-        words = ["--manifest", redact(job.manifest), "--output", output]
+        own = job.manifest == uris.join(uris.absolute(job.output), _folders.MANIFEST)
+        words = [] if own else ["--manifest", redact(job.manifest)]
+        words += ["--output", output]
         words += ["--limit", str(job.limit)] if job.limit else []
-        print(f"next:      python -m jobs.verify {shlex.join(words)}")
+        print(f"next:      {command('verify')} {shlex.join(words)}")
 
 
 def _print_last_run(summary: dict[str, Any], price: float | None) -> None:

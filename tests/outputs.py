@@ -8,7 +8,7 @@ from pipeline.data.images import codec
 from pipeline.data.output import records
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import files, uris
-from pipeline.engine.prepare import check, check_output
+from pipeline.engine.checking import check, check_output
 from pipeline.settings import JobSettings
 
 

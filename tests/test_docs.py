@@ -17,11 +17,12 @@ import pytest
 import torch
 
 from jobs import _settings_page
+from jobs.main import ABOUT
 from pipeline.data.errors import ErrorClass
 from pipeline.data.manifest import manifest, planning
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.schemas import OWN_COLUMNS, RECORD_SCHEMA
-from pipeline.engine.audit import audit
+from pipeline.engine.audit import verdict
 from pipeline.style.network.weight_files import parse_weights, weights_digest
 
 ROOT = Path(__file__).parent.parent
@@ -63,17 +64,23 @@ def test_links_lead_somewhere(page):
 
 
 def commands(page: Path) -> list[tuple[str, list[str]]]:
-    """Each ``python -m jobs.NAME ...`` in code, as the job's name and the options after it."""
+    """Each command in code, in both forms, as the job's name and the options after it."""
     text = page.read_text().replace("\\\n", " ")
     found = []
     for span in re.findall(r"(?<!`)`([^`]+)`(?!`)|```\w*\n(.*?)```", text, re.DOTALL):
         code = span[1] or " ".join(span[0].split())
         for line in code.splitlines():
-            _, _, command = line.partition("python -m jobs.")
-            if command:
-                name, *rest = shlex.split(command, comments=True)
+            called = re.search(r"python -m jobs\.|\bneural-style (?=[a-z])", line)
+            if called:
+                name, *rest = shlex.split(line[called.end() :], comments=True)
+                name = ABOUT[name][0] if called[0].startswith("neural") else name
                 found.append((name, [word for word in rest if word.startswith("--")]))
     return found
+
+
+def help_of(job: str) -> str:
+    """The option that shows all others."""
+    return "--help-all" if job in ("stylize", "make_manifest", "verify", "report") else "--help"
 
 
 @functools.cache
@@ -81,7 +88,7 @@ def options_of(job: str) -> set[str]:
     """What the job's own help names."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
-        importlib.import_module(f"jobs.{job}").main(["--help"])
+        importlib.import_module(f"jobs.{job}").main([help_of(job)])
     own = set(re.findall(r"--[a-z][a-z-]*", said.getvalue()))
     return own | options_of("stylize") if job == "demo" else own
 
@@ -116,7 +123,7 @@ def test_every_class_of_error_has_an_entry_and_no_other_has():
 
 def test_every_fault_that_verify_finds_has_an_entry_and_no_other_has():
     named = re.findall(r"`(\w+)`", " ".join(rows("fault")))
-    assert sorted(named) == sorted(re.findall(r"``(\w+)``", audit.__doc__))
+    assert sorted(named) == sorted(re.findall(r"``(\w+)``", verdict.__doc__))
 
 
 @functools.cache

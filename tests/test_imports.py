@@ -1,6 +1,6 @@
 """Imports run one way, room by room.
 
-jobs -> engine, report, notebook -> style, data -> settings.
+jobs -> engine, report, notebook, training -> style, data -> settings.
 """
 
 import ast
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 STOREYS = (
     ("pipeline.settings",),
     ("pipeline.style", "pipeline.data"),
-    ("pipeline.engine", "pipeline.report", "pipeline.notebook"),
+    ("pipeline.engine", "pipeline.report", "pipeline.notebook", "pipeline.training"),
     ("jobs",),
 )
 """Each may import what stands above it here, and itself. The package's face, ``pipeline``, is
@@ -48,6 +48,7 @@ ROOMS = {
     "pipeline.engine": (
         "resources",
         "runtime",
+        "board_actor",
         "board",
         "metrics",
         "stages",
@@ -55,8 +56,11 @@ ROOMS = {
         "actor",
         "starting",
         "flow",
-        "pack",
         "progress",
+        "ray_tasks",
+        "packing",
+        "job_file",
+        "checking",
         "prepare",
         "job",
         "audit",
@@ -72,6 +76,7 @@ NOT_INSTALLED = {
     "pipeline.engine": {"PIL"},
     "pipeline.report": {"ray", "torch", "torchvision", "PIL", "fsspec"},
     "pipeline.notebook": {"ray", "torchvision", "pyarrow", "fsspec"},
+    "pipeline.training": {"ray", "pyarrow", "fsspec"},
 }
 """Packages that each part of the house does without."""
 
@@ -144,7 +149,9 @@ def test_the_rooms_are_those_of_the_house():
             id="the package itself loads nothing",
         ),
         pytest.param(
-            "pipeline.engine.stages", {"torch"}, id="load and store tasks do without torch"
+            "pipeline.engine.stages.loading, pipeline.engine.stages.storing",
+            {"torch"},
+            id="load and store tasks do without torch",
         ),
     ],
 )

@@ -4,10 +4,12 @@ import base64
 import datetime
 import io
 import json
+import os
 import re
 import shutil
 import sys
 import tracemalloc
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +20,11 @@ from jobs import report as job_report
 from pipeline.data.output import records
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import files, tables, uris
-from pipeline.report import describe, facts, pairs, shrinking
-from pipeline.report.page import ReportError, make_report, to_json
+from pipeline.report import curves, describe, facts, pairs, shrinking, speed
+from pipeline.report import grid as grids
+from pipeline.report import sample as sampling
+from pipeline.report.page import ReportError, make_report
+from pipeline.report.render import to_json
 from pipeline.report.thumbnails import Wanted, make_thumbnails
 from pipeline.settings import JobSettings, StyleSettings
 from tests.conftest import image_bytes
@@ -219,7 +224,7 @@ def test_only_the_jobs_own_images_and_allowed_schemes_are_read(s3, tmp_path):
 DEADLY = """
 import signal, time
 from pipeline.data.images import codec
-from pipeline.report import shrinking
+from pipeline.report import shrink_process
 decode = codec.decode
 def deadly_decode(data, name, *limits, **more):
     image = decode(data, name, *limits, **more)
@@ -229,7 +234,7 @@ def deadly_decode(data, name, *limits, **more):
         time.sleep(600)
     return image
 codec.decode = deadly_decode
-shrinking.main()
+shrink_process.main()
 """
 
 
@@ -267,13 +272,13 @@ def test_of_very_many_pairs_a_fixed_sample_is_listed():
     ok = np.arange(count) % 100 != 0
     losses = np.where(ok, np.arange(count, dtype=float), np.nan)
     known = facts.Facts(keys=keys, ok=ok, losses=losses)
-    chosen = facts.choose_pairs(known)
+    chosen = sampling.choose_pairs(known)
     assert set(keys[~ok].tolist()) <= chosen
     assert {int(keys[1]), int(keys[count - 1])} <= chosen  # the extremes of the loss
     assert 20_000 - 2 * 12 <= len(chosen) <= 20_000
     order = np.random.default_rng(0).permutation(count)
     again = facts.Facts(keys=keys[order], ok=ok[order], losses=losses[order])
-    assert facts.choose_pairs(again) == chosen
+    assert sampling.choose_pairs(again) == chosen
 
 
 def test_throughput_leaves_out_the_pause_between_two_runs():
@@ -281,26 +286,150 @@ def test_throughput_leaves_out_the_pause_between_two_runs():
     times = np.array([*range(first, first + 100), *range(first + 86_400, first + 86_450)])
     ok = np.ones(150, np.bool_)
     ok[:10] = False
-    found = facts.throughput(facts.Facts(finished=times, ok=ok, longest_batch=1.0))
+    found = speed.throughput(facts.Facts(finished=times, ok=ok, longest_batch=1.0))
     assert len(found["runs"]) == 2
     assert sum(found["runs"][0]["ok"]) == 90
     assert sum(found["runs"][0]["error"]) == 10
     assert sum(found["runs"][1]["ok"]) == 50
     assert sum(len(run["ok"]) for run in found["runs"]) < 60
-    assert facts.throughput(facts.Facts())["runs"] == []
+    assert speed.throughput(facts.Facts())["runs"] == []
+
+
+def listed(rows: list[dict]) -> pairs.Pairs:
+    """Pairs of records that are in no file."""
+    found = pairs.Pairs(SETTINGS, 30)
+    for row in rows:
+        found.add(
+            dict.fromkeys(RECORD_SCHEMA.names) | row, pa.scalar([1.0], pa.list_(pa.float32()))
+        )
+    return found
+
+
+def crossed(contents: int, styles: int) -> list[dict]:
+    """Records of every content image with every style."""
+    return [
+        ok_record(
+            index, content_uri=f"/c/{index // styles}.png", style_uri=[f"/s/{index % styles}.png"]
+        )
+        for index in range(contents * styles)
+    ]
+
+
+def test_the_table_shows_every_content_image_in_every_style():
+    rows = crossed(3, 2)
+    rows[0]["status"] = "error"  # the same content image and style was done again as another pair
+    rows.append(ok_record(9, content_uri="/c/0.png", style_uri=["/s/0.png"]))
+    rows.append(ok_record(10, content_uri="/c/0.png", style_uri=["/s/0.png", "/s/1.png"]))
+    rows[5]["status"] = "error"  # this one was not
+    found = grids.choose_grid(listed(rows))
+    assert found == grids.Grid([0, 1, 2], [0, 1], [[6, 1], [2, 3], [4, 5]], 3, 2)
+
+
+def test_the_table_of_a_large_job_is_bounded_and_the_same_each_time():
+    rows = crossed(40, 12)
+    found = grids.choose_grid(listed(rows))
+    assert (len(found.contents), len(found.styles)) == (8, 8)
+    assert (found.all_contents, found.all_styles) == (40, 12)
+    assert all(place >= 0 for row in found.cells for place in row)
+    for index, row in enumerate(rows):
+        row["label"] = f"class {index // 12 % 8}"
+    chosen = {
+        rows[place]["label"] for row in grids.choose_grid(listed(rows)).cells for place in row
+    }
+    assert len(chosen) == 8, "one of each class"
+    for row in rows:
+        row["label"] = None
+    again = listed(rows[::-1])
+    other = grids.choose_grid(again)
+    found = grids.choose_grid(listed(rows))
+    names = listed(rows).contents.listed()
+    assert {names[number] for number in found.contents} == {
+        again.contents.listed()[number] for number in other.contents
+    }
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param(crossed(1, 5), id="one content image"),
+        pytest.param(crossed(5, 1), id="one style"),
+        pytest.param(
+            [ok_record(n, content_uri=f"/{n}", style_uri=[f"/s/{n % 4}"]) for n in range(40)],
+            id="each content image in one style",
+        ),
+    ],
+)
+def test_there_is_no_table_where_it_makes_no_sense(rows):
+    assert grids.choose_grid(listed(rows)) is None
+
+
+def test_pictures_of_the_table_come_first(tmp_path):
+    for name in ("0.png", "1.png"):
+        (tmp_path / name).write_bytes(image_bytes(0, 16, 16))
+    rows = [
+        ok_record(
+            index,
+            content_uri=str(tmp_path / f"{index % 2}.png"),
+            style_uri=[str(tmp_path / f"{index // 2 % 2}.png")],
+            file_name=f"images/{index}.png",
+        )
+        for index in range(100)
+    ]
+    output = write_output(str(tmp_path / "out"), rows)
+    for index in range(100):
+        path = str(tmp_path / "out" / "images" / f"{index}.png")
+        files.write_bytes(path, image_bytes(index, 16, 16), {})
+    make_report(output, {}, thumbnails=4)
+    data = data_of(read(output))
+    in_table = {place for row in data["grid"]["cells"] for place in row}
+    pictured = {n for n, number in enumerate(data["pairs"]["resultPictures"]) if number >= 0}
+    assert pictured == in_table == {0, 1, 2, 3}
+
+
+def test_the_title_is_the_commands_the_jobs_or_the_folders(tmp_path):
+    def title(**given):
+        make_report(output, {}, thumbnails=0, **given)
+        page = read(output)
+        return re.search("<title>(.*?)</title>", page)[1], data_of(page)["title"]
+
+    output = write_output(str(tmp_path / "out"), [ok_record(0)])
+    assert title() == ("out: style transfer", None)
+    write_output(str(tmp_path / "out"), [ok_record(0)], title="Spring")
+    assert title() == ("Spring", "Spring")
+    assert title(title="<b>Autumn") == ("&lt;b&gt;Autumn", "<b>Autumn")
+
+
+@pytest.mark.parametrize(
+    ("summary", "pairs"),
+    [
+        ({}, None),
+        ({"last_run": {"pairs": 7}}, 7),
+        ({"last_run": {"pairs": 0}}, None),
+        ({"last_run": {"pairs": 0}, "last_working_run": {"pairs": 7}}, 7),
+        ({"last_run": {"pairs": 0}, "last_working_run": None}, None),
+    ],
+)
+def test_a_run_that_did_nothing_hides_no_earlier_run(tmp_path, summary, pairs):
+    output = write_output(str(tmp_path), [ok_record(0)])
+    records.write_json(uris.join(output, records.SUMMARY), summary, {})
+    make_report(output, {}, thumbnails=0)
+    run = data_of(read(output))["lastRun"]
+    assert (run and run["pairs"]) == pairs
 
 
 def curve_of(output: str) -> dict | None:
     found = facts.gather(output, {})
-    chosen = facts.choose_pairs(found)
-    return pairs.aggregate(pairs.read_pairs(output, {}, chosen, SETTINGS, found.longest))
+    chosen = sampling.choose_pairs(found)
+    shown = pairs.read_pairs(output, {}, chosen, SETTINGS, found.longest)
+    return curves.aggregate(shown.curves, shown.points)
 
 
 def test_a_pair_that_stopped_early_keeps_its_last_loss(tmp_path):
-    curves = [np.geomspace(1, 0.1, 10), np.geomspace(5, 0.5, 200), np.full(3, np.nan), None]
+    histories = [np.geomspace(1, 0.1, 10), np.geomspace(5, 0.5, 200), np.full(3, np.nan), None]
     rows = [
         ok_record(index, loss_history=curve, evaluations=0 if curve is None else len(curve))
-        for index, curve in enumerate(curves)
+        for index, curve in enumerate(histories)
     ]
     found = curve_of(write_output(str(tmp_path / "a"), rows))
     assert found["evaluations"][0] == 1
@@ -326,7 +455,7 @@ def test_long_curves_take_no_more_memory_than_what_is_drawn_of_them(tmp_path):
     output = write_output(str(tmp_path), [])
     tables.write_table(uris.join(output, records.RECORDS, "a.parquet"), table, {})
     found = facts.gather(output, {})
-    chosen = facts.choose_pairs(found)
+    chosen = sampling.choose_pairs(found)
     tracemalloc.start()
     try:
         shown = pairs.read_pairs(output, {}, chosen, SETTINGS, found.longest)
@@ -334,7 +463,7 @@ def test_long_curves_take_no_more_memory_than_what_is_drawn_of_them(tmp_path):
     finally:
         tracemalloc.stop()
     assert peak < losses.nbytes / 2
-    found = pairs.aggregate(shown)
+    found = curves.aggregate(shown.curves, shown.points)
     assert (found["pairs"], found["evaluations"][-1]) == (count, evaluations)
     assert found["low"][-1] == found["high"][-1] == pytest.approx(1 / 9, rel=1e-3)
 
@@ -350,6 +479,8 @@ def test_weights_that_are_not_imagenets_are_named(name, said):
 def test_the_command(sample, tmp_path, capsys):
     assert job_report.main([sample, "--thumbnails", "2"]) == 0
     assert "30 pairs, 30 listed, 2 with thumbnails" in capsys.readouterr().out
+    assert job_report.main([sample, "--thumbnails", "0", "--title", "For the boss"]) == 0
+    assert "<title>For the boss</title>" in read(sample)
     assert job_report.main([str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: output: ")
@@ -372,12 +503,34 @@ def test_a_report_that_fails_is_a_warning(tmp_path, capsys):
 # In the browser
 
 
+def missing_browser(environment) -> NoReturn:
+    """Skip a test of the page; in continuous integration, which sets CI, fail it."""
+    what = "the page's tests need Debian's packages chromium and chromium-driver"
+    if environment.get("CI", "").lower() in ("", "0", "false"):
+        pytest.skip(what)
+    pytest.fail(f"{what}; with CI set they are not skipped")
+
+
+@pytest.mark.parametrize(
+    ("environment", "outcome"),
+    [
+        ({}, pytest.skip.Exception),
+        ({"CI": "false"}, pytest.skip.Exception),
+        ({"CI": "true"}, pytest.fail.Exception),
+    ],
+)
+def test_without_a_browser_continuous_integration_fails(environment, outcome):
+    with pytest.raises(outcome, match="chromium-driver"):
+        missing_browser(environment)
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium import webdriver
+
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not driver:
-        pytest.skip("the page's tests need Debian's packages chromium and chromium-driver")
+        missing_browser(os.environ)
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for name in (
@@ -425,13 +578,19 @@ def becomes(page, condition) -> bool:
 
 
 def names(page) -> list[str]:
-    return [element.get_attribute("title") for element in find(page, ".card .name")]
+    """The pairs' ids, as the cards have them."""
+    return [element.get_attribute("title") for element in find(page, ".card .id")]
 
 
 def choose(page, field, value):
     """As a user's choice in a select, by its value."""
     (option,) = find(page, f"#{field} option[value='{value}']")
     option.click()
+
+
+def own_id(dialog) -> str:
+    """The open pair's id."""
+    return dialog.find_elements("css selector", ".facts dd")[-1].text
 
 
 def said(page) -> str:
@@ -456,15 +615,20 @@ def test_the_page_shows_pairs_curves_and_settings(page):
     assert page.title == "out: style transfer"
     assert said(page) == "30 pairs"
     assert len(names(page)) == 24
-    assert "Not ImageNet weights." in find(page, "#notices")[0].text
+    assert "Not the network of the paper." in find(page, "#notices")[0].text
     assert becomes(page, lambda: find(page, "#loss-body path.line") and find(page, "rect.bar"))
+    (first,) = find(page, "#cards [data-pair='0']")
+    assert first.text.splitlines() == ["cat · c0", "in the style of monet", "pair-0"]
     shown = page.execute_script(
         "return [...document.images].map(i => [i.complete, i.naturalWidth, i.alt])"
     )
     assert all(complete and width == 64 for complete, width, _ in shown)
     assert {alt for _, _, alt in shown} >= {"Content c1.png", "Style munch.png", "Result"}
     assert len(find(page, "#loss-body path.line")) == 1
-    assert len(find(page, "#speed-body rect.bar")) > 5
+    assert becomes(page, lambda: len(find(page, "#speed-body path.line")) == 2)  # done, errors
+    assert "one every" in find(page, "#speed-body")[0].text
+    assert len(find(page, "#speed-body rect.bar")) == 5  # 1 to 5 seconds
+    assert len(find(page, ".card .spark")) == 20  # of 24 cards, those without an error
     assert "not_found" in find(page, "#errors-body")[0].text
     assert "image_size" in find(page, "#settings-body")[0].text
 
@@ -472,6 +636,8 @@ def test_the_page_shows_pairs_curves_and_settings(page):
 def test_filters_search_sort_and_paging(page):
     choose(page, "status", "ok")
     assert said(page) == "26 of 30 pairs"
+    assert names(page)[:3] == ["pair-0", "pair-6", "pair-12"], "by class, content and style"
+    choose(page, "sort", "id")
     assert names(page)[:3] == ["pair-0", "pair-1", "pair-2"]
     find(page, "#next")[0].click()
     assert names(page) == ["pair-24", "pair-25"]
@@ -481,7 +647,7 @@ def test_filters_search_sort_and_paging(page):
     choose(page, "sort", "loss-down")
     assert names(page)[:2] == ["pair-25", "pair-24"]
     choose(page, "sort", "seconds-up")
-    assert names(page)[:2] == ["pair-0", "pair-5"]
+    assert names(page)[:2] == ["pair-0", "pair-10"], "equal ones by class and name"
     choose(page, "label", "0")  # cat
     assert said(page) == "13 of 30 pairs"
     choose(page, "style", "0")  # monet
@@ -507,6 +673,7 @@ def test_a_pair_is_opened_read_and_closed_by_keyboard(page):
         return page.switch_to.active_element.get_attribute(attribute)
 
     choose(page, "status", "ok")
+    choose(page, "sort", "id")
     find(page, "#sort")[0].send_keys(Keys.TAB)
     for _ in range(10):
         if focused("class") == "open":
@@ -516,13 +683,21 @@ def test_a_pair_is_opened_read_and_closed_by_keyboard(page):
     press(Keys.ENTER)
     (dialog,) = find(page, "dialog[open]")
     assert dialog.get_attribute("aria-labelledby") == focused("id") == "detail-name"
-    assert page.switch_to.active_element.text == "pair-0"
+    assert page.switch_to.active_element.text == "cat · c0"
+    assert own_id(dialog) == "pair-0"
     press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    assert page.switch_to.active_element.text == "pair-3"
+    assert page.switch_to.active_element.text == "dog · c0"
+    assert own_id(dialog) == "pair-3"
     assert "iterations = 7" in dialog.text
     assert [notice.text for notice in find(page, "dialog .notice")] == [WARNING]
     assert "Loss from 5 to 0.25 in 30 evaluations" in dialog.text
     assert becomes(page, lambda: len(find(page, "dialog path.line")) == 1)
+    picture, curve = page.execute_script(
+        "return ['.compare', 'dialog .curve'].map((name) =>"
+        " document.querySelector(name).getBoundingClientRect().toJSON())"
+    )
+    assert curve["left"] > picture["right"], "next to the picture"
+    assert curve["bottom"] < page.execute_script("return innerHeight"), "in sight"
     for _ in range(6):
         if focused("type") == "range":
             break
@@ -542,13 +717,34 @@ def test_what_records_say_is_text(page):
     for card in range(4):
         find(page, ".open")[card].click()
         (dialog,) = find(page, "dialog[open]")
-        assert find(page, "#detail-name")[0].get_property("textContent") in HOSTILE
+        title = find(page, "#detail-name")[0].get_property("textContent")
+        assert any(title.startswith(text) for text in HOSTILE)
+        assert (
+            find(page, "dialog .facts > div:last-child dd")[0].get_property("textContent")
+            in HOSTILE
+        )
         assert "host/x.png" in dialog.text
         find(page, ".close")[0].click()
     assert page.execute_script("return window.hacked") is None
     assert find(page, "img[src='x']") == []
     labels = page.execute_script("return [...document.querySelectorAll('#label option')].length")
     assert labels == 1 + 2 + len(HOSTILE)
+
+
+def test_the_table_opens_pairs_and_gets_the_focus_back(page):
+    heads = [head.text for head in find(page, "#table thead th")]
+    assert heads == ["monet", "munch"]
+    assert [head.text for head in find(page, "#table tbody th")] == ["c0", "c1", "c2"]
+    cells = find(page, "#table tbody button")
+    assert len(cells) == 6
+    assert cells[1].find_elements("css selector", "img")[0].get_attribute("alt") == (
+        "c0 in the style of munch"
+    )
+    cells[1].click()
+    (dialog,) = find(page, "dialog[open]")
+    assert own_id(dialog) == "pair-3", "the first of those with the same images"
+    find(page, ".close")[0].click()
+    assert becomes(page, lambda: page.switch_to.active_element == cells[1])
 
 
 def test_light_and_dark(page):

@@ -166,11 +166,15 @@ def _engine_cost(rows: int, sleep: float, rows_per_block: int | None) -> Numbers
 
 def _sleeper(sleep: float) -> Any:
     """Stands where the style actor stands, and hands the content image on as the result."""
-    from pipeline.engine import stages
+    from pipeline.engine.stages import blocks
 
+    layers = {f"style.conv{block}_1": 1.0 for block in range(1, 6)}
     losses = dict.fromkeys(("total_loss", "content_loss", "style_loss", "tv_loss"), 1.0)
     facts = losses | {
-        "layer_losses": {f"style.conv{block}_1": 1.0 for block in range(1, 6)},
+        "layer_losses": list(layers.items()),
+        "content_image_losses": list(layers.items()),
+        "alpha": 1.0,
+        "layer_weights": list(layers.items()),
         "loss_history": [1.0 + 1 / (index + 3) for index in range(100)],
         "steps": 99,
         "evaluations": 100,
@@ -183,15 +187,14 @@ def _sleeper(sleep: float) -> Any:
 
     class Sleeper:
         def __init__(self, context: Any, board: Any, **_: Any) -> None:
-            self.schema = context.schema(*stages.STYLIZED)
+            self.schema = context.schema(*blocks.STYLIZED)
             board.add_actor()
 
         def __call__(self, table: pa.Table) -> pa.Table:
             time.sleep(sleep * len(table))
-            added = {
-                "__stylized_image": table["__content_image"],
-                "__result": pa.array([json.dumps(facts)] * len(table)),
-            }
+            added = {"__stylized_image": table["__content_image"]}
+            for name, value in facts.items():
+                added[name] = pa.array([value] * len(table), self.schema.field(name).type)
             columns = [added[name] if name in added else table[name] for name in self.schema.names]
             return pa.Table.from_arrays(columns, schema=self.schema)
 

@@ -1,9 +1,12 @@
 """Names that are safe as a pair's id or as a part of an image's path, on any storage."""
 
+import functools
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from pipeline.data.errors import RowError
+from pipeline.data.redaction import redact
 
 NAME = re.compile(r"(?!__)\w[\w .,()+=@~-]*")
 """A valid pair_id, output_name, label or split, after combining marks are removed from it: one part
@@ -63,6 +66,72 @@ def check_name(column: str, part: str) -> None:
             f"{column}: {_shown(part)} cannot be a file name; use letters, digits and "
             "._ ,()+=@~- (a letter or digit first, at most 200 bytes)",
         )
+
+
+LABEL_BYTES, IMAGE_BYTES = 36, 66
+"""Longest parts of a derived id: with a digest of 20 and what joins them they fit in 200 bytes."""
+
+_DIGEST = re.compile(r"(?:.*-)?([0-9a-f]{16}|[0-9a-f]{20})")
+
+
+def derive_id(label: str | None, content: str, styles: Sequence[str], digest: str) -> str:
+    """Return the pair_id of a row that has none: ``cat--photo_12--starry_night--0123456789abcdef``.
+
+    Args:
+        label: the row's class, if it has one.
+        content: path or URI of the content image; only its name is shown.
+        styles: paths or URIs of the style images.
+        digest: 16 or 20 hex digits, which alone make the id the pair's own.
+    """
+    style = _cut("+".join(filter(None, map(_readable_stem, styles))), IMAGE_BYTES)
+    parts = [_readable(label or "", LABEL_BYTES), _readable_stem(content), style, digest]
+    return "--".join(part for part in parts if part)
+
+
+def digest_of(pair_id: str) -> str:
+    """Return the digest at the end of a derived id; empty if it cannot be one.
+
+    Earlier versions made ids of the same digests: alone, or behind names joined by single dashes.
+    """
+    found = _DIGEST.fullmatch(pair_id)
+    return found[1] if found else ""
+
+
+@functools.lru_cache(2**16)  # many rows share a style
+def _readable_stem(uri: str) -> str:
+    """A file's name without its ending, as part of an id; empty where it may hold a password."""
+    name = re.split(r"[?#]", redact(uri), maxsplit=1)[0].rpartition("/")[2]
+    stem = name.rpartition(".")[0] or name
+    return "" if re.search("[:@]", stem) else _readable(stem, IMAGE_BYTES)
+
+
+def _readable(text: str, most: int) -> str:
+    """Letters, digits, single dashes and underscores; without words that ``SPLIT_WORD`` finds."""
+    text = re.sub(r"%[0-9A-Fa-f]{2}", "-", unicodedata.normalize("NFC", text))
+    if text.isascii():
+        kept = re.sub(r"[^\w-]", "-", text)
+    else:
+        kept = "".join(c if re.match(r"\w", c) or _is_mark(c) else "-" for c in text)
+        kept = re.sub(r"(^|[-_])(\W+)", _drop_marks, kept)
+    kept = re.sub(r"--+", "-", SPLIT_WORD.sub("-", kept))
+    return _cut(kept, most)
+
+
+def _is_mark(letter: str) -> bool:
+    return unicodedata.category(letter)[0] == "M" and not UNSEEN.match(letter)
+
+
+def _drop_marks(found: "re.Match[str]") -> str:
+    """A mark needs a letter before it."""
+    return found[1] + "".join(c for c in found[2] if not _is_mark(c))
+
+
+def _cut(text: str, most: int) -> str:
+    """The first ``most`` bytes of a name, whole letters with their marks only."""
+    cut = text.encode()[:most].decode(errors="ignore")
+    if len(cut) < len(text) and _is_mark(text[len(cut)]):
+        cut = cut.rstrip("".join(filter(_is_mark, cut)))[:-1]
+    return cut.strip("-_+")
 
 
 def _shown(part: str) -> str:

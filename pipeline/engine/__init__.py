@@ -1,7 +1,7 @@
-"""The method and the data, joined on Ray."""
+"""Jobs on Ray: the method applied to the data."""
 
 import os
 
-# Before torch is loaded, in Ray's workers too: threads that wait by spinning stand still for each
-# other beside load and store tasks.
+# Set before torch is loaded, in Ray's workers too. Threads that wait by spinning block each other
+# when load and store tasks want their cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,8 +1,8 @@
 """The style actor: one VGG, a cache of style targets, and slots that are never idle.
 
-Several blocks are in an actor at a time. Their pairs meet in one ``Batcher``. A thread of its own
-runs the ticks, while the actor's event loop hands blocks in and out: the device waits neither for a
-slow pair nor for a load or a store.
+Several blocks are in an actor at a time, and their pairs share one ``Batcher``. One thread runs the
+ticks while the actor's event loop hands blocks in and out. So the device waits neither for a slow
+pair nor for a load or a store.
 """
 
 import asyncio
@@ -21,10 +21,12 @@ import torch
 
 from pipeline.data.errors import RowError
 from pipeline.data.storage import failures
-from pipeline.engine import metrics, stages
+from pipeline.engine import metrics
 from pipeline.engine.announcing import Announcer
-from pipeline.engine.board import TRIES, Board, Vitals, give_up
-from pipeline.engine.stages import Context
+from pipeline.engine.board import Board, give_up
+from pipeline.engine.board_actor import TRIES, Vitals
+from pipeline.engine.stages import blocks
+from pipeline.engine.stages.context import Context, pair_settings
 from pipeline.settings import StyleSettings
 from pipeline.style import recipe
 from pipeline.style.hardware.host_memory import keep_freed_memory
@@ -44,10 +46,10 @@ class _Submitted:
     """A pair in the actor.
 
     Attributes:
-        pair_id: of its row.
-        pair: what is asked.
-        suspect: it was under way when a process ended, so no other pair runs beside it.
-        found: the fields that the actor adds to the row, once they are known.
+        pair_id: the pair's id.
+        pair: its images and settings.
+        suspect: whether it was under way when a process ended. Then it runs alone.
+        found: the columns that the actor adds to the pair's row, once they are known.
     """
 
     pair_id: str
@@ -57,20 +59,20 @@ class _Submitted:
 
 
 class StyleWorker:
-    """Loaded rows to stylised rows: what a ``StyleActor`` does, with torch.
+    """The part of a ``StyleActor`` that needs torch: it turns loaded rows into stylised rows.
 
     Args:
         context: what all stages know.
         board: learns which pairs are under way here.
-        weights: a list of one reference to the normalised state dict in Ray's object store: it
-            reaches each node once, however many actors the node has.
-        batch_size: most pairs optimised together.
-        style_cache: style targets that are kept.
+        weights: a list of one reference to the normalised state dict in Ray's object store. The
+            state dict reaches each node once, however many actors the node has.
+        batch_size: most pairs that are optimised together.
+        style_cache: number of style targets to keep.
         threads: CPU threads; ignored on a GPU.
-        low_memory: compute activations again instead of keeping them.
+        low_memory: whether to compute activations again instead of keeping them.
 
     Raises:
-        RuntimeError: Ray gave a GPU that PyTorch cannot use.
+        RuntimeError: Ray gave this actor a GPU that PyTorch cannot use.
     """
 
     def __init__(
@@ -106,22 +108,22 @@ class StyleWorker:
         threading.Thread(target=self._work, name="ticks", daemon=True).start()
 
     async def __call__(self, table: pa.Table) -> pa.Table:
-        """Stylise one block of the load stage's rows; the order is kept."""
+        """Stylise one block of loaded rows and return it with its rows in the same order."""
         rows: list[Row] = table.to_pylist()
         sound = [row for row in rows if row["fault_class"] is None]
         names = [row["pair_id"] for row in sound]
-        crashes = await asyncio.to_thread(self.board.count_deaths, names)
+        crashes = await asyncio.to_thread(self.board.count_crashes, names)
         waiting = [self._take(row, crashes.get(row["pair_id"], 0)) for row in sound]
         for row, found in zip(sound, waiting, strict=True):
             fields: Row = await asyncio.wrap_future(found)
             row |= fields
-        schema = self.context.schema(*stages.STYLIZED)
+        schema = self.context.schema(*blocks.STYLIZED)
         return pa.Table.from_pylist(
             [{name: row.get(name) for name in schema.names} for row in rows], schema=schema
         )
 
     def _take(self, row: Row, crashes: int) -> "Future[Row]":
-        """Hand a row to the ticking thread."""
+        """Hand a pair to the ticking thread, unless it has ended too many processes."""
         found: Future[Row] = Future()
         if crashes >= TRIES:
             found.set_result(_fault_fields(give_up("stylizing", crashes)))
@@ -132,7 +134,7 @@ class StyleWorker:
 
     def _work(self) -> None:
         """Tick for as long as the process lives."""
-        torch.set_num_threads(self.threads)  # a setting of the thread's own
+        torch.set_num_threads(self.threads)  # holds for the calling thread only
         dog = self.board.watchdog()
         try:
             while True:
@@ -143,8 +145,8 @@ class StyleWorker:
                 self._answer(self.batcher.tick(ready))
                 self.meter.look(idle=not len(self.batcher))
         except BaseException:
-            # The device or this code is broken. Rows wait for answers that nobody will give: end,
-            # as a crash would, so that Ray starts another process and the board counts.
+            # The device or this code is broken, and blocks wait for results that will not come.
+            # End as a crash would, so that Ray starts another process and the board counts it.
             logger.exception("the style actor cannot go on")
             os._exit(1)
 
@@ -172,7 +174,7 @@ class StyleWorker:
         )
 
     def _receive(self) -> None:
-        """Take what has arrived; wait for it if there is nothing else to do."""
+        """Take the pairs that have arrived; wait for one if there is nothing else to do."""
         idle = not len(self.batcher)
         while True:
             try:
@@ -180,15 +182,15 @@ class StyleWorker:
             except queue.Empty:
                 return
             idle = False
-            # If one that has ended a process ends this one too, little work is lost with it.
+            # A suspect runs alone. If it ends this process too, little work is lost with it.
             self.batcher.submit(submitted, submitted.pair, suspect=submitted.suspect)
             self.received += 1
             self.most_work += most_work(submitted.pair.size, submitted.pair.settings)
 
     def _announce(self) -> set[Any]:
-        """Tell the board which pairs begin next. Returns those that it knows of: they may begin.
+        """Tell the board which pairs begin next. Return those that it knows of: they may begin.
 
-        Waits for the board only where there is nothing to evaluate meanwhile.
+        Waits for the board only if there is nothing to evaluate meanwhile.
         """
         upcoming: list[Any] = self.batcher.upcoming(self.batcher.pool.slots)
         names = [submitted.pair_id for submitted in upcoming]
@@ -197,7 +199,7 @@ class StyleWorker:
         return {submitted for submitted in upcoming if submitted.pair_id in known}
 
     def _answer(self, outcomes: Iterable[Outcome]) -> None:
-        """Give finished pairs back to the blocks that wait for them."""
+        """Return finished pairs to the blocks that wait for them."""
         submitted: Any
         for submitted, outcome in outcomes:
             if isinstance(outcome, Exception):
@@ -216,7 +218,7 @@ class StyleWorker:
     def _fields(self, done: Done) -> Row:
         """Return the columns that a finished pair adds to its row."""
         return _facts(done.history) | {
-            "__stylized_image": stages.pack(recipe.to_pixels(done.image)),
+            "__stylized_image": blocks.image_value(recipe.to_pixels(done.image)),
             "optimize_seconds": done.seconds,
             "batch_size": done.slots,
             "device": self.device_name,
@@ -225,11 +227,11 @@ class StyleWorker:
 
 
 def pair_of(row: Row, style: StyleSettings) -> Pair:
-    """Return what a loaded row asks for, beside the job's settings."""
+    """Return the pair of a loaded row: its images, and the job's settings with its overrides."""
     return Pair(
-        content_image=stages.unpack(row["__content_image"]),
-        style_images=[stages.unpack(image) for image in row["__style_images"]],
-        settings=stages.row_settings(row, style),
+        content_image=blocks.pixels_of(row["__content_image"]),
+        style_images=[blocks.pixels_of(image) for image in row["__style_images"]],
+        settings=pair_settings(row, style),
         style_blend=row["style_blend"],
         style_keys=row["__style_keys"],
     )
@@ -261,7 +263,7 @@ def _fault(error: Exception) -> RowError:
     if isinstance(error, torch.OutOfMemoryError):
         return RowError(
             "out_of_memory",
-            "does not fit into the GPU's memory, even alone; make image_size less, or give "
+            "does not fit into the GPU's memory, even alone; make image_size smaller, or give "
             "--memory low",
         )
     if isinstance(error, NonFiniteError):

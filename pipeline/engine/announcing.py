@@ -1,13 +1,14 @@
-"""What a style actor tells the board of its pairs; the thread that ticks need not wait for it."""
+"""Tell the board which pairs begin and end, without making the ticking thread wait."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from pipeline.engine.board import Board, Vitals
+from pipeline.engine.board import Board
+from pipeline.engine.board_actor import Vitals
 
 
 class Announcer:
-    """Tells the board which pairs begin and end, on a thread of its own and in the order of calls.
+    """A thread that tells the board which pairs begin and end, in the order of the calls.
 
     A pair is announced before its turn, many in one message. If the process dies, all announced
     pairs are suspected, whether they had begun or not: announce few.
@@ -22,8 +23,8 @@ class Announcer:
         """Tell the board that work on these pairs begins soon, without waiting.
 
         Args:
-            pair_ids: those that it knows already are left out.
-            alone: the only pair may end the process: no other one is to be suspected then.
+            pair_ids: ids of pairs. Those that the board knows already are left out.
+            alone: whether this one pair may end the process. Then no other pair is to be suspected.
         """
         others = [pair_id for pair_id in self.announced if pair_id not in pair_ids]
         if alone and others:
@@ -39,7 +40,7 @@ class Announcer:
         """Return the announced pairs that the board has heard of.
 
         Args:
-            wait: until it has heard of all of them.
+            wait: whether to wait until it has heard of all of them.
 
         Raises:
             Exception: the board cannot be reached.
@@ -56,5 +57,5 @@ class Announcer:
         self.thread.submit(self.board.finish, pair_id, ok=ok)
 
     def report(self, vitals: Vitals) -> None:
-        """Say how this style actor goes, without waiting."""
+        """Report about this style actor, without waiting."""
         self.thread.submit(self.board.report, vitals)

@@ -14,14 +14,11 @@ from pipeline.engine.board import Board
 from pipeline.engine.resources import BLOCKS_IN_ACTOR, IO_CPUS, WRITE_CPUS, Resources
 from pipeline.engine.runtime import private_ray
 from pipeline.engine.runtime.data_context import ray_data_settings
-from pipeline.engine.stages import Context, load, store
+from pipeline.engine.stages.context import Context
+from pipeline.engine.stages.loading import load
+from pipeline.engine.stages.storing import store
 from pipeline.engine.starting import StyleActor
 from pipeline.settings import JobSettings
-
-
-def _fenced(table: pa.Table, fence: Callable[[], None]) -> pa.Table:
-    fence()
-    return table
 
 
 def run(
@@ -32,11 +29,18 @@ def run(
     weights: Any,
     board: Board,
 ) -> None:
-    """Do every row of the plan that the checkpoint does not know. Returns when all are recorded.
+    """Do every pair of the plan that the checkpoint does not know. Return when all are recorded.
 
     Args:
-        plan: directory of the plan.
+        plan: URI of the plan's directory.
+        job: settings of the job.
+        resources: how the job uses the machines.
+        context: what the stages know.
         weights: reference to the normalised state dict in Ray's object store.
+        board: learns what the stages do.
+
+    Raises:
+        ray.exceptions.RayError: a stage failed; no pair is to blame.
     """
     with ray_data_settings(job.verbose) as settings:
         _run(settings, plan, job, resources, context, weights, board)
@@ -64,7 +68,7 @@ def _run(
         plan_path,
         filesystem=fs,
         num_cpus=IO_CPUS,
-        override_num_blocks=1,  # one task reads it all: split up, a small plan makes small batches
+        override_num_blocks=1,  # one task reads it all: divided, a small plan makes small batches
     )
     # Small blocks: each is a unit of work for an actor.
     dataset = dataset.repartition(target_num_rows_per_block=resources.rows_per_block)
@@ -77,12 +81,12 @@ def _run(
     )
     dataset = dataset.map_batches(
         StyleActor,
-        batch_size=resources.rows_per_block,  # whole blocks; with GPUs Ray Data asks for a number
+        batch_size=resources.rows_per_block,  # whole blocks; with GPUs Ray Data wants a number
         batch_format="pyarrow",
-        # All at once: a pool that grows by itself is held back by Ray Data's budget, which deals
-        # out resources to stages that need none of them. Work begins with the first actor. At the
-        # end idle ones give up their places, so that an actor whose node is gone for good can start
-        # again there and finish what it had begun.
+        # All actors at once. Ray Data's budget would hold back a pool that grows by itself: it
+        # gives resources to stages that need none of them. Work begins with the first actor. At the
+        # end idle actors give up their places, so that an actor whose node is gone for good can
+        # start again there and finish its blocks.
         compute=ray.data.ActorPoolStrategy(
             size=resources.actors, max_concurrent_calls_per_actor=BLOCKS_IN_ACTOR
         ),
@@ -105,7 +109,7 @@ def _run(
         num_cpus=IO_CPUS,
     )
     several = resources.rows_per_file > resources.rows_per_block
-    if several:  # these tasks begin when blocks have been waiting
+    if several:  # these tasks begin after their blocks have waited, so they check the lease again
         dataset = dataset.map_batches(
             functools.partial(_fenced, fence=context.fence),
             batch_size=None,
@@ -118,3 +122,8 @@ def _run(
         min_rows_per_file=resources.rows_per_file if several else None,
         ray_remote_args={"num_cpus": WRITE_CPUS if several else IO_CPUS},
     )
+
+
+def _fenced(table: pa.Table, fence: Callable[[], None]) -> pa.Table:
+    fence()
+    return table

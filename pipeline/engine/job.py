@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import json
 import logging
 import os
 import signal
@@ -26,8 +27,9 @@ from pipeline.data.storage import files, uris
 from pipeline.data.words import counted, some_of
 from pipeline.engine import flow, progress
 from pipeline.engine.board import Board
-from pipeline.engine.pack import pack
-from pipeline.engine.prepare import PLAN, Prepared, check, now, prepare
+from pipeline.engine.checking import check
+from pipeline.engine.packing.run import run_packing
+from pipeline.engine.prepare import PLAN, Prepared, now, prepare
 from pipeline.engine.progress import OnProgress, Progress
 from pipeline.engine.resources import RAY_DATA_CPUS, Resources, choose_resources
 from pipeline.engine.runtime import cluster, watcher
@@ -54,8 +56,8 @@ def run_job(
     """Do the whole job and return its summary (also written to ``summary.json``).
 
     When every pair is recorded, the shards of ``job.format`` are made; ``packed`` says of them what
-    ``pack`` returns. ``gpu_hours`` are those of this run's style actors since each was ready;
-    neither is in the file. A Ray that was not running before is ended.
+    ``run_packing`` returns. ``gpu_hours`` are those of this run's style actors since each was
+    ready; neither is in the file. A Ray that was not running before is ended.
 
     Args:
         style: how pictures are made.
@@ -66,7 +68,7 @@ def run_job(
         JobError: something is wrong with the settings, manifest, weights or output, or another run
             works in the output.
         ClosingError: everything is done but what is written at the end.
-        PackError: everything is done but the shards.
+        PackingError: everything is done but the shards.
         LostError: another run has taken the output over.
         KeyboardInterrupt: stopped by the user; the same command goes on.
     """
@@ -95,7 +97,7 @@ def run_job(
             if not summary["missing"] and not summary["duplicates"]:
                 if job.format != "files":
                     on_progress(Progress(activity=progress.PACKING))
-                summary["packed"] = pack.pack(job, ours.check)
+                summary["packed"] = run_packing(job, ours.check)
             return summary | {"gpu_hours": gpu_hours}
     except (
         SettingError,
@@ -213,23 +215,35 @@ def _finish(prepared: Prepared, seconds: float) -> dict[str, Any]:
     output, options = prepared.context.output, prepared.context.storage_options
     prepared.context.fence()
     sums, hashes = closing.close(output, options, prepared.plan.id_hashes)
+    run = {
+        "pairs": prepared.pending,
+        "seconds": seconds,
+        "pairs_per_minute": 60 * prepared.pending / seconds,
+        "finished_at": now(),
+    }
     summary = {
         "manifest_rows": prepared.plan.rows,
         "missing": prepared.plan.rows - prepared.plan.count_done(hashes),
         "duplicates": len(hashes) - len(np.unique(hashes)),
         **sums,
-        "last_run": {
-            "pairs": prepared.pending,
-            "seconds": seconds,
-            "pairs_per_minute": 60 * prepared.pending / seconds,
-            "finished_at": now(),
-        },
+        "last_run": run,
+        "last_working_run": run if prepared.pending else _earlier_run(output, options),
     }
     prepared.context.fence()
     records.write_json(uris.join(output, records.SUMMARY), summary, options)
     _warn_of_lost_classes(summary["lost_classes"])
     _warn_of_mixed_splits(summary["images_by_split"])
     return summary
+
+
+def _earlier_run(output: str, options: files.StorageOptions) -> dict[str, Any] | None:
+    """Return the last run that did any pairs, from the summary before; None if it is not known."""
+    try:
+        summary = json.loads(files.read_bytes(uris.join(output, records.SUMMARY), options))
+        run: dict[str, Any] | None = summary.get("last_working_run") or summary["last_run"]
+    except (RowError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return run
 
 
 def _delete_plan(output: str, options: files.StorageOptions) -> None:

@@ -1,7 +1,7 @@
-"""The job's metrics in Ray's Prometheus endpoints; Ray exports each as ``ray_<name>``.
+"""The job's metrics in Ray's Prometheus endpoints. Ray exports each as ``ray_<name>``.
 
-Ray adds ``WorkerId`` to each series, so whatever an actor counts can be told by actor. In a process
-without Ray nothing is counted and nothing fails.
+Ray adds ``WorkerId`` to each series, so what an actor counts can be told by actor. In a process
+without Ray, nothing is counted and nothing fails.
 """
 
 import functools
@@ -19,13 +19,22 @@ INTERVAL = 1.0
 """Seconds between two looks at an actor's own counts: Ray exports no oftener."""
 
 REPORT_INTERVAL = 5.0
-"""Most seconds between two reports to the board, which hears of every actor. The first reports
-follow each other sooner, so that the time left is known early."""
+"""Most seconds between two reports to the board, which hears of every actor.
+
+The first reports follow each other sooner, so that the time left is known early.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Definition:
-    """One metric. bounds: upper edges of a histogram's buckets."""
+    """One metric.
+
+    Attributes:
+        kind: Prometheus's kind of metric.
+        text: its description.
+        tags: names of its tags.
+        bounds: upper bounds of a histogram's buckets.
+    """
 
     kind: Literal["counter", "gauge", "histogram"]
     text: str
@@ -34,9 +43,9 @@ class Definition:
 
 
 def _steps(first: int, last: int) -> tuple[float, ...]:
-    """1, 2 and 5 times the powers of ten.
+    """Return 1, 2 and 5 times the powers of ten from ``first`` to before ``last``.
 
-    Ray takes a value for the middle of its bucket: with coarse ones means would be far off.
+    Ray replaces a value by the middle of its bucket, so coarse buckets would falsify means.
     """
     return tuple(float(f"{digit}e{power}") for power in range(first, last) for digit in (1, 2, 5))
 
@@ -51,7 +60,7 @@ METRICS: dict[str, Definition] = {
     "style_slot_evaluations": Definition(
         kind="counter", text="The same and those of slots without a pair"
     ),
-    "style_cache_hits": Definition(kind="counter", text="Style targets that were at hand"),
+    "style_cache_hits": Definition(kind="counter", text="Style targets found in the cache"),
     "style_cache_misses": Definition(kind="counter", text="Style targets that were computed"),
     "style_slots": Definition(kind="gauge", text="Slots of the last finished pair's lane"),
     "style_gpu_memory_bytes": Definition(
@@ -82,7 +91,7 @@ def _metric(name: str) -> Any:
 
 
 def stored(record: Mapping[str, Any]) -> None:
-    """Count a row's record: ok or failed, its loss, its seconds by stage."""
+    """Count a pair's record: ok or failed, its loss, its seconds by stage."""
     if record["status"] == "ok":
         _metric("style_pairs_done").inc()
         _metric("style_loss").observe(record["total_loss"])
@@ -94,18 +103,18 @@ def stored(record: Mapping[str, Any]) -> None:
 
 
 def optimized(slots: int) -> None:
-    """Count a pair that an actor has finished in a lane of so many slots."""
+    """Count a pair that an actor has finished, in a lane with ``slots`` slots."""
     _metric("style_pairs_optimized").inc()
     _metric("style_slots").set(slots)
 
 
 class Meter:
-    """An actor's running totals, sent on now and then.
+    """Sends an actor's running totals to Ray and to the board from time to time.
 
     Args:
-        totals: gives the counters' names and values so far.
-        device: of the actor.
-        report: tells the board how the actor goes, given its GPU's utilisation in percent or None.
+        totals: returns the values of the counters so far, by name.
+        device: the actor's device.
+        report: reports to the board, given the GPU's utilisation in percent, or None.
     """
 
     def __init__(
@@ -119,7 +128,11 @@ class Meter:
         self.due, self.report_due, self.report_interval = 0.0, 0.0, INTERVAL
 
     def look(self, *, idle: bool) -> None:
-        """Send what is new, at most once a second; at once where nothing more is coming."""
+        """Send what is new, at most once a second.
+
+        Args:
+            idle: whether no pair is under way. Then it is sent at once.
+        """
         now = time.monotonic()
         if not idle and now < self.due:
             return
@@ -141,7 +154,7 @@ class Meter:
 
 
 def gpu_percent(device: "torch.device") -> float | None:
-    """Share of the last moments in which the device computed; None where it cannot be known."""
+    """Return the recent share of time in which a GPU computed, 0 to 100; None if not known."""
     if device.type != "cuda":
         return None
     import torch

@@ -4,6 +4,7 @@ This module loads neither Ray nor PyTorch, so that a command can show something 
 """
 
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -16,7 +17,8 @@ from pipeline.engine.runtime import watcher
 from pipeline.settings import StyleSettings
 
 if TYPE_CHECKING:
-    from pipeline.engine.board import Board, Counts
+    from pipeline.engine.board import Board
+    from pipeline.engine.board_actor import Counts
 
 logger = logging.getLogger(__name__)
 
@@ -205,20 +207,30 @@ def followed(
         gpus: of each actor.
         share: see ``Forecast``.
     """
-    stop, clock = threading.Event(), GpuClock(gpus)
+    clock = GpuClock(gpus)
     follow = _Follower(board, Forecast(total, share), on_progress, actors, clock).run
-    threads = [
-        threading.Thread(target=follow, args=(stop,), daemon=True),
-        threading.Thread(target=_watch, args=(board, stop), daemon=True),
-    ]
-    for thread in threads:
-        thread.start()
-    try:
+    with _beside(follow), hung_noted(board):
         yield clock
+
+
+@contextlib.contextmanager
+def hung_noted(board: "Board") -> Iterator[None]:
+    """Watch for hanging work while the block runs: say what hung, end a job that stands still."""
+    with _beside(functools.partial(_watch, board)):
+        yield
+
+
+@contextlib.contextmanager
+def _beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run ``work`` in a thread while the block runs; it is given an event that then says so."""
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,), daemon=True)
+    thread.start()
+    try:
+        yield
     finally:
         stop.set()
-        for thread in threads:
-            thread.join(timeout=10)
+        thread.join(timeout=10)
 
 
 @dataclass
@@ -265,9 +277,10 @@ class _Follower:
 
 def _watch(board: "Board", stop: threading.Event) -> None:
     """Say what hung, and end a job in which nothing happens though it waits for no node."""
-    said, idle = 0, 0.0
+    said, idle, over = 0, 0.0, not board.patience
     counts: Counts | None = None
-    while board.patience and not stop.wait(min(WATCH_INTERVAL, board.patience / 4)):
+    while not over:
+        over = stop.wait(min(WATCH_INTERVAL, board.patience / 4))
         counts = _counts(board, counts)
         hung = counts.hung if counts is not None else ()
         for what in hung[said:]:
@@ -276,6 +289,8 @@ def _watch(board: "Board", stop: threading.Event) -> None:
                 "and what was under way there is begun again",
             )
         said = len(hung)
+        if over:
+            break
         with contextlib.suppress(Exception):  # as in _counts
             idle = board.idle_seconds()
         # What hangs in a process that is watched ends before.

@@ -1,4 +1,4 @@
-"""How a job uses the machines: actors, their CPUs and GPUs, batches and blocks."""
+"""Choose how a job uses the machines: actors, their CPUs and GPUs, batches and blocks."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -7,57 +7,68 @@ from dataclasses import dataclass
 from pipeline.settings import JobSettings, StyleSettings
 
 IO_CPUS = 0.25
-"""CPUs that Ray reserves for a load or store task: they wait for storage most of the time."""
-
+"""CPUs that Ray reserves for a load or store task, which waits for storage most of the time."""
 
 WRITE_CPUS = 0.1
-"""Of a task that writes the records of several blocks. Another demand than a store task's, or Ray
-Data would make one of the two and keep the pixels of all of them until the last is there."""
+"""CPUs that Ray reserves for a task that writes the records of several blocks.
 
+It must differ from a store task's. Otherwise Ray Data would fuse the two, and keep the pixels of
+all these blocks until the last one is done.
+"""
 
 MOST_FILES = 5_000
-"""Record files of a long job: a resumed one reads them all."""
-
+"""Most record files of a long job, all of which a resumed job reads."""
 
 BLOCK_BYTES = 2**28
-"""Pixels of one block: some blocks of each stage are in the object store at a time."""
-
+"""Most bytes of pixels in a block. Several blocks of each stage are in the object store at once."""
 
 LONG_SHAPE = 2
-"""Long edge to short edge of a picture that budgets allow for where ``image_size`` is the short
-edge. Nothing but ``max_pixels`` bounds it there, and the plan has no sizes; photographs: 3:2."""
+"""Assumed ratio of long edge to short edge where ``image_size`` is the short edge.
 
+There only ``max_pixels`` bounds the long edge, and the plan has no sizes. Photographs have 3:2.
+"""
 
 BLOCKS_IN_ACTOR = 3
-"""Blocks that an actor has at hand: slots fill from the next one while one comes to its end."""
-
+"""Blocks that an actor has at once, so that the next one fills slots while one comes to its end."""
 
 ACTOR_BYTES = 1_500_000_000
-"""Host memory of an actor on CPUs before its first image: its process and VGG-19 at full width."""
-
+"""Host memory of an actor on CPUs before its first image: the process and VGG-19 at full width."""
 
 PIXEL_BYTES = 2_400
-"""Host memory for each pixel of an image that an actor optimises: VGG-19 at full width."""
-
+"""Bytes of host memory for each pixel that an actor optimises, with VGG-19 at full width."""
 
 LOAD_BYTES = 400_000_000
-"""Host memory of a load task's process without its images."""
-
+"""Bytes of host memory of a load task's process without its images."""
 
 DECODED_BYTES = 13
-"""Most host memory for each pixel of an image that is decoded (an RGBA PNG with a colour profile);
-a plain JPEG takes 5."""
+"""Most bytes of host memory for each pixel of an image while it is decoded.
 
+An RGBA PNG with a colour profile takes so many, a plain JPEG takes 5.
+"""
 
 RAY_DATA_CPUS = 2
-"""CPUs that actors must leave free: Ray Data's checkpoint filter holds a whole one for as long as
-the plan is read, and looking at the plan's files wants some of another. With less a resumed job
-waits for ever."""
+"""CPUs that actors must leave free.
+
+Ray Data's checkpoint filter holds a whole CPU while the plan is read, and listing the plan's files
+needs part of another. With fewer, a resumed job waits for ever.
+"""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """How a job uses the machines, with every choice made."""
+    """How a job uses the machines, with every choice made.
+
+    Attributes:
+        actors: style actors.
+        gpus_per_actor: GPUs that Ray reserves for each.
+        cpus_per_actor: CPUs that Ray reserves for each.
+        threads: CPU threads of each.
+        batch_size: most pairs that an actor optimises together.
+        rows_per_block: most pairs of a block.
+        rows_per_file: pairs that are recorded together, at least.
+        load_memory: bytes of host memory that a load task reserves; 0 if the nodes' memory is not
+            known.
+    """
 
     actors: int
     gpus_per_actor: float
@@ -66,9 +77,7 @@ class Resources:
     batch_size: int
     rows_per_block: int
     rows_per_file: int
-    """Pairs that are recorded together, at least: blocks, of whichever actors."""
     load_memory: int
-    """Bytes of host memory that a load task reserves; 0 where the nodes' memory is not known."""
 
 
 def choose_resources(
@@ -78,11 +87,14 @@ def choose_resources(
     nodes: Sequence[Mapping[str, float]],
     rows: int,
 ) -> Resources:
-    """Fill what the user left open from what Ray has now.
+    """Choose what the user left open, by what Ray has now.
 
     Args:
-        shapes: of the plan.
-        nodes: each node's resources by Ray's names: CPU, GPU, memory (bytes).
+        job: settings of the job.
+        style: settings of the style.
+        shapes: the plan's shapes: ``image_size`` of the rows (None: the job's) and the number of
+            their style images.
+        nodes: resources of each node by Ray's names: CPU, GPU, memory (bytes).
         rows: pairs to do.
     """
     cpus = [node.get("CPU", 0.0) for node in nodes]
@@ -90,17 +102,16 @@ def choose_resources(
     on_gpu = job.gpus_per_actor if job.gpus_per_actor is not None else float(gpus > 0)
     batch = job.batch_size or (8 if on_gpu else 1)
     if on_gpu:
-        actors = gpus * math.floor(1 / on_gpu)  # none has its share of two GPUs
+        actors = gpus * math.floor(1 / on_gpu)  # an actor's share is of one GPU
     else:
         pixels = max(_pixels(style, size) for size in {None, *(size for size, _ in shapes)})
         need = ACTOR_BYTES + batch * PIXEL_BYTES * pixels
-        room = [node.get("memory", 0.0) / need for node in nodes]
-        actors = sum(math.floor(min(each)) for each in zip(cpus, room, strict=True))
+        fit = [node.get("memory", 0.0) / need for node in nodes]
+        actors = sum(math.floor(min(each)) for each in zip(cpus, fit, strict=True))
     actors = job.actors or max(1, actors)
-    # Small blocks lose little in a kill; but a job of a million pairs must not end in a million
-    # files.
+    # Small blocks lose little in a kill, but a million pairs must not end in a million files.
     grain = max(4 * batch, math.ceil(rows / MOST_FILES))
-    # However large the images are, the blocks that an actor has at hand fill its slots.
+    # However large the images are, the blocks that an actor has at once fill its slots.
     most = BLOCK_BYTES // _row_bytes(style, shapes)
     loaded = min(grain, max(math.ceil(batch / BLOCKS_IN_ACTOR), most))
     block = job.rows_per_block or max(1, min(loaded, math.ceil(rows / (4 * actors))))
@@ -111,18 +122,19 @@ def choose_resources(
         largest = max(cpus, default=0.0)
         threads = max(1, min(round(sum(cpus) / actors), round(largest)))
         share = max(0.0, (sum(cpus) - RAY_DATA_CPUS - 2 * IO_CPUS) / actors)
-        share = min(share, largest / 2)  # room beside it on its node
+        share = min(share, largest / 2)  # leaves room on its node
     reserved = job.cpus_per_actor if job.cpus_per_actor is not None else share
     if reserved == IO_CPUS:
-        reserved += 0.01  # equal demands would let Ray Data load images inside the actor
+        reserved += 0.01  # with equal demands Ray Data would load images inside the actor
     load = _load_memory(job, block * _row_bytes(style, shapes), nodes)
     return Resources(actors, on_gpu, reserved, threads, batch, block, file, load)
 
 
 def _load_memory(job: JobSettings, block_bytes: int, nodes: Sequence[Mapping[str, float]]) -> int:
-    """What the largest image takes that is let in, beside a block and its copy in Arrow.
+    """Return the bytes that the largest allowed image needs, with a block and its copy in Arrow.
 
-    No more than the least node has: a task that fits nowhere would be waited for without end.
+    It is no more than the smallest node has: the job would wait for ever for a task that fits
+    nowhere.
     """
     need = LOAD_BYTES + job.max_bytes + DECODED_BYTES * job.max_pixels + 2 * block_bytes
     known = [node["memory"] for node in nodes if node.get("CPU") and node.get("memory")]
@@ -130,11 +142,11 @@ def _load_memory(job: JobSettings, block_bytes: int, nodes: Sequence[Mapping[str
 
 
 def _pixels(style: StyleSettings, size: int | None) -> int:
-    """Of a large picture once it is loaded, with ``size`` as its row's own image_size."""
+    """Return the pixels of a large image once it is loaded, at a row's own image_size, if any."""
     return (size or style.image_size) ** 2 * (LONG_SHAPE if style.image_edge == "short" else 1)
 
 
 def _row_bytes(style: StyleSettings, shapes: Iterable[tuple[int | None, int]]) -> int:
-    """Of the largest row of a loaded block: the pixels of its content and its style images."""
+    """Return the bytes of the largest loaded row: the pixels of its content and style images."""
     pixels = [_pixels(style, size) * (1 + styles * style.style_scale**2) for size, styles in shapes]
     return max(1, math.ceil(3 * max(pixels, default=0)))

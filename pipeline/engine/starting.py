@@ -1,7 +1,7 @@
-"""A style actor's first moments: the board knows of it before anything is loaded that may crash.
+"""The start of a style actor: the board hears of it before anything is loaded that may crash.
 
-This module brings in no torch. A process that dies as it loads its libraries, or the network, is
-restarted by Ray without end, and no pair is to blame.
+This module imports no torch. Ray restarts a process that crashes while it loads its libraries or
+the network, without end, and no pair is to blame. The board ends this.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ from pipeline.engine.board import Board
 
 
 class StyleActor:
-    """A ``StyleWorker`` as Ray Data is given it.
+    """A ``StyleWorker`` in the form that Ray Data takes.
 
     Args:
-        board: learns that a process starts, and that it is ready.
-        arguments: the other ones of ``StyleWorker``.
+        board: learns that this process starts, and that it is ready.
+        arguments: the other arguments of ``StyleWorker``.
 
     Raises:
         RuntimeError: processes have ended here again and again.
@@ -33,5 +33,5 @@ class StyleActor:
         board.add_actor()
 
     async def __call__(self, table: pa.Table) -> pa.Table:
-        """One block of the load stage's rows, in the same order."""
+        """Stylise one block of loaded rows and return it with its rows in the same order."""
         return await self.worker(table)

@@ -1,1 +1,4 @@
-"""A finished output, or one under way, as one HTML page. Knows data; Ray and torch do not enter."""
+"""The report: a finished output, or one under way, as one HTML page.
+
+It reads what ``pipeline.data`` wrote and needs neither Ray nor torch.
+"""

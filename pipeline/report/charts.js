@@ -1,7 +1,6 @@
-// Charts as SVG at the width of their place, drawn again when it changes.
+// Charts as SVG, as wide as their container; they are drawn again when its width changes.
 
-const HEIGHT = 260;
-const MARGIN = { top: 12, right: 14, bottom: 34, left: 52 };
+const MARGIN = { top: 12, right: 14, bottom: 38, left: 52 };
 
 function responsive(host, draw) {
   let width = 0;
@@ -24,19 +23,26 @@ function logTicks(low, high) {
   return ticks;
 }
 
+// The smallest of 1, 2, 5 and 10 times a power of ten that is at least the value.
+function niceStep(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 2, 5, 10].find((digit) => digit * power >= value * (1 - 1e-9)) * power;
+}
+
 function evenTicks(most, wanted) {
-  const raw = most / wanted;
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].find((digit) => digit * power >= raw) * power;
+  const step = niceStep(most / wanted);
   return Array.from({ length: Math.floor(most / step + 1e-9) + 1 }, (_, index) => index * step);
 }
 
-function frame(width, label, xTicks, yTicks, xText, yText, xTitle) {
+// Ticks of something that is counted: whole numbers only.
+const countTicks = (most, wanted) => [...new Set(evenTicks(most, wanted).map(Math.ceil))];
+
+function frame({ width, height, label, xTicks, yTicks, xText, yText, xTitle }) {
   const right = width - MARGIN.right;
-  const bottom = HEIGHT - MARGIN.bottom;
+  const bottom = height - MARGIN.bottom;
   return svg(
     "svg",
-    { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label },
+    { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
     yTicks.map(([value, y]) => [
       svg("line", { class: "grid", x1: MARGIN.left, x2: right, y1: y, y2: y }),
       svg("text", { class: "tick", x: MARGIN.left - 8, y: y + 4, "text-anchor": "end" }, yText(value)),
@@ -45,12 +51,12 @@ function frame(width, label, xTicks, yTicks, xText, yText, xTitle) {
       svg("text", { class: "tick", x, y: bottom + 18, "text-anchor": "middle" }, xText(value)),
     ),
     svg("line", { class: "axis", x1: MARGIN.left, x2: right, y1: bottom, y2: bottom }),
-    svg("text", { class: "tick title", x: right, y: HEIGHT - 2, "text-anchor": "end" }, xTitle),
+    svg("text", { class: "tick title", x: right, y: height - 3, "text-anchor": "end" }, xTitle),
   );
 }
 
 // Loss over evaluations. line: [[x, y], ...]; band: [[x, low, high], ...] or null.
-function lossChart(host, { line, band, label, format, readout }) {
+function lossChart(host, { line, band, label, format, readout, height = 260 }) {
   const values = [...line.map(([, y]) => y), ...(band ?? []).flatMap(([, low, high]) => [low, high])];
   const logs = values.filter((value) => value > 0).map(Math.log10);
   const low = Math.min(...logs);
@@ -58,21 +64,23 @@ function lossChart(host, { line, band, label, format, readout }) {
   const most = line[line.length - 1][0];
   responsive(host, (width) => {
     const right = width - MARGIN.right;
-    const bottom = HEIGHT - MARGIN.bottom;
+    const bottom = height - MARGIN.bottom;
     const toX = (value) => MARGIN.left + ((value - 1) / Math.max(most - 1, 1)) * (right - MARGIN.left);
     const toY = (value) =>
       bottom - ((Math.log10(value) - low) / (high - low)) * (bottom - MARGIN.top);
     const path = (points) => points.map(([x, y]) => `${toX(x).toFixed(1)},${toY(y).toFixed(1)}`).join("L");
-    const xTicks = evenTicks(most, Math.max(2, width / 110)).map((value) => Math.max(1, value));
-    const chart = frame(
+    const chart = frame({
       width,
+      height,
       label,
-      xTicks.map((value) => [value, toX(value)]),
-      logTicks(low, high).map((value) => [value, toY(value)]),
-      (value) => whole.format(value),
-      format,
-      "evaluations",
-    );
+      xTicks: countTicks(most, Math.max(2, width / 110))
+        .map((value) => Math.max(1, value))
+        .map((value) => [value, toX(value)]),
+      yTicks: logTicks(low, high).map((value) => [value, toY(value)]),
+      xText: (value) => whole.format(value),
+      yText: format,
+      xTitle: "evaluations",
+    });
     if (band) {
       const upper = band.map(([x, , top]) => [x, top]);
       const lower = band.map(([x, under]) => [x, under]).reverse();
@@ -100,61 +108,131 @@ function lossChart(host, { line, band, label, format, readout }) {
   });
 }
 
-// Pairs finished over time, runs side by side with a gap between them.
-function throughputChart(host, { width: stretch, runs }, label) {
-  const bars = runs.flatMap((run, number) =>
-    run.ok.map((ok, index) => ({
-      ok,
-      error: run.error[index],
-      start: run.start + index * stretch,
-      run: number,
-    })),
+// A loss curve in the size of a word; the numbers are in the text next to it.
+function sparkline(line) {
+  if (line.length < 2) return null;
+  const [width, height] = [72, 20];
+  const logs = line.map(([, y]) => Math.log10(y));
+  const [low, high] = [Math.min(...logs), Math.max(...logs)];
+  const most = line[line.length - 1][0] - 1;
+  const points = line.map(([x], index) => {
+    const y = 2 + (1 - (logs[index] - low) / (high - low || 1)) * (height - 4);
+    return `${(((x - 1) / most) * width).toFixed(1)},${y.toFixed(1)}`;
+  });
+  return svg(
+    "svg",
+    { class: "spark", width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
+    svg("path", { class: "line", d: `M${points.join("L")}` }),
   );
-  const perHour = Math.max(...bars.map(({ ok, error }) => ok + error)) * 60 < stretch;
-  const rate = (number) => (number * (perHour ? 3600 : 60)) / stretch;
-  const most = Math.max(...bars.map(({ ok, error }) => rate(ok + error)));
-  const many = bars[bars.length - 1].start - bars[0].start > 86400;
+}
+
+// Seconds between two times of day that are easy to read.
+const ROUND_TIMES = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
+
+// Pairs finished so far, over time, as stairs; runs follow one another with a gap between them.
+function progressChart(host, { width: interval, runs }, label) {
+  const gap = 18;
+  const height = 240;
+  const intervals = runs.reduce((sum, run) => sum + run.ok.length, 0);
+  const sum = (numbers) => numbers.reduce((all, number) => all + number, 0);
+  const most = Math.max(1, ...[runs.map((run) => sum(run.ok)), runs.map((run) => sum(run.error))].map(sum));
+  const last = runs[runs.length - 1];
+  const days = last.start + last.ok.length * interval - runs[0].start > 86400;
   const format = new Intl.DateTimeFormat("en-GB", {
-    ...(many ? { day: "numeric", month: "short" } : {}),
+    ...(days ? { day: "numeric", month: "short" } : {}),
     hour: "2-digit",
     minute: "2-digit",
-    ...(stretch < 60 ? { second: "2-digit" } : {}),
+    ...(interval < 10 ? { second: "2-digit" } : {}),
   });
   responsive(host, (width) => {
-    const inner = width - MARGIN.left - MARGIN.right;
-    const gap = 14;
-    const step = Math.min(120, (inner - gap * (runs.length - 1)) / bars.length);
-    const bottom = HEIGHT - MARGIN.bottom;
-    const toX = (index) => MARGIN.left + index * step + bars[index].run * gap;
+    const step = (width - MARGIN.left - MARGIN.right - gap * (runs.length - 1)) / intervals;
+    const bottom = height - MARGIN.bottom;
     const toY = (value) => bottom - (value / most) * (bottom - MARGIN.top);
-    const every = Math.max(1, Math.ceil((many ? 110 : 80) / step));
-    const xTicks = bars
-      .map(({ start }, index) => [start, toX(index) + step / 2, index])
-      .filter(([, , index]) => index % every === 0);
-    const chart = frame(
+    const apart = (days ? 116 : 84) / step; // least number of intervals between two ticks
+    const every = ROUND_TIMES.find((round) => round >= apart * interval) ?? Math.ceil(apart) * interval;
+    const xTicks = [];
+    const drawn = [];
+    const done = { ok: 0, error: 0 };
+    let before = 0;
+    runs.forEach((run, number) => {
+      const left = MARGIN.left + before * step + number * gap;
+      for (const name of ["ok", "error"]) {
+        const stairs = [];
+        const from = done[name];
+        run[name].forEach((many, index) => {
+          done[name] += many;
+          const y = toY(done[name]).toFixed(1);
+          stairs.push(`V${y}H${(left + (index + 1) * step).toFixed(1)}`);
+        });
+        if (name === "error" && done.error === 0) continue;
+        const line = `M${left.toFixed(1)},${toY(from).toFixed(1)}${stairs.join("")}`;
+        if (name === "ok") {
+          drawn.push(svg("path", { class: "band", d: `${line}V${bottom}H${left.toFixed(1)}Z` }));
+        }
+        drawn.push(svg("path", { class: name === "ok" ? "line" : "line error", d: line }));
+      }
+      const end = run.start + run.ok.length * interval;
+      for (let at = Math.ceil(run.start / every) * every; at <= end; at += every) {
+        const x = left + ((at - run.start) / interval) * step;
+        if (!xTicks.length || x - xTicks[xTicks.length - 1][1] > apart * step * 0.9) xTicks.push([at, x]);
+      }
+      before += run.ok.length;
+    });
+    const chart = frame({
       width,
+      height,
       label,
       xTicks,
-      evenTicks(most, 4).map((value) => [value, toY(value)]),
-      (value) => format.format(new Date(1000 * value)),
-      (value) => plain.format(value),
-      "",
-    );
-    bars.forEach(({ ok, error, start }, index) => {
-      const parts = [
-        ["bar", 0, rate(ok)],
-        ["bar error", rate(ok), rate(ok + error)],
-      ];
-      const title = `${format.format(new Date(1000 * start))}: ${ok} done, ${error} errors`;
-      for (const [name, from, to] of parts) {
-        if (to === from) continue;
-        const size = { x: toX(index) + 0.5, y: toY(to), width: Math.max(1, step - 1) };
-        chart.append(
-          svg("rect", { class: name, ...size, height: toY(from) - toY(to) }, svg("title", {}, title)),
-        );
-      }
+      yTicks: countTicks(most, 4).map((value) => [value, toY(value)]),
+      xText: (value) => format.format(new Date(1000 * value)),
+      yText: (value) => whole.format(value),
+      xTitle: "time of day",
+    });
+    chart.append(...drawn);
+    return chart;
+  });
+}
+
+// How many pictures took how long. values: seconds, sorted.
+function secondsChart(host, values, label) {
+  const height = 200;
+  const low = values[0];
+  // A few very slow pictures share the last bar, or all others would share the first.
+  const usual = values[Math.floor(0.98 * (values.length - 1))];
+  const high = values[values.length - 1] > 2 * usual ? usual : values[values.length - 1];
+  const step = niceStep(Math.max(high - low, high / 20, 0.01) / 12);
+  const first = Math.floor(low / step);
+  const bars = new Array(Math.floor(high / step) - first + 1).fill(0);
+  for (const value of values) bars[Math.min(bars.length - 1, Math.floor(value / step) - first)] += 1;
+  const most = Math.max(...bars);
+  const open = values[values.length - 1] > high;
+  responsive(host, (width) => {
+    const wide = (width - MARGIN.left - MARGIN.right) / bars.length;
+    const bottom = height - MARGIN.bottom;
+    const toX = (index) => MARGIN.left + index * wide;
+    const toY = (value) => bottom - (value / most) * (bottom - MARGIN.top);
+    const every = Math.max(1, Math.ceil(56 / wide));
+    const edges = Array.from({ length: bars.length + 1 }, (_, index) => index);
+    const chart = frame({
+      width,
+      height,
+      label,
+      xTicks: edges.filter((index) => index % every === 0).map((index) => [index, toX(index)]),
+      yTicks: countTicks(most, 3).map((value) => [value, toY(value)]),
+      xText: (index) => plain.format((first + index) * step),
+      yText: (value) => whole.format(value),
+      xTitle: "seconds for one picture",
+    });
+    bars.forEach((many, index) => {
+      if (!many) return;
+      const [from, to] = [first + index, first + index + 1].map((edge) => plain.format(edge * step));
+      const range = open && index === bars.length - 1 ? `${from} s and more` : `${from} to ${to} s`;
+      const size = { x: toX(index) + 0.5, y: toY(many), width: Math.max(1, wide - 1) };
+      chart.append(
+        svg("rect", { class: "bar", ...size, height: bottom - toY(many) },
+          svg("title", {}, `${range}: ${count(many, "picture")}`)),
+      );
     });
     return chart;
   });
-  return perHour ? "pairs per hour" : "pairs per minute";
 }

@@ -1,4 +1,4 @@
-"""What the page says beside its pairs: counts, errors, times, weights, settings, versions."""
+"""Everything on the page except the pairs: counts, errors, times, weights, settings, versions."""
 
 import dataclasses
 import datetime
@@ -8,21 +8,37 @@ from typing import Any
 
 from pipeline.data.output import records
 from pipeline.data.storage import uris
-from pipeline.report.facts import Facts, throughput
+from pipeline.report.facts import Facts, clip
+from pipeline.report.speed import throughput
 from pipeline.settings import JobSettings, StyleSettings
 
 WEIGHTS = {
     "compact": "a small network trained in place of VGG-19",
     "random": "an untrained VGG-19",
 }
+"""What the page says about weights other than ImageNet's, by name."""
 
 
 def describe(
-    output: str, job: Mapping[str, Any], summary: Mapping[str, Any] | None, facts: Facts
+    output: str,
+    title: str | None,
+    job: Mapping[str, Any],
+    summary: Mapping[str, Any] | None,
+    facts: Facts,
 ) -> dict[str, Any]:
-    """Everything on the page but pairs and pictures."""
+    """Return everything on the page except pairs and pictures.
+
+    Args:
+        output: URI of the output.
+        title: Heading of the page; if None, the job's.
+        job: Content of ``job.json``.
+        summary: Content of ``summary.json``; None while no run has finished.
+        facts: Sums over all records.
+    """
     shown = uris.redact(output)
+    title = title or job.get("title")
     return {
+        "title": clip(str(title)) if title else None,
         "output": {"uri": shown, "name": shown.rstrip("/").rpartition("/")[2] or shown},
         "madeAt": int(datetime.datetime.now(datetime.timezone.utc).timestamp()),
         "counts": {
@@ -30,7 +46,7 @@ def describe(
             "ok": facts.status["ok"],
             "error": facts.status["error"],
         },
-        "lastRun": (summary or {}).get("last_run"),
+        "lastRun": _last_run(summary or {}),
         "errors": [
             {"name": name, "count": count, "examples": facts.examples[name]}
             for name, count in facts.errors.most_common()
@@ -55,15 +71,21 @@ def describe(
     }
 
 
+def _last_run(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the last run that did any pairs."""
+    run = summary.get("last_working_run") or summary.get("last_run")
+    return run if run and run["pairs"] else None
+
+
 def weights_note(name: str) -> str | None:
-    """What must be said of weights that are not ImageNet's; None for those that are."""
+    """Return a warning about weights that are not ImageNet's; None for ImageNet's."""
     if name == "imagenet":
         return None
-    return WEIGHTS.get(name, "from a file; its name says nothing of what it was trained on")
+    return WEIGHTS.get(name, "from a file, which does not say what it was trained on")
 
 
 def _settings(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every setting as text, and its default where it has another value."""
+    """Return every setting as text, with its default where the value differs."""
     specs = {
         spec.name: spec
         for kind in (JobSettings, StyleSettings)

@@ -1,16 +1,19 @@
-// One pair in a dialog: content and result under one slider, the style, its curve, its facts.
+// One pair in a dialog: a slider between content and result, the style, the loss curve, facts.
 
 const dialog = byId("detail");
 
 const STOPS = {
-  iterations: "all evaluations were used",
+  iterations: "all the evaluations allowed were used",
   converged: "the loss hardly fell any more",
   stuck: "no step lowered the loss",
-  "non-finite": "the loss was not finite",
+  "non-finite": "the loss was not a finite number",
 };
-const stopText = (name) => (STOPS[name] ? `${STOPS[name]} (${name})` : name);
+const stopText = (name) => STOPS[name] ?? name;
+
+let opener = null; // the element to which the focus returns
 
 function openDetail(pair) {
+  if (!dialog.open) opener = document.activeElement;
   state.pair = pair;
   dialog.replaceChildren(...detail(pair));
   if (!dialog.open) dialog.showModal();
@@ -19,10 +22,11 @@ function openDetail(pair) {
   keepState();
 }
 
-// To the neighbour in the gallery's order; the gallery turns its page with it.
+// Goes to the pair before or after this one in the gallery, which turns its page accordingly.
 function step(by) {
-  const at = order.indexOf(state.pair) + by;
-  if (at < 0 || at >= order.length) return;
+  const from = order.indexOf(state.pair);
+  const at = from + by;
+  if (from < 0 || at < 0 || at >= order.length) return;
   state.page = 1 + Math.floor(at / state.per);
   openDetail(order[at]);
   showPage();
@@ -30,10 +34,11 @@ function step(by) {
 
 function closed() {
   if (dialog.open) return; // the event comes late: another pair has been opened meanwhile
-  const card = document.querySelector(`[data-pair="${state.pair}"]`);
+  const own = opener?.isConnected && opener.dataset.pair === String(state.pair) ? opener : null;
+  const card = document.querySelector(`#cards [data-pair="${state.pair}"]`);
   state.pair = null;
   keepState();
-  (card ?? byId("gallery-title")).focus();
+  (own ?? card ?? byId("gallery-title")).focus();
 }
 
 function compare(pair) {
@@ -51,13 +56,13 @@ function compare(pair) {
     "div",
     { class: "compare" },
     content && el("img", { src: content, alt: `Content ${contentName(pair)}` }),
-    el("img", { class: "over", src: result, alt: `Result: ${contentName(pair)} in the style of ${styleName(pair)}` }),
+    el("img", { class: "over", src: result, alt: `Result: ${contentName(pair)} in the style of ${styleTitle(pair)}` }),
   );
   box.style.setProperty("--ratio", `${width} / ${height}`);
   box.style.setProperty("--wide", width / height);
   if (content) {
     const slide = el("input", {
-      type: "range", min: 0, max: 100, value: 50, "aria-label": "Where the content ends and the result begins",
+      type: "range", min: 0, max: 100, value: 50, "aria-label": "Slide between content and result",
     });
     const cut = () => box.style.setProperty("--cut", `${slide.value}%`);
     slide.addEventListener("input", cut);
@@ -91,15 +96,16 @@ function pairFacts(pair) {
   return facts([
     ["Content", contentUri(pair)],
     [column.styles[pair].length > 1 ? "Styles" : "Style", styleUris(pair).join("\n")],
-    ["Label", labelName(pair)],
-    ["Split", splitName(pair)],
-    ["Its own settings", own.join(", ")],
+    ["Class", labelName(pair)],
+    ["Data split", splitName(pair)],
+    ["Settings of its own", own.join(", ")],
     ["Image file", link && el("a", { href: link, target: "_blank", rel: "noopener" }, column.file[pair])],
     ["Size", size && `${size[0]} × ${size[1]} px`],
     ["Loss", ok ? `${shown(column.loss[pair])} (content ${shown(column.contentLoss[pair])}, style ${shown(column.styleLoss[pair])})` : null],
     ["Stopped", ok ? `after ${count(column.evaluations[pair], "evaluation")}: ${stopText(pairs.stops[column.stop[pair]] ?? "unknown")}` : null],
-    ["Seconds", ok ? `load ${shown(load)}, optimise ${shown(optimize)}, store ${shown(store)}` : null],
+    ["Time taken", ok ? `read ${duration(load)}, optimise ${duration(optimize)}, write ${duration(store)}` : null],
     ["Finished", column.finished[pair] && time(column.finished[pair])],
+    ["Id", column.id[pair]],
   ]);
 }
 
@@ -108,18 +114,19 @@ function pairCurve(pair) {
   if (line.length < 2) return null;
   const [first, last] = [line[0], line[line.length - 1]];
   const host = el("div", { class: "chart" });
-  const ends = `Loss from ${shown(first[1])} to ${shown(last[1])} in ${count(last[0], "evaluation")}, logarithmic scale`;
+  const ends = `Loss from ${shown(first[1])} to ${shown(last[1])} in ${count(last[0], "evaluation")}`;
   const readout = el("figcaption", {}, ends);
   lossChart(host, {
     line,
     band: null,
     label: ends,
     format: shown,
+    height: 190,
     readout: (index) => {
       readout.textContent = index === null ? ends : `After ${count(line[index][0], "evaluation")}: ${shown(line[index][1])}`;
     },
   });
-  return el("figure", {}, host, readout);
+  return el("figure", { class: "curve" }, host, readout);
 }
 
 const warnings = (pair) => column.warnings[pair].map((line) => el("p", { class: "notice" }, line));
@@ -133,14 +140,16 @@ function detail(pair) {
       "figure",
       { class: "thumb" },
       tile("picture", stylePictures(pair)[index], "Style", baseName(uri)),
-      el("figcaption", {}, `Style: ${baseName(uri)}`),
+      el("figcaption", {}, `Style: ${styleShort[column.styles[pair][index]]}`),
     ),
   );
   return [
     el(
       "header",
       {},
-      el("h2", { id: "detail-name", tabindex: -1 }, column.id[pair]),
+      el("div", {},
+        el("h2", { id: "detail-name", tabindex: -1 }, pairTitle(pair)),
+        el("p", { id: "detail-about" }, `in the style of ${styleTitle(pair)}`)),
       el("span", { class: "moves" },
         move(-1, "Previous pair", at > 0),
         move(1, "Next pair", at >= 0 && at < order.length - 1),
@@ -150,9 +159,9 @@ function detail(pair) {
       "div",
       { class: "body" },
       column.ok[pair]
-        ? el("div", { class: "shown" }, compare(pair), pairCurve(pair))
+        ? el("div", { class: "shown" }, compare(pair))
         : el("p", { class: "notice bad" }, el("strong", {}, errorName(pair)), ` ${column.message[pair] ?? ""}`),
-      el("div", { class: "side" }, el("div", { class: "thumbs" }, styles), warnings(pair), pairFacts(pair)),
+      el("div", { class: "side" }, el("div", { class: "thumbs" }, styles), pairCurve(pair), warnings(pair), pairFacts(pair)),
     ),
   ];
 }

@@ -1,7 +1,6 @@
-"""What the page says about all records: counts, errors, times; and which of them it shows."""
+"""Sums over all records: counts, errors, times, and a few numbers of each pair."""
 
 import hashlib
-import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,23 +13,11 @@ from pipeline.data.output import records
 from pipeline.data.redaction import redact_text
 from pipeline.data.storage import files
 
-MOST_PAIRS = 20_000
-"""Pairs in the page: some 8 MB. Of more it shows a sample; the counts are over all."""
-
-MOST_ERRORS = 5_000
-"""Errors among them: all of them, if there are no more."""
-
 EXAMPLES = 5
-"""Messages of each class of errors."""
-
-EXTREMES = 12
-"""Pairs of the lowest loss, and of the highest, that are always among the sample."""
+"""Messages shown for each class of errors."""
 
 MOST_LETTERS = 400
-"""Of an id, a label or a message."""
-
-MOST_BARS = 60
-"""Bars of the throughput's chart, about."""
+"""Longest id, label or message on the page, characters."""
 
 COLUMNS = [
     *("pair_id", "status", "error_class", "error_message", "total_loss", "evaluations"),
@@ -50,7 +37,7 @@ COLUMNS = [
 
 @dataclass
 class Facts:
-    """Sums over all records. Arrays are in the records' order."""
+    """Sums over all records. The arrays follow the order of the records."""
 
     status: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
@@ -69,22 +56,22 @@ class Facts:
 
     @property
     def pairs(self) -> int:
-        """How many records there are."""
+        """The number of records."""
         return self.status.total()
 
 
-def key_of(pair_id: str) -> int:
-    """8 bytes that order pairs as by lot, the same in every report."""
-    return int.from_bytes(hashlib.blake2b(pair_id.encode(), digest_size=8).digest(), "big")
+def key_of(name: str) -> int:
+    """Return 8 bytes that put names in a random order, the same in every report."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
 def clip(text: str) -> str:
-    """The first ``MOST_LETTERS`` of what a refused row may hold any number of."""
+    """Return the first ``MOST_LETTERS`` characters: a refused row may hold any number."""
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}..."
 
 
 def title_of(record: Mapping[str, Any]) -> str:
-    """A pair's name in the page: its id; of one that nobody could see or click, its row."""
+    """Return a pair's id as the page shows it; for a blank one, which row it came from."""
     pair_id: str = record["pair_id"]
     if pair_id.strip():
         return clip(pair_id)
@@ -92,15 +79,15 @@ def title_of(record: Mapping[str, Any]) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """A message, clipped, with web addresses cut as in records: a signed one is a credential."""
+    """Return a message, clipped, with web addresses cut as in records: a signature is a secret."""
     return clip(redact_text(text))
 
 
 def gather(output: str, options: files.StorageOptions) -> Facts:
-    """One pass over all records; some 30 bytes for each stay in memory.
+    """Read all records once; some 30 bytes of each stay in memory.
 
     Raises:
-        RowError, OSError, pa.ArrowException: records cannot be read.
+        RowError, OSError, pa.ArrowException: The records cannot be read.
     """
     facts = Facts()
     numbers = np.fromiter(
@@ -113,7 +100,7 @@ def gather(output: str, options: files.StorageOptions) -> Facts:
 
 
 def _count(facts: Facts, rows: Iterator[dict[str, Any]]) -> Iterator[tuple[int, bool, float, int]]:
-    """Add each row up, and give what is kept of it: key, ok, loss, seconds since 1970."""
+    """Add up the rows, and yield what is kept of each: key, ok, loss, seconds since 1970."""
     for row in rows:
         ok = row["status"] == "ok"
         facts.status["ok" if ok else "error"] += 1
@@ -137,60 +124,7 @@ def _count(facts: Facts, rows: Iterator[dict[str, Any]]) -> Iterator[tuple[int, 
 def _count_error(facts: Facts, row: dict[str, Any]) -> None:
     name = row["error_class"] or "unexpected"
     facts.errors[name] += 1
-    named = facts.examples.setdefault(name, [])
-    if len(named) < EXAMPLES:
+    examples = facts.examples.setdefault(name, [])
+    if len(examples) < EXAMPLES:
         message = without_credentials(row["error_message"] or "")
-        named.append({"id": title_of(row), "message": message})
-
-
-def choose_pairs(facts: Facts) -> set[int]:
-    """Keys of the pairs that the page shows: all, or some of the ok ones and (most) errors."""
-    failed, done = facts.keys[~facts.ok], facts.keys[facts.ok]
-    if len(facts.keys) <= MOST_PAIRS:
-        return set(facts.keys.tolist())
-    errors = heapq.nsmallest(MOST_ERRORS, failed.tolist())
-    extremes = extreme_keys(facts)
-    sample = heapq.nsmallest(MOST_PAIRS - len(errors) - len(extremes), done.tolist())
-    return {*errors, *extremes, *sample}
-
-
-def extreme_keys(facts: Facts) -> list[int]:
-    """Keys of the pairs with the lowest and the highest losses."""
-    order = np.argsort(facts.losses, kind="stable")  # those without a loss come last
-    order = order[: np.isfinite(facts.losses).sum()]
-    ends = np.concatenate([order[:EXTREMES], order[EXTREMES:][-EXTREMES:]])
-    return [int(key) for key in facts.keys[ends]]
-
-
-NICE_SECONDS = (
-    *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
-    *(3600, 7200, 10_800, 21_600, 43_200, 86_400, 604_800),
-)
-
-
-def throughput(facts: Facts) -> dict[str, Any]:
-    """Pairs finished in each stretch of time, ok and failed, run by run.
-
-    A run ends where nothing was finished for ten minutes and for as long as fifty batches take:
-    work comes to its end in blocks of several batches. Returns the stretches' length in seconds,
-    and for each run the start of the first (seconds since 1970) and the counts.
-    """
-    known = facts.finished > 0
-    order = np.argsort(facts.finished[known], kind="stable")
-    times, ok = facts.finished[known][order], facts.ok[known][order]
-    if not len(times):
-        return {"width": 1, "runs": []}
-    gaps = np.diff(times)
-    pause = max(600.0, 50 * facts.longest_batch)
-    ends = np.flatnonzero(gaps > pause) + 1
-    span = int(times[-1] - times[0] - gaps[gaps > pause].sum())
-    bars = min(MOST_BARS, max(8, len(times) // 4))
-    width = next((nice for nice in NICE_SECONDS if nice * bars >= span), NICE_SECONDS[-1])
-    runs = []
-    for part, good in zip(np.split(times, ends), np.split(ok, ends), strict=True):
-        start = int(part[0]) // width * width
-        place = (part - start) // width
-        length = int(place[-1]) + 1
-        counts = [np.bincount(place[good == wanted], minlength=length) for wanted in (True, False)]
-        runs.append({"start": start, "ok": counts[0].tolist(), "error": counts[1].tolist()})
-    return {"width": width, "runs": runs}
+        examples.append({"id": title_of(row), "message": message})

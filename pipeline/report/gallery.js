@@ -1,4 +1,4 @@
-// The gallery: filters, a page of cards, paging; its state stands in the address.
+// The gallery: filters, a page of cards, paging. The page's address keeps its state.
 
 const START = {
   q: "",
@@ -13,7 +13,7 @@ const START = {
   pair: null, // whose detail view is open
 };
 const state = { ...START };
-let order = []; // the pairs that the filters leave, in their order
+let order = []; // the pairs that pass the filters, sorted
 
 const MOST_OPTIONS = 1000;
 
@@ -26,31 +26,25 @@ function options(select, all, choices, names = choices) {
   );
 }
 
-function counted(names, numbersOf, wanted) {
+function counted(names, numbersOf) {
   const counts = new Array(names.length).fill(0);
   for (const pair of everyPair) for (const number of numbersOf(pair)) counts[number] += 1;
-  const choices = names.map((name, number) => [number, `${wanted(name)} (${whole.format(counts[number])})`]);
+  const choices = names.map((name, number) => [number, `${name} (${whole.format(counts[number])})`]);
   return choices
     .sort((a, b) => counts[b[0]] - counts[a[0]])
     .slice(0, MOST_OPTIONS)
     .sort((a, b) => collator.compare(a[1], b[1]));
 }
 
-// File names where they tell the styles apart, else the paths.
-function shortNames(names) {
-  const short = names.map(baseName);
-  return new Set(short).size === names.length ? baseName : (name) => name;
-}
-
 function initFilters() {
   const { labels, splits, errors } = pairs;
   const styles = pairs.styles.names;
-  options(byId("style"), "All styles", counted(styles, (pair) => column.styles[pair], shortNames(styles)), styles);
+  options(byId("style"), "All styles", counted(styleShort, (pair) => column.styles[pair]), styles);
   const only = (numbers) => (pair) => (numbers[pair] < 0 ? [] : [numbers[pair]]);
-  options(byId("label"), "All labels", counted(labels, only(column.label), String), labels);
-  options(byId("split"), "All splits", counted(splits, only(column.split), String));
+  options(byId("label"), "All classes", counted(labels, only(column.label)), labels);
+  options(byId("split"), "All splits", counted(splits, only(column.split)));
   const failed = pairs.count - done;
-  const classes = counted(errors, only(column.error), String);
+  const classes = counted(errors, only(column.error));
   options(byId("status"), "All", [
     ["ok", `Done (${whole.format(done)})`],
     ["error", `Errors (${whole.format(failed)})`],
@@ -65,7 +59,7 @@ function initFilters() {
   byId("only").closest("p").hidden = !partlyPictured;
 }
 
-// An image, or its name in its place.
+// An image; without a thumbnail, its name.
 function tile(kind, source, what, name) {
   if (source) return el("img", { src: source, alt: `${what} ${name}`.trim(), class: kind, decoding: "async" });
   return el("span", { class: `${kind} missing` }, el("span", { class: "hidden" }, `${what} `), el("span", {}, name));
@@ -91,7 +85,6 @@ function resultTile(pair) {
 }
 
 function card(pair) {
-  const about = [styleName(pair), labelName(pair)].filter((text) => text !== null);
   const facts = column.ok[pair]
     ? [`loss ${shown(column.loss[pair])}`, duration(seconds(pair))]
     : ["error"];
@@ -109,13 +102,15 @@ function card(pair) {
         styleTile(pair),
         resultTile(pair),
       ),
-      el("span", { class: "name", title: column.id[pair] }, column.id[pair]),
-      el("span", { class: "about" }, about.join(" · ")),
+      el("span", { class: "name", title: pairTitle(pair) }, pairTitle(pair)),
+      el("span", { class: "about" }, `in the style of ${styleTitle(pair)}`),
+      el("span", { class: "id", title: column.id[pair] }, column.id[pair]),
     ),
     el(
       "p",
       { class: column.ok[pair] ? "facts" : "facts bad" },
       el("span", {}, facts.join(" · ")),
+      sparkline(curve(pair)),
       link && el("a", { href: link, target: "_blank", rel: "noopener", "aria-label": `Image file of ${column.id[pair]}` }, "Image file"),
     ),
   );
@@ -137,7 +132,7 @@ function showPage() {
   keepState();
 }
 
-// After any change of filters or order.
+// Called after any change of filters or order.
 function refresh() {
   order = sorted(filtered(state), state.sort);
   showPage();
@@ -181,7 +176,7 @@ function keepState() {
   try {
     history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
   } catch {
-    // Some viewers have no addresses.
+    // Some viewers give a page no address.
   }
 }
 
@@ -214,7 +209,7 @@ function initGallery() {
   };
   byId("q").addEventListener("input", take);
   byId("filters").addEventListener("change", (event) => {
-    if (event.target.id !== "q") take(); // it has been taken letter by letter
+    if (event.target.id !== "q") take(); // the search was taken letter by letter
   });
   byId("reset").addEventListener("click", () => {
     setFilters({});

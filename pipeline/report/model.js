@@ -1,4 +1,5 @@
-// The data: pairs in columns, each a number from 0; filters and sorting give lists of numbers.
+// The data. A pair is a number from 0, its place in every column; filters and sorting give lists of
+// such numbers.
 
 const data = JSON.parse(byId("data").textContent);
 const pictures = JSON.parse(byId("pictures").textContent);
@@ -26,21 +27,45 @@ const contentUri = (pair) =>
 const styleUris = (pair) =>
   column.styles[pair].map((style) => pairs.styles.folder + pairs.styles.names[style]);
 const contentName = (pair) => baseName(contentUri(pair) ?? "none");
-const styleName = (pair) => styleUris(pair).map(baseName).join(" + ") || "none";
 const labelName = (pair) => pairs.labels[column.label[pair]] ?? null;
 const splitName = (pair) => pairs.splits[column.split[pair]] ?? null;
 const errorName = (pair) => pairs.errors[column.error[pair]] ?? null;
+
+// Names to read: file names without their ending, with as many folders as tell them apart.
+function shortNames(paths) {
+  const withFolders = (path, folders) => {
+    const parts = path.replace(/\.(png|jpe?g|webp|gif|bmp|tiff?|avif|heic)$/i, "").split("/");
+    return parts.slice(-1 - folders).join("/") || path;
+  };
+  let names = paths.map((path) => withFolders(path, 0));
+  for (const folders of [1, 2, Infinity]) {
+    const uses = new Map();
+    for (const name of names) uses.set(name, (uses.get(name) ?? 0) + 1);
+    names = names.map((name, index) => (uses.get(name) > 1 ? withFolders(paths[index], folders) : name));
+  }
+  return names;
+}
+
+const styleShort = shortNames(pairs.styles.names);
+const styleTitle = (pair) => column.styles[pair].map((style) => styleShort[style]).join(" + ") || "none";
+
+// A content image is called by its class and file name; without a class, by its file name.
+const contentShort = shortNames(pairs.contents.names);
+const contentFile = pairs.contents.names.map((path) => shortNames([path])[0]);
+const titled = (content, label) => (label === null ? contentShort[content] : `${label} · ${contentFile[content]}`);
+const pairTitle = (pair) =>
+  column.content[pair] < 0 ? column.id[pair] : titled(column.content[pair], labelName(pair));
 
 const seconds = (pair) => {
   const known = column.seconds[pair].filter((value) => value !== null);
   return known.length ? known.reduce((sum, value) => sum + value, 0) : null;
 };
 
-// Always below the page's own folder, whatever the record says.
+// A link into the page's own folder, whatever the record says.
 const fileLink = (pair) =>
   column.file[pair] && "./" + column.file[pair].split("/").map(encodeURIComponent).join("/");
 
-// A loss curve as [evaluation, loss]: its logarithm was packed into bytes.
+// A loss curve as [evaluation, loss] points, unpacked from the logarithms in bytes.
 function curve(pair) {
   if (!column.curve[pair]) return [];
   const [low, high] = column.range[pair];
@@ -53,7 +78,7 @@ function curve(pair) {
   ]);
 }
 
-// What the search looks through, made when it is first used.
+// The text that the search looks through, made when it is first used.
 let haystacks = null;
 function matches(pair, words) {
   haystacks ??= everyPair.map((each) =>
@@ -84,26 +109,40 @@ function filtered(state) {
 }
 
 const collator = new Intl.Collator("en", { numeric: true });
-const place = new Int32Array(pairs.count); // of each pair by its name
-[...everyPair]
-  .sort((a, b) => collator.compare(column.id[a], column.id[b]))
-  .forEach((pair, index) => (place[pair] = index));
+
+// Returns a function that gives each pair's place in the order of a text; sorted on first use.
+function placesBy(text) {
+  let places = null;
+  return (pair) => {
+    if (!places) {
+      const texts = everyPair.map(text);
+      places = new Int32Array(pairs.count);
+      [...everyPair]
+        .sort((a, b) => collator.compare(texts[a], texts[b]))
+        .forEach((each, index) => (places[each] = index));
+    }
+    return places[pair];
+  };
+}
+const placeByName = placesBy((pair) => `${pairTitle(pair)}\n${styleTitle(pair)}\n${column.id[pair]}`);
+const placeById = placesBy((pair) => column.id[pair]);
 
 const SORTS = {
   pictures: { text: "Thumbnails first", key: (pair) => -Number(hasPicture(pair)) },
-  name: { text: "Name", key: () => 0 },
+  name: { text: "Class and name", key: () => 0 },
+  id: { text: "Id", key: placeById },
   "loss-up": { text: "Loss, lowest first", key: (pair) => column.loss[pair] },
   "loss-down": { text: "Loss, highest first", key: (pair) => down(column.loss[pair]) },
-  "seconds-up": { text: "Seconds, shortest first", key: (pair) => column.ok[pair] ? seconds(pair) : null },
-  "seconds-down": { text: "Seconds, longest first", key: (pair) => column.ok[pair] ? down(seconds(pair)) : null },
+  "seconds-up": { text: "Time taken, shortest first", key: (pair) => column.ok[pair] ? seconds(pair) : null },
+  "seconds-down": { text: "Time taken, longest first", key: (pair) => column.ok[pair] ? down(seconds(pair)) : null },
   newest: { text: "Newest first", key: (pair) => down(column.finished[pair]) },
 };
 
 const down = (value) => (value === null ? null : -value);
 
-// By the key, then by name; pairs without one last.
+// Sorts by the key, then by name; pairs without a key come last.
 function sorted(found, sort) {
   const keys = new Float64Array(pairs.count);
   for (const pair of found) keys[pair] = SORTS[sort].key(pair) ?? Infinity;
-  return found.sort((a, b) => (keys[a] < keys[b] ? -1 : keys[a] > keys[b] ? 1 : place[a] - place[b]));
+  return found.sort((a, b) => (keys[a] < keys[b] ? -1 : keys[a] > keys[b] ? 1 : placeByName(a) - placeByName(b)));
 }

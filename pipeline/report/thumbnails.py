@@ -1,4 +1,4 @@
-"""Small WebP pictures of pairs, as many as a budget of bytes allows."""
+"""Thumbnails of pairs: small WebP pictures, as many as a budget of bytes allows."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,13 +8,13 @@ from pipeline.data.storage import files
 from pipeline.report.shrinking import Picture, Shrinker, Task
 
 BUDGET = 15_000_000
-"""Bytes of all pictures together; a third more as text in the page."""
+"""Most bytes of all thumbnails together; as text on the page they take a third more."""
 
 EDGES = ((40, 512, 400), (300, 320, 240), (100_000, 224, 144))
-"""Up to so many pairs: the long edge of a result and of an input, px."""
+"""Rows of: most pairs, long edge of a result, long edge of an input (pixels)."""
 
 AT_ONCE = 32
-"""Pairs whose pictures are read before the next are looked at."""
+"""Pairs whose pictures are read together."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Wanted:
 
 @dataclass
 class Thumbnails:
-    """Pictures by URI, base64 of WebP; and how many could not be made, by class of error."""
+    """Thumbnails by URI, as base64 of WebP, and a count of failures by class of error."""
 
     pictures: dict[str, str] = field(default_factory=dict)
     failed: Counter[str] = field(default_factory=Counter)
@@ -40,14 +40,15 @@ def make_thumbnails(
     allowed: frozenset[str],
     budget: int = BUDGET,
 ) -> Thumbnails:
-    """Read and shrink pictures, pair by pair, until the next pair's would exceed ``budget`` bytes.
+    """Read and shrink pictures, pair by pair, until the next pair would exceed the budget.
 
-    The same files give the same pictures. A picture that cannot be read is counted and left out.
+    The same files give the same thumbnails. A picture that cannot be read is counted and left out.
 
     Args:
-        wanted: in the order of their importance.
-        options: of all storages.
-        allowed: schemes that are read; results lie in the output and always are.
+        wanted: The pairs' pictures, most important first.
+        options: fsspec options by scheme.
+        allowed: URI schemes that may be read. Results are in the output and may always be read.
+        budget: Most bytes of all thumbnails.
     """
     made = Thumbnails()
     _, result_edge, input_edge = next(row for row in EDGES if len(wanted) <= row[0])
@@ -74,7 +75,7 @@ def _chunks(wanted: Sequence[Wanted]) -> Iterator[Sequence[Wanted]]:
 
 
 def _take(pair: Wanted, found: dict[str, Picture | str], made: Thumbnails, budget: int) -> bool:
-    """Move a pair's pictures from ``found``; False if there is no room for them."""
+    """Move a pair's pictures from ``found`` to ``made``; return False if they do not fit."""
     new = {uri: found.pop(uri) for uri in _uris(pair) if uri in found}
     size = sum(data.bytes for data in new.values() if isinstance(data, Picture))
     if made.bytes + size > budget:

@@ -123,6 +123,7 @@ class JobSettings:
         None, 'fsspec options by scheme, as JSON: {"s3": {"endpoint_url": "..."}}'
     )
     report: bool = setting(True, "write report.html when the job ends", group="report and messages")
+    title: str | None = setting(None, "heading of report.html. Default: the output folder's name")
     thumbnails: int = setting(
         1000,
         "highest number of pairs whose pictures are in report.html",

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.redaction import redact, redact_text
 from pipeline.data.storage import failures, uris
-from pipeline.engine import stages
+from pipeline.engine.stages import loading, storing
+from pipeline.engine.stages.context import Context
+from pipeline.engine.stages.guarding import guarded
 from pipeline.report.facts import without_credentials
 from pipeline.settings import StyleSettings
 
@@ -71,10 +73,10 @@ def test_no_secret_of_a_spoiled_address_is_shown(uri):
     assert MARK not in failures.reason_at(uri, OSError(uri))
 
 
-CONTEXT = stages.Context(
+CONTEXT = Context(
     style=StyleSettings(weights="random"), output="/out", storage_options={}, max_pixels=10**6,
     max_bytes=10**6, file_format="png", quality=95, embed_metadata=True, extra=pa.schema([]),
-    weights_name="w", weights_digest="d", versions="{}",
+    weights_name="w", weights_digest="d", versions={},
 )  # fmt: skip
 
 
@@ -86,8 +88,8 @@ def test_no_secret_reaches_a_record(uri):
         row = {"content_uri": "a.png", "style_uri": "b.png", "pair_id": "p", column: uri}
         planned = RowChecker("/nowhere", "f", frozenset({"file"}))(row, 3)
         if planned["fault_class"] is None:
-            planned = stages.guarded(planned, lambda row=planned: stages.load_images(row, CONTEXT))
-        record = stages._record(planned, CONTEXT)
+            planned = guarded(planned, lambda row=planned: loading.load_images(row, CONTEXT))
+        record = storing.make_record(planned, CONTEXT)
         assert record["status"] == "error"
         assert MARK not in json.dumps(record, default=str)
 

@@ -1,6 +1,6 @@
-"""Faults that tests put into Ray's workers by way of ``worker_process_setup_hook``.
+"""Faults that tests put into Ray's workers through ``worker_process_setup_hook``.
 
-They take hold where a worker reaches for an image's pixels: nothing heavy has to be imported.
+Most of them patch the function that reads an image's pixels, so nothing heavy is imported here.
 """
 
 import os
@@ -11,36 +11,72 @@ from pathlib import Path
 
 from pipeline.data.images import codec
 from pipeline.data.output import shards
-from pipeline.engine import stages
+from pipeline.data.storage import tables
+from pipeline.engine.stages import blocks, context
 
 
-def runtime_env(fault: str) -> dict:
-    """For ``ray.init``."""
+def runtime_env(fault: str, **environment: str) -> dict:
+    """Return the ``runtime_env`` of ``ray.init`` whose workers have a fault."""
     return {
         "worker_process_setup_hook": f"tests.engine.faults.{fault}",
-        "env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])},
+        "env_vars": {"PYTHONPATH": str(Path(__file__).parents[2]), **environment},
     }
+
+
+def hang_once(who: str) -> None:
+    """Hang, unless ``who`` has hung before. A folder that the environment names has marks of it."""
+    mark = Path(os.environ["HANGS_ONCE"], who)
+    if not mark.exists():
+        mark.touch()
+        time.sleep(600)
 
 
 SLOW = runtime_env("slow")
 
-unpack, decode, encode = stages.unpack, codec.decode, codec.encode
-write_tar = shards.write_tar
+unpack, decode, encode = blocks.pixels_of, codec.decode, codec.encode
+write_tar, read_table = shards.write_tar, tables.read_table
+
+
+class Watched:
+    """Pixels for a style actor that call ``act`` when work on their pair begins."""
+
+    def __init__(self, value, act):
+        self.pixels, self.act = unpack(value), act
+        self.shape = self.pixels.shape
+
+    def __array__(self, dtype=None, copy=None):
+        self.act(self.shape[1])
+        return self.pixels
+
+
+def watch_actors(act) -> None:
+    """Have style actors call ``act`` with the width of each image with which they begin."""
+
+    def watched(value):
+        return Watched(value, act) if "torch" in sys.modules else unpack(value)
+
+    blocks.pixels_of = watched
 
 
 def poison() -> None:
-    """What ends a process: a content of 96 px the actor's, a file of 80 px whoever decodes it, a
-    result of 112 px whoever encodes it, the pair p05 whoever packs it."""
+    """Some pairs and files end the process that handles them, others make it hang once.
 
-    def deadly_unpack(value):
-        if value["width"] == 96:
+    A content image of 96 px ends the actor. A file of 80 px ends the process that decodes it, a
+    result of 112 px the one that encodes it, the pair p05 the one that packs it, and a file of
+    records called "deadly" the one that reads it. The first process that packs another shard
+    hangs, and so does the first one that opens the result of p11.
+    """
+
+    def deadly(width):
+        if width == 96:
             os.kill(os.getpid(), signal.SIGKILL)
-        return unpack(value)
 
     def deadly_decode(data, name, max_pixels, **more):
         image = decode(data, name, max_pixels, **more)
         if image.width == 80:
             os.kill(os.getpid(), signal.SIGSEGV)
+        if name == "images/p11.png":
+            hang_once("audit")
         return image
 
     def deadly_encode(pixels, *options):
@@ -52,10 +88,17 @@ def poison() -> None:
         found = list(samples)
         if any(row["pair_id"] == "p05" for row, _ in found):
             os.kill(os.getpid(), signal.SIGKILL)
+        hang_once("packing")
         return write_tar(found, classes)
 
-    stages.unpack, codec.decode, codec.encode = deadly_unpack, deadly_decode, deadly_encode
-    shards.write_tar = deadly_tar
+    def deadly_read(uri, options):
+        if uri.endswith("deadly.parquet"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_table(uri, options)
+
+    watch_actors(deadly)
+    codec.decode, codec.encode = deadly_decode, deadly_encode
+    shards.write_tar, tables.read_table = deadly_tar, deadly_read
 
 
 def hang() -> None:
@@ -73,44 +116,32 @@ def hang() -> None:
             time.sleep(600)
         return encode(pixels, *options)
 
-    def endless_unpack(value):
-        if value["width"] == 96 and not os.path.exists(os.environ["HANGS_ONCE"]):
-            Path(os.environ["HANGS_ONCE"]).touch()
-            time.sleep(600)
-        return unpack(value)
-
-    codec.decode, codec.encode, stages.unpack = endless_decode, endless_encode, endless_unpack
+    watch_actors(lambda width: hang_once("actor") if width == 96 else None)
+    codec.decode, codec.encode = endless_decode, endless_encode
 
 
 def slow() -> None:
     """Each pair takes most of a second, so that there is a middle to interrupt."""
 
-    def slow_unpack(value):
-        time.sleep(0.3)
-        return unpack(value)
-
-    stages.unpack = slow_unpack
+    watch_actors(lambda _: time.sleep(0.3))
 
 
 def sick() -> None:
     """Every pair ends its process, as on a machine whose libraries do not fit each other."""
 
-    def deadly_unpack(value):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    stages.unpack = deadly_unpack
+    watch_actors(lambda _: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def aimless() -> None:
     """A style actor breaks on the settings of a pair before it is under way."""
-    row_settings = stages.row_settings
+    row_settings = context.pair_settings
 
     def broken_settings(row, style):
         settings = row_settings(row, style)
         object.__setattr__(settings, "iterations", None)
         return settings
 
-    stages.row_settings = broken_settings
+    context.pair_settings = broken_settings
 
 
 def counted() -> None:
@@ -126,6 +157,6 @@ class _NoTorch:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stillborn() -> None:
-    """Who loads torch is ended by it, as where its libraries do not fit the machine."""
+def failed_start() -> None:
+    """Loading torch ends the process, as where its libraries do not fit the machine."""
     sys.meta_path.insert(0, _NoTorch())

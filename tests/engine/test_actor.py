@@ -14,13 +14,14 @@ from PIL import Image
 
 from pipeline.data.errors import RowError
 from pipeline.data.storage import files
-from pipeline.engine import stages
 from pipeline.engine.actor import StyleWorker
 from pipeline.engine.announcing import Announcer
-from pipeline.engine.board import Vitals
+from pipeline.engine.board_actor import Vitals
 from pipeline.engine.resources import IO_CPUS, choose_resources
 from pipeline.engine.runtime import cluster
 from pipeline.engine.runtime.hanging import Watchdog
+from pipeline.engine.stages import blocks, loading, storing
+from pipeline.engine.stages.context import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
 from pipeline.style.network.weights import load_network, load_weights
 from pipeline.style.recipe import TargetCache
@@ -34,15 +35,15 @@ from tests.style.serving.test_batching import Room
 
 def pixels(seed, height=64, width=64):
     image = (picture(seed, height, width) * 255).round().byte().permute(1, 2, 0)
-    return stages.pack(image.numpy())
+    return blocks.image_value(image.numpy())
 
 
 @pytest.fixture
 def context(quick):
-    return stages.Context(
+    return Context(
         style=quick, output="out", storage_options={}, max_pixels=10**6, max_bytes=10**6,
         file_format="png", quality=90, embed_metadata=False, extra=pa.schema([]), weights_name="w",
-        weights_digest="d", versions="{}",
+        weights_digest="d", versions={},
     )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def loaded(context, rows) -> pa.Table:
             }
             for index, row in enumerate(rows)
         ],
-        schema=context.schema(*stages.LOADED),
+        schema=context.schema(*blocks.LOADED),
     )
 
 
@@ -76,25 +77,25 @@ def test_a_result_that_its_format_cannot_hold_is_an_error_before_it_is_made(cont
     row = {"style_uri": [uris["small"]], "overrides": "{}"}
     for file_format, fits in (("png", True), ("webp", False), ("jpg", True)):
         context = dataclasses.replace(context, style=style, file_format=file_format)
-        stages.load_images({**row, "content_uri": uris["small"]}, context)
+        loading.load_images({**row, "content_uri": uris["small"]}, context)
         if fits:
-            stages.load_images({**row, "content_uri": uris["long"]}, context)
+            loading.load_images({**row, "content_uri": uris["long"]}, context)
             continue
         with pytest.raises(RowError, match="16384 x 32 px, but an edge of a webp file"):
-            stages.load_images({**row, "content_uri": uris["long"]}, context)
+            loading.load_images({**row, "content_uri": uris["long"]}, context)
 
 
 @pytest.fixture
 def style(tmp_path):
-    """A style image: what writes it anew, and what a load process reads."""
+    """Return a function that writes a style image, and one that reads it as a load process does."""
     path = tmp_path / "s.png"
-    stages._style_memo.clear()
+    loading._style_memo.clear()
 
     def write(seed):
         path.write_bytes(image_bytes(seed, 64, 64))
 
     def read(context, size=64.0):
-        return stages._read_style(str(path), size, "long", context)
+        return loading._read_style(str(path), size, "long", context)
 
     write(0)
     return write, read
@@ -109,7 +110,7 @@ def test_a_style_that_was_replaced_is_read_again(context, style, monkeypatch, ve
     first = read(context)
     assert read(context)[0] is first[0]
     write(1)
-    pixels, digest, _ = read(dataclasses.replace(context, run="another"))
+    pixels, digest, _ = read(dataclasses.replace(context, job_id="another"))
     assert digest != first[1]
     assert not np.array_equal(pixels, first[0])
     assert (read(context)[0] is first[0]) == (versions == "unknown")
@@ -120,23 +121,23 @@ def test_a_style_that_an_earlier_run_let_in_is_held_to_the_new_ones_limits(conte
     _, read = style
     read(context)
     with pytest.raises(RowError, match=limit):
-        read(dataclasses.replace(context, run="another", **{limit: 2000}))
+        read(dataclasses.replace(context, job_id="another", **{limit: 2000}))
 
 
 def test_the_styles_that_a_load_process_keeps_are_bounded_in_bytes(context, style, monkeypatch):
     _, read = style
     each = 64 * 64 * 3
     for most, kept in ((3 * each, 3), (3 * each - 1, 2), (each - 1, 0)):
-        monkeypatch.setattr(stages, "STYLE_BYTES", most)
-        stages._style_memo.clear()
+        monkeypatch.setattr(loading, "STYLE_BYTES", most)
+        loading._style_memo.clear()
         for size in (64.0, 64.1, 64.2):  # they round to as many pixels
             assert read(context, size)[0].nbytes == each
-        assert len(stages._style_memo) == kept
+        assert len(loading._style_memo) == kept
 
 
 def test_what_is_wrong_with_pictures_that_are_read_reaches_the_record(context, tmp_path):
     """Also where a load process has the style already, and with no credential."""
-    stages._style_memo.clear()
+    loading._style_memo.clear()
     for name, cut in (("cut.jpg", 2), ("whole.jpg", 0)):
         data = image_bytes(5, 64, 64, "JPEG")
         (tmp_path / name).write_bytes(data[: len(data) - cut])
@@ -153,29 +154,29 @@ def test_what_is_wrong_with_pictures_that_are_read_reaches_the_record(context, t
     wrong = "was read, but its end is missing or broken"
     of_style = f"style {cut}: {wrong}"
     expected = [None, [of_style], [f"content file://{cut}: {wrong}", of_style]]
-    done = [{**row, **stages.load_images(row, context)} for row in rows]
-    table = pa.Table.from_pylist(done, schema=context.schema(*stages.LOADED))
+    done = [{**row, **loading.load_images(row, context)} for row in rows]
+    table = pa.Table.from_pylist(done, schema=context.schema(*blocks.LOADED))
     assert table["warnings"].to_pylist() == expected
-    assert [len(notes) for *_, notes in stages._style_memo.values()] == [0, 1]
-    found = [stages._record(loaded, context)["warnings"] for loaded in table.to_pylist()]
+    assert [len(notes) for *_, notes in loading._style_memo.values()] == [0, 1]
+    found = [storing.make_record(loaded, context)["warnings"] for loaded in table.to_pylist()]
     assert found == expected
-    signed = stages._warning("style", "https://u:S3CRET@h/x.png?sig=S3CRET", ["a", "b"])
+    signed = loading._warning("style", "https://u:S3CRET@h/x.png?sig=S3CRET", ["a", "b"])
     assert signed == "style https://h/x.png: was read, but a; b"
 
 
 class NoBoard:
-    """A board on which processes have died as told."""
+    """A board that has counted the given crashes."""
 
     def __init__(self):
-        self.deaths: dict[str, int] = {}
+        self.crashes: dict[str, int] = {}
         self.begun: list[str] = []
         self.messages: list[tuple[str, int]] = []  # of pairs that begin: the thread, how many
         self.under_way: set[str] = set()
         self.finished: dict[str, bool] = {}
         self.vitals = None
 
-    def count_deaths(self, pairs):
-        return {pair: self.deaths[pair] for pair in pairs if pair in self.deaths}
+    def count_crashes(self, pairs):
+        return {pair: self.crashes[pair] for pair in pairs if pair in self.crashes}
 
     def begin(self, pairs):
         time.sleep(0.01)  # as a message takes, and longer
@@ -194,7 +195,8 @@ class NoBoard:
         self.vitals = vitals
 
     def watchdog(self):
-        return Watchdog(0, print)
+        self.dog = Watchdog(0, print)
+        return self.dog
 
 
 @pytest.fixture
@@ -265,9 +267,23 @@ def test_a_fault_that_nobody_thought_of_is_its_pairs_own(worker, context, monkey
     assert worker.batcher.pool.fits == {}, "the fault was not the size's"
 
 
+def test_each_tick_is_watched_and_waiting_for_pairs_is_not(worker, context, monkeypatch):
+    advance, seen = Lane._advance, []
+
+    def watched(lane):
+        seen.append(worker.board.dog.work)
+        advance(lane)
+
+    monkeypatch.setattr(Lane, "_advance", watched)
+    run(worker, loaded(context, [{}]))
+    assert [work for (work,) in seen] == ["an evaluation on cpu x 1"] * len(seen)
+    assert len({id(work) for work in seen}) == len(seen) > 1, "each has all of the time"
+    wait_until(lambda: not worker.board.dog.work, 10)
+
+
 def test_pairs_under_way_when_a_process_died_come_alone(worker, context, monkeypatch):
     seen = limit_slots(monkeypatch, 4, AssertionError("never"))
-    worker.board.deaths = {"1": 1, "4": 2, "5": 3}
+    worker.board.crashes = {"1": 1, "4": 2, "5": 3}
     (rows,) = run(worker, loaded(context, [{}] * 8))
     faults = {row["pair_id"]: row["fault_class"] for row in rows}
     assert faults == {str(i): "process_died" if i == 5 else None for i in range(8)}
@@ -308,7 +324,7 @@ def test_where_one_that_comes_alone_ends_the_process_no_other_is_suspected(
         advance(lane)
 
     monkeypatch.setattr(Lane, "_advance", watched)
-    board.deaths = {"9": 1, "10": 1}
+    board.crashes = {"9": 1, "10": 1}
     run(worker, loaded(context, [{}] * 12))
     assert {frozenset(pairs) for pairs in beside} == {frozenset({"9"}), frozenset({"10"})}
 
@@ -330,7 +346,7 @@ def test_what_was_announced_is_taken_back_where_one_comes_alone():
 def test_a_pair_that_comes_alone_has_the_memory_of_idle_lanes(worker, context, monkeypatch):
     monkeypatch.setattr("pipeline.style.serving.lane_pool.Lane", Room(4).lane)
     run(worker, loaded(context, [{}]))
-    worker.board.deaths = {"0": 1}
+    worker.board.crashes = {"0": 1}
     ((row,),) = run(worker, loaded(context, [{"__content_image": pixels(0, 64, 80)}]))
     assert row["fault_class"] is None
     assert row["batch_size"] == 1
@@ -344,7 +360,7 @@ def test_pairs_of_all_blocks_in_the_actor_share_its_slots(worker, context, monke
 
 
 def plain(level, height=64, width=64):
-    return stages.pack(np.full((height, width, 3), level, np.uint8))
+    return blocks.image_value(np.full((height, width, 3), level, np.uint8))
 
 
 def test_images_of_one_colour_are_done_and_an_infinite_loss_is_its_rows_own(
@@ -365,7 +381,7 @@ def test_images_of_one_colour_are_done_and_an_infinite_loss_is_its_rows_own(
     assert [row["fault_class"] for row in done] == [None] * 3 + ["non_finite_loss"] + [None] * 2
     ((alone,),) = run(worker, loaded(context, rows[:1]))
     with_others, by_itself = (
-        stages.unpack(row["__stylized_image"]).astype(int) for row in (done[0], alone)
+        blocks.pixels_of(row["__stylized_image"]).astype(int) for row in (done[0], alone)
     )
     assert np.abs(with_others - by_itself).mean() < 1.0
     losses = [row["total_loss"] for row in done if row["fault_class"] is None]

@@ -3,15 +3,16 @@
 import pytest
 import ray
 
-from pipeline.engine.board import Board, Counts, Vitals
+from pipeline.engine.board import Board
+from pipeline.engine.board_actor import Counts, Vitals
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 STARTS = 5
-"""Of a style actor, for nothing: then it is given up."""
+"""Failed starts or idle crashes of a style actor in a row before the job stops."""
 
 
-def test_the_board_adds_up_what_style_actors_say_of_themselves():
+def test_the_board_adds_up_what_style_actors_report():
     board = Board.create()
     assert board.counts() == Counts()
     board.add(3, 1)
@@ -26,6 +27,23 @@ def test_the_board_adds_up_what_style_actors_say_of_themselves():
     third = Vitals(cache_hits=0, cache_lookups=0, gpu_percent=100.0)
     ray.get(board.actor.report.remote("a third", third))
     assert board.counts().gpu_percent == 75.0
+
+
+def test_where_pair_after_pair_ends_its_processes_and_none_succeeds_the_job_ends():
+    board = Board.create()
+    here = ray.get_runtime_context().get_node_id()
+
+    def given_up(name):
+        for _ in range(3):
+            ray.get(board.actor.begin.remote([name], here))
+            board.count_crashes([name])
+
+    for index in range(9):
+        given_up(str(index))
+    with pytest.raises(RuntimeError, match="pair after pair ended 3 processes and none succeeded"):
+        given_up("9")
+    board.add(1, 0)
+    assert board.count_crashes(["9"]) == {"9": 3}, "something was done: they are at fault"
 
 
 def test_a_pair_counts_once_it_is_finished_and_once_only():
@@ -63,8 +81,8 @@ def test_a_style_actor_that_never_starts_is_given_up_where_it_is_in_the_way():
     here = ray.get_runtime_context().get_node_id()
 
     def starts(actor, node=here):
-        tried, _ = ray.get(board.actor.start_actor.remote(actor, node))
-        return tried
+        failed_starts, _ = ray.get(board.actor.start_actor.remote(actor, node))
+        return failed_starts
 
     assert [starts("on spot nodes", "a lost node") for _ in range(2 * STARTS)] == [0] * 2 * STARTS
     assert [starts("a") for _ in range(STARTS + 1)] == [0] * STARTS + [STARTS]
@@ -79,15 +97,15 @@ def test_a_style_actor_that_never_starts_is_given_up_where_it_is_in_the_way():
     assert board.counts().actors == 2
 
 
-def test_a_style_actor_that_ends_again_and_again_for_no_pair_is_given_up():
+def test_a_style_actor_that_crashes_again_and_again_for_no_pair_is_given_up():
     board = Board.create()
     here = ray.get_runtime_context().get_node_id()
 
     def lives(node=here):
-        """It starts and is ready. Returns how often it had ended for nothing, if too often."""
-        _, barren = ray.get(board.actor.start_actor.remote("a", node))
+        """Start it and have it ready. Return its idle crashes, if there are too many."""
+        _, idle_crashes = ray.get(board.actor.start_actor.remote("a", node))
         ray.get(board.actor.add_actor.remote("a", node))
-        return barren
+        return idle_crashes
 
     assert [lives("a lost node") for _ in range(STARTS + 2)] == [0] * (STARTS + 2)
     assert [lives() for _ in range(STARTS)] == [0] * STARTS
@@ -95,5 +113,5 @@ def test_a_style_actor_that_ends_again_and_again_for_no_pair_is_given_up():
     assert lives() == 0, "something was done"
     ray.get(board.actor.begin.remote(["pair"], here))
     assert lives() == 0
-    assert board.count_deaths(["pair"]) == {"pair": 1}
+    assert board.count_crashes(["pair"]) == {"pair": 1}
     assert [lives() for _ in range(STARTS + 1)] == [0] * STARTS + [STARTS]

@@ -14,7 +14,7 @@ from pipeline.data.storage import files, uris
 from pipeline.engine import board
 from pipeline.engine.audit.audit import run_audit
 from pipeline.engine.job import run_job
-from pipeline.engine.pack.pack import PackError
+from pipeline.engine.packing.run import PackingError, run_packing
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, wait_until, write_parquet
 from tests.engine import faults
@@ -26,8 +26,8 @@ from tests.processes import descendants, processes_naming
 def start(ray_address):
     """Join Ray as a driver whose workers have a fault."""
 
-    def start_with(fault):
-        runtime_env = faults.runtime_env(fault)
+    def start_with(fault, **environment):
+        runtime_env = faults.runtime_env(fault, **environment)
         ray.init(address=ray_address, log_to_driver=False, runtime_env=runtime_env)
 
     yield start_with
@@ -53,17 +53,19 @@ def job(tmp_path):
 
 
 def test_what_ends_every_process_is_given_up_and_its_neighbours_are_done(
-    start, job, quick, tmp_path
+    start, job, quick, tmp_path, capsys
 ):
-    """In each stage, in packing, and in the audit."""
-    start("poison")
+    """In each stage, in packing, and in the audit. In these two something hangs once as well."""
+    (tmp_path / "hung").mkdir()
+    start("poison", HANGS_ONCE=str(tmp_path / "hung"))
     (tmp_path / "deadly.png").write_bytes(image_bytes(2, 64, 80))
     sizes = {"p01": 96, "p03": 112, "p10": 80}
     changes = {name: {"image_size": size} for name, size in sizes.items()}
     settings = job(**changes, p08={"content_uri": "deadly.png"})
-    settings = replace(settings, format="webdataset", shard_size=0.02)
-    with pytest.raises(PackError) as raised:
-        run_job(quick, settings)
+    run_job(quick, settings)
+    settings = replace(settings, format="webdataset", shard_size=0.02, stall_timeout=3.0)
+    with pytest.raises(PackingError) as raised:
+        run_packing(settings)
     summary = json.loads(files.read_bytes(uris.join(settings.output, records.SUMMARY), {}))
     assert (summary["ok"], summary["error"], summary["missing"]) == (9, 3, 0), summary
     assert summary["errors_by_class"] == {"process_died": 3}
@@ -80,11 +82,19 @@ def test_what_ends_every_process_is_given_up_and_its_neighbours_are_done(
     deadly = {part.name for part in planned if part.first <= place <= part.last}
     assert made == {part.name for part in planned} - deadly != set()
 
+    files.write_bytes(f"{settings.output}/records/deadly.parquet", b"x", {})
     verdict = run_audit(settings)
+    (unread,) = verdict.examples["unreadable_records"]
+    assert "deadly.parquet: reading this file ended 3 processes" in unread
     (unreadable,) = verdict.examples["unreadable_image"]
     assert unreadable.startswith("p10: images/p10.png: opening this image ended 3 processes")
     assert verdict.images == 9
-    assert verdict.faults.keys() == {"unreadable_image", "unfinished_shards"}
+    assert verdict.faults.keys() == {"unreadable_image", "unreadable_records", "unfinished_shards"}
+    noted = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    (packing_note,) = [line for line in noted if line.startswith("note: packing shard ")]
+    (opening_note,) = [line for line in noted if line.startswith("note: opening image ")]
+    assert "p11: images/p11.png made no progress for 3 s; its process was ended" in opening_note
+    assert "made no progress for 3 s; its process was ended" in packing_note
 
 
 @pytest.mark.soak
@@ -118,7 +128,7 @@ def working(output) -> bool:
     ("fault", "bound", "words"),
     [
         ("sick", "MOST_GIVEN_UP", "none succeeded; the machine"),
-        ("aimless", "STARTS", "ended 2 times in a row with no pair"),
+        ("aimless", "STARTS", "crashed 2 times in a row with no pair"),
     ],
 )
 def test_where_all_work_ends_its_process_the_job_stops(
@@ -132,8 +142,8 @@ def test_where_all_work_ends_its_process_the_job_stops(
 
 def test_where_no_style_actor_can_start_the_job_stops(start, job, quick, monkeypatch):
     monkeypatch.setattr(board, "STARTS", 2)
-    start("stillborn")
+    start("failed_start")
     with pytest.raises(ray.exceptions.RayError) as raised:
         run_job(quick, job())
     last = str(raised.value).strip().splitlines()[-1]
-    assert "style actors ended while they were starting, one 2 times in a row" in last
+    assert "style actors crashed while they were starting, one 2 times in a row" in last

@@ -100,6 +100,7 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
     before = files.list_files(f"{output}/records", options)
     again = run_job(quick, job)
     assert again["last_run"]["pairs"] == 0
+    assert again["last_working_run"] == summary["last_run"]
     assert files.list_files(f"{output}/records", options) == before
 
     # The missing image arrives; only failed rows are done again, beside an earlier version's.
@@ -220,14 +221,14 @@ def test_a_row_that_means_something_else_by_now_is_refused(inputs, quick, tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.engine.job._run_on_ray", refuse)
-        message = r"manifest row 0 has pair_id '\w{20}', whose image was made with content_uri = "
+        message = r"row 0 has pair_id 'c0--s0--\w{20}', whose image was made with content_uri = "
         for job in (second, replace(second, retry_errors=True)):
             with pytest.raises(JobError, match=message):
                 run_job(quick, job)
             with pytest.raises(JobError, match=message):
                 dry_run(quick, job)
         manifest_of(inputs, [rows[0] | {"style_uri": "s1.jpg"}, rows[1]])
-        message = r"manifest row 0 \(pair_id '\w{20}'\) would overwrite images/cat\.png, the"
+        message = r"row 0 \(pair_id 'c0--s1--\w{20}'\) would overwrite images/cat\.png, the"
         with pytest.raises(JobError, match=message):
             run_job(quick, first)
         with pytest.raises(JobError, match=message):
@@ -266,7 +267,7 @@ def test_a_job_that_lost_its_lease_ends_with_1_and_records_nothing(
         real(*arguments)
 
     monkeypatch.setattr("pipeline.engine.job._run_on_ray", lose_it)
-    assert stylize.run(quick, job) == 1
+    assert stylize.run(quick, job, stylize.Messages()) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: output {job.output}: another job has taken it over, or its")
     assert list((tmp_path / "out" / "images").iterdir()) == []

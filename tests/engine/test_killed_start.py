@@ -18,9 +18,10 @@ from pipeline.data.images import codec
 from pipeline.data.output import clearing, dividing, packing, records
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import files, local, uris
-from pipeline.engine.pack import pack as packs
-from pipeline.engine.pack import tasks
-from pipeline.engine.prepare import check, check_output, prepare
+from pipeline.engine.checking import check, check_output
+from pipeline.engine.packing import run as packing_run
+from pipeline.engine.packing import tasks
+from pipeline.engine.prepare import prepare
 from pipeline.settings import JobSettings, replace
 from tests.conftest import image_bytes, write_parquet
 from tests.data.output.test_shards import record
@@ -96,7 +97,7 @@ def place(request, tmp_path, weights_file, quick, monkeypatch):
             yield {"fault_class": None, **line}
 
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(packs, "_write_shards", write_here)
+    monkeypatch.setattr(packing_run, "_write_shards", write_here)
     monkeypatch.setattr(tasks.ray, "get", lambda value: value)
     yield checked, put_back
     MemoryFileSystem.store.clear()
@@ -137,7 +138,7 @@ def test_a_kill_at_any_moment_of_packing_locks_no_output(place, form, monkeypatc
 
     def work():
         prepare(checked)
-        packs.pack(checked.job)
+        packing_run.run_packing(checked.job)
 
     put_back()
     work()
@@ -164,7 +165,7 @@ def test_what_overwrite_began_to_delete_is_deleted_by_whichever_run_comes_next(p
 
     def put_back_with_shards():
         put_back()
-        packs.pack(checked.job)
+        packing_run.run_packing(checked.job)
 
     def work():
         clearing.clear(checked.output, {})
@@ -176,7 +177,7 @@ def test_what_overwrite_began_to_delete_is_deleted_by_whichever_run_comes_next(p
         for row in rows:
             assert files.exists(uris.join(checked.output, row["file_name"]), {}), at
         ends.add(len(rows))
-        packs.pack(checked.job)
+        packing_run.run_packing(checked.job)
         assert packing.own_index(checked.output, "webdataset", {}).digest is not None
     assert ends == {0, 8}
 

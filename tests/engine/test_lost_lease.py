@@ -1,11 +1,13 @@
-"""What a run does that has lost its lease, without Ray: its tasks write nothing, its driver stops.
+"""A job that has lost its lease, without Ray: its tasks write nothing, and its driver stops.
 
 ``tests/data/output/test_lease.py`` has how it is lost, ``test_job`` a whole job.
 """
 
+import pkgutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -14,18 +16,20 @@ import pytest
 from pipeline.data.images import codec
 from pipeline.data.output import dividing, lease, packing, records
 from pipeline.data.storage import files
-from pipeline.engine import flow, stages
-from pipeline.engine.job import _interrupt
-from pipeline.engine.pack import pack, tasks
-from pipeline.engine.prepare import check, prepare
+from pipeline.engine import flow
+from pipeline.engine.checking import check
+from pipeline.engine.job import _finish, _interrupt
+from pipeline.engine.packing import run, tasks
+from pipeline.engine.prepare import prepare
 from pipeline.engine.runtime.cluster import stop_by_signals
+from pipeline.engine.stages import blocks, storing
 from pipeline.settings import JobSettings
 from tests.conftest import equal_pairs, image_bytes, picture, write_parquet
 from tests.data.output.test_shards import record, write_records
 
 BOARD = SimpleNamespace(
     in_turn=lambda stage, work, given_up: {name: do() for name, do in work.items()},
-    add=lambda done, failed: None,
+    add=lambda done, failed, pairs: None,
 )
 
 
@@ -52,13 +56,17 @@ def stored(prepared) -> pa.Table:
     row = {
         "pair_id": "p00", "manifest_row": 0, "content_uri": "c", "style_uri": ["s"],
         "style_blend": [1.0], "overrides": "{}", "file_stem": "p00", "load_seconds": 0.1,
-        "__stylized_image": stages.pack(pixels), "total_loss": 1.0,
+        "__stylized_image": blocks.image_value(pixels), "total_loss": 1.0,
     }  # fmt: skip
-    return pa.Table.from_pylist([row], schema=context.schema(*stages.STYLIZED))
+    return pa.Table.from_pylist([row], schema=context.schema(*blocks.STYLIZED))
 
 
 def lose(job):
     files.write_bytes(f"{job[0].context.output}/{lease.LEASE}", b'{"run": "other"}', {})
+
+
+def contents(output) -> dict[str, bytes]:
+    return {name: files.read_bytes(f"{output}/{name}", {}) for name in files.sizes(output, {})}
 
 
 def pack_here(ours, checked, monkeypatch):
@@ -70,14 +78,14 @@ def pack_here(ours, checked, monkeypatch):
             line = tasks._write_shard(part, packed, chunks, output, options)
             yield {"fault_class": None, **line}
 
-    monkeypatch.setattr(pack, "_write_shards", write_here)
+    monkeypatch.setattr(run, "_write_shards", write_here)
     monkeypatch.setattr(tasks.ray, "get", lambda value: value)
-    return pack.pack(checked.job, ours.check)
+    return run.run_packing(checked.job, ours.check)
 
 
 def test_with_its_lease_a_run_writes(job, monkeypatch):
     prepared, ours, checked = job
-    (row,) = stages.store(stored(prepared), prepared.context, BOARD).to_pylist()
+    (row,) = storing.store(stored(prepared), prepared.context, BOARD).to_pylist()
     assert row["status"] == "ok", row["error_message"]
     assert files.exists(f"{prepared.context.output}/images/p00.png", {})
     assert flow._fenced(stored(prepared), prepared.context.fence).num_rows == 1
@@ -86,17 +94,54 @@ def test_with_its_lease_a_run_writes(job, monkeypatch):
 
 def test_without_it_its_tasks_write_nothing(job, monkeypatch):
     prepared, ours, checked = job
+    files.delete(f"{checked.output}/__plan__", {})
     lose(job)
-    before = files.sizes(prepared.context.output, {})
+    before = contents(checked.output)
     with pytest.raises(lease.LostError):
-        stages.store(stored(prepared), prepared.context, BOARD)
+        storing.store(stored(prepared), prepared.context, BOARD)
     with pytest.raises(lease.LostError):
         flow._fenced(stored(prepared), prepared.context.fence)
     with pytest.raises(lease.LostError):
         pack_here(ours, checked, monkeypatch)
     with pytest.raises(lease.LostError):
         prepare(checked, ours.check)
-    assert files.sizes(prepared.context.output, {}) == before
+    with pytest.raises(lease.LostError):
+        _finish(prepared, 1.0)
+    assert contents(checked.output) == before
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "prepare.make_plan",
+        "prepare.resume.repair",
+        "job.closing.close",
+        "packing.tasks._write_shard",
+    ],
+)
+def test_where_it_is_lost_on_the_way_the_rest_is_left_undone(job, monkeypatch, moment):
+    prepared, ours, checked = job
+    overwriting = replace(checked, job=replace(checked.job, overwrite=True))
+    real, then = pkgutil.resolve_name(f"pipeline.engine.{moment}"), {}
+
+    def lost_afterwards(*given, **named):
+        found = real(*given, **named)
+        lose(job)
+        then.update(contents(checked.output))
+        return found
+
+    def work():
+        if moment.startswith("prepare"):
+            prepare(overwriting, ours.check)
+        elif moment.startswith("job"):
+            _finish(prepared, 1.0)
+        else:
+            pack_here(ours, checked, monkeypatch)
+
+    monkeypatch.setattr(f"pipeline.engine.{moment}", lost_afterwards)
+    with pytest.raises(lease.LostError):
+        work()
+    assert contents(checked.output) == then != {}
 
 
 def test_shards_that_are_under_way_end_with_it(job, monkeypatch):

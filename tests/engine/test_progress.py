@@ -6,7 +6,7 @@ import time
 import pytest
 
 from pipeline.engine import progress
-from pipeline.engine.board import Counts
+from pipeline.engine.board_actor import Counts
 from pipeline.engine.progress import Forecast, followed
 from pipeline.settings import StyleSettings, replace
 

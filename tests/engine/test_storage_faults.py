@@ -1,5 +1,6 @@
 """A storage that fails now and then, one that refuses, and one that is full."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -8,7 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from pipeline.data.errors import RowError
 from pipeline.data.storage import files, tables
+from pipeline.data.storage.filesystems import filesystem
 from pipeline.engine.job import JobError, run_job
 from pipeline.settings import JobSettings, replace
 from tests.conftest import image_bytes, write_parquet
@@ -16,13 +19,8 @@ from tests.faulty_proxy import FAULTS, proxy
 from tests.outputs import check_images, records_of
 
 ROOT = Path(__file__).parents[2]
-IMPATIENT = {
-    "config_kwargs": {
-        "retries": {"mode": "standard", "max_attempts": 6},
-        "connect_timeout": 2,
-        "read_timeout": 2,
-    }
-}
+IMPATIENT = {"config_kwargs": {"connect_timeout": 2, "read_timeout": 2}}
+"""How often a request is tried is the program's own choice."""
 
 
 @pytest.mark.parametrize("pairs", [10, pytest.param(40, marks=pytest.mark.soak)])
@@ -74,6 +72,24 @@ def test_refused_credentials_end_the_job_at_once_in_one_line(s3_server, quick, s
     assert 0 < server.count < 10
 
 
+def test_a_storage_that_never_answers_ends_the_driver_in_one_line(quick):
+    """It takes connections and says nothing. Before Ray has begun only S3's timeouts help."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        there = {"endpoint_url": f"http://127.0.0.1:{mute.getsockname()[1]}", "key": "k"}
+        short = {"read_timeout": 0.5, "retries": {"max_attempts": 1}}
+        options = {"s3": {**there, "secret": "x", "config_kwargs": short}}
+        job = JobSettings(manifest="s3://b/m.parquet", output="s3://b/o", storage_options=options)
+        started = time.monotonic()
+        with pytest.raises(JobError, match=r"^manifest s3://b/m\.parquet: cannot be reached") as e:
+            run_job(quick, job)
+        assert time.monotonic() - started < 20
+    assert "\n" not in str(e.value)
+    for given, changed in (({}, {}), ({"config_kwargs": {"read_timeout": 5}}, {"read_timeout": 5})):
+        fs, _ = filesystem("s3://b", {"s3": {**there, **given}})
+        bounds = {"retries": {"mode": "standard", "max_attempts": 6}, "connect_timeout": 10}
+        assert fs.config_kwargs == {**bounds, "read_timeout": 60, **changed}
+
+
 def test_an_output_that_cannot_be_written_ends_the_job_at_once(s3_server, quick, tmp_path):
     manifest = write_parquet(tmp_path / "m.parquet", [{"content_uri": "c", "style_uri": "s"}])
     with proxy(s3_server, rate=0, refuse=(403, "AccessDenied")) as server:
@@ -81,6 +97,8 @@ def test_an_output_that_cannot_be_written_ends_the_job_at_once(s3_server, quick,
         job = JobSettings(manifest=manifest, output="s3://b/o", storage_options=options)
         with pytest.raises(JobError, match=r"^s3://b/o/__lease__\.json: access denied"):
             run_job(quick, job)
+        with pytest.raises(RowError, match=r"^s3://b/o/x: access denied"):
+            files.write_bytes("s3://b/o/x", b"x", options)
 
 
 def test_a_write_that_does_not_fit_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -87,7 +87,7 @@ def test_storage_options_in_a_file_keep_their_types(tmp_path):
         (["--config", "none.yaml"], "config none.yaml: cannot be read"),
         (["--image-sizes", "64"], r"^--image-sizes: is no option; did you mean --image-size\?$"),
         (["--image_size=64"], r"^--image_size: is no option; did you mean --image-size\?$"),
-        (["pairs"], "^pairs: is no option; --help lists all options$"),
+        (["pairs"], "^pairs: is no option; --help-all lists all options$"),
     ],
 )
 def test_bad_options_are_refused_with_name_value_and_range(argv, message):
@@ -236,7 +236,7 @@ def test_of_two_records_of_one_pair_it_is_said_how_to_mend_them(done, capsys):
 
 def test_the_help_groups_every_setting_with_unit_and_default(capsys):
     with pytest.raises(SystemExit):
-        stylize.main(["--help"])
+        stylize.main(["--help-all"])
     text = capsys.readouterr().out
     for settings in (StyleSettings, JobSettings):
         for title, specs in grouped(settings).items():

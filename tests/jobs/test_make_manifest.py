@@ -46,7 +46,9 @@ def test_the_same_manifest_from_a_disk_and_from_s3(inputs, s3, tmp_path, capsys,
     (tmp_path / "c.yaml").write_text(f"storage_options: {options}")
     places = ("--label-from", "parent", "--split-from", "parent", "--rows-per-file", "3")
     assert make_manifest.main(arguments(inputs, str(tmp_path / "pairs"), *places)) == 0
-    local = capsys.readouterr().out
+    said = capsys.readouterr()
+    local, progress = said.out, said.err.splitlines()
+    assert progress == ["3 pairs of 3 contents so far", "6 pairs of 6 contents so far"]
     there = arguments(
         f"s3://{bucket}", f"s3://{bucket}/pairs", *places, "--config", str(tmp_path / "c.yaml")
     )
@@ -120,7 +122,9 @@ def test_schemes_that_the_job_must_allow_are_named(inputs, s3, capsys, tmp_path)
     (tmp_path / "c.yaml").write_text(f"storage_options: {options}")
     more = ("--config", str(tmp_path / "c.yaml"))
     assert make_manifest.main(arguments(inputs, f"s3://{bucket}/pairs", *more)) == 0
-    assert "jobs.stylize will need --allow-schemes file" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    command = f"python -m jobs.stylize --manifest s3://{bucket}/pairs --output OUTPUT"
+    assert f"next: {command} --allow-schemes file\n" in said
 
 
 def test_a_manifest_called_as_a_pattern_is_replaced_alone(inputs, s3, tmp_path):

@@ -299,10 +299,10 @@ def _rows(
                 drawn = []
             if settings.include_originals and (not drawn or settings.style_probability == 1):
                 built.originals += 1
-                name = sampling.pair_id(content.key, ORIGINAL)
+                name = sampling.pair_id(content.key, ORIGINAL, content.label)
                 yield Row(name, content.uri, None, *place, original=True)
             for style in drawn:
-                name = sampling.pair_id(content.key, style.key)
+                name = sampling.pair_id(content.key, style.key, content.label)
                 yield Row(name, content.uri, style.uri, *place)
 
 

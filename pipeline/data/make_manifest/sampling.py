@@ -4,14 +4,14 @@ A *key* is a path below the folder that was listed. So the same files under anot
 same styles and ids.
 """
 
-import functools
 import hashlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.data.names import derive_id
 
 Hashes = npt.NDArray[np.uint64]
 """64-bit hashes of keys."""
@@ -83,18 +83,12 @@ def _mix(values: Hashes) -> Hashes:
     return values
 
 
-def pair_id(content_key: str, style_key: str) -> str:
-    """Return the id of a pair, such as ``cat-starry_night-0123456789abcdef``.
+def pair_id(content_key: str, style_key: str, label: str | None = None) -> str:
+    """Return the id of a pair, such as ``cat--starry_night--0123456789abcdef``, after its label.
+
 
     It is safe as a file name, has no dot and at most 200 bytes. It depends on nothing but the pair,
     so that manifests with more styles per content image, or crossed ones, use the same id.
     """
-    parts = [readable(content_key), readable(style_key), f"{hash_key(content_key, style_key):016x}"]
-    return "-".join(part for part in parts if part)
-
-
-@functools.lru_cache(maxsize=2**16)
-def readable(key: str, most: int = 80) -> str:
-    """Return a file's name without ending, in letters, digits, _ and -, of ``most`` bytes."""
-    name = re.sub(r"[^\w-]+", "-", key.rpartition("/")[2].rpartition(".")[0]).strip("-_")
-    return name.encode()[:most].decode(errors="ignore").strip("-_")
+    digest = f"{hash_key(content_key, style_key):016x}"
+    return derive_id(label, content_key, [style_key], digest)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.data.errors import RowError
 from pipeline.data.manifest.signatures import unsigned
-from pipeline.data.names import check_name
+from pipeline.data.names import check_name, derive_id
 from pipeline.data.storage import uris
 from pipeline.settings import ROW_OVERRIDES, SettingError, StyleSettings, check_value, in_short
 
@@ -61,7 +61,9 @@ class RowChecker:
             lacks = number if not row["content_uri"] or not all(styles or [None]) else None
             # New signatures in the URIs must not change the id.
             content, *named = (uri and unsigned(uri) for uri in (row["content_uri"], *styles))
-            pair_id = self._derive_id(content, named, blend, text, lacks)
+            digest = self._digest(content, named, blend, text, lacks)
+            label = _text(row.get("label"))
+            pair_id = derive_id(label, content or "", [uri or "" for uri in named], digest)
         planned: dict[str, Any] = {
             "pair_id": pair_id,
             "manifest_row": number,
@@ -93,7 +95,7 @@ class RowChecker:
             planned["fault_message"] = f"manifest {where}: {reason}"
         return planned
 
-    def _derive_id(self, *parts: Any) -> str:
+    def _digest(self, *parts: Any) -> str:
         text = _as_json([*parts, self.fingerprint])
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 

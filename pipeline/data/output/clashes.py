@@ -17,7 +17,7 @@ import pyarrow.dataset
 
 from pipeline.data.ids import hash_ids
 from pipeline.data.manifest import row_keys
-from pipeline.data.names import file_key
+from pipeline.data.names import digest_of, file_key
 from pipeline.data.output import records
 from pipeline.data.storage import files, filesystems, uris
 from pipeline.data.words import counted
@@ -31,7 +31,7 @@ _PLANNED = ("pair_id", "manifest_row", "file_stem", "overrides", *row_keys.COLUM
 
 @dataclass(frozen=True)
 class _Hashes:
-    """The plan's rows as hashes, 48 bytes each, so that a million rows fit in the driver.
+    """The plan's rows as hashes, 64 bytes each, so that a million rows fit in the driver.
 
     Attributes:
         ids: of the pair ids, sorted.
@@ -40,6 +40,8 @@ class _Hashes:
         stems: of the file names without ending, sorted.
         stem_ids: of the pair ids, in the order of ``stems``.
         stem_rows: row numbers in the manifest, in the order of ``stems``.
+        digests: of a derived id's digest with the row's key, sorted; 0 for other ids.
+        digest_rows: row numbers in the manifest, in the order of ``digests``.
     """
 
     ids: npt.NDArray[np.int64]
@@ -48,6 +50,8 @@ class _Hashes:
     stems: npt.NDArray[np.int64]
     stem_ids: npt.NDArray[np.int64]
     stem_rows: npt.NDArray[np.int64]
+    digests: npt.NDArray[np.int64]
+    digest_rows: npt.NDArray[np.int64]
 
 
 class Clashes:
@@ -90,6 +94,16 @@ class Clashes:
                 self._add(int(plan.rows[pair]), record)
             elif file >= 0 and plan.stem_ids[file] != ids[index]:
                 self._add(int(plan.stem_rows[file]), record)
+            elif pair < 0 and (row := self._renamed(record, plan)) is not None:
+                self._add(row, record)
+
+    def _renamed(self, record: dict[str, Any], plan: _Hashes) -> int | None:
+        """The row that is this record's pair by another name, as earlier versions made names."""
+        if not digest_of(record["pair_id"]):
+            return None
+        digest = _digest_key(record["pair_id"], self._key(record, 0))
+        place = int(_places(np.array([digest], np.int64), plan.digests)[0])
+        return int(plan.digest_rows[place]) if place >= 0 else None
 
     def _key(self, record: dict[str, Any], otherwise: int) -> int:
         try:
@@ -123,32 +137,40 @@ class Clashes:
         )
 
     def _difference(self, row: dict[str, Any], record: dict[str, Any]) -> str:
-        if row["pair_id"] != record["pair_id"]:
+        named, made = row["pair_id"], record["pair_id"]
+        if named != made and digest_of(named) and digest_of(named) == digest_of(made):
             return (
-                f"(pair_id {in_short(row['pair_id'])}) would overwrite {record['file_name']}, "
-                f"the image of pair_id {in_short(record['pair_id'])}"
+                f"(pair_id {in_short(named)}) is done there as {in_short(made)}, as an earlier "
+                "version named it, and would be done again"
+            )
+        if named != made:
+            return (
+                f"(pair_id {in_short(named)}) would overwrite {record['file_name']}, "
+                f"the image of pair_id {in_short(made)}"
             )
         asked = row_keys.parts_of_plan(row, self._style, self._base)
         had = row_keys.parts_of_record(record, self._base)
         name = next(name for name in asked if asked[name] != had[name])
         return (
-            f"has pair_id {in_short(row['pair_id'])}, whose image was made with {name} = "
+            f"has pair_id {in_short(named)}, whose image was made with {name} = "
             f"{in_short(had[name])}, not {in_short(asked[name])}"
         )
 
     def _read_plan(self) -> _Hashes:
-        ids, keys, rows, stems = [], [], [], []
+        ids, keys, rows, stems, digests = [], [], [], [], []
         for batch in self._scan(None).to_batches():
             for start in range(0, len(batch), records.ROWS_AT_ONCE):
                 some = batch.slice(start, records.ROWS_AT_ONCE).to_pylist()
                 found = [row_keys.key_of_plan(row, self._style, self._base) for row in some]
                 keys.append(np.array(found, np.int64))
                 ids.append(hash_ids(row["pair_id"] for row in some))
+                names = (row["pair_id"] for row in some)
+                digests.append(np.array(list(map(_digest_key, names, found)), np.int64))
                 rows.append(np.array([row["manifest_row"] for row in some], np.int64))
                 # A refused row has no file: no image has the empty name.
                 stems.append(hash_ids(file_key(row["file_stem"] or "") for row in some))
-        every, numbers, file_names = map(np.concatenate, (ids, rows, stems))
-        by_id, by_stem = np.argsort(every), np.argsort(file_names)
+        every, numbers, file_names, named = map(np.concatenate, (ids, rows, stems, digests))
+        by_id, by_stem, by_digest = np.argsort(every), np.argsort(file_names), np.argsort(named)
         return _Hashes(
             ids=every[by_id],
             keys=np.concatenate(keys)[by_id],
@@ -156,6 +178,8 @@ class Clashes:
             stems=file_names[by_stem],
             stem_ids=every[by_stem],
             stem_rows=numbers[by_stem],
+            digests=named[by_digest],
+            digest_rows=numbers[by_digest],
         )
 
     def _scan(self, chosen: pc.Expression | None) -> pyarrow.dataset.Scanner:
@@ -167,6 +191,15 @@ class Clashes:
 def _stem_key(file_name: str) -> str:
     """Return the key of ``images/STEM.png``, equal for names that some file systems confuse."""
     return file_key(posixpath.splitext(file_name)[0].removeprefix(f"{records.IMAGES}/"))
+
+
+def _digest_key(pair_id: str, key: int) -> int:
+    """A derived id's digest with what its row asks for, as a number; 0 for an id of another form.
+
+    Both, since a user's own ids may end in digests of something else.
+    """
+    digest = digest_of(pair_id)
+    return hash((digest, key)) if digest else 0
 
 
 def _places(hashes: npt.NDArray[np.int64], known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -18,7 +18,7 @@ from pipeline.data.output import packing, records, resume
 from pipeline.data.storage import files, filesystems, local, tables, uris
 from pipeline.settings import SettingError
 
-DERIVED_IMAGE = re.compile(r"[0-9a-f]{20}\.(png|jpg|webp)")
+DERIVED_IMAGE = re.compile(r"(.*--)?[0-9a-f]{20}\.(png|jpg|webp)")
 """Name of an image whose pair has no ``pair_id`` in the manifest."""
 
 RAYS_NAME = re.compile(r"\w+_[0-9a-f]{32}_\d{6,}-\d+\.parquet")

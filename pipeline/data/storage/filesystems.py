@@ -1,8 +1,8 @@
 """The fsspec and Arrow file systems of a URI, with this project's defaults.
 
 Single requests are retried by the file systems themselves: botocore's standard mode for S3 waits
-with exponential backoff and jitter. Nothing here adds retries to that. The web file system has no
-retries of its own, so ``web.retried`` repeats its reads.
+with exponential backoff and jitter, and s3fs adds some tries. Nothing here adds retries to that.
+The web file system has no retries of its own, so ``web.retried`` repeats its reads.
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,17 @@ from pipeline.data.storage.uris import absolute, local_path, respelt, scheme_of
 StorageOptions = Mapping[str, Mapping[str, Any]]
 """fsspec options by scheme: ``{"s3": {"endpoint_url": "http://127.0.0.1:9000"}}``."""
 
-S3_DEFAULTS: Mapping[str, Any] = {
-    "config_kwargs": {
-        "retries": {"mode": "standard", "max_attempts": 6},
-        "connect_timeout": 10,
-        "read_timeout": 60,
-    },
+S3_CONFIG: Mapping[str, Any] = {
+    "retries": {"mode": "standard", "max_attempts": 6},
+    "connect_timeout": 10,
+    "read_timeout": 60,
 }
-"""Options of S3 unless the job gives others; timeouts are in seconds."""
+"""botocore's settings for S3; timeouts are in seconds. A job's options may replace each of them."""
+
+S3_TRIES = 3
+"""Tries of s3fs, which it makes for bodies that are cut off. Each has several of botocore's. A
+storage that takes connections and never answers fails a call after some 20 minutes. No watchdog
+watches the driver, so this is what bounds its calls."""
 
 PACKAGES = {
     "hf": "huggingface_hub",
@@ -46,7 +49,7 @@ def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
     scheme = scheme_of(uri)
     given = dict(options.get(scheme, {}))
     if scheme in ("s3", "s3a"):
-        given = {**S3_DEFAULTS, **given}
+        given["config_kwargs"] = {**S3_CONFIG, **(given.get("config_kwargs") or {})}
     if scheme in web.SCHEMES:
         given = {"get_client": web.get_client, **given}
     if scheme == "file":
@@ -55,13 +58,16 @@ def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
         # Ray's tasks change directories that this process has listed before.
         given = {"use_listings_cache": False, **given}
     try:
-        return fsspec.core.url_to_fs(respelt(uri), **given)  # type: ignore[no-any-return]
+        fs, path = fsspec.core.url_to_fs(respelt(uri), **given)
     except ImportError as error:
         if scheme not in PACKAGES:
             raise
         raise ImportError(
             f"{scheme}:// needs a package that is not installed: pip install {PACKAGES[scheme]}"
         ) from error
+    if scheme in ("s3", "s3a"):
+        fs.retries = S3_TRIES
+    return fs, path
 
 
 def arrow_filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:

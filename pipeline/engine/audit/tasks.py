@@ -1,6 +1,6 @@
-"""What Ray Data's tasks do in an audit: read files of records, look at their images.
+"""Ray Data's tasks in an audit: read files of records, check their images and the shards.
 
-Apart from ``audit``, which brings in torch: that would cost each task's process seconds and
+This is apart from ``audit``, which imports torch: that would cost each task's process seconds and
 hundreds of MB.
 """
 
@@ -20,9 +20,9 @@ from pipeline.engine.board import Board
 
 READ = [
     *("pair_id", "status", "file_name", "width", "height", "bytes", "sha256"),
-    *row_keys.COLUMNS,
+    *("error_message", *row_keys.COLUMNS),
 ]
-"""Columns of the records that are compared with something."""
+"""Columns of the records that an audit compares with something, and why pairs failed."""
 
 FOUND = pa.schema(
     [
@@ -32,11 +32,13 @@ FOUND = pa.schema(
         ("what", pa.string()),
     ]
 )
-"""What a task says about a record; a file of records that cannot be read is a row of its own."""
+"""Columns of what a task finds about a record. A file of records that cannot be read is one row.
 
+``what`` describes the fault, or says why the pair failed.
+"""
 
 SHARD_FAULTS = pa.schema([("fault", pa.string()), ("what", pa.string())])
-
+"""Columns of what a task finds about a shard."""
 
 Found = list[dict[str, Any]]
 
@@ -44,9 +46,16 @@ Found = list[dict[str, Any]]
 def read_records(
     file_names: pa.Table, options: files.StorageOptions, base: str, board: Board
 ) -> pa.Table:
-    """Files of records -> a row of ``FOUND`` for each record, images not yet looked at.
+    """Read files of records and return a row of ``FOUND`` for each record, without its image.
 
-    ``board`` learns which file is under way: damaged ones may end the process.
+    Args:
+        file_names: URIs of the files, in the column ``file``.
+        options: storage options, by scheme.
+        base: directory to which the manifest's relative URIs are relative.
+        board: learns which file is under way, since a damaged one may end the process.
+
+    Raises:
+        RuntimeError: file after file ended its processes and none was read.
     """
     work = {
         file: functools.partial(_records_in, file, options, base)
@@ -63,7 +72,7 @@ def _records_in(file: str, options: files.StorageOptions, base: str) -> Found:
         return _read_file(file, options, base)
     except RowError as error:
         return [{"fault": "read_failed", "what": str(error)}]
-    except Exception as error:  # a flipped byte shows in many ways
+    except Exception as error:  # a flipped byte can raise anything
         return _unreadable(file, error)
 
 
@@ -79,6 +88,7 @@ def _read_file(file: str, options: files.StorageOptions, base: str) -> Found:
     for record in found:
         if record["pair_id"] is None:
             raise ValueError("a record has no pair_id")
+        record["what"] = record["error_message"]
         fault, value = _misfit(record)
         if fault:
             record["fault"] = fault
@@ -88,7 +98,7 @@ def _read_file(file: str, options: files.StorageOptions, base: str) -> Found:
 
 
 def _misfit(record: dict[str, Any]) -> tuple[str, Any]:
-    """The fault of a record that no job writes, and the value that shows it; empty if none."""
+    """Return the fault of a record that no job writes, and the wrong value; "" if it has none."""
     if record["status"] not in ("ok", "error"):
         return "unknown_status", record["status"]
     if record["file_name"] is not None and not records.is_image_name(record["file_name"]):
@@ -99,9 +109,16 @@ def _misfit(record: dict[str, Any]) -> tuple[str, Any]:
 def check_images(
     table: pa.Table, output: str, options: files.StorageOptions, board: Board
 ) -> pa.Table:
-    """Rows of ``FOUND`` with the faults of the ok records' images.
+    """Check the images of ok records, and return the rows with the faults found.
 
-    ``board`` learns which image is under way: it may end the process that decodes it.
+    Args:
+        table: rows of ``FOUND``.
+        output: URI of the output.
+        options: storage options, by scheme.
+        board: learns which image is under way, since one may end the process that decodes it.
+
+    Raises:
+        RuntimeError: image after image ended its processes and none was decoded.
     """
     rows = table.to_pylist()
     sound = {
@@ -128,36 +145,61 @@ def _unopened(_: str, fault: RowError) -> tuple[str | None, str]:
 def _check_image(
     row: dict[str, Any], output: str, options: files.StorageOptions
 ) -> tuple[str | None, str]:
-    """The fault of an ok record's image, and what more is known about it."""
+    """Return the fault of an ok record's image, if any, and what more is known about it."""
     try:
         return _image_fault(row, output, options), ""
     except RowError as error:
         return "read_failed", str(error)
 
 
-def check_shards(file_names: pa.Table, output: str, options: files.StorageOptions) -> pa.Table:
-    """Files with the ``bytes`` and ``sha256`` that an index states -> those with a fault."""
-    rows: list[dict[str, Any]] = []
-    for file in file_names.to_pylist():
-        digest, size = hashlib.sha256(), 0
-        try:
-            for chunk in files.read_chunks(uris.join(output, file["name"]), options):
-                digest.update(chunk)
-                size += len(chunk)
-        except RowError as error:
-            gone = error.error_class == "not_found"
-            rows.append({"fault": "missing_shard" if gone else "read_failed", "what": str(error)})
-            continue
-        if (size, digest.hexdigest()) != (file["bytes"], file["sha256"]):
-            rows.append({"fault": "wrong_shard", "what": file["name"]})
-    return pa.Table.from_pylist(rows, schema=SHARD_FAULTS)
+def check_shards(
+    file_names: pa.Table, output: str, options: files.StorageOptions, board: Board
+) -> pa.Table:
+    """Read files and return those that differ from their index, as rows of ``SHARD_FAULTS``.
+
+    Args:
+        file_names: ``name``, ``bytes`` and ``sha256`` of each file, as its index has them.
+        output: URI of the output.
+        options: storage options, by scheme.
+        board: learns which file is under way, since storage may never answer.
+
+    Raises:
+        RuntimeError: file after file ended its processes and none was read.
+    """
+    work = {
+        file["name"]: functools.partial(_shard_fault, file, output, options)
+        for file in file_names.to_pylist()
+    }
+    found = board.in_turn("reading", work, _unread_shard, "shard")
+    board.add(sum(row is None for row in found.values()), 0)
+    return pa.Table.from_pylist([row for row in found.values() if row], schema=SHARD_FAULTS)
+
+
+def _unread_shard(name: str, fault: RowError) -> dict[str, Any] | None:
+    return {"fault": "read_failed", "what": f"{name}: {fault}"}
+
+
+def _shard_fault(
+    file: dict[str, Any], output: str, options: files.StorageOptions
+) -> dict[str, Any] | None:
+    digest, size = hashlib.sha256(), 0
+    try:
+        for chunk in files.read_chunks(uris.join(output, file["name"]), options):
+            digest.update(chunk)
+            size += len(chunk)
+    except RowError as error:
+        gone = error.error_class == "not_found"
+        return {"fault": "missing_shard" if gone else "read_failed", "what": str(error)}
+    if (size, digest.hexdigest()) != (file["bytes"], file["sha256"]):
+        return {"fault": "wrong_shard", "what": file["name"]}
+    return None
 
 
 def _image_fault(record: dict[str, Any], output: str, options: files.StorageOptions) -> str | None:
-    """What is wrong with an ok record's image.
+    """Return the fault of an ok record's image; None if it has none.
 
     Raises:
-        RowError: ``access_denied`` or ``read_failed``: then nothing is known about the image.
+        RowError: ``access_denied`` or ``read_failed``: nothing is known about the image.
     """
     name = record["file_name"]
     if name is None:

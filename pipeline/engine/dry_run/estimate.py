@@ -27,10 +27,8 @@ from pipeline.data.manifest.manifest import ManifestError
 from pipeline.data.manifest.planning import Plan
 from pipeline.data.output import clearing, lease, records, resume
 from pipeline.data.words import NAMED
-from pipeline.engine import progress, stages
-from pipeline.engine.dry_run.timing import Calibration, calibrate
-from pipeline.engine.job import JobError
-from pipeline.engine.prepare import (
+from pipeline.engine import progress
+from pipeline.engine.checking import (
     Checked,
     check,
     check_output,
@@ -38,10 +36,13 @@ from pipeline.engine.prepare import (
     make_context,
     make_plan,
 )
+from pipeline.engine.dry_run.timing import Calibration, calibrate
+from pipeline.engine.job import JobError
 from pipeline.engine.progress import OnProgress, Progress
 from pipeline.engine.resources import RAY_DATA_CPUS, Resources, choose_resources
 from pipeline.engine.runtime import cluster, machine
-from pipeline.engine.stages import Context
+from pipeline.engine.stages.context import Context
+from pipeline.engine.stages.loading import load_images
 from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
 from pipeline.style.network.weights import WeightsError
 
@@ -213,7 +214,7 @@ def _estimate(
     loaded = []
     for row in work.sample:
         try:
-            loaded.append({**row, **stages.load_images(row, context)})
+            loaded.append({**row, **load_images(row, context)})
         except RowError as error:
             unreadable[error.error_class] += 1
             unread.append((row["pair_id"], f"manifest row {row['manifest_row']}: {error}"))

@@ -1,4 +1,4 @@
-"""What one evaluation costs on this machine's device, measured with the method itself."""
+"""Measure what one evaluation costs on this machine's device, with the method itself."""
 
 import contextlib
 import dataclasses
@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from pipeline.data.images import codec, sizing
-from pipeline.engine import stages
+from pipeline.data.images import codec
+from pipeline.data.images.sizing import Pixels
 from pipeline.engine.actor import pair_of
-from pipeline.engine.prepare import Checked
+from pipeline.engine.checking import Checked
 from pipeline.engine.resources import Resources
+from pipeline.engine.stages.context import pair_settings
 from pipeline.settings import SettingError, StyleSettings, replace
 from pipeline.style.network.vgg import VGG
 from pipeline.style.network.weights import build_network
@@ -21,21 +22,26 @@ from pipeline.style.recipe import to_pixels
 from pipeline.style.serving.phases import NonFiniteError
 
 TIMED = 3
-"""Pairs of the sample that are optimised, as far as TIME allows."""
+"""Most pairs of the sample that are optimised. TIME may allow fewer."""
 
 TIME = 30.0
 """Seconds of optimising after which no further pair is begun."""
 
 SHORT, LONG = 1, 5
-"""Evaluations per scale of a pair's two runs; the difference of their times is what counts."""
+"""Evaluations per scale of a pair's two runs. The difference of their times is measured."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Measured on ``timed`` pairs in batches of ``batch``.
+    """What pairs of the job cost on this machine's device.
 
-    shape: area of a result over image_size squared. seconds: of one evaluation of one pair, per
-    megapixel. bytes: of a result's file, per megapixel.
+    Attributes:
+        device: name of the device.
+        timed: number of pairs that were measured.
+        batch: pairs that were evaluated together, at least.
+        shape: mean area of a result, in units of image_size squared.
+        seconds: seconds of one evaluation of one pair, per megapixel.
+        bytes: bytes of a result's file, per megapixel.
     """
 
     device: str
@@ -49,8 +55,15 @@ class Calibration:
 def calibrate(
     checked: Checked, loaded: list[dict[str, Any]], resources: Resources
 ) -> Calibration | None:
-    """Time the method on some of the loaded rows; None if none of them can be, or all of them end
-    at their first evaluation.
+    """Time the method on some of the loaded pairs.
+
+    Args:
+        checked: the job.
+        loaded: rows of the plan with the ``LOADED`` columns.
+        resources: how the job would use this machine.
+
+    Returns:
+        None if no pair can be timed, because each ends at its first evaluation.
 
     Raises:
         SettingError: a single pair does not fit into the device's memory.
@@ -75,7 +88,7 @@ def calibrate(
         return None
     sizes = []
     for row in loaded:
-        settings = stages.row_settings(row, checked.style)
+        settings = pair_settings(row, checked.style)
         image = row["__content_image"]
         sizes.append(image["height"] * image["width"] / settings.image_size**2)
     return Calibration(
@@ -90,7 +103,15 @@ def calibrate(
 
 @dataclass(frozen=True)
 class _Timing:
-    """seconds: of ``work``, which is evaluations times pairs times megapixels."""
+    """What one pair cost.
+
+    Attributes:
+        batch: pairs that were evaluated together.
+        seconds: time of ``work``.
+        work: evaluations times pairs times megapixels.
+        megapixels: size of the result.
+        bytes: size of the result's file.
+    """
 
     batch: int
     seconds: float
@@ -100,22 +121,22 @@ class _Timing:
 
 
 def _time(row: dict[str, Any], checked: Checked, network: VGG, batch: int) -> _Timing:
-    """Optimise the row ``batch`` times side by side, or as often as memory allows.
+    """Optimise a pair in ``batch`` copies at once, or in as many as memory allows.
 
     Raises:
         NonFiniteError: its loss is not finite at the start.
-        SettingError: there is no memory for it.
+        SettingError: there is no memory for a single copy.
     """
-    settings = stages.row_settings(row, checked.style)
+    settings = pair_settings(row, checked.style)
     try:
-        _run(row, settings, network, batch, SHORT)  # what is made ready once
+        _run(row, settings, network, batch, SHORT)  # warms up: it does what is done only once
         short, before, _ = _run(row, settings, network, batch, SHORT)
         long, after, pixels = _run(row, settings, network, batch, LONG)
     except torch.OutOfMemoryError as error:
         if batch == 1:
             raise SettingError(
                 f"image_size: a pair of {settings.image_size} px does not fit into the memory of "
-                "this device; make it less"
+                "this device; make it smaller"
             ) from error
         return _time(row, checked, network, batch // 2)
     megapixels = pixels.shape[0] * pixels.shape[1] / 1e6
@@ -130,8 +151,8 @@ def _time(row: dict[str, Any], checked: Checked, network: VGG, batch: int) -> _T
 
 def _run(
     row: dict[str, Any], settings: StyleSettings, network: VGG, batch: int, evaluations: int
-) -> tuple[float, int, sizing.Pixels]:
-    """Return seconds, evaluations, and the (H, W, 3) pixels of the first result."""
+) -> tuple[float, int, Pixels]:
+    """Return seconds, evaluations, and the (H, W, 3) uint8 pixels of the first result."""
     few = replace(settings, iterations=evaluations * settings.scales, tolerance=0.0)
     pair = dataclasses.replace(pair_of(row, settings), settings=few, style_keys=None)
     started = time.perf_counter()

@@ -18,7 +18,7 @@ from pipeline.data.storage import failures, files, uris
 from pipeline.data.words import counted
 from pipeline.engine.resources import RAY_DATA_CPUS, Resources
 from pipeline.engine.runtime import private_ray, pulse, watcher
-from pipeline.engine.runtime.core_words import Words, kept_back
+from pipeline.engine.runtime.stderr import captured_stderr
 from pipeline.settings import JobSettings, SettingError
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class _Own:
 
     folder: str | None = None
     keep: bool = False
+    tokens: dict[str, str | None] | None = None  # ``private_ray.restore_token`` takes it
     level: int = logging.NOTSET  # of Ray's logger before
     stop_pulse: Callable[[], None] = field(default=lambda: None)
 
@@ -69,9 +70,11 @@ def start_ray(verbose: bool) -> bool:
     """Join the cluster of RAY_ADDRESS (``ray job submit`` sets it), else start Ray here.
 
     Returns whether Ray was started or joined here, which ``stop_ray`` ends. A Ray started here is
-    this user's alone: its files lie in a folder that nobody else may enter, and it binds to
-    loopback if ``jobs`` was imported before ``ray``, which only then reads what says so. SIGTERM
-    (``ray job stop``) becomes a KeyboardInterrupt.
+    this user's alone: its files lie in a folder that nobody else may enter, with a token that it
+    asks for, and it binds to loopback if ``jobs`` was imported before ``ray``, which only then
+    reads what says so. It writes nothing in the user's home. Workers import this program from
+    where this process has it, not from the current folder. SIGTERM (``ray job stop``) becomes a
+    KeyboardInterrupt.
 
     Raises:
         ClusterError: the cluster cannot be reached, or Ray did not start here; or ``check_ray``.
@@ -87,7 +90,7 @@ def start_ray(verbose: bool) -> bool:
         "num_cpus": max(RAY_DATA_CPUS, os.cpu_count() or 1),
         "include_dashboard": False,
     }
-    words = Words()
+    words: list[str] = []
     folder = None
     _own.level = logging.getLogger("ray").level
     try:
@@ -97,11 +100,16 @@ def start_ray(verbose: bool) -> bool:
             folder = private_ray.make_folder()
             watcher.remember(ray=folder)
             here |= private_ray.files_in(folder)
+            _own.tokens = private_ray.use_own_token(folder)
         with contextlib.ExitStack() as stack:
-            if not verbose:  # what Ray's core writes is not for those who run jobs
+            if not verbose:  # what Ray and its core write is not for those who run jobs
+                stack.enter_context(private_ray.deaf())
                 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-                words = stack.enter_context(kept_back())
-            ray.init(log_to_driver=verbose, logging_level=level, **({} if address else here))
+                words = stack.enter_context(captured_stderr())
+            arguments = {} if address else here
+            if not (address or "").startswith("ray://"):  # that server may not have our class
+                arguments["job_config"] = private_ray.OwnModules()
+            ray.init(log_to_driver=verbose, logging_level=level, **arguments)
     except SystemExit as error:  # how ray.init takes SIGTERM
         _delete(folder)
         raise KeyboardInterrupt from error
@@ -135,15 +143,22 @@ def stop_ray() -> None:
 
 
 def _delete(folder: str | None, keep: bool = False) -> None:
-    """What is left of a Ray that has ended: its last processes, and its files if not to keep."""
+    """Delete what is left of a Ray that has ended.
+
+    Its processes, its token's place in the environment, and its files unless ``keep``.
+    """
+    private_ray.restore_token(_own.tokens)
+    _own.tokens = None
     if folder:
         watcher.clear(folder, keep)
         watcher.forget("ray")
 
 
 def stop_by_signals() -> None:
-    """Have SIGTERM (``ray job stop``) and SIGHUP (a closed terminal) stop this process as Ctrl-C
-    does, so that nothing of its plan stays behind."""
+    """Have SIGTERM (``ray job stop``) and SIGHUP (a closed terminal) act as Ctrl-C.
+
+    So nothing of the plan stays behind.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -176,8 +191,8 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_TIMEOUT).close()
 
 
-def _not_there(address: str | None, error: Exception, words: Words) -> ClusterError:
-    if address and any("AuthToken" in line for line in words.lines):
+def _not_there(address: str | None, error: Exception, words: list[str]) -> ClusterError:
+    if address and any("AuthToken" in line for line in words):
         return ClusterError(
             f"Ray at {address} asks for a token, and got none or another one; set "
             "RAY_AUTH_MODE=token and see that ~/.ray/auth_token is the cluster's; see "

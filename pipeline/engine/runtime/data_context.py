@@ -1,4 +1,4 @@
-"""Ray Data's settings in this process, set while a job uses them and put back."""
+"""Set Ray Data's settings in this process while a job uses them, and restore them."""
 
 import contextlib
 import logging
@@ -12,10 +12,13 @@ from pipeline.engine.runtime import private_ray
 
 @contextlib.contextmanager
 def ray_data_settings(verbose: bool) -> Iterator[ray.data.DataContext]:
-    """The process's settings of Ray Data while the block runs; unless ``verbose`` it says nothing.
+    """Set the process's settings of Ray Data while the block runs, and yield them.
 
-    What goes wrong reaches the caller as an exception all the same. No checkpoint holds: it would
-    pass over all pairs that are done.
+    There is no checkpoint at first: one would skip all pairs that are done.
+
+    Args:
+        verbose: whether Ray Data shows bars and writes its log. Errors reach the caller as
+            exceptions in any case.
     """
     settings, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     before, level = {name: getattr(settings, name) for name in private_ray.SETTINGS}, logger.level

@@ -1,6 +1,6 @@
-"""Ends a process whose work makes no progress: storage that never answers, a device that hangs.
+"""End a process whose work makes no progress: storage that never answers, a device that hangs.
 
-What was under way in it is begun again elsewhere, as after a crash, and given up after some times.
+Its work is begun again elsewhere, as after a crash, and given up after some tries.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ LOOKS = 20
 """How often a watchdog looks within the time that it allows."""
 
 LONGEST_LOOK = 5.0
-"""Seconds between two looks, at most."""
+"""Most seconds between two looks."""
 
 MERCY = 60.0
-"""Seconds more after which a process ends where Python itself hangs, so that no thread can look."""
+"""Seconds more after which a process ends if Python itself hangs, so that no thread can look."""
 
 STANDARD_ERROR = 2
 
@@ -25,11 +25,11 @@ STANDARD_ERROR = 2
 class Watchdog:
     """Ends this process when one piece of work lasts too long.
 
-    A process that was stopped and goes on has all of its time left, or nearly so.
+    Time in which the process was stopped hardly counts.
 
     Args:
-        seconds: that a piece of work may take; 0: for ever.
-        tell: is told what hangs before the process ends.
+        seconds: seconds that a piece of work may take; 0: any time.
+        tell: takes what hangs, before the process ends.
     """
 
     def __init__(self, seconds: float, tell: Callable[[str], None]) -> None:
@@ -40,21 +40,21 @@ class Watchdog:
             threading.Thread(target=self._look, name="watchdog", daemon=True).start()
 
     def begin(self, what: str) -> None:
-        """A piece of work begins; the one before it is over."""
+        """Note that a piece of work begins and the one before it is over."""
         self.work = [what]
 
     def end(self) -> None:
-        """There is nothing to do."""
+        """Note that no work is under way."""
         self.work = []
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self.end()
         self.closed.set()
 
     @contextlib.contextmanager
     def limited(self, what: str) -> Iterator[None]:
-        """``begin`` and ``end`` around a block."""
+        """Do ``begin`` and ``end`` around a block."""
         self.begin(what)
         try:
             yield

@@ -1,28 +1,30 @@
-"""What this machine, or the container that this process is in, has to offer."""
+"""Measure what this machine offers, or the container in which this process runs."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 LIMITS = {2: ("", "memory.max"), 1: ("memory", "memory.limit_in_bytes")}
-"""By version of cgroups: the folder below /sys/fs/cgroup, and the file that has a group's limit."""
+"""Folder below /sys/fs/cgroup and file that has a group's limit, by version of cgroups."""
 
 
 def memory(root: Path = Path("/")) -> int:
-    """Bytes of memory that this process may use: the machine's, or less by a container's limit.
+    """Return the bytes of memory that this process may use.
+
+    That is the machine's memory, or a container's limit if that is lower.
 
     Args:
-        root: where ``proc`` and ``sys`` are.
+        root: folder that has ``proc`` and ``sys``.
     """
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([physical, *_limits(root)])
 
 
 def _limits(root: Path) -> Iterator[int]:
-    """Of this process's group and those above it, as far as they are seen from here."""
+    """Yield the limits in bytes of this process's group and of the groups above it, if visible."""
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return
     for group in groups:
         _, controllers, path = group.split(":", 2)
@@ -30,11 +32,11 @@ def _limits(root: Path) -> Iterator[int]:
             continue
         folder, name = LIMITS[1 if controllers else 2]
         top = root / "sys/fs/cgroup" / folder
-        # A container may see its own group at the top, under whatever name it has outside.
+        # A container may see its own group at the top, under another name than outside.
         place = top if ".." in path else top / path.strip("/")
         for each in (place, *place.parents):
             if each.is_relative_to(top):
                 try:
                     yield int((each / name).read_text())
-                except (OSError, ValueError):  # not seen from here; "max"
+                except (OSError, ValueError):  # not visible; "max"
                     continue

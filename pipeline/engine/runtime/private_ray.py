@@ -1,17 +1,23 @@
-"""All that is used of Ray beyond what it documents, so that each release is checked in one place.
+"""The undocumented parts of Ray that are used, in one place so that each release can be checked.
 
-``missing`` says what an installed Ray no longer has; nothing here is imported before it is used.
+``missing`` names what an installed Ray no longer has. The parts are imported only when used.
 """
 
+import contextlib
 import importlib
 import json
 import os
+import site
+import sysconfig
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
+from ray.job_config import JobConfig
 
 from pipeline.data.output.records import PENDING
 
@@ -21,6 +27,9 @@ TESTED = ">=2.60,<2.61"
 CONSTANTS = "ray._private.ray_constants"
 STATUS, UTILS = "ray.autoscaler.v2.sdk", "ray.autoscaler.v2.utils"
 STORE = "ray.experimental.internal_kv"
+WORKER = "ray._private.worker"
+TOKENS = "ray._private.authentication.authentication_token_generator"
+CORE = "ray._raylet"
 CHECKPOINTS = "ray.data.checkpoint.checkpoint_writer"
 
 NAMES: tuple[tuple[str, str], ...] = (
@@ -29,13 +38,18 @@ NAMES: tuple[tuple[str, str], ...] = (
     (STATUS, "get_cluster_status"),
     (UTILS, "is_autoscaler_v2"),
     (STORE, "_internal_kv_get"),
+    (WORKER, "listen_error_messages"),
+    (TOKENS, "generate_new_authentication_token"),
+    (CORE, "AuthenticationTokenLoader"),
+    (CORE, "Config"),
+    ("ray.job_config", "JobConfig._serialize"),
     (CHECKPOINTS, "PENDING_CHECKPOINT_SUFFIX"),
     ("ray.data.checkpoint", "CheckpointConfig.CHECKPOINT_ACTOR_POOL_MAX_SIZE"),
     ("ray.data", "DataContext.checkpoint_config"),
     ("ray.data.context", "DataContext.use_datasource_v2"),
     ("ray.data.context", "DataContext.execution_no_progress_timeout_s"),
 )
-"""Modules and what is used of each."""
+"""Modules, and a name that is used from each."""
 
 SETTINGS = (
     "checkpoint_config",
@@ -44,20 +58,23 @@ SETTINGS = (
     "print_on_execution_start",
     "use_datasource_v2",
 )
-"""Settings of Ray Data that a job sets, and puts back as they are the whole process's."""
+"""Settings of Ray Data that a job sets and restores, since they hold for the whole process."""
 
 LONGEST_PLACE = 24
-"""Letters of a folder in which ``make_folder`` may make one: Ray appends 70, a socket has 107."""
+"""Most characters of the folder in which ``make_folder`` makes one.
+
+Ray appends 70 to its name, and a socket's name may have 107.
+"""
 
 VALUES = {
     f"{CONSTANTS}.ENABLE_RAY_CLUSTERS_ENV_VAR": "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
     f"{CHECKPOINTS}.PENDING_CHECKPOINT_SUFFIX": PENDING.removesuffix(".parquet"),
 }
-"""What some of them must be: ``jobs`` sets the variable, ``data`` edits files of that name."""
+"""Values that some names must have: ``jobs`` sets the variable, ``data`` edits files so named."""
 
 
 def missing() -> list[str]:
-    """The names, with their modules, that the installed Ray lacks or means otherwise."""
+    """Return the names, with their modules, that the installed Ray lacks or uses differently."""
     gone = []
     for module, name in NAMES:
         full = f"{module}.{name}"
@@ -79,10 +96,10 @@ def _get(module: str, name: str) -> Any:
 
 
 def make_folder() -> str:
-    """A new folder for the files of a Ray of this process's own, which only its user may enter.
+    """Make a folder for the files of this process's own Ray, which only its user may enter.
 
-    It lies where RAY_TMPDIR says, else in the folder for temporary files. Ray's sockets take
-    short names only.
+    It is made in RAY_TMPDIR if that is set, else in the folder for temporary files if its name is
+    short enough for Ray's sockets, else in ``/tmp``.
 
     Raises:
         OSError: it cannot be made.
@@ -94,16 +111,93 @@ def make_folder() -> str:
     return tempfile.mkdtemp(prefix="nst-", dir=place)
 
 
-def files_in(folder: str) -> dict[str, Any]:
-    """Arguments of ``ray.init`` that have a Ray keep all its files in ``folder``.
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """A driver that is connected while the block runs prints nothing of what Ray tells drivers.
 
-    One below it: Ray opens the one that it is given to everybody.
+    When a raylet is killed that is a page of its log.
+    """
+    worker = importlib.import_module(WORKER)
+    listen = _get(WORKER, "listen_error_messages")
+    worker.listen_error_messages = lambda *_: None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        worker.listen_error_messages = listen  # type: ignore[attr-defined]
+
+
+def files_in(folder: str) -> dict[str, Any]:
+    """Return arguments of ``ray.init`` that have Ray keep all its files in ``folder``.
+
+    They name a folder below it, because Ray lets everybody enter the one that it is given.
     """
     return {"_temp_dir": os.path.join(folder, "ray")}
 
 
+AUTH_MODE, AUTH_TOKEN, AUTH_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+
+def use_own_token(folder: str) -> dict[str, str | None] | None:
+    """Have the Ray that this process is about to start ask for a token that lies in ``folder``.
+
+    Ray itself would write one to ``~/.ray/auth_token``, and every later ``ray start`` would then
+    ask for it.
+
+    Returns:
+        What ``restore_token`` takes. None, and nothing is changed, if RAY_AUTH_MODE says that no
+        token is wanted.
+    """
+    if os.environ.get(AUTH_MODE, "token").lower() != "token":
+        return None
+    path = os.path.join(folder, "auth_token")
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(_get(TOKENS, "generate_new_authentication_token")())
+    before = {name: os.environ.get(name) for name in (AUTH_MODE, AUTH_TOKEN, AUTH_PATH)}
+    _set_tokens({AUTH_MODE: "token", AUTH_TOKEN: None, AUTH_PATH: path})
+    return before
+
+
+def restore_token(before: dict[str, str | None] | None) -> None:
+    """Undo ``use_own_token``, once its Ray has ended."""
+    if before is not None:
+        _set_tokens(before)
+
+
+def _set_tokens(variables: dict[str, str | None]) -> None:
+    """Set or delete environment variables, and have Ray's core read them again."""
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    _get(CORE, "Config").initialize("")
+    _get(CORE, "AuthenticationTokenLoader").instance().reset_cache()
+
+
+class OwnModules(JobConfig):
+    """A job whose workers import this program's own modules, and none from the current folder.
+
+    Ray would put the driver's current folder first, where a ``pipeline`` or ``jobs`` of the user's
+    may lie. What a submitted job says of itself, such as its working_dir, stays.
+    """
+
+    def _serialize(self) -> str:
+        # Where a job was submitted with a working_dir, Ray's nodes unpack the program there.
+        submitted: bool = self._runtime_env_has_working_dir()  # type: ignore[no-untyped-call]
+        self._py_driver_sys_path = [] if submitted else own_path()
+        serialized: str = super()._serialize()
+        return serialized
+
+
+def own_path() -> list[str]:
+    """The folder of this program's packages, unless each Python of this environment has it."""
+    root = str(Path(__file__).resolve().parents[3])
+    known = [*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()]
+    return [] if root in map(os.path.realpath, known) else [root]
+
+
 def checkpoint_config(path: str, filesystem: Any) -> CheckpointConfig:
-    """A checkpoint of pair_ids below ``path`` that outlives its job."""
+    """Return the configuration of a checkpoint of pair ids at ``path`` that outlives its job."""
     config = CheckpointConfig(
         id_column="pair_id",
         checkpoint_path=path,
@@ -115,16 +209,16 @@ def checkpoint_config(path: str, filesystem: Any) -> CheckpointConfig:
 
 
 def set_up(settings: ray.data.DataContext, checkpoint: CheckpointConfig | None) -> None:
-    """Have Ray Data use this checkpoint, and neither read nor wait in its newer ways."""
+    """Have Ray Data use a checkpoint, its older reader, and no timeout."""
     settings.checkpoint_config = checkpoint
     # The newer reader starts 32 processes to look at the ends of the plan's few files.
     settings.use_datasource_v2 = False
-    # Spot nodes may be hours away; a job that waits is not a job that hangs.
+    # Spot nodes may be hours away: a job that waits for them does not hang.
     settings.execution_no_progress_timeout_s = -1
 
 
 def autoscaler() -> tuple[int, str]:
-    """How many nodes Ray's autoscaler is starting, and why the last launch failed, if it did."""
+    """Return how many nodes Ray's autoscaler is starting, and why the last launch failed, if so."""
     if _get(UTILS, "is_autoscaler_v2")(fetch_from_server=True):
         status = _get(STATUS, "get_cluster_status")(ray.get_runtime_context().gcs_address)
         failures = [launch.details or "" for launch in status.failed_launches]

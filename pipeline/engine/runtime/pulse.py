@@ -1,6 +1,7 @@
-"""Notice that Ray is gone before its core does, which would end the driver after a minute, mutely.
+"""Notice that Ray has died, and end this process with a line that says so.
 
-A dead raylet is noticed by nobody at all: the driver would wait for ever.
+Without this, Ray's core would end the driver after a minute without a word if the GCS has died. If
+a raylet has died, the driver would wait for ever.
 """
 
 import contextlib
@@ -20,36 +21,45 @@ INTERVAL = 0.25
 """Seconds between two looks at the processes."""
 
 GCS_INTERVAL, GCS_PATIENCE, GCS_TIMEOUT = 5.0, 45.0, 10.0
-"""Seconds between two looks at a cluster's GCS, until it counts as gone, and for an answer. It may
-start again within a minute, after which Ray's core ends the driver."""
+"""Seconds between two looks at a cluster's GCS, until it counts as gone, and for its answer.
+
+It may start again within a minute, after which Ray's core ends the driver.
+"""
 
 NAMES = {
     "gcs_server": "Ray's control service (gcs_server)",
     "raylet": "Ray's node manager (raylet)",
 }
+"""Names of Ray's main processes in messages, by program."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """One of Ray's on this machine, told from a later one with its id by when it began."""
+    """One of Ray's processes on this machine.
+
+    Attributes:
+        pid: its id.
+        began: when it began, which tells it from a later process with the same id.
+        name: its program, one of ``NAMES``.
+    """
 
     pid: int
     began: str
     name: str
 
     def is_gone(self) -> bool:
-        """Whether it has ended; its parent need not have noticed."""
+        """Return whether it has ended. Its parent need not have noticed."""
         state, began = _status(self.pid)
         return state in "ZX" or began != self.began
 
 
 def of_folder(folder: str) -> list[Process]:
-    """The main processes of a Ray with its files in ``folder``."""
+    """Return the main processes of a Ray that has its files in ``folder``."""
     return _named(pid for pid in watcher.processes_of(folder))
 
 
 def of_cluster() -> list[Process]:
-    """The raylet that this driver of a cluster is connected to; none where it cannot be seen."""
+    """Return the raylet that this driver of a cluster is connected to, if it is visible here."""
     here = ray.get_runtime_context().get_node_id()
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     sockets = [node["RayletSocketName"] for node in nodes if node["NodeID"] == here]
@@ -61,9 +71,16 @@ def of_cluster() -> list[Process]:
 
 
 def watch(processes: list[Process], gcs: str | None) -> Callable[[], None]:
-    """Have a thread see that the processes live and that somebody listens at ``gcs``.
+    """Start a thread that watches Ray's processes and its GCS.
 
-    If not, this process is ended with exit code 1 and a line that says so. Returns what stops it.
+    If one of them is gone, this process ends with exit code 1 and a line that says so.
+
+    Args:
+        processes: processes that must live.
+        gcs: host:port at which the GCS must listen; None: it is not watched.
+
+    Returns:
+        A function that stops the thread.
     """
     stop = threading.Event()
     thread = threading.Thread(target=_watch, args=(processes, gcs, stop), daemon=True)
@@ -87,7 +104,7 @@ def _watch(processes: list[Process], gcs: str | None, stop: threading.Event) -> 
 
 
 def answers(address: str) -> bool:
-    """Whether somebody listens at host:port."""
+    """Return whether a program listens at host:port."""
     host, _, port = address.rpartition(":")
     with (
         contextlib.suppress(OSError),
@@ -115,7 +132,7 @@ def _mentions(pid: int, text: str) -> bool:
 
 
 def _status(pid: int) -> tuple[str, str]:
-    """The letter of its state, and when it began; X if there is none."""
+    """Return the letter of a process's state and when it began; X if there is no such process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,12 +1,12 @@
-"""A small process that outlives its driver, and clears away what a killed one leaves behind.
+"""A small process that outlives its driver and deletes what a killed driver leaves behind.
 
-A driver may end without a word: by SIGKILL, or by Ray's core, which runs no ``finally``. It tells
-the watcher beforehand what must not stay: the plan, which holds the manifest's URIs with their
-signatures, and the folder and the processes of its own Ray. What the driver has cleared away itself
-it takes back.
+A driver may end without a word: by SIGKILL, or by Ray's core, which runs no ``finally``. So it
+tells the watcher beforehand what must not stay: the plan, which holds the manifest's URIs with
+their signatures, and the folder and the processes of its own Ray. It tells the watcher to forget
+what it has deleted itself.
 
 The watcher is this module, run as a program. It reads from a pipe until that is closed, which the
-kernel does for a dead driver. It loads nothing but the standard library before there is work.
+kernel does for a dead driver. It imports only the standard library until there is work.
 """
 
 import contextlib
@@ -27,13 +27,19 @@ GRACE = 1.0
 """Seconds in which the processes of a dead Ray may end by themselves."""
 
 PATIENCE = 20.0
-"""Seconds for which a driver that cannot go on waits for its watcher."""
+"""Seconds for which a driver that gives up waits for its watcher."""
 
 KILLED = "this run's process, or its Ray, was ended (killed, or out of memory)"
-"""What happened to a driver that could not say: Ray's core may end it before ``pulse`` looks."""
+"""Reason for a driver that could not give one: Ray's core may end it before ``pulse`` looks."""
 
 Plan = tuple[str, str, "str | None", bytes]
-"""The output, the plan in it, the run that holds the output's lease, and storage options."""
+"""Output, plan in it, id of the job that holds the output's lease, and pickled storage options."""
+
+COMMAND = (
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "from pipeline.engine.runtime import watcher; watcher.main()"
+)
+"""The watcher's program. With -m, a ``pipeline`` in the current folder would be taken for this."""
 
 _lock = threading.Lock()
 _left: dict[str, Any] = {}
@@ -41,11 +47,11 @@ _process: "subprocess.Popen[bytes] | None" = None
 
 
 def remember(**left: Any) -> None:
-    """Tell the watcher what must not stay; it is started if there is none.
+    """Tell the watcher what must not stay. Start it if there is none.
 
     Args:
-        left: ``plan``: what ``plan_of`` says. ``ray``: the folder of this
-            process's own Ray. ``why``: what happens to this process.
+        left: ``plan``: what ``plan_of`` returned. ``ray``: the folder of this process's own Ray.
+            ``why``: the reason why this process ends.
     """
     with _lock:
         _left.update(left)
@@ -53,7 +59,7 @@ def remember(**left: Any) -> None:
 
 
 def forget(*names: str) -> None:
-    """Take back what has been cleared away. With nothing left the watcher ends."""
+    """Tell the watcher what has been deleted. With nothing left, it ends."""
     with _lock:
         for name in names:
             _left.pop(name, None)
@@ -65,16 +71,16 @@ def _send() -> None:
     if _process is None and _left:
         path = os.pathsep.join(filter(None, sys.path))
         with contextlib.suppress(OSError):  # a job without it is still a job
-            _process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.engine.runtime.watcher"],
+            _process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-c", COMMAND],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": path},
-                start_new_session=True,  # whoever kills the driver's group leaves it alive
+                start_new_session=True,  # a kill of the driver's group does not reach it
             )
     if _process is None or _process.stdin is None:
         return
-    with contextlib.suppress(OSError):  # somebody has ended it
+    with contextlib.suppress(OSError):  # it may have been killed
         _process.stdin.write(pickle.dumps(_left))
         _process.stdin.flush()
         if not _left:
@@ -86,9 +92,9 @@ def _send() -> None:
 
 
 def give_up(why: str) -> None:
-    """End this process at once with exit code 1, once the watcher has cleared up and said why."""
+    """Have the watcher say why and clean up, then end this process with exit code 1."""
     remember(why=why)
-    with open(os.devnull, "w") as nowhere:  # what Ray says of its death is no help
+    with open(os.devnull, "w") as nowhere:  # what Ray writes about its death does not help
         for stream in (1, 2):
             os.dup2(nowhere.fileno(), stream)
     with _lock:
@@ -102,13 +108,15 @@ def give_up(why: str) -> None:
 def plan_of(
     output: str, plan: str, options: Mapping[str, Any]
 ) -> tuple[str, str, str | None, bytes]:
-    """What ``remember`` is told of a plan. The output's lease must be held: it tells later whether
-    another run has begun there."""
+    """Return what ``remember`` takes about a plan.
+
+    The output's lease must be held: it tells later whether another job has begun there.
+    """
     return output, plan, _holder(output, options), pickle.dumps(options)
 
 
 def _holder(output: str, options: Mapping[str, Any]) -> str | None:
-    """Which run holds the lease of an output; None if that is not known."""
+    """Return the id of the job that holds an output's lease; None if that is not known."""
     from pipeline.data.errors import RowError
     from pipeline.data.output import lease
     from pipeline.data.storage import files, uris
@@ -121,9 +129,9 @@ def _holder(output: str, options: Mapping[str, Any]) -> str | None:
 
 
 def processes_of(folder: str) -> list[int]:
-    """The ids of the processes that a Ray with its files in ``folder`` has started.
+    """Return the ids of the processes of a Ray that has its files in ``folder``.
 
-    Systems without /proc show none.
+    Without /proc, none are found.
     """
     found = []
     for entry in os.listdir("/proc") if os.path.isdir("/proc") else ():
@@ -133,18 +141,18 @@ def processes_of(folder: str) -> list[int]:
 
 
 def _is_of(process: Path, folder: str) -> bool:
-    """Whether its output goes there, as a worker's, or it is one of Ray's programs and names it."""
+    """Return whether a process writes its output there, or is a program of Ray that names it."""
     try:
         outputs = [os.readlink(process / "fd" / number) for number in ("1", "2")]
         words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:  # it has ended, or is somebody else's
+    except OSError:  # it has ended, or belongs to another user
         return False
     is_ray = any("/ray/" in word for word in words[:4])
     return any(f"{folder}/" in f"{name}/" for name in (*outputs, *(words if is_ray else ())))
 
 
 def clear(folder: str, keep: bool = False) -> None:
-    """End what a Ray that is gone has left running, and delete its files unless ``keep``."""
+    """End the processes that a dead Ray has left, and delete its files unless ``keep``."""
     ends = time.monotonic() + GRACE
     while processes_of(folder) and time.monotonic() < ends:
         time.sleep(0.1)
@@ -161,18 +169,18 @@ def clear(folder: str, keep: bool = False) -> None:
 
 
 def main() -> None:
-    """Wait for the driver's end, then clear up."""
+    """Wait for the driver's end, then clean up."""
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     left: dict[str, Any] = {}
-    with contextlib.suppress(EOFError, pickle.UnpicklingError):  # killed amid a word
+    with contextlib.suppress(EOFError, pickle.UnpicklingError):  # killed while it wrote
         while True:
             left = pickle.load(sys.stdin.buffer)  # noqa: S301 (by the process that started it)
     if left:
-        _clear_up(left)
+        _clean_up(left)
 
 
-def _clear_up(left: dict[str, Any]) -> None:
+def _clean_up(left: dict[str, Any]) -> None:
     end = "what is recorded stays, the same command does the rest"
     start = "\n" if sys.stderr.isatty() else ""  # below a bar
     _say(f"{start}error: {left.get('why', KILLED)}; {end}")
@@ -183,12 +191,12 @@ def _clear_up(left: dict[str, Any]) -> None:
 
 
 def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # nobody reads it any more
+    with contextlib.suppress(OSError):  # standard error may be closed
         print(line, file=sys.stderr, flush=True)
 
 
 def _delete_plan(output: str, plan: str, holder: str | None, options: bytes) -> None:
-    """Delete the plan unless it is another run's by now."""
+    """Delete the plan unless it is another job's by now."""
     from pipeline.data.errors import RowError
     from pipeline.data.storage import files
 
@@ -202,7 +210,3 @@ def _delete_plan(output: str, plan: str, holder: str | None, options: bytes) -> 
             f"warning: {error}; it holds the manifest's URIs as they are, signatures with them: "
             "delete it"
         )
-
-
-if __name__ == "__main__":
-    main()

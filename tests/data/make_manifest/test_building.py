@@ -91,9 +91,11 @@ def test_ids_are_safe_and_the_pairs_own(contents, styles):
 
 
 def test_ids_and_choices_stay_as_they_are_for_ever():
-    """What users have made must be found again: a change here redoes all their pairs."""
+    """What users have made must be found again: with another name, jobs refuse their outputs."""
     name = sampling.pair_id("train/cats/tabby cat.v2.jpg", "van gogh/starry_night.png")
-    assert name == "tabby-cat-v2-starry_night-821e435d94e8018b"
+    assert name == "tabby-cat-v2--starry_night--821e435d94e8018b"
+    labelled = sampling.pair_id("train/cats/tabby cat.v2.jpg", "van gogh/starry_night.png", "cats")
+    assert labelled == f"cats--{name}"
     hashes = sampling.hash_keys([f"{index}.png" for index in range(100)])
     assert sampling.choose(0, ["a.jpg", "b.jpg"], hashes, 3).tolist() == [
         [32, 96, 56],
@@ -150,7 +152,7 @@ def test_a_manifest_is_cut_into_files_and_counted(folders):
     for row in rows:
         split, label, name = row["content_uri"].split("/")[-3:]
         assert (row["split"], row["label"]) == (split, label)
-        assert row["pair_id"].startswith(f"{name.partition('.')[0]}-")
+        assert row["pair_id"].startswith(f"{label}--{name.partition('.')[0]}--")
     recipe = json.loads(files.read_bytes(uris.join(settings.output, parts.RECIPE), {}))
     assert (recipe["styles_per_content"], recipe["pairs"]) == (2, 40)
 

@@ -15,7 +15,8 @@ from pipeline.data.manifest import planning
 from pipeline.data.manifest.manifest import ManifestError, open_manifest
 from pipeline.data.manifest.planning import write_plan
 from pipeline.data.manifest.rows import RowChecker
-from pipeline.engine import stages
+from pipeline.data.names import SPLIT_WORD, digest_of, is_name
+from pipeline.engine.stages import blocks, storing
 from tests.conftest import write_parquet
 from tests.data.test_redaction import CONTEXT
 
@@ -214,7 +215,34 @@ def test_what_is_no_signature_stays_in_a_derived_id():
         "abfs://box@account/c.png", "/data/a?sv=1&sig=2.png",
     ):  # fmt: skip
         text = json.dumps([uri, *mark])
-        assert derived_id(uri) == hashlib.sha256(text.encode()).hexdigest()[:20], uri
+        digest = hashlib.sha256(text.encode()).hexdigest()[:20]
+        assert digest_of(derived_id(uri)) == digest, uri
+
+
+NAMED = {
+    ("photos/cat 1.v2.jpg", "art/night.png", None): "cat-1-v2--night",
+    ("c.png", ("art/night.png", "sea.jpg"), "cats"): "cats--c--night+sea",
+    ("s3://b/a/ILSVRC2012_val_007.JPEG", "s.png", "train"): "ILSVRC2012_-_007--s",
+    ("https://u:pass@h/c%20d.png?X-Amz-Signature=S&id=a/b.png", "s.png", None): "c-d--s",
+    ("https://h", "u:pass@h", None): "h",
+    ("/data/Ärger/e\u0301té.png", "हिन्दी.png", "ไทย ที่"): "ไทย-ที่--été--हिन्दी",
+    ("\u0301a.png", "__b__.png", "-"): "a--b",
+    (".png", "//", "/"): "png",
+    ("x" * 300, "é" * 300, "y" * 300): f"{'y' * 36}--{'x' * 66}--{'é' * 33}",
+    ("a" * 65 + "e\u0323\u0307.png", "s", None): f"{'a' * 65}--s",
+}
+
+
+@pytest.mark.parametrize("given", NAMED)
+def test_a_derived_id_says_what_the_pair_is_made_of(given):
+    """And is a safe name, without a password or a word that is taken for a split."""
+    content, styles, label = given
+    row = {"content_uri": content, "style_uri": styles, "label": label}
+    name = checker()(row, 0)["pair_id"]
+    assert name == f"{NAMED[given]}--{digest_of(name)}"
+    assert len(digest_of(name)) == 20
+    assert is_name(name)
+    assert not SPLIT_WORD.search(name)
 
 
 @pytest.mark.parametrize(
@@ -441,9 +469,9 @@ def test_dates_that_python_does_not_know_are_carried_as_they_are(tmp_path):
     planned = pq.read_table(tmp_path / "plan").sort_by("manifest_row")
     context = dataclasses.replace(CONTEXT, extra=manifest.extra)
     board = SimpleNamespace(add=lambda *_: None, in_turn=lambda *_: {})  # all have failed
-    loaded = context.schema(*stages.STYLIZED)
+    loaded = context.schema(*blocks.STYLIZED)
     failed = [{**row, "fault_class": "not_found"} for row in planned.to_pylist()]
-    stored = stages.store(pa.Table.from_pylist(failed, schema=loaded), context, board)
+    stored = storing.store(pa.Table.from_pylist(failed, schema=loaded), context, board)
     for name, values in given.items():
         assert stored[name].combine_chunks().equals(values), name
 

@@ -11,6 +11,7 @@ import pytest
 from pipeline.data.manifest.manifest import open_manifest
 from pipeline.data.manifest.planning import write_plan
 from pipeline.data.manifest.rows import RowChecker
+from pipeline.data.names import digest_of
 from pipeline.data.output.clashes import COLUMNS, Clashes
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import tables
@@ -144,3 +145,18 @@ def test_all_are_counted_and_the_manifests_first_is_named(tmp_path):
     assert "row 0 (and 3 more rows) has pair_id 'cat'" in refusal(tmp_path, ROWS, made, "/moved")
     two = [ROWS[0] | {"label": "x"}, ROWS[3] | {"label": "x"}]
     assert "row 0 (and 1 more row) has" in refusal(tmp_path, two, made)
+
+
+def test_pairs_that_an_earlier_version_named_otherwise_are_not_done_again(tmp_path):
+    """Derived ids were a digest alone, and make_manifest's had single dashes."""
+    made_by_us = {**ROW, "pair_id": "cat--night--0123456789abcdef", "content_uri": "d.png"}
+    plan = plan_of(tmp_path, [ROW, made_by_us, ROWS[0]])
+    ids = [row["pair_id"] for row in plan]
+    for place, old in ((0, digest_of(ids[0])), (1, "cat-night-0123456789abcdef")):
+        was = [{**row, "pair_id": old, "file_stem": old} for row in plan if row is plan[place]]
+        text = refusal(tmp_path, [ROW, made_by_us, ROWS[0]], recorded(was))
+        assert f"manifest row {place} (pair_id '{ids[place]}') is done there as '{old}', " in text
+        assert "an earlier version named it, and would be done again; " in text
+        assert refusal(tmp_path, [ROW, made_by_us], recorded(was, "error")) == ""
+        other = [{**row, "style_uri": ["/data/t.png"]} for row in was]  # a user's own digests
+        assert refusal(tmp_path, [ROW, made_by_us], recorded(other)) == ""

@@ -43,8 +43,10 @@ def test_a_second_run_is_refused_and_a_killed_ones_place_is_taken_at_once(tmp_pa
     output = str(tmp_path)
     holder = held_elsewhere(output)
     try:
+        started = time.monotonic()
         with pytest.raises(lease.LeaseError, match=f"another job \\(process {holder.pid} on"):
             hold(output).__enter__()
+        assert time.monotonic() - started < 10, "it was seen to be alive without waiting"
         assert lease.holder(output, {}) == f"process {holder.pid} on {socket.gethostname()}"
     finally:
         holder.kill()
@@ -132,7 +134,7 @@ def test_of_several_that_find_one_dead_one_takes_its_place(place, apart, tmp_pat
 
     def all_replace_it(uri, data, options):
         if not apart and json.loads(data)["renewals"] == 0:
-            looked.wait(30)
+            time.sleep(0.3 * looked.wait(30))  # one has looked again before the next one writes
         write_bytes(uri, data, options)
 
     def run():

@@ -221,8 +221,10 @@ def test_clearing_deletes_what_a_job_wrote_and_leaves_all_else(output, s3, place
     file_names = {path.relative_to(output): path.read_bytes() for path in output.rglob("*.parquet")}
     file_names = {str(name): data for name, data in file_names.items()}
     named = [record(number)["file_name"] for number in range(24) if number % 5]
-    derived = "images/train/cat/0123456789abcdef0123.webp"  # a killed run's, without a record
-    file_names |= dict.fromkeys([*named, derived, *FOREIGN], b"x")
+    derived = [  # a killed run's, without a record
+        "images/train/cat/0123456789abcdef0123.webp", "images/cat--a--b--0123456789abcdef0123.png",
+    ]  # fmt: skip
+    file_names |= dict.fromkeys([*named, *derived, *FOREIGN], b"x")
     file_names |= dict.fromkeys(["images/metadata.parquet", "images/val/metadata.parquet"], b"x")
     file_names |= {f"records/{RAYS}": b"damaged", "summary.json": b"{}", "job.json": b"{}"}
     for name, data in file_names.items():

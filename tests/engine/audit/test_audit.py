@@ -97,10 +97,16 @@ def test_a_finished_job_is_sound(sound, capsys):
     sizes = [path.stat().st_size for path in Path(sound.output, "images").rglob("*.png")]
     assert verdict.image_bytes == sum(sizes)
     assert files.list_files(sound.output, {}) == before
-    assert verify.main(["--manifest", sound.manifest, "--output", sound.output]) == 0
-    out = capsys.readouterr().out.splitlines()
-    assert out[0] == "8 pairs in the manifest: 4 ok, 4 errors; 4 images checked (0.0 MB)"
-    assert out[1].startswith("sound: ")
+    command = ["--manifest", sound.manifest, "--output", sound.output]
+    for more, code in ([], 1), (["--allow-errors"], 0):
+        assert verify.main([*command, *more]) == code
+        out = capsys.readouterr().out.splitlines()
+        assert out[0] == "8 pairs in the manifest: 4 ok, 4 errors; 4 images checked (0.0 MB)"
+        assert out[1].startswith("sound, but 4 pairs failed: ")
+        failed = [line for line in out if line.startswith("  failed: ")]
+        assert len(failed) == 4
+        assert any("does not exist" in line for line in failed)
+        assert out[-1] == "python -m jobs.stylize with --retry-errors does failed pairs again"
 
 
 def test_an_output_on_s3_stays_sound_with_a_consoles_marks_of_its_folders(sound, s3):
@@ -187,7 +193,7 @@ def test_every_damage_to_the_records_is_found(copy):
 
 
 def test_records_that_no_job_writes_are_faults(copy, tmp_path):
-    """Of one such record the pairs beside it are checked all the same."""
+    """The other pairs are checked in spite of one such record."""
     (tmp_path / "secret.png").write_bytes(image_bytes(0, 64, 64))
     change_record(copy.output, "plain", status="done")
     change_record(copy.output, "filed", file_name="images/../../secret.png")
@@ -210,9 +216,9 @@ def test_records_that_no_job_writes_are_faults(copy, tmp_path):
 def test_a_status_that_no_job_writes_does_not_pass_for_done(copy, weights_file, capsys):
     style = StyleSettings(weights=str(weights_file), image_size=64, iterations=3, scales=1)
     job = replace(copy, limit=1, report=False)
-    assert stylize.run(style, job) == 0
+    assert stylize.run(style, job, stylize.Messages()) == 0
     change_record(copy.output, "plain", status="done")
-    assert stylize.run(style, job) == 1
+    assert stylize.run(style, job, stylize.Messages()) == 1
     assert "  unknown: 1 record with a status that no job writes; " in capsys.readouterr().out
 
 

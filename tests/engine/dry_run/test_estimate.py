@@ -14,13 +14,13 @@ import pytest
 
 from jobs import stylize
 from jobs._estimate import as_json, money, print_estimate
-from pipeline.data.output import records
+from pipeline.data.output import clearing, records
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import files, tables, uris
+from pipeline.engine.checking import check, check_output
 from pipeline.engine.dry_run import estimate
 from pipeline.engine.dry_run.timing import Calibration
 from pipeline.engine.job import JobError, run_job
-from pipeline.engine.prepare import check, check_output
 from pipeline.engine.progress import (
     CHECKING_MANIFEST,
     LOADING_LIBRARIES,
@@ -145,23 +145,37 @@ def test_what_is_done_is_not_counted(job, quick, tmp_path, capsys):
         estimate.dry_run(replace(quick, image_size=96, weights_seed=5), replace(job, quality=90))
     assert estimate.dry_run(replace(quick, weights_seed=5), job).pending == PAIRS - 9
     assert files_below(tmp_path) == before
+    mark = tmp_path / "out" / clearing.MARK
+    mark.touch()
+    assert estimate.dry_run(quick, job).pending == PAIRS, "what is half deleted is nobody's result"
+    mark.unlink()
     described = json.loads(files.read_bytes(uris.join(output, records.JOB), {}))
     del described["settings"]["learn_preconditioner"]
     older = described | {"fingerprint": "of an older version"}
     version = described["versions"]["neural-style-pipeline"]
     for versions, message in [
         ({"neural-style-pipeline": "0"},
-         rf"another version of this program \(0, this is {version}\).* not the same .*: learn_pre"),
-        (described["versions"], "had not the same settings: learn_preconditioner, though its"),
+         rf"another version of this program \(0, this is {version}\).* only one of .*: learn_pre"),
+        (described["versions"], r"only one of the two has: learn_preconditioner\), though its"),
         ("?", r"another version of this program \(unknown, "),
     ]:  # fmt: skip
         records.write_json(uris.join(output, records.JOB), older | {"versions": versions}, {})
         with pytest.raises(JobError, match=message):
             estimate.dry_run(quick, job)
     with pytest.raises(
-        JobError, match=r"had image_size = 64, this one has 96 \(and it had not the "
+        JobError, match=r"had image_size = 64, this one has 96 \(and settings that only one "
     ):
         estimate.dry_run(replace(quick, image_size=96), job)
+
+
+@pytest.mark.parametrize(("memory", "actors"), [(10**12, 4), (3 * 10**9, 1)])
+def test_actors_are_as_many_as_fit_into_a_containers_memory(
+    job, quick, monkeypatch, memory, actors
+):
+    monkeypatch.setattr(estimate.machine, "memory", lambda: memory)
+    monkeypatch.setattr(estimate, "calibrate", lambda *_: None)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert estimate.dry_run(quick, job).resources.actors == actors
 
 
 @pytest.mark.parametrize(

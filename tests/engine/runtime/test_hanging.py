@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -14,6 +15,8 @@ from pipeline.engine import progress as progress_module
 from pipeline.engine.board import Board
 from pipeline.engine.job import run_job
 from pipeline.engine.progress import followed
+from pipeline.engine.runtime.hanging import Watchdog
+from pipeline.engine.starting import StyleActor
 from pipeline.settings import JobSettings
 from tests.conftest import equal_pairs, image_bytes, wait_until, write_parquet
 from tests.engine import faults
@@ -56,6 +59,34 @@ def test_a_process_that_was_stopped_goes_on_with_its_work():
 
 
 @pytest.mark.usefixtures("local_ray")
+def test_work_that_hangs_in_a_task_is_told_of_and_done_by_the_next_process(tmp_path):
+    """First among others, then by itself, as what has ended a process."""
+
+    def hang_twice():
+        tries = len(list(tmp_path.iterdir()))
+        (tmp_path / str(tries)).touch()
+        time.sleep(0 if tries == 2 else 600)
+        return "done"
+
+    @ray.remote(max_retries=5, num_cpus=0)
+    def task(board):
+        return board.in_turn("storing", {"p07": hang_twice}, lambda _, fault: str(fault))
+
+    board = Board.create(0.5)
+    assert ray.get(task.remote(board), timeout=60) == {"p07": "done"}
+    assert board.counts().hung == ("storing pair p07",) * 2
+
+
+def test_a_style_actor_is_watched_while_it_starts(monkeypatch):
+    dog, seen = Watchdog(0, print), []
+    board = SimpleNamespace(start_actor=list, add_actor=list, watchdog=lambda: dog)
+    monkeypatch.setattr("pipeline.engine.actor.StyleWorker", lambda **_: seen.extend(dog.work))
+    StyleActor(board)
+    assert seen == ["starting a style actor"]
+    assert dog.closed.is_set()
+
+
+@pytest.mark.usefixtures("local_ray")
 def test_only_where_nothing_is_under_way_and_an_actor_is_ready_a_job_is_idle():
     board = Board.create()
     here = ray.get_runtime_context().get_node_id()
@@ -94,8 +125,8 @@ def test_what_hangs_in_each_stage_is_begun_again_or_given_up(
     ray_address, quick, tmp_path, capsys, patience
 ):
     """A load and a store that hang each time, an evaluation that hangs once."""
-    runtime_env = faults.runtime_env("hang")
-    runtime_env["env_vars"]["HANGS_ONCE"] = str(tmp_path / "hung")
+    (tmp_path / "hung").mkdir()
+    runtime_env = faults.runtime_env("hang", HANGS_ONCE=str(tmp_path / "hung"))
     ray.init(address=ray_address, log_to_driver=False, runtime_env=runtime_env)
     try:
         (tmp_path / "deadly.png").write_bytes(image_bytes(2, 64, 80))

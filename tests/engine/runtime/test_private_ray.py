@@ -1,4 +1,4 @@
-"""What is used of Ray beyond its documented interface: the installed Ray has it all."""
+"""The installed Ray has all undocumented parts that are used."""
 
 import ast
 import importlib
@@ -28,6 +28,21 @@ def test_the_installed_ray_has_it_all_and_is_one_that_is_tested():
     assert set(private_ray.VALUES) <= set(FULL)
 
 
+def test_each_name_that_is_looked_up_is_among_those_that_are_checked():
+    calls = [
+        node.args
+        for node in ast.walk(ast.parse(Path(private_ray.__file__).read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "_get"
+    ]
+    used = {
+        (getattr(private_ray, ast.unparse(module)), name.value)
+        for module, name in calls
+        if isinstance(name, ast.Constant)
+    }
+    assert len(used) >= 5
+    assert used <= set(private_ray.NAMES)
+
+
 @pytest.mark.parametrize(("module", "name"), private_ray.NAMES, ids=FULL)
 def test_a_name_that_is_gone_ends_a_job_with_2_and_one_line(
     module, name, monkeypatch, tmp_path, quick, capsys
@@ -38,7 +53,7 @@ def test_a_name_that_is_gone_ends_a_job_with_2_and_one_line(
         holder = getattr(holder, parent)
     monkeypatch.delattr(holder, last)
     job = JobSettings(manifest=str(tmp_path / "m.parquet"), output=str(tmp_path / "out"))
-    assert stylize.run(quick, job) == 2
+    assert stylize.run(quick, job, stylize.Messages()) == 2
     (line,) = capsys.readouterr().err.splitlines()
     start = f"error: Ray {ray.__version__} has no {module}.{name} as this program uses it; "
     assert line.startswith(start)

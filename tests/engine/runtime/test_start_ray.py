@@ -26,7 +26,12 @@ def test_without_ray_a_job_ends_with_2_and_one_line(kind, quick, tmp_path, monke
         monkeypatch.setenv("RAY_ADDRESS", "nonsense")
         expected = "Ray at nonsense cannot be reached (ValueError: "
     manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, 1))
-    assert stylize.run(quick, JobSettings(manifest=manifest, output=str(tmp_path / "out"))) == 2
+    assert (
+        stylize.run(
+            quick, JobSettings(manifest=manifest, output=str(tmp_path / "out")), stylize.Messages()
+        )
+        == 2
+    )
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert line.startswith(f"error: {expected}")
     assert "run the same command again" in line or "unset it to run here" in line

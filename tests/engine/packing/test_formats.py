@@ -27,11 +27,11 @@ from pipeline.data.output import clearing, packing, records
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import files
 from pipeline.engine.audit.audit import run_audit
-from pipeline.engine.audit.packed import compare_listings, wrong_shards
+from pipeline.engine.audit.shards import compare_listings, wrong_shards
+from pipeline.engine.board import Board
 from pipeline.engine.job import run_job
-from pipeline.engine.pack import pack
-from pipeline.engine.pack import pack as pack_module
-from pipeline.engine.pack.pack import PackError
+from pipeline.engine.packing import run as packing_run
+from pipeline.engine.packing.run import PackingError, run_packing
 from pipeline.settings import JobSettings, StyleSettings, replace
 from tests.conftest import image_bytes, write_parquet
 from tests.data.output.test_shards import record, write_records
@@ -188,12 +188,18 @@ def test_a_job_whose_images_are_gone_ends_with_1_and_says_so(finished, tmp_path,
     output = tmp_path / "out"
     shutil.copytree(job.output, output)
     next((output / "images" / "val").rglob("w.v.png")).unlink()
-    assert stylize.run(style, replace(job, output=str(output), shard_size=1.0)) == 1
+    assert (
+        stylize.run(style, replace(job, output=str(output), shard_size=1.0), stylize.Messages())
+        == 1
+    )
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "w.v.png: does not exist; no index was written" in line
     (output / "parquet" / "index.json").unlink()
     (output / "parquet" / "mine.txt").write_text("precious")
-    assert stylize.run(style, replace(job, output=str(output), format="parquet")) == 2
+    assert (
+        stylize.run(style, replace(job, output=str(output), format="parquet"), stylize.Messages())
+        == 2
+    )
     assert "parquet holds files but no index.json" in capsys.readouterr().err
     (output / "webdataset" / "mine.txt").write_text("precious")
     assert clearing.clear(str(output), {}) == []
@@ -238,13 +244,14 @@ def faults_of(job) -> dict[str, list[str]]:
         faults.setdefault(fault, []).append(what)
 
     there = compare_listings(job.output, job.storage_options or {}, add)
-    for fault, what in wrong_shards(there, job.output, job.storage_options or {}):
+    board = Board.create()
+    for fault, what in wrong_shards(there, job.output, job.storage_options or {}, board):
         add(fault, what)
     return faults
 
 
 def test_shards_are_left_alone_until_something_changes(job, capsys):
-    packed = pack(job)
+    packed = run_packing(job)
     folder = Path(job.output, "webdataset")
     before, times = shards_of(job), {p: p.stat().st_mtime_ns for p in folder.iterdir()}
     assert packed == {"folder": str(folder), "shards": len(before), "samples": 12}
@@ -252,7 +259,7 @@ def test_shards_are_left_alone_until_something_changes(job, capsys):
     assert faults_of(job) == {}
     (folder / "notes.txt").write_text("mine")
     (folder / "train-000099.tar").write_bytes(b"of an earlier packing, killed before it cleaned up")
-    assert pack(job) == packed
+    assert run_packing(job) == packed
     assert {p: p.stat().st_mtime_ns for p in times} == times
     assert shards_of(job) == before
 
@@ -260,22 +267,22 @@ def test_shards_are_left_alone_until_something_changes(job, capsys):
     (said,) = faults_of(job)["stale_shards"]
     assert said.startswith("webdataset/: made from other images than there are now; run the job")
     capsys.readouterr()
-    assert pack(replace(job, format="files")) is None
+    assert run_packing(replace(job, format="files")) is None
     assert "not those of the images that there are now" in capsys.readouterr().err
-    assert pack(replace(job, shard_size=1))["samples"] == 11
+    assert run_packing(replace(job, shard_size=1))["samples"] == 11
     assert shards_of(job).keys() == {"train-000000.tar", "val-000000.tar"}
     assert faults_of(job) == {"foreign_file": ["webdataset/notes.txt"]}
 
 
 def test_the_same_records_give_the_same_bytes(job, tmp_path):
     for form in packing.FORMATS:
-        pack(replace(job, format=form))
+        run_packing(replace(job, format=form))
     others = replace(job, output=str(tmp_path / "other"))
     shutil.copytree(f"{job.output}/images", f"{others.output}/images")
     table = pq.read_table(f"{job.output}/records")
     write_records(others.output, table.to_pylist()[::-1])
     for form in packing.FORMATS:
-        pack(replace(others, format=form))
+        run_packing(replace(others, format=form))
         assert shards_of(replace(job, format=form)) == shards_of(replace(others, format=form))
 
 
@@ -300,14 +307,14 @@ def test_a_packing_that_was_killed_is_completed_by_the_next(job, form, monkeypat
         raise KeyboardInterrupt
 
     for place, name, way in (
-        (pack_module, "tqdm", die_after_some),
+        (packing_run, "tqdm", die_after_some),
         (packing, "write_index", die_before_the_index),
         (packing, "is_stale", die_before_cleaning),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(place, name, way)
             with pytest.raises(KeyboardInterrupt):
-                pack(job)
+                run_packing(job)
         for data in shards_of(job).values():  # none is there in part
             if form == "webdataset":
                 with tarfile.open(fileobj=io.BytesIO(data)) as tar:
@@ -320,13 +327,13 @@ def test_a_packing_that_was_killed_is_completed_by_the_next(job, form, monkeypat
         assert faults_of(job) == ({} if finished else {"unfinished_shards": [remedy]})
     assert died == ["writing", "index", "stale"]
     whole = shards_of(job)
-    assert pack(job)["samples"] == 12
+    assert run_packing(job)["samples"] == 12
     assert shards_of(job) == whole
     assert faults_of(job) == {}
 
 
 def test_an_audit_finds_damaged_shards_and_the_next_run_mends_missing_ones(job):
-    pack(job)
+    run_packing(job)
     folder = Path(job.output, "webdataset")
     whole = shards_of(job)
     (folder / "train-000000.tar").unlink()
@@ -338,7 +345,7 @@ def test_an_audit_finds_damaged_shards_and_the_next_run_mends_missing_ones(job):
         "missing_shard": ["webdataset/train-000000.tar"],
         "wrong_shard": ["webdataset/classes.json", "webdataset/train-000001.tar"],
     }
-    pack(job)
+    run_packing(job)
     assert shards_of(job) == whole
     (folder / "index.json").write_text("[]")
     assert list(faults_of(job)) == ["unreadable_index"]
@@ -348,13 +355,15 @@ def test_an_image_that_is_not_as_recorded_gets_into_no_shard(job):
     image = Path(job.output, "images", "val", "1", "p3.png")
     whole = image.read_bytes()
     image.write_bytes(whole[:-1])
-    with pytest.raises(PackError, match=r"p3\.png: is not the image that was recorded; no index"):
-        pack(job)
+    with pytest.raises(
+        PackingError, match=r"p3\.png: is not the image that was recorded; no index"
+    ):
+        run_packing(job)
     image.unlink()
-    with pytest.raises(PackError, match=r"^webdataset: .*p3\.png: does not exist; no index"):
-        pack(job)
+    with pytest.raises(PackingError, match=r"^webdataset: .*p3\.png: does not exist; no index"):
+        run_packing(job)
     image.write_bytes(whole)
-    assert pack(job)["samples"] == 12
+    assert run_packing(job)["samples"] == 12
 
 
 def test_shards_on_s3(job, s3):
@@ -363,9 +372,9 @@ def test_shards_on_s3(job, s3):
     for path in Path(job.output).rglob("*.*"):
         uri = f"{far.output}/{path.relative_to(job.output)}"
         files.write_bytes(uri, path.read_bytes(), options)
-    assert pack(far)["samples"] == 12
+    assert run_packing(far)["samples"] == 12
     assert faults_of(far) == {}
-    pack(replace(job, format="parquet"))
+    run_packing(replace(job, format="parquet"))
     for name, data in shards_of(replace(job, format="parquet")).items():
         assert files.read_bytes(f"{far.output}/parquet/{name}", options) == data
     shard = next(iter(packing.read_index(f"{far.output}/parquet", options).files()))

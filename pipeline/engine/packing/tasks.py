@@ -1,7 +1,6 @@
-"""What Ray Data's tasks do in packing: gather the records of a shard and write it.
+"""Ray Data's tasks in a packing: gather the records and images of a shard, and write it.
 
-Apart from ``pack``, which brings in torch: that would cost each task's process seconds and hundreds
-of MB.
+This is apart from ``run`` so that a task's process does not load what the driver needs.
 """
 
 import functools
@@ -33,28 +32,35 @@ WRITTEN = pa.schema(
         ("fault", pa.string()),
     ]
 )
-"""A line of the index for each shard; where ``fault`` says why, there is no such shard."""
+"""A row for each shard: its entry in the index, or a fault if it could not be written."""
 
 
 def write_shards(
     numbers: pa.Table,
-    packed: dividing.Packing,
+    division: dividing.Packing,
     chunks: list[Any],
     output: str,
     options: files.StorageOptions,
     board: Board,
 ) -> Iterator[pa.Table]:
-    """Numbers of parts -> their shards, written, and a row of ``WRITTEN`` for each.
+    """Write shards and yield a row of ``WRITTEN`` for each.
 
     Args:
-        numbers: in column ``part``.
-        chunks: references to the tables of ``dividing.ok_records``, which each node fetches once.
+        numbers: places in ``division.ranges``, in the column ``shard``.
+        division: how the records are divided into shards.
+        chunks: references to the tables of ``dividing.ok_records``. Each node fetches them once.
+        output: URI of the output.
+        options: storage options, by scheme.
         board: learns which shard is under way, and gives up one that ends process after process.
+
+    Raises:
+        RuntimeError: shard after shard ended its processes and none succeeded.
+        LostError: another job has taken the output over.
     """
-    for number in numbers["part"].to_pylist():
-        part = packed.ranges[number]
-        work = functools.partial(_write_shard, part, packed, chunks, output, options)
-        lines = board.in_turn("packing", {part.name: work}, _given_up, "shard")
+    for number in numbers["shard"].to_pylist():
+        shard = division.ranges[number]
+        work = functools.partial(_write_shard, shard, division, chunks, output, options)
+        lines = board.in_turn("packing", {shard.name: work}, _given_up, "shard")
         (line,) = lines.values()
         board.add(int(line["fault"] is None), int(line["fault"] is not None))
         yield pa.Table.from_pylist([line], schema=WRITTEN)
@@ -69,32 +75,32 @@ def _fault(name: str, message: str, error: RowError) -> dict[str, Any]:
 
 
 def _write_shard(
-    part: dividing.ShardRange,
-    packed: dividing.Packing,
+    shard: dividing.ShardRange,
+    division: dividing.Packing,
     chunks: list[Any],
     output: str,
     options: files.StorageOptions,
 ) -> dict[str, Any]:
-    mine = [dividing.select(ray.get(chunk), part).to_pylist() for chunk in chunks]
+    mine = [dividing.select(ray.get(chunk), shard).to_pylist() for chunk in chunks]
     rows = sorted(itertools.chain(*mine), key=lambda row: (row["place"], row["pair_id"]))
-    line: dict[str, Any] = {"name": part.name, "split": part.split, "samples": len(rows)}
-    write = shards.write_tar if packed.format == "webdataset" else shards.write_parquet
+    line: dict[str, Any] = {"name": shard.name, "split": shard.split, "samples": len(rows)}
+    write = shards.write_tar if division.format == "webdataset" else shards.write_parquet
     try:
-        data = write(_samples(rows, output, options), packed.classes)
-        packed.fence()
-        files.write_bytes(uris.join(output, packed.format, part.name), data, options)
+        data = write(_samples(rows, output, options), division.classes)
+        division.fence()
+        files.write_bytes(uris.join(output, division.format, shard.name), data, options)
     except RowError as error:
-        return _fault(part.name, str(error), error)
+        return _fault(shard.name, str(error), error)
     return line | {"fault": None, "bytes": len(data), "sha256": codec.sha256(data)}
 
 
 def _samples(
     rows: list[dict[str, Any]], output: str, options: files.StorageOptions
 ) -> Iterator[shards.Sample]:
-    """Records with their images, in their order; some are fetched ahead, not all.
+    """Yield records with their images, in order. Only ``THREADS`` images are fetched ahead.
 
     Raises:
-        RowError: an image is not there, or not as recorded.
+        RowError: an image is missing, or is not the one that was recorded.
     """
 
     def fetch(row: dict[str, Any]) -> shards.Sample:

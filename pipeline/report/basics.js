@@ -2,7 +2,7 @@
 
 document.documentElement.classList.add("scripted");
 
-// Elements are made here, and text enters them as text only: records may hold anything.
+// Builders of elements. They take text as text only, never as markup: records may hold anything.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -44,10 +44,10 @@ const percent = (share) => `${rough.format(100 * share)}%`;
 
 function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
-  if (seconds < 99.5) return `${rough.format(seconds)} s`;
-  if (seconds < 5970) return `${rough.format(seconds / 60)} min`;
+  if (seconds < 99.5) return `${rough.format(seconds)}\u00a0s`;
+  if (seconds < 5970) return `${rough.format(seconds / 60)}\u00a0min`;
   const hours = seconds / 3600;
-  return hours < 48 ? `${rough.format(hours)} h` : `${rough.format(hours / 24)} days`;
+  return hours < 48 ? `${rough.format(hours)}\u00a0h` : `${rough.format(hours / 24)}\u00a0days`;
 }
 
 const moment = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
@@ -55,7 +55,7 @@ const time = (seconds) => moment.format(new Date(1000 * seconds));
 
 const baseName = (path) => path.slice(path.lastIndexOf("/") + 1);
 
-// Light, dark, or as the system has it.
+// Light, dark, or as the system is set.
 
 function initTheme() {
   const radios = document.querySelectorAll("input[name=theme]");
@@ -68,7 +68,7 @@ function initTheme() {
   try {
     kept = localStorage.getItem("theme");
   } catch {
-    // A page from a file may have no storage.
+    // A page opened from a file may have no storage.
   }
   apply(["light", "dark"].includes(kept) ? kept : "auto");
   for (const radio of radios) {
@@ -77,7 +77,7 @@ function initTheme() {
       try {
         localStorage.setItem("theme", radio.value);
       } catch {
-        // Then it is not kept.
+        // Then the choice is not kept.
       }
     });
   }

@@ -1,8 +1,8 @@
-"""The part of an audit that looks at shards: are they as the index says, and it as the records?"""
+"""The part of an audit that compares shards with their index, and that with the records."""
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import ray.data
@@ -11,16 +11,19 @@ from pipeline.data.errors import RowError
 from pipeline.data.output import dividing, packing
 from pipeline.data.storage import files, local, uris
 from pipeline.engine.audit.tasks import check_shards
+from pipeline.engine.board import Board
+from pipeline.engine.ray_tasks import rows_of
 from pipeline.engine.resources import IO_CPUS
 
 Add = Callable[[str, str], None]
-"""Takes the name of a fault, and what has it."""
+"""A function that takes the name of a fault and a description of it."""
 
 
 def compare_listings(output: str, options: files.StorageOptions, add: Add) -> list[dict[str, Any]]:
-    """Compare the formats' folders with their indices, and these with the records.
+    """Compare the formats' folders with their indices, and the indices with the records.
 
-    Returns: ``name``, ``bytes`` and ``sha256`` of each file that a listing finds as it should be.
+    Returns:
+        ``name``, ``bytes`` and ``sha256`` of each file that exists with the size in its index.
 
     Raises:
         RowError: a folder cannot be listed.
@@ -59,29 +62,34 @@ def _compare_records(
         add("unfinished_shards", f"{index.format}/: {remedy}")
         return
     try:
-        packed = dividing.divide(output, index.format, index.shard_bytes, options)
+        division = dividing.divide(output, index.format, index.shard_bytes, options)
     except (RowError, pa.ArrowException, OSError):
-        return  # the audit says of each file of records what is wrong with it
-    if packed.digest != index.digest:
+        return  # the audit of the records names what is wrong with them
+    if division.digest != index.digest:
         add("stale_shards", f"{index.format}/: made from other images than there are now; {remedy}")
 
 
 def wrong_shards(
-    there: list[dict[str, Any]], output: str, options: files.StorageOptions
+    there: list[dict[str, Any]], output: str, options: files.StorageOptions, board: Board
 ) -> Iterator[tuple[str, str]]:
-    """Read every file that ``compare_listings`` returned, in Ray's tasks: its fault and its name.
+    """Read files in Ray's tasks, and yield the fault and the name of each wrong one.
 
-    Ray must have been started and set up.
+    Ray must be ready.
+
+    Args:
+        there: what ``compare_listings`` returned.
+        output: URI of the output.
+        options: storage options, by scheme.
+        board: learns which file is under way.
     """
     if not there:
         return
     named = ray.data.from_items(there)
     checked = named.map_batches(
-        functools.partial(check_shards, output=output, options=options),
+        functools.partial(check_shards, output=output, options=options, board=board),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=IO_CPUS,
     )
-    for batch in checked.iter_batches(batch_size=None, batch_format="pyarrow"):
-        for row in cast(pa.Table, batch).to_pylist():
-            yield row["fault"], row["what"]
+    for row in rows_of(checked):
+        yield row["fault"], row["what"]

@@ -1,0 +1,125 @@
+"""The store stage: encode and write each result, then return its record."""
+
+import datetime
+import functools
+import json
+import time
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.data.images import codec
+from pipeline.data.manifest import columns
+from pipeline.data.output import records
+from pipeline.data.schemas import RECORD_SCHEMA, SCHEMA_VERSION
+from pipeline.data.storage import files, uris
+from pipeline.engine import metrics
+from pipeline.engine.board import Board
+from pipeline.engine.stages import blocks
+from pipeline.engine.stages.context import PACKAGE, Context, pair_settings
+from pipeline.engine.stages.guarding import work_on_pairs
+from pipeline.settings import StyleSettings
+
+
+def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
+    """Turn stylised rows into records. Images are written first, so an ok record has its image.
+
+    Args:
+        table: rows with the ``STYLIZED`` columns.
+        context: what the job's stages know.
+        board: learns which pairs are under way here, and how many are done.
+
+    Raises:
+        RuntimeError: pair after pair ended its processes and none succeeded.
+        LostError: another job has taken the output over.
+    """
+    work = functools.partial(_write_image, context=context)
+    stored = work_on_pairs(table.to_pylist(), "storing", work, board)
+    rows = [make_record(row, context) for row in stored]
+    for row in rows:
+        metrics.stored(row)
+    failed = sum(row["status"] == "error" for row in rows)
+    board.add(len(rows) - failed, failed, [row["pair_id"] for row in rows])
+    context.fence()  # Ray Data writes the returned records next
+    numbers = pa.schema([*RECORD_SCHEMA, *columns.as_numbers(context.extra)])
+    kinds = pa.schema([*RECORD_SCHEMA, *context.extra])
+    return pa.Table.from_pylist(rows, schema=numbers).cast(kinds)
+
+
+def _write_image(row: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Encode and write a pair's result, and return the columns that describe the file."""
+    started = time.perf_counter()
+    pixels = blocks.pixels_of(row["__stylized_image"])
+    origin = _origin(row, context) if context.embed_metadata else None
+    data = codec.encode(pixels, context.file_format, context.quality, origin)
+    file_name = f"{records.IMAGES}/{row['file_stem']}.{context.file_format}"
+    context.fence()
+    files.write_bytes(uris.join(context.output, file_name), data, context.storage_options)
+    return {
+        "file_name": file_name,
+        "width": pixels.shape[1],
+        "height": pixels.shape[0],
+        "bytes": len(data),
+        "sha256": codec.sha256(data),
+        "store_seconds": time.perf_counter() - started,
+    }
+
+
+def _origin(row: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Return how an image was made, for those who have only the image.
+
+    It names no time: a pair that is done again gives the same bytes.
+    """
+    losses_and_end = (
+        "alpha",
+        "total_loss",
+        "content_loss",
+        "style_loss",
+        "tv_loss",
+        "evaluations",
+        "stop_reason",
+    )
+    return {
+        "software": f"{PACKAGE} {context.versions[PACKAGE]}",
+        "pair_id": row["pair_id"],
+        **_redacted_sources(row),
+        "style_blend": row["style_blend"],
+        **{name: row[name] for name in losses_and_end},
+        "layer_weights": dict(row["layer_weights"]),
+        "weights": context.weights_name,
+        "weights_digest": context.weights_digest,
+        "settings": _redacted_settings(pair_settings(row, context.style)),
+    }
+
+
+def _redacted_sources(row: dict[str, Any]) -> dict[str, Any]:
+    uri, styles = row["content_uri"], row["style_uri"] or []
+    return {
+        "content_uri": uris.redact(uri) if uri else uri,
+        "style_uri": [uris.redact(style) if style else style for style in styles],
+    }
+
+
+def _redacted_settings(settings: StyleSettings) -> dict[str, Any]:
+    return vars(settings) | {"weights": uris.redact(settings.weights)}
+
+
+def make_record(row: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Return the record of a pair, in the columns of ``RECORD_SCHEMA`` and the manifest's own."""
+    try:
+        settings = pair_settings(row, context.style)
+    except ValueError:  # the override is what is wrong with the pair
+        settings = context.style
+    names = (*RECORD_SCHEMA.names, *context.extra.names)
+    return {name: row.get(name) for name in names} | {
+        "status": "ok" if row["fault_class"] is None else "error",
+        "error_class": row["fault_class"],
+        "error_message": row["fault_message"],
+        **_redacted_sources(row),
+        "settings": json.dumps(_redacted_settings(settings)),
+        "weights": context.weights_name,
+        "weights_digest": context.weights_digest,
+        "versions": json.dumps(context.versions),
+        "schema_version": SCHEMA_VERSION,
+        "finished_at": datetime.datetime.now(datetime.timezone.utc),
+    }
