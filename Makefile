@@ -1,12 +1,13 @@
 # make demo: twelve small pictures from start to end.  make test: all checks.  make soak: the
 # long form of the tests of faults, about half an hour.  make bench: figures of this machine.
 # make quality JUDGE=FILE: what a trained VGG says of the pictures.  make pictures VGG=FILE: those of
-# README and docs anew.  make docs: the documentation as a site.
+# README and docs again.  make docs: the documentation as a site.
+# make coverage: lines and branches that no test runs; tests of times may fail under it.
 PYTHON ?= python3
 BIN := .venv/bin
 JUDGE ?= imagenet
 
-.PHONY: demo test quality pictures soak bench format docs
+.PHONY: demo test quality pictures soak bench format docs coverage
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -21,6 +22,12 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile -rs
+
+coverage: .venv/installed
+	$(BIN)/coverage erase
+	-$(BIN)/coverage run -m pytest -n 2 --dist loadfile
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 quality: .venv/installed
 	$(BIN)/python -m jobs.quality --judge $(JUDGE)

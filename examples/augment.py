@@ -1,4 +1,6 @@
-"""Train on stylised digits, test on textured ones: python examples/augment.py [FOLDER] [--quick]
+"""Train on stylised digits, test on textured ones.
+
+Run it with: python examples/augment.py [FOLDER] [--quick]
 
 The digits come with scikit-learn, the pictures with scikit-image. A small network is trained on
 plain white digits, and on the same digits with two kinds of augmentation. It is tested on plain
@@ -56,6 +58,7 @@ def recoloured(images: torch.Tensor) -> torch.Tensor:
 
 
 def network() -> nn.Sequential:
+    """Return a small network of ten classes, untrained."""
     layers: list[nn.Module] = []
     for before, after in ((3, 16), (16, 32), (32, 64)):
         layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), nn.BatchNorm2d(after)]
@@ -79,10 +82,12 @@ def train(passes: list[torch.Tensor], labels: torch.Tensor, epochs: int, augment
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Return the share of images (N, 3, H, W) that the model labels correctly."""
     return (model(images).argmax(1) == labels).float().mean().item()
 
 
 def main() -> None:
+    """Train the three models and print their accuracies."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", default=".", type=Path)
     parser.add_argument("--quick", action="store_true", help="a trial run; its figures say little")

@@ -1,4 +1,7 @@
-"""Stylise a photograph in a notebook or script: python examples/notebook.py [FOLDER]"""
+"""Stylise a photograph in a notebook or script.
+
+Run it with: python examples/notebook.py [FOLDER]
+"""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Stylise within a Ray Data pipeline of one's own: python examples/ray_data.py [FOLDER]"""
+"""Stylise within a Ray Data pipeline of one's own.
+
+Run it with: python examples/ray_data.py [FOLDER]
+"""
 
 import sys
 from pathlib import Path

@@ -386,6 +386,7 @@ def _load_yaml(text: str) -> Any:
     values = yaml.load(text, yaml.BaseLoader)  # noqa: S506 (it makes nothing but text)
     if isinstance(values, dict) and "storage_options" in values:
         loader = yaml.SafeLoader(text)
-        nodes = {key.value: node for key, node in loader.get_single_node().value}
+        root: Any = loader.get_single_node()  # a mapping, as seen above
+        nodes = {key.value: node for key, node in root.value}
         values["storage_options"] = loader.construct_document(nodes["storage_options"])
     return values

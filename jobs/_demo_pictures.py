@@ -1,6 +1,5 @@
-"""The demo's inputs: photographs from scikit-image's wheel, and three paintings made by code."""
+"""The demo's inputs: photographs from scikit-image's package, and three paintings made by code."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -11,28 +10,22 @@ from jobs._brush import Array, Picture, paint
 
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 SIZE = 384
-"""Edge of the paintings, px."""
+"""Edge of the paintings in pixels."""
 
 
 def photographs() -> dict[str, Path]:
-    """Name to file: NASA's astronaut and rocket, a cat, a cup of coffee; public domain or CC0."""
+    """Return the photographs' files by name, all of them public domain or CC0.
+
+    They show NASA's astronaut and rocket, a cat and a cup of coffee.
+    """
     folder = Path(skimage.__file__).parent / "data"
     return {Path(name).stem: folder / name for name in PHOTOGRAPHS}
 
 
-def paintings() -> dict[str, Picture]:
-    """Name to pixels (384, 384, 3): a night full of stars, a sunset in waves, a meadow in dabs."""
-    return {"night": _night(), "sunset": _sunset(), "meadow": _meadow()}
-
-
-def painting_images() -> dict[str, bytes]:
-    """Name to PNG file of each painting."""
-    files = {}
-    for name, pixels in paintings().items():
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "PNG")
-        files[name] = buffer.getvalue()
-    return files
+def paintings() -> dict[str, Image.Image]:
+    """Return the paintings by name: a night full of stars, a sunset in waves, a meadow in dabs."""
+    painted = {"night": _night(), "sunset": _sunset(), "meadow": _meadow()}
+    return {name: Image.fromarray(pixels) for name, pixels in painted.items()}
 
 
 def _grid() -> tuple[Array, Array]:
@@ -42,7 +35,7 @@ def _grid() -> tuple[Array, Array]:
 
 
 def _ramp(position: Array, colors: list[tuple[int, int, int]]) -> Array:
-    """Colours along a line: ``position`` (H, W) in [0, 1] -> (H, W, 3)."""
+    """Return the colours (H, W, 3) at positions (H, W) in [0, 1] between the first and the last."""
     stops = np.linspace(0, 1, len(colors))
     channels = [np.interp(position, stops, channel) for channel in zip(*colors, strict=True)]
     return np.stack(channels, axis=-1)
@@ -95,14 +88,13 @@ def _meadow() -> Picture:
 
 
 def save_inputs(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Write all pictures as PNG below ``folder``; returns contents and styles."""
-    contents, styles = [], []
-    for name, source in photographs().items():
-        contents.append(folder / "content" / f"{name}.png")
-        contents[-1].parent.mkdir(parents=True, exist_ok=True)
-        Image.open(source).convert("RGB").save(contents[-1])
-    for name, file in painting_images().items():
-        styles.append(folder / "style" / f"{name}.png")
-        styles[-1].parent.mkdir(parents=True, exist_ok=True)
-        styles[-1].write_bytes(file)
-    return contents, styles
+    """Write all pictures as PNG below ``folder``; return the contents' and the styles' files."""
+    contents = {f"content/{name}": Image.open(path) for name, path in photographs().items()}
+    styles = {f"style/{name}": image for name, image in paintings().items()}
+    files: dict[str, list[Path]] = {"content": [], "style": []}
+    for name, image in {**contents, **styles}.items():
+        path = folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.convert("RGB").save(path)
+        files[path.parent.name].append(path)
+    return files["content"], files["style"]

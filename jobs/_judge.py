@@ -1,10 +1,9 @@
-"""What a trained VGG sees in a picture: how much style has come, and how much content stayed.
+"""What a trained VGG sees in a picture: how much style it has, and how much content is left.
 
-A loss can also fall by specks that only the network behind it takes for style. So another network
-judges, or the same one with its activations as they are.
+A loss can also fall because of specks that only its own network takes for style. So another network
+judges, or the same one without rescaled activations.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,25 +15,28 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
+from pipeline.style import recipe
 from pipeline.style.method import losses
 from pipeline.style.method.color import RGB_TO_YIQ
 from pipeline.style.network.vgg import VGG
 from pipeline.style.network.weights import read_weights
 
 BLUR = 1.5
-"""Deviation of the Gaussian between coarse and fine chroma, in pixels."""
+"""Standard deviation in pixels of the Gaussian that separates coarse from fine chroma."""
 
 WORST = 0.99
-"""Quantile of the pixels at which specks are measured."""
+"""Quantile of the pixels' fine chroma that counts as an image's."""
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What the judge says of one picture.
 
-    layers: E_l(picture) / E_l(content image) of each style layer. content: L_content over the half
-    square sum of P^l. specks: fine chroma of the picture over that of the content or the style,
-    whichever has more; above 1 there is colour noise that neither has.
+    Attributes:
+        layers: E_l(picture) / E_l(content image) of each style layer.
+        content: L_content over half the sum of the squares of P^l.
+        specks: fine chroma of the picture over that of the content or the style image, whichever
+            has more; above 1 there is colour noise that neither has.
     """
 
     layers: dict[str, float]
@@ -43,13 +45,19 @@ class Verdict:
 
     @property
     def share(self) -> float:
-        """Mean of ``layers``: the judge's share."""
+        """The judge's share: the mean of ``layers``."""
         return sum(self.layers.values()) / len(self.layers)
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A network with its activations as they are, and the digest of its weights."""
+    """A network without rescaled activations.
+
+    Attributes:
+        network: with the weights as they are in their file.
+        digest: SHA-256 of the weights.
+        settings: name the weights and the layers.
+    """
 
     network: VGG
     digest: str
@@ -57,10 +65,10 @@ class Judge:
 
 
 def load_judge(source: str) -> Judge:
-    """The judge with the weights ``source``, any value of the setting ``weights``.
+    """Return the judge with the weights ``source``, any value of the setting ``weights``.
 
     Raises:
-        WeightsError: they cannot be had or do not fit.
+        WeightsError: the weights cannot be loaded.
     """
     settings = StyleSettings(weights=source)
     state, digest = read_weights(settings)
@@ -71,15 +79,20 @@ def load_judge(source: str) -> Judge:
 def judged(
     judge: Judge, content: Tensor, style: Tensor, pictures: Sequence[Tensor]
 ) -> list[Verdict]:
-    """A verdict for each picture, (3, H, W) as the content image; the style may have another size.
+    """Return a verdict for each picture.
 
-    Pictures are judged as a file holds them, rounded to 1/255.
+    Args:
+        judge: the network.
+        content: content image (3, H, W) in [0, 1].
+        style: style image (3, H', W') in [0, 1].
+        pictures: (3, H, W) in [0, 1]; judged as a file holds them, rounded to 1/255.
     """
     settings = judge.settings
     wanted = {*settings.style_layers, *settings.content_layers}
 
     def seen(image: Tensor) -> dict[str, Tensor]:
-        return judge.network(image[None], wanted)
+        activations: dict[str, Tensor] = judge.network(image[None], wanted)
+        return activations
 
     A = {}
     for layer, F_l in seen(style).items():
@@ -113,7 +126,10 @@ def judged(
 
 
 def fine_chroma(image: Tensor) -> float:
-    """What a blur takes from the colours I and Q of an image (3, H, W), where it takes most."""
+    """Return how much a blur takes from the colours I and Q of an image (3, H, W) in [0, 1].
+
+    The 99th percentile over the pixels, as specks cover few of them.
+    """
     chroma = torch.einsum("ij,jhw->ihw", torch.tensor(RGB_TO_YIQ).to(image)[1:], image)[:, None]
     reach = round(3 * BLUR)
     bell = torch.exp(-(torch.arange(-reach, reach + 1).to(image) ** 2) / (2 * BLUR**2))
@@ -123,13 +139,18 @@ def fine_chroma(image: Tensor) -> float:
     return float(np.quantile((chroma - coarse).square().sum(dim=0).sqrt().numpy(), WORST))
 
 
-def read_square(source: Path | bytes, size: int) -> Tensor:
-    """The middle square of a picture's file as (3, size, size), RGB in [0, 1]."""
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-        square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
+def read_square(source: Path | Image.Image, size: int) -> Tensor:
+    """Return the middle square of a picture as (3, size, size), RGB in [0, 1].
+
+    Args:
+        source: a file, or an image.
+        size: edge of the result in pixels.
+    """
+    image = Image.open(source) if isinstance(source, Path) else source
+    square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
+    return recipe.to_tensor(np.asarray(square))
 
 
 def to_image(picture: Tensor) -> Image.Image:
-    """(3, H, W) in [0, 1] as an image."""
-    return Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy())
+    """Return a picture (3, H, W) in [0, 1] as an image."""
+    return Image.fromarray(recipe.to_pixels(picture))

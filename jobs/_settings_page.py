@@ -1,8 +1,8 @@
-"""The page of all settings, from their dataclasses.
+"""The page of all settings, made from their dataclasses.
 
     python -m jobs._settings_page > docs/settings.md
 
-What is not in them stands in ``INTRODUCTION``.
+``INTRODUCTION`` holds what the dataclasses do not say.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ a file `storage_options` may be nested, in the file's own types: a key of digits
 
 
 def page() -> str:
-    """The page as Markdown: a section for each command, a table for each group."""
+    """Return the page as Markdown: a section for each command, a table for each group."""
     sections = [INTRODUCTION, "## neural-style stylize\n", *map(_tables, OF_A_JOB)]
     return "\n".join([*sections, "## neural-style manifest\n", _tables(ManifestSettings)])
 

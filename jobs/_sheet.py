@@ -1,4 +1,4 @@
-"""A contact sheet: pictures in rows and columns, with captions, and how they were made."""
+"""A contact sheet: pictures in rows and columns with captions, and a note of how it was made."""
 
 import io
 import json
@@ -13,23 +13,31 @@ from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
 from pipeline.data.images import codec
 
 GAP, MARGIN = 6, 18
-"""Pixels between pictures, and around all of them."""
+"""Space between pictures, and around all of them, in pixels."""
 
 PAPER, INK, FAINT = (250, 249, 246), (34, 34, 34), (110, 110, 110)
-"""Colours of the ground, of captions and of what is said below them."""
+"""Colours of the paper, of the columns' captions and of the pictures' captions."""
+
+
+Cell = tuple[Image.Image | str | None, str]
+"""A picture and its caption. Text may stand in place of a picture; None is a missing picture."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """columns: captions above. cells: a picture and its caption for each place, row by row; lines
-    of text in place of a picture; None where a picture is missing."""
+    """What a contact sheet shows.
+
+    Attributes:
+        columns: captions above the columns; none if empty.
+        cells: the cells row by row.
+    """
 
     columns: Sequence[str]
-    cells: Sequence[Sequence[tuple[Image.Image | str | None, str]]]
+    cells: Sequence[Sequence[Cell]]
 
 
 def draw(sheet: Sheet, edge: int) -> Image.Image:
-    """The sheet with square cells of ``edge`` pixels."""
+    """Draw the sheet with square cells of ``edge`` pixels."""
     line = max(14, edge // 9)
     font = ImageFont.load_default(max(10, edge // 15))
     top = MARGIN + (line if any(sheet.columns) else 0)
@@ -68,13 +76,13 @@ def _place(
 
 
 def save(page: Image.Image, target: Path, origin: Mapping[str, Any] | None = None) -> None:
-    """Write a .png or .jpg file that tells how it was made, if ``origin`` is given."""
+    """Write a sheet to a .png or .jpg file, with ``origin`` in its description."""
     kind = target.suffix.lstrip(".")
     target.write_bytes(codec.encode(np.asarray(page), kind, 92, origin))
 
 
 def origin_of(path: Path) -> dict[str, Any]:
-    """What ``save`` was told; empty if it was told nothing."""
+    """Return the ``origin`` that ``save`` has written into a file; empty without one."""
     with Image.open(io.BytesIO(path.read_bytes())) as image:
         text = image.info.get("Description") or image.getexif().get(ExifTags.Base.ImageDescription)
     return json.loads(text) if text else {}

@@ -1,6 +1,6 @@
 """What a command shows while it works: one live line on a terminal, else a line now and then.
 
-Only the standard library is loaded here: the first line must be there before PyTorch and Ray are.
+This module loads only the standard library: its first line must appear before PyTorch and Ray load.
 """
 
 import contextlib
@@ -11,59 +11,45 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, TextIO
 
+from jobs._live_line import ASCII, UNICODE, Marks, live_line, outcome, pieces
 from pipeline.data.words import duration
-from pipeline.engine.progress import STARTING_ACTORS, STYLIZING, Activity, OnProgress, Progress
+from pipeline.engine.progress import Activity, OnProgress, Progress
 
 LINE_INTERVAL = 60.0
 """Seconds between two lines where there is no terminal."""
 
 FRAME = 0.2
-"""Seconds between two pictures of the live line."""
+"""Seconds between two drawings of the live line."""
 
 WORTH_A_LINE = 1.0
-"""Seconds of an activity that stays on the terminal once it is over."""
+"""Shortest activity in seconds that stays on the terminal after its end."""
 
 DEFAULT_COLUMNS = 80
 """Columns of a terminal that does not tell its width."""
 
-BAR = (10, 30)
-"""Fewest and most columns of the bar."""
-
 ERASE = "\r\x1b[K"
-"""Clears the line that the cursor is in."""
+"""Clears the cursor's line."""
 
-
-@dataclass(frozen=True)
-class Marks:
-    """The characters of the live line that a terminal may lack."""
-
-    spinner: str
-    full: str
-    empty: str
-    between: str
-    tick: str
-
-
-UNICODE = Marks("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "━", "─", " · ", "✓")
-ASCII = Marks("|/-\\", "#", "-", ", ", "*")
 
 NO_LINE = Progress(activity=Activity("", ""))
-"""Stands for a job that has said nothing yet."""
+"""A job that has said nothing yet."""
 
 
 @contextlib.contextmanager
 def shown(*, quiet: bool = False, verbose: bool = False) -> Iterator[OnProgress]:
-    """Show on standard error what the function that this yields is told.
+    """Show a job's progress on standard error.
 
-    A terminal has a live line. It is gone when the block ends, however that happens. What the
-    program prints in the meantime stands above it.
+    A terminal has a live line, which is cleared when the block ends, even by an error. What the
+    program prints in the block appears above it.
 
     Args:
         quiet: show nothing.
-        verbose: show what only those who know the program can use.
+        verbose: show figures for experts, too.
+
+    Yields:
+        The function to call with each ``Progress``.
     """
     if quiet:
         yield lambda _: None
@@ -75,7 +61,7 @@ def shown(*, quiet: bool = False, verbose: bool = False) -> Iterator[OnProgress]
 
 
 class Lines:
-    """A line for each activity, and one a minute, on whatever standard error is by then."""
+    """Progress without a terminal: a line for each activity, and one a minute."""
 
     def __init__(self, verbose: bool) -> None:
         self.verbose = verbose
@@ -93,7 +79,7 @@ class Lines:
         self.thread.join(timeout=10)
 
     def tell(self, progress: Progress) -> None:
-        """Write a line where the activity is another one."""
+        """Keep the progress, and write a line if a new activity begins."""
         with self.lock:
             fresh = progress.activity != self.now.activity
             self.now = progress
@@ -118,13 +104,13 @@ class Lines:
 class Live:
     """A line at the bottom of a terminal that is drawn several times a second.
 
-    Activities that are over stay above it, and so does what is printed while it stands: standard
-    output and standard error are replaced until ``__exit__``.
+    Finished activities stay above it, and so does what the program prints: standard output and
+    standard error are replaced until ``__exit__``.
     """
 
     def __init__(self, stream: TextIO, verbose: bool) -> None:
         self.verbose = verbose
-        # A descriptor of its own: while Ray starts, the process's standard error goes elsewhere.
+        # A copy of the descriptor: while Ray starts, standard error is redirected.
         self.out = os.dup(stream.fileno())
         self.encoding = stream.encoding or "ascii"
         self.marks = UNICODE if _can_show(self.encoding, UNICODE) else ASCII
@@ -157,7 +143,7 @@ class Live:
         os.close(self.out)
 
     def tell(self, progress: Progress) -> None:
-        """Draw the line at once where the activity is another one."""
+        """Keep the progress, and draw the line at once if a new activity begins."""
         with self.lock:
             fresh = progress.activity != self.now.activity
             if fresh:
@@ -192,9 +178,9 @@ class Live:
         self._write(ERASE + self._colored(text))
 
     def _leave(self) -> None:
-        """Have an activity that took its time stay on the terminal, unless an error ended it."""
+        """Leave a line about an activity that took long, unless an error ended it."""
         seconds = time.monotonic() - self.since
-        broken = sys.exc_info()[0] is not None  # an error is on its way through this call
+        broken = sys.exc_info()[0] is not None  # an error is passing through
         if self.now is NO_LINE or seconds < WORTH_A_LINE or broken:
             return
         text = f"{self.marks.tick} {outcome(self.now)} in {duration(seconds)}"
@@ -218,16 +204,17 @@ class Live:
 
 
 class _Above(io.TextIOBase):
-    """Stands for standard output or standard error: whole lines go above the live line.
+    """Replaces standard output or standard error, and writes whole lines above the live line.
 
-    A line without an end that begins with a carriage return is another program's bar; the live
-    line shows it.
+    An unfinished line that begins with a carriage return is another program's bar. The live line
+    shows it.
     """
 
     def __init__(self, live: Live, stream: TextIO) -> None:
         self.live, self.stream, self.rest = live, stream, ""
 
     def write(self, text: str) -> int:
+        """Write whole lines above the live line, and keep the rest."""
         with self.live.lock:
             *lines, self.rest = (self.rest + text).split("\n")
             for line in lines:
@@ -237,93 +224,20 @@ class _Above(io.TextIOBase):
         return len(text)
 
     def finish(self) -> None:
-        """Hand on what has no end yet."""
+        """Pass an unfinished line on to the stream."""
         self.stream.write(self.rest.rpartition("\r")[2])
         self.stream.flush()
 
     def isatty(self) -> bool:
+        """Tell that this is a terminal."""
         return True
 
     def fileno(self) -> int:
+        """Return the stream's descriptor."""
         return self.stream.fileno()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
-
-
-def live_line(
-    progress: Progress, seconds: float, width: int, marks: Marks, spinner: str, *, verbose: bool
-) -> str:
-    """Return the live line: all that fits into ``width`` columns, the least important left out.
-
-    Args:
-        progress: what is to be shown.
-        seconds: for which the activity has lasted.
-        width: most columns.
-        marks: the characters to use.
-        spinner: the first character.
-        verbose: also say what only those who know the program can use.
-    """
-    (first, *wanted), more = pieces(progress, seconds, verbose)
-    text = first
-    for some, room in ((wanted, width), (more, width - BAR[0] - 2)):
-        for piece in some:
-            longer = marks.between.join((text, piece))
-            text = longer if len(longer) + 2 <= room else text
-    room = min(BAR[1], width - len(text) - 4)
-    if progress.activity == STYLIZING and room >= BAR[0]:
-        full = int(room * (progress.share or 0.0))
-        return f"{spinner} {marks.full * full}{marks.empty * (room - full)}  {text}"
-    return f"{spinner} {text}"[:width]
-
-
-def pieces(progress: Progress, seconds: float, verbose: bool) -> tuple[list[str], list[str]]:
-    """Return what there is to say of a job whose activity has lasted for so long, in order.
-
-    The second list is what the bar is worth more than.
-    """
-    if progress.activity != STYLIZING:
-        of = f" ({progress.actors} of {progress.most_actors})"
-        ready = of if progress.activity == STARTING_ACTORS and progress.most_actors else ""
-        return [f"{progress.activity.doing}{ready}", duration(seconds)], []
-    found = [f"{progress.done}/{progress.total} pairs"]
-    if progress.failed:
-        found.append(f"{progress.failed} failed")
-    if progress.total and progress.done == progress.total:
-        found.append("saving the last")
-    elif progress.seconds_left is not None:
-        found.append(f"{_about(progress.seconds_left)} left")
-    else:
-        found.append(duration(seconds))
-    if progress.rate is not None:
-        found.append(f"{_figure(progress.rate)} a minute")
-    more = []
-    if progress.actors < progress.most_actors:
-        more.append(f"{progress.actors} of {progress.most_actors} actors")
-    if progress.gpu_percent is not None:
-        more.append(f"GPU {progress.gpu_percent:.0f}%")
-    if verbose and progress.cache_hits is not None:
-        more.append(f"style cache {progress.cache_hits:.0%}")
-    return found, more
-
-
-def outcome(progress: Progress) -> str:
-    """Return what an activity has led to, in words."""
-    if progress.activity != STYLIZING:
-        return progress.activity.done
-    failed = f", {progress.failed} failed" if progress.failed else ""
-    return f"{progress.done}/{progress.total} pairs{failed}"
-
-
-def _about(seconds: float) -> str:
-    """Return a time that is only known roughly, in words."""
-    if seconds < 100:
-        return duration(max(1, seconds))
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _figure(number: float) -> str:
-    return f"{number:.0f}" if number >= 20 else f"{number:.2g}"
 
 
 def _can_show(encoding: str, marks: Marks) -> bool:

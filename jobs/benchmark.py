@@ -1,11 +1,11 @@
-"""Measure what the product costs, on this machine, and print it.
+"""Measure what this program costs on this machine, and print it.
 
     python -m jobs.benchmark                          the method and the engine, some 25 minutes
     python -m jobs.benchmark --part style             needs torch alone, no Ray
     python -m jobs.benchmark --part style --weights imagenet --size 512 --json figures.json
 
-Prints a table for each measurement; ``--json`` writes all figures and the machine's. What is
-compared is measured in turns in one run. Nothing is asserted: these are times.
+Prints a table for each measurement; ``--json`` writes all figures and a description of the machine.
+What is compared is measured in turns in one run. Nothing is asserted: these are times.
 """
 
 import argparse
@@ -22,25 +22,27 @@ from typing import Any
 import torch
 
 from jobs._cli import command
-from jobs.bench import peers, plain, style
+from jobs.bench import equal_loss, memory, peers, style
+from jobs.bench.alone import Numbers, alone
 from pipeline.style.hardware.host_memory import keep_freed_memory
 from pipeline.style.network.vgg import half_type
 
-Measurement = tuple[str, Callable[[], dict[str, Any]]]
+Measurement = tuple[str, Callable[[], Numbers]]
+"""A name of ``NAMES``, and what measures."""
 
 NAMES = (
     "floor", "plain loop", "picture", "throughput", "precision", "occupancy", "memory",
-    "peers", "efficiency", "engine cost", "planning", "style cache",
+    "peers", "efficiency", "engine cost", "planning", "closing", "style cache",
 )  # fmt: skip
 
 ONLY = f"these measurements [all]: {', '.join(map(repr, NAMES))}"
 
 MEMORY = [(512, 1, False), (512, 8, False), (1024, 1, False), (1024, 8, False), (2048, 1, True)]
-"""Sides in px, images side by side, and whether ``--memory low``: what is measured."""
+"""Measurements of memory: edge in pixels, slots, and whether memory is ``low``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit code."""
+    """Measure and print. Returns the exit code."""
     options = parse(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = options.size or (512 if device == "cuda" else 256)
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def style_part(weights: str, size: int, device: str) -> Iterator[Measurement]:
-    """The method, without Ray, in a process that is set up as an actor is."""
+    """Yield the measurements of the method, without Ray, in a process set up as an actor is."""
     keep_freed_memory()
     on_gpu = device == "cuda"
     rounds = 60 if weights == "compact" else 20 if on_gpu else 8
@@ -82,9 +84,9 @@ def style_part(weights: str, size: int, device: str) -> Iterator[Measurement]:
         for batch in (1, 8) if on_gpu else (1, 4):
             measure = partial(style.floor, weights, size, batch, rounds, device, dtype)
             yield "floor", measure
-    precisions = ("float32", "mixed") if half else ("float32",)
+    precisions: tuple[style.Precision, ...] = ("float32", "mixed") if half else ("float32",)
     pairs = 6 if on_gpu or weights == "compact" else 1
-    against = plain.against_the_plain_loop(weights, size, device, pairs, precisions)
+    against = equal_loss.against_the_plain_loop(weights, size, device, pairs, precisions)
     with contextlib.closing(against) as comparisons:  # its actors end before others are measured
         for _ in range(2 * len(precisions)):
             yield "plain loop", lambda: next(comparisons)
@@ -98,34 +100,34 @@ def style_part(weights: str, size: int, device: str) -> Iterator[Measurement]:
         yield "precision", partial(style.precision, "compact", edge, count, device)
     yield "occupancy", style.occupancy
     for px, batch, low in MEMORY:
-        yield "memory", partial(style.memory, weights, px, batch, low, device)
+        yield "memory", partial(memory.memory, weights, px, batch, low, device)
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16."""
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch do not know
+    """Tell whether the processor multiplies in bfloat16."""
+    # Older versions of PyTorch do not know.
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def engine_part(most_rows: int, device: str) -> Iterator[Measurement]:
-    """The pipeline around the method, on a Ray of its own."""
-    # Loaded here: the other part runs where there is no Ray.
-    from jobs.bench import engine
+    """Yield the measurements of the pipeline around the method, each in a process of its own."""
+    # Imported here: the other part runs where Ray is not installed.
+    from jobs.bench import bookkeeping, engine
 
-    if device == "cuda":
-        yield "efficiency", partial(engine.efficiency, 64, 512, 60, "wide")
-    else:
-        yield "efficiency", engine.efficiency
+    sizes = (64, 512, 60, "wide") if device == "cuda" else ()
+    yield "efficiency", partial(alone, engine.efficiency, *sizes)
     for rows in (1_000, 10_000, 100_000):
         if rows <= most_rows:
-            yield "engine cost", lambda rows=rows: engine.engine_cost(rows)
-    yield "planning", engine.planning
+            yield "engine cost", partial(alone, engine.engine_cost, rows)
+    yield "planning", partial(alone, bookkeeping.plan_rows)
+    yield "closing", partial(alone, bookkeeping.close_output)
     for cache in (64, 16):
-        yield "style cache", lambda cache=cache: engine.cache_hits(cache=cache)
+        yield "style cache", partial(alone, engine.cache_hits, cache=cache)
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the figures belong to."""
+    """Describe the machine that the figures belong to."""
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "cpus": os.cpu_count(),
@@ -137,7 +139,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def lines(figures: dict[str, Any]) -> str:
-    """One figure a line."""
+    """Return the figures as text, one a line."""
     return "\n".join(f"  {name:32} {_shown(value)}" for name, value in figures.items())
 
 
@@ -148,6 +150,7 @@ def _shown(value: Any) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog=command("benchmark"),
         description=__doc__,
@@ -157,21 +160,21 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=ONLY)
     parser.add_argument(
         "--weights",
-        help="of the method's measurements; 'random' has VGG-19's full width, 'wide' VGG-16's, "
-        "with the filters of 'compact', repeated [compact; on a GPU wide]",
+        help="weights of the method's measurements; 'random' has VGG-19's full width, 'wide' has "
+        "VGG-16's and repeats the filters of 'compact' [compact; on a GPU wide]",
     )
     parser.add_argument(
         "--judge", metavar="FILE", help="weights of a trained VGG, to compare pictures with peers'"
     )
-    parser.add_argument("--pairs", type=int, default=2, help="of that comparison [2]")
+    parser.add_argument("--pairs", type=int, default=2, help="pairs of that comparison [2]")
     parser.add_argument(
-        "--pictures", type=Path, help="folder of content_*.jpg and style_*.jpg for it [the demo's]"
+        "--pictures", type=Path, help="its folder of content_*.jpg and style_*.jpg [the demo's]"
     )
-    parser.add_argument("--size", type=int, help="px [256 on a CPU, 512 on a GPU]")
+    parser.add_argument("--size", type=int, help="edge in pixels [256 on a CPU, 512 on a GPU]")
     parser.add_argument(
-        "--rows", type=int, default=10_000, help="most rows of the engine's cost [10000]"
+        "--rows", type=int, default=10_000, help="most rows for the engine's cost [10000]"
     )
-    parser.add_argument("--json", type=Path, help="file for all figures")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
     return parser.parse_args(argv)
 
 

@@ -68,12 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def pair_id(content: Path, style: Path) -> str:
-    """The id, and so the file name, of a pair."""
+    """Return the id of a pair, which is also its file's name."""
     return f"{content.stem}-{style.stem}"
 
 
 def write_manifest(path: Path, contents: Sequence[Path], styles: Sequence[Path]) -> Path:
-    """A manifest of every content with every style; URIs relative to its folder."""
+    """Write a manifest of every content with every style. URIs are relative to its folder."""
     rows = [
         {
             "pair_id": pair_id(content, style),
@@ -90,7 +90,7 @@ def write_manifest(path: Path, contents: Sequence[Path], styles: Sequence[Path])
 def contact_sheet(
     contents: Sequence[Path], styles: Sequence[Path], images: Path, target: Path, told: str = ""
 ) -> Path:
-    """Contents down, styles across, results where they meet; a cross where there is none.
+    """Draw contents down, styles across, results where they meet, a cross where one is missing.
 
     Args:
         contents: files of the contents.
@@ -100,7 +100,7 @@ def contact_sheet(
         told: lines of text for the corner.
     """
     made = {
-        # With whatever ending --image-format has given it.
+        # Its ending depends on --image-format.
         pair_id(content, style): next(images.glob(f"{pair_id(content, style)}.*"), None)
         for content in contents
         for style in styles
@@ -117,8 +117,15 @@ def grid(
     results: Mapping[str, Image.Image | None],
     told: str,
 ) -> _sheet.Sheet:
-    """The sheet of all pairs; results: by ``pair_id``."""
-    rows: list[list[tuple[Image.Image | str | None, str]]] = [
+    """Return the contact sheet of all pairs.
+
+    Args:
+        contents: files of the contents.
+        styles: files of the styles.
+        results: pictures by ``pair_id``; None where there is none.
+        told: lines of text for the corner.
+    """
+    rows: list[list[_sheet.Cell]] = [
         [(told, ""), *((Image.open(style), style.stem) for style in styles)]
     ]
     for content in contents:

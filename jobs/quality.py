@@ -4,11 +4,11 @@
     python -m jobs.quality --judge vgg16.pth --weights compact --iterations 30 --sheet sheet.png
     python -m jobs.quality --judge vgg16.pth --pictures FOLDER    (content_*.jpg and style_*.jpg)
 
-The judge is a trained VGG-19 or VGG-16. The judge's share is E_l(picture) / E_l(content image), in
-the mean over the five style layers: 1 is the photograph, 0 the style's statistics. Every change to
-the optimiser, its start, scales, precision or the network is to be judged by this, at equal cost.
-Settings that change pixels are options, as of jobs.stylize. Exit code: 0, or 1 if the mean share of
-a set of weights is more than a tenth above the recorded one, 2 if nothing could be judged.
+The judge is a trained VGG-19 or VGG-16. Its share is E_l(picture) / E_l(content image), the mean
+over the five style layers: 1 is the photograph, 0 has the style's statistics. Use it to judge every
+change of the optimiser, its start, scales, precision or network, at equal cost. Settings that
+change pixels are options, as of jobs.stylize. Exit code: 0; 1 if the mean share of a set of weights
+is more than a tenth above the recorded one; 2 if nothing could be judged.
 """
 
 import argparse
@@ -24,45 +24,46 @@ import torch
 from torch import Tensor
 
 from jobs._cli import read_options
-from jobs._demo_pictures import painting_images, photographs
+from jobs._demo_pictures import paintings, photographs
 from jobs._judge import Judge, Verdict, judged, load_judge, read_square, to_image
-from pipeline.settings import SettingError, StyleSettings, fingerprint, replace
-from pipeline.style.network.weights import WeightsError, build_network, load_weights
-from pipeline.style.optimize import stylize_batch
+from jobs._painter import Painter
+from pipeline.settings import SettingError, StyleSettings, replace
+from pipeline.style.network.weights import WeightsError
 
 RECORD = Path(__file__).parents[1] / "docs" / "quality.json"
+"""The recorded figures."""
 
 WORSE = 1.1
 """Ratio to the recorded mean share above which the exit code is 1."""
 
 Figures = dict[str, dict[str, Any]]
-"""What is said of each pair, by its name."""
+"""Figures of each pair, by its name."""
 
 Pair = tuple[str, Tensor, Tensor]
-"""Name, content and style, each (3, size, size) in [0, 1]."""
+"""Name, content image and style image, both (3, size, size) in [0, 1]."""
 
 
 def pairs_of(folder: Path | None, size: int) -> list[Pair]:
-    """The pairs of a folder, or of the demo if None.
+    """Return the pairs of a folder, or of the demo if it is None.
 
     Raises:
-        SettingError: the folder has none.
+        SettingError: the folder has no pairs.
     """
     return folder_pairs(folder, size) if folder else development_pairs(size)
 
 
 def development_pairs(size: int) -> list[Pair]:
-    """Each photograph of the demo with each of its paintings."""
+    """Return each photograph of the demo with each of its paintings."""
     contents = {name: read_square(path, size) for name, path in photographs().items()}
-    styles = {name: read_square(data, size) for name, data in painting_images().items()}
+    styles = {name: read_square(image, size) for name, image in paintings().items()}
     return _all_pairs(contents, styles)
 
 
 def folder_pairs(folder: Path, size: int) -> list[Pair]:
-    """Each ``content_*`` picture of a folder with each ``style_*`` picture.
+    """Return each ``content_*`` picture of a folder with each ``style_*`` picture.
 
     Raises:
-        SettingError: there are none.
+        SettingError: the folder has no pairs.
     """
     found = [
         {
@@ -78,7 +79,7 @@ def folder_pairs(folder: Path, size: int) -> list[Pair]:
 
 
 def _all_pairs(contents: dict[str, Tensor], styles: dict[str, Tensor]) -> list[Pair]:
-    """In an order in which the first few pairs hold different pictures."""
+    """Return all pairs, ordered so that the first few have different pictures."""
     named = [
         (f"{c}-{s}", contents[c], styles[s], (j - i) % len(styles))
         for i, c in enumerate(contents)
@@ -88,28 +89,22 @@ def _all_pairs(contents: dict[str, Tensor], styles: dict[str, Tensor]) -> list[P
 
 
 def judge_weights(
-    settings: StyleSettings, judge: Judge, pairs: Sequence[Pair]
-) -> tuple[str, Figures, list[Tensor]]:
-    """The weights' digest, figures by pair, and the pictures.
-
-    Raises:
-        WeightsError: the weights cannot be had or do not fit.
-    """
-    state, digest = load_weights(settings)
-    network = build_network(state, settings)
+    painter: Painter, judge: Judge, pairs: Sequence[Pair]
+) -> tuple[Figures, list[Tensor]]:
+    """Paint all pairs. Returns their figures and the pictures (3, size, size) in [0, 1]."""
     figures: Figures = {}
     pictures = []
     for name, content, style in pairs:
         started = time.perf_counter()
-        made, (history,) = stylize_batch(content[None], [style], settings, network=network)
+        picture, history = painter.paint(content, style)
         seconds = time.perf_counter() - started
-        (verdict,) = judged(judge, content, style, [made[0]])
-        pictures.append(made[0])
+        (verdict,) = judged(judge, content, style, [picture])
+        pictures.append(picture)
         figures[name] = _figures(verdict) | {
             "evaluations": history.evaluations,
             "seconds": round(seconds, 1),
         }
-    return digest, figures, pictures
+    return figures, pictures
 
 
 def _figures(verdict: Verdict) -> dict[str, Any]:
@@ -123,12 +118,12 @@ def _figures(verdict: Verdict) -> dict[str, Any]:
 
 
 def mean(figures: Figures, name: str) -> float:
-    """The mean of one figure over the pairs."""
+    """Return the mean of one figure over the pairs."""
     return sum(float(pair[name]) for pair in figures.values()) / len(figures)
 
 
 def table(figures: Figures, known: Figures) -> str:
-    """A line a pair, and one for their mean; ``known``: what is recorded of them."""
+    """Return a line for each pair and one for their mean, next to the ``known`` figures."""
     layers = list(next(iter(figures.values()))["layers"])
     names = ("share", "content", "specks", "evaluations", "seconds")
     by_layer = {name: pair["layers"] for name, pair in figures.items()}
@@ -151,7 +146,7 @@ def table(figures: Figures, known: Figures) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> tuple[StyleSettings, dict[str, Any]]:
-    """The settings of all pictures, and the other options.
+    """Return the settings of all pictures, and the other options.
 
     Raises:
         SettingError: a setting is unknown or out of range.
@@ -161,21 +156,30 @@ def parse(argv: Sequence[str] | None) -> tuple[StyleSettings, dict[str, Any]]:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--judge", default="imagenet", help="weights that judge [imagenet]")
+    parser.add_argument("--judge", default="imagenet", help="weights of the judge [imagenet]")
     parser.add_argument(
-        "--weights", action="append", help="weights that paint; several times [judge's, compact]"
+        "--weights",
+        action="append",
+        help="weights that paint; may be given several times [judge's, compact]",
     )
     parser.add_argument("--pictures", type=Path, help="folder of content_*.jpg and style_*.jpg")
-    parser.add_argument("--pairs", type=int, help="most pairs [all]")
-    parser.add_argument("--size", type=int, default=256, help="edge of the squares, px [256]")
-    parser.add_argument("--sheet", type=Path, help="file for all pictures: content, style, results")
-    parser.add_argument("--record", action="store_true", help=f"write {RECORD.name}")
+    parser.add_argument("--pairs", type=int, help="number of pairs [all]")
+    parser.add_argument(
+        "--size", type=int, default=256, help="edge of the pictures in pixels [256]"
+    )
+    parser.add_argument(
+        "--sheet", type=Path, help="file for a sheet of all pictures: content, style, results"
+    )
+    parser.add_argument(
+        "--record", action="store_true", help=f"record the figures in docs/{RECORD.name}"
+    )
     names = {spec.name for spec in fields(StyleSettings)} - {"weights", "image_size"}
     (style,), own = read_options(argv, parser, {StyleSettings: None}, names)
     return StyleSettings(**style), own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Judge, print and compare. Returns the exit code."""
     try:
         base, own = parse(argv)
         judge = load_judge(own["judge"])
@@ -184,9 +188,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
         columns, worse, shares = [], False, {}
         for source in own["weights"] or [own["judge"], "compact"]:
-            settings = replace(base, weights=source, image_size=size)
             print(f"{source}, {size} px, judged by {own['judge']}", flush=True)
-            digest, figures, pictures = judge_weights(settings, judge, pairs)
+            painter = Painter(replace(base, weights=source, image_size=size))
+            figures, pictures = judge_weights(painter, judge, pairs)
             key = f"{Path(source).name} {folder.name if folder else 'demo'} {size}"
             recorded = known.get(key, {}) if known.get(key, {}).get("judge") == judge.digest else {}
             before = recorded.get("pairs", {})
@@ -198,8 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 worse |= now > WORSE * mean(both, "share")
             known[key] = {
                 "judge": judge.digest,
-                "weights": digest,
-                "fingerprint": fingerprint(settings, digest),
+                "weights": painter.digest,
+                "fingerprint": painter.fingerprint,
                 "pairs": figures,
             }
             columns.append(pictures)

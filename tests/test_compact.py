@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.bench.style import ready
+from jobs.bench.inputs import ready
 from jobs.train_compact import fitting
 from pipeline.settings import StyleSettings
 from pipeline.style.network import rescaling, weights

@@ -1,45 +1,29 @@
-"""The method against the loop that PyTorch's tutorial teaches. Needs torch alone, no Ray."""
+"""The loop that PyTorch's tutorial teaches, and the losses that it can lower."""
 
-import contextlib
 import copy
-import multiprocessing
-import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
-from multiprocessing.synchronize import Barrier
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from jobs.bench.style import Numbers, pictures, ready
 from pipeline.settings import StyleSettings
-from pipeline.style.hardware.host_memory import keep_freed_memory
 from pipeline.style.method import losses
-from pipeline.style.method.balance import LossWeights, loss_weights
-from pipeline.style.method.targets import style_target, style_targets
+from pipeline.style.method.balance import LossWeights
 from pipeline.style.network.vgg import VGG
-from pipeline.style.recipe import Problem
-from pipeline.style.serving.batching import Batcher
-from pipeline.style.serving.lanes import rounding_of
-from pipeline.style.serving.phases import Done
-
-SLOTS, TIMES = 8, 16
-"""On a GPU: pairs side by side, and how often each pair comes."""
-
 
 Activations = dict[str, Tensor]
 """Layer to F^l (1, N_l, H_l, W_l)."""
 
 PlainLoss = Callable[[Activations, Activations, Activations], Tensor]
-"""The loss of an image's activations, the content image's and the style image's."""
+"""The loss, given the activations of the image, of the content image and of the style image."""
 
 
 def our_loss(weights: LossWeights, settings: StyleSettings) -> PlainLoss:
-    """The loss that the product lowers, without its total variation, for autograd.
+    """Return this program's loss, without its total variation, for autograd.
 
-    As large as the tutorial's, 1e6 times: torch's L-BFGS stops at absolute tolerances.
+    It is multiplied by 1e6 and so as large as the tutorial's: torch's L-BFGS stops at absolute
+    tolerances.
     """
 
     def loss(F_l: Activations, P: Activations, S: Activations) -> Tensor:
@@ -55,7 +39,10 @@ def our_loss(weights: LossWeights, settings: StyleSettings) -> PlainLoss:
 
 
 def tutorial_loss(settings: StyleSettings) -> PlainLoss:
-    """The loss of PyTorch's tutorial: Gram matrices over N M, mean squares, weights 1 and 1e6."""
+    """Return the loss of PyTorch's tutorial.
+
+    Gram matrices are divided by N M, squares are averaged, and the weights are 1 and 1e6.
+    """
     mse = torch.nn.functional.mse_loss
 
     def loss(F_l: Activations, P: Activations, S: Activations) -> Tensor:
@@ -78,13 +65,22 @@ def plain_loop(
     loss_of: PlainLoss,
     seen: Callable[[int, Tensor], None] = lambda count, image: None,
 ) -> tuple[list[float], list[float]]:
-    """The loop that PyTorch's tutorial teaches: one image, autograd, ``torch.optim.LBFGS``.
+    """Run the loop that PyTorch's tutorial teaches: one image, autograd, ``torch.optim.LBFGS``.
 
-    In PyTorch's default memory format, the ReLU not in place. The image is clamped before each
-    evaluation. Returns the loss of each, and the seconds since the start.
+    It uses PyTorch's default memory format and a ReLU that is not in place. The image is clamped
+    before each evaluation.
 
     Args:
+        network: in float32, on the device to be used.
+        content: content image (3, H, W) in [0, 1].
+        style: style image (3, H', W') in [0, 1].
+        settings: tell which layers the loss reads.
+        evaluations: fewest evaluations; the last call of L-BFGS may add some.
+        loss_of: the loss.
         seen: called after each evaluation with their count and the image; its time does not count.
+
+    Returns:
+        The loss of each evaluation, and the seconds from the start to its end.
     """
     features = copy.deepcopy(network.features).to(memory_format=torch.contiguous_format)
     mean, std = (network.get_buffer(name).to(content) for name in ("mean", "std"))
@@ -106,6 +102,7 @@ def plain_loop(
     optimizer = torch.optim.LBFGS([image])
     trace: list[float] = []
     seconds: list[float] = []
+    started = time.perf_counter()
 
     def closure() -> float:
         nonlocal started
@@ -121,174 +118,6 @@ def plain_loop(
         started += time.perf_counter() - now
         return float(loss.detach())
 
-    started = time.perf_counter()
     while len(trace) < evaluations:
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
     return trace, seconds
-
-
-@dataclass(frozen=True)
-class PlainRun:
-    """What the plain loop did with a pair: its losses, and the seconds until each."""
-
-    losses: list[float]
-    seconds: list[float]
-
-
-@dataclass(frozen=True)
-class Reached:
-    """Whether a pair reached its goal, after how many evaluations, and its share of the ticks that
-    it was part of, in seconds."""
-
-    reached: bool
-    evaluations: int
-    seconds: float
-
-
-Until = Callable[[StyleSettings, Sequence[float]], list[Reached]]
-"""Optimises pairs until each one's loss is at its goal; where there are more goals than pairs, they
-come again."""
-
-
-def against_the_plain_loop(
-    weights: str,
-    size: int,
-    device: str,
-    pairs: int,
-    precisions: Sequence[str],
-    evaluations: int = 300,
-) -> Generator[Numbers, None, None]:
-    """Seconds to the losses that the plain loop has after so many evaluations: its own, and ours.
-
-    The plain loop takes every step, also one that raises the loss, and may end far above the lowest
-    loss that it had seen: time to that one is compared, too. Ours has its default settings but one
-    scale, the content image as start and no total variation, so that the losses are the same, and
-    gives a pair up after twice as many evaluations. The loss that counts is that in float32.
-
-    The plain loop has the machine to itself, one pair after another. Ours has it as a job has: on
-    a CPU an actor of one thread on each core, that take a pair each; on a GPU one actor of
-    ``SLOTS`` slots that finds each of the pairs ``TIMES`` times, so that its slots are in use.
-
-    Args:
-        pairs: of one style and so many content images.
-        precisions: that ours is run in; the plain loop's is float32.
-    """
-    network, base = ready(
-        weights, device, tolerance=0, scales=1, iterations=2 * evaluations, init_image="content",
-        tv_weight=0,
-    )  # fmt: skip
-    style, *contents = pictures(pairs + 1, (size, size)).to(device)
-    target = style_target(network, style, base)
-
-    def plain(content: Tensor, evaluations: int) -> PlainRun:
-        loss = our_loss(loss_weights(network, content, target, base), base)
-        trace, seconds = plain_loop(network, content, style, base, evaluations, loss)
-        return PlainRun([value / 1e6 for value in trace], seconds)
-
-    plain(contents[0], 5)  # loads the libraries
-    runs = [plain(content, evaluations) for content in contents]
-    times = TIMES if device == "cuda" else 1
-    with actors(weights, size, device, pairs) as until:
-        for name, at in (
-            ("last", [evaluations - 1] * pairs),
-            ("lowest", [run.losses.index(min(run.losses[:evaluations])) for run in runs]),
-        ):
-            goals = [run.losses[n] for run, n in zip(runs, at, strict=True)]
-            loop_seconds = [run.seconds[n] for run, n in zip(runs, at, strict=True)]
-            for precision in precisions:
-                settings = replace(base, precision=precision)
-                started = time.perf_counter()
-                reached = until(settings, goals * times)
-                seconds = (time.perf_counter() - started) / times
-                each = [pair.seconds / actors_of(device) for pair in reached[:pairs]]
-                yield {
-                    "weights": weights, "size": size, "device": device,
-                    "to the loss that is": name, "precision": precision,
-                    "pairs": pairs, "times": times, "actors": actors_of(device),
-                    "ratio": sum(loop_seconds) / seconds,
-                    "plain_seconds": sum(loop_seconds), "our_seconds": seconds,
-                    "plain_evaluations": [n + 1 for n in at],
-                    "our_evaluations": [pair.evaluations for pair in reached[:pairs]],
-                    "reached": all(pair.reached for pair in reached),
-                    "ratio_of_each": [
-                        loop / ours for loop, ours in zip(loop_seconds, each, strict=True)
-                    ],
-                }  # fmt: skip
-
-
-def actors_of(device: str) -> int:
-    """As many as a job would have."""
-    return 1 if device == "cuda" else os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def actors(weights: str, size: int, device: str, pairs: int) -> Iterator[Until]:
-    """What takes pairs as the actors of a job do: on a CPU processes of one thread each, as many as
-    there are cores; on a GPU this process."""
-    if device == "cuda":
-        _begin(weights, size, device, pairs, SLOTS)
-        yield lambda settings, goals: _until(settings, list(enumerate(goals)), SLOTS)
-        return
-    context, count = multiprocessing.get_context("spawn"), actors_of(device)
-    begun = context.Barrier(count + 1)
-    with context.Pool(count, _begin, (weights, size, device, pairs, 1, begun)) as pool:
-        begun.wait(600)
-
-        def until(settings: StyleSettings, goals: Sequence[float]) -> list[Reached]:
-            work = [(settings, [one], 1) for one in enumerate(goals)]
-            return [found for (found,) in pool.starmap(_until, work, chunksize=1)]
-
-        yield until
-
-
-_own: dict[str, Any] = {}
-"""An actor's network, its batchers, the contents' pictures and the style's targets."""
-
-
-def _begin(
-    weights: str, size: int, device: str, pairs: int, slots: int, begun: Barrier | None = None
-) -> None:
-    """Make this process an actor and load its libraries."""
-    keep_freed_memory()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    # The tolerance is that of what is measured: else lanes and graphs would be made within it.
-    network, settings = ready(weights, device, tolerance=0, iterations=20, scales=1)
-    style, *contents = pictures(pairs + 1, (size, size)).to(device)
-    targets = style_targets(network, style, (size, size), settings)
-    _own.update(network=network, contents=contents, targets=targets, batchers={})
-    for kind in ("float32", "mixed"):
-        _until(replace(settings, precision=kind), [(n, 0.0) for n in range(slots)], slots)
-    if begun is not None:
-        begun.wait(600)
-
-
-def _until(
-    settings: StyleSettings, goals: Sequence[tuple[int, float]], slots: int
-) -> list[Reached]:
-    """Optimise pairs, by number and goal, each until its loss is at its goal."""
-    network, contents, targets = _own["network"], _own["contents"], _own["targets"]
-    batcher = _own["batchers"].setdefault(slots, Batcher(network, slots))
-
-    for number, _ in goals:
-        batcher.submit(number, Problem(contents[number % len(contents)], targets, settings))
-    goal_of: dict[Any, float] = dict(goals)
-    done: dict[Any, Done] = {}
-    while len(batcher):
-        for who, answer in batcher.tick():
-            if isinstance(answer, Exception):
-                raise answer
-            done[who] = answer
-        for key, lane in batcher.pool.lanes.items():
-            for slot, pair in batcher.running.get(key, {}).items():
-                trace = lane.traces[slot]
-                if trace and trace[-1] <= goal_of[pair.key]:
-                    lane.most[slot] = len(trace) + 1
-    return [
-        Reached(
-            reached=done[number].history.total_loss <= goal * (1 + rounding_of(network)),
-            evaluations=done[number].history.evaluations,
-            seconds=done[number].seconds,
-        )
-        for number, goal in goals
-    ]

@@ -1,11 +1,11 @@
-"""Fit the compact network to a teacher: VGG-16's form with few filters.
+r"""Fit the compact network to a teacher: it has VGG-16's layers with few filters.
 
     python -m jobs.train_compact.distil --teacher imagenet --output compact.safetensors
-    python -m jobs.train_compact.distil --teacher vgg16.pth --pictures photographs \\
+    python -m jobs.train_compact.distil --teacher vgg16.pth --pictures photographs \
         --stamps stamps --output compact.safetensors
 
-How: ``jobs.train_compact.fitting``. The result is a function of the options (``--seed`` among
-them) on one machine; it takes minutes.
+``jobs.train_compact.fitting`` explains the method. It takes minutes. On one machine the same
+options give the same file.
 """
 
 import argparse
@@ -29,14 +29,18 @@ from jobs.train_compact.training_pictures import (
 from pipeline.style.network.vgg import VGG, StateDict
 from pipeline.style.network.weights import WeightsError
 
-CROP = 192  # pixels
+CROP = 192
+"""Edge of the crops in pixels."""
 
 
 def load_teacher(source: str) -> VGG:
-    """The teacher of that name (``read_teacher``), in bfloat16.
+    """Return the teacher in bfloat16.
+
+    Args:
+        source: see ``read_teacher``.
 
     Raises:
-        WeightsError: it cannot be had, or does not reach up to conv5_1 with zero padding.
+        WeightsError: it cannot be loaded, does not reach conv5_1, or has no zero padding.
     """
     state, deepest, padding = read_teacher(source)
     if deepest != DEEPEST:
@@ -47,7 +51,7 @@ def load_teacher(source: str) -> VGG:
 
 
 def fit(teacher: VGG, images: Tensor, samples: int, seed: int) -> StateDict:
-    """A network fitted over ``images``."""
+    """Return the weights of a network that is fitted over images (B, 3, H, W), RGB in [0, 1]."""
     state: StateDict = {}
     layers = fitted(teacher, images, samples, torch.Generator().manual_seed(seed))
     for _, tensors in tqdm(layers, total=len(WIDTHS), unit="layer"):
@@ -56,6 +60,7 @@ def fit(teacher: VGG, images: Tensor, samples: int, seed: int) -> StateDict:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.train_compact.distil",
         description="Fit the compact network to a teacher.",
@@ -71,21 +76,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a folder with .jpg, .png and .webp files, at any depth; may be given several times",
     )
     parser.add_argument(
-        "--hold-out", action="append", default=[], help="name of a file there not to use"
+        "--hold-out", action="append", default=[], help="name of a file in them that is not used"
     )
     parser.add_argument(
-        "--stamps", type=Path, help="a folder with .png files of single things, with transparency"
+        "--stamps", type=Path, help="a folder with .png files of cut-out things, with transparency"
     )
     parser.add_argument("--painted", type=int, default=96, help="pictures painted by code")
     parser.add_argument("--collages", type=int, default=192, help="pictures made with --stamps")
     parser.add_argument("--crops", type=int, default=640, help="crops of 192 px of all pictures")
-    parser.add_argument("--samples", type=int, default=200_000, help="positions, for each layer")
+    parser.add_argument(
+        "--samples", type=int, default=200_000, help="positions over which a layer is fitted"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True, help="the .safetensors file")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Fit the network and write its file. Returns the exit code."""
     args = parse(argv)
     try:
         teacher = load_teacher(args.teacher)

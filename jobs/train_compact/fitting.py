@@ -1,10 +1,10 @@
-"""A small network fitted to a teacher, layer by layer: what the compact network is made with.
+"""Fit a small network to a teacher, layer by layer. The compact network is made this way.
 
-Idea: channels pruned, and what is left fitted by least squares (He, Zhang, Sun, "Channel Pruning
-for Accelerating Very Deep Neural Networks", ICCV 2017). From the input upwards: of a layer's
-filters those are kept that best explain all of them, each counting by its energy, as in a style
-loss. The weights of a kept filter are fitted anew: over what the fitted layers below give, it is to
-answer as the teacher's does.
+The idea is to prune channels and fit the rest by least squares (He, Zhang, Sun, "Channel Pruning
+for Accelerating Very Deep Neural Networks", ICCV 2017). It goes from the input upwards. Each layer
+keeps the filters that best explain all its filters, weighted by energy, as in a style loss. The
+weights of a kept filter are then fitted again, so that it responds to the output of the fitted
+layers below as the teacher's filter does to the teacher's.
 """
 
 from collections.abc import Iterator
@@ -46,23 +46,31 @@ WIDTHS = {
     "conv4_3": 192,
     "conv5_1": 352,
 }
-"""The filters kept, in VGG-16's layers: most where the style is read and where they cost little."""
+"""Filters kept in each of VGG-16's layers. The layers whose style is read keep more."""
 
 PADDINGS: tuple[Padding, ...] = ("zeros", "replicate", "reflect")
+
 RIDGE = 1e-4
 """Ridge of the least squares, relative to the mean square of the inputs."""
+
 ROUNDS = 8
 """Repeats of the least squares after the first; see ``fitted_filters``."""
+
 CHUNK = 16
-"""Pictures at once."""
+"""Pictures in one forward pass."""
 
 
 def read_teacher(source: str) -> tuple[StateDict, str, Padding]:
-    """The weights called ``imagenet`` or ``FILE[:CONVENTION][:PADDING]`` (see ``conventions``),
-    their deepest layer, their padding.
+    """Read a teacher's weights.
+
+    Args:
+        source: ``imagenet`` or ``FILE[:CONVENTION][:PADDING]``, see ``conventions``.
+
+    Returns:
+        The weights, their deepest layer, and their padding.
 
     Raises:
-        WeightsError: they cannot be had or do not fit.
+        WeightsError: they cannot be loaded.
     """
     name, _, ending = source.rpartition(":")
     padding: Padding = "zeros"
@@ -85,7 +93,11 @@ def read_teacher(source: str) -> tuple[StateDict, str, Padding]:
 
 
 def deepest_layer(state: StateDict, name: str) -> str:
-    """The last layer up to conv5_1 of which ``state`` has all the layers below."""
+    """Return the deepest layer up to conv5_1 that ``state`` has together with all layers below.
+
+    Raises:
+        WeightsError: it has not even conv1_1.
+    """
     found, names = None, names_in_file(state)
     for layer in (layer for layer in layers_up_to(DEEPEST) if layer in names):
         if f"{names[layer]}.weight" not in state:
@@ -100,21 +112,22 @@ def deepest_layer(state: StateDict, name: str) -> str:
 def fitted(
     teacher: VGG, images: Tensor, samples: int, generator: torch.Generator
 ) -> Iterator[tuple[str, StateDict]]:
-    """The network's layers, one by one: the name, and the weight and bias by VGG-16's names.
+    """Yield the network's layers from the input upwards: name, and weight and bias by file name.
 
     Each layer's mean activation over ``images`` is 1.
 
     Args:
-        teacher: up to conv5_1, in any floating-point type; with zero padding, as the fitted one.
+        teacher: up to conv5_1, in any floating-point type; with zero padding, like the result.
         images: (B, 3, H, W), RGB in [0, 1].
         samples: positions over which a layer is fitted.
+        generator: draws the positions.
     """
     theirs = list(torch.split(teacher.preprocess(images), CHUNK))
     mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
     ours = list(torch.split((images - mean) / std, CHUNK))
     for block in teacher.blocks:
         for layer, conv in block.convs:
-            if layer not in WIDTHS:  # VGG-19 has it, VGG-16 has not
+            if layer not in WIDTHS:  # VGG-16 lacks it
                 theirs = [F.relu(conv(x)) for x in theirs]
                 continue
             patches, goals = [], []
@@ -126,7 +139,7 @@ def fitted(
                 patches.append(_picked(F.unfold(own, 3, padding=1), at))
                 goals.append(_picked(response.flatten(2), at).float())
             goal, width = torch.cat(goals), WIDTHS[layer]
-            if layer == "conv1_1":  # hardly any filter of it speaks for others: mixtures do
+            if layer == "conv1_1":  # its filters explain few others; mixtures explain more
                 directions = torch.linalg.eigh(goal.T @ goal).eigenvectors[:, -width // 2 :]
                 goal = goal @ torch.cat([directions, -directions], dim=1)
             else:
@@ -145,13 +158,13 @@ def fitted(
 
 
 def _picked(values: Tensor, at: Tensor) -> Tensor:
-    """(B, N, M) at some of the B M positions: (S, N)."""
+    """Return values (B, N, M) at S of the B M positions, as (S, N)."""
     positions = values.shape[2]
     return values[at // positions, :, at % positions]
 
 
 def explaining(activations: Tensor, count: int) -> list[int]:
-    """The filters, chosen one by one, that linearly explain most of (S, N)'s sum of squares."""
+    """Choose filters one by one that linearly explain most of the sum of squares of (S, N)."""
     left = (activations.T @ activations).double()
     chosen: list[int] = []
     for _ in range(count):
@@ -165,10 +178,14 @@ def explaining(activations: Tensor, count: int) -> list[int]:
 
 
 def fitted_filters(given: Tensor, wanted: Tensor) -> Tensor:
-    """X (K, N) for which relu(given X) comes near to relu(wanted), for (S, K) and (S, N).
+    """Return X (K, N) for which relu(given X) is close to relu(wanted).
 
-    Where ``wanted`` is negative, any negative answer is right: least squares, again and again, with
-    such answers taken for what was wanted.
+    Where ``wanted`` is negative, any negative answer is right. So the least squares are repeated,
+    with the negative answers as the goal there.
+
+    Args:
+        given: inputs (S, K).
+        wanted: responses (S, N) before the ReLU.
     """
     products = given.T @ given
     ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products))

@@ -1,22 +1,19 @@
 """The pictures that the compact network is fitted to: bundled, painted by code, and the user's own.
 
-Everything is a function of a seed: the pool of pictures, and the crops that a step draws from it.
+A seed determines the painted pictures and the crops.
 """
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from jobs._brush import stroke
+from jobs._brush import Picture, paint
+from pipeline.style import recipe
 from pipeline.style.network.calibration import Array, dead_leaves, power_noise
-
-Picture = npt.NDArray[np.uint8]
-"""(H, W, 3), RGB."""
 
 BUNDLED = (
     *("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png"),
@@ -26,14 +23,17 @@ BUNDLED = (
 """scikit-image's pictures that show something at 96 pixels or more."""
 
 PAINTED_SIZE = 320
+"""Edge of the painted pictures in pixels."""
+
 KEPT = 512
-"""Pixels of a picture's shorter edge, at most."""
+"""Longest shorter edge of a picture in pixels; larger pictures are reduced to it."""
+
 SMALLEST = 100
-"""Pixels of a picture's shorter edge, at least."""
+"""Shortest shorter edge of a picture in pixels; smaller pictures are left out."""
 
 
 def bundled_pictures() -> list[Picture]:
-    """The pictures in scikit-image's wheel (the ``demo`` extra)."""
+    """Return the pictures in scikit-image's package (the ``demo`` extra)."""
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
@@ -41,10 +41,14 @@ def bundled_pictures() -> list[Picture]:
 
 
 def folder_pictures(folders: Iterable[Path], held_out: Iterable[str]) -> list[Picture]:
-    """The .jpg and .png files of ``folders`` in the order of their names, but for ``held_out``.
+    """Return the .jpg, .png and .webp files of folders in the order of their names.
+
+    Args:
+        folders: searched at any depth.
+        held_out: names of files not to use.
 
     Raises:
-        ValueError: a held-out name is in no folder, so that it would be held out of nothing.
+        ValueError: no folder has a file of a held-out name.
     """
     paths = [
         path
@@ -61,15 +65,20 @@ def folder_pictures(folders: Iterable[Path], held_out: Iterable[str]) -> list[Pi
 
 
 def read_picture(path: Path) -> Picture:
-    """One file as RGB, its shorter edge ``KEPT`` pixels at most."""
+    """Read a file as RGB, its shorter edge reduced to ``KEPT`` pixels."""
     with Image.open(path) as image:
         return np.asarray(_reduced(image.convert("RGB"), KEPT))
 
 
 def collages(count: int, seed: int, stamps: Path, grounds: Sequence[Picture]) -> list[Picture]:
-    """``count`` pictures with things on them: pictures with transparency, from below ``stamps``.
+    """Paste cut-out things on photographs.
 
-    Drawings (in folders called ``cartoon`` or ``symbols``) are left out.
+    Args:
+        count: pictures to make.
+        seed: determines them.
+        stamps: folder with .png files of things, with transparency, at any depth. Drawings, in
+            folders called ``cartoon`` or ``symbols``, are left out.
+        grounds: the photographs.
     """
     paths = [
         path
@@ -94,7 +103,7 @@ def collages(count: int, seed: int, stamps: Path, grounds: Sequence[Picture]) ->
 
 
 def _reduced(image: Image.Image, edge: int) -> Image.Image:
-    """The image, or a smaller one with a shorter edge of that length."""
+    """Return the image, made smaller if its shorter edge is longer than ``edge``."""
     share = edge / min(image.size)
     if share >= 1:
         return image
@@ -103,9 +112,9 @@ def _reduced(image: Image.Image, edge: int) -> Image.Image:
 
 
 def painted_pictures(count: int, seed: int, sources: Sequence[Picture]) -> list[Picture]:
-    """``count`` pictures: half of them brush strokes, the rest leaves, gradients, stripes, noise.
+    """Paint ``count`` pictures: half with brush strokes, others leaves, gradients, stripes, noise.
 
-    Every other picture of brush strokes paints one of ``sources``.
+    Every other picture with brush strokes paints one of ``sources``.
     """
     rng = np.random.default_rng(seed)
     others = (leaves, gradient, stripes, noise)
@@ -121,9 +130,9 @@ def painted_pictures(count: int, seed: int, sources: Sequence[Picture]) -> list[
 
 
 def strokes(rng: np.random.Generator, source: Picture | None) -> Picture:
-    """Brush strokes along a smooth random flow, coarse ones first, after Hertzmann, SIGGRAPH 1998.
+    """Paint brush strokes along a smooth random flow.
 
-    Their colours are those of ``source`` where they start, or lie in patches of a few colours.
+    Their colours are those of ``source``; without one they come in patches of a few colours.
     """
     size = PAINTED_SIZE
     angle = float(rng.uniform(0.5, 3)) * _field(size, 3.0, rng)
@@ -134,32 +143,26 @@ def strokes(rng: np.random.Generator, source: Picture | None) -> Picture:
         ground = palette[index]
     else:
         ground = np.asarray(Image.fromarray(source).resize((size, size))).astype(np.float64)
-    canvas = Image.new("RGB", (size, size), _color(ground.mean(axis=(0, 1))))
-    draw = ImageDraw.Draw(canvas)
     thick, contrast = float(rng.uniform(4, 20)), float(rng.uniform(4, 40))
-    for width in (thick, thick / 2, thick / 4):
-        length = width * float(rng.uniform(2, 9))
-        for x, y in rng.uniform(0, size, (int(1.2 * size * size / (width * length)), 2)):
-            color = ground[int(y), int(x)] + contrast * rng.standard_normal()
-            points = stroke(angle, x, y, length)
-            draw.line(points, fill=_color(color), width=max(1, round(width)), joint="curve")
-    return np.asarray(canvas)
+    # ``paint`` rounds colours. When compact.safetensors was made, they were cut off.
+    ground -= 0.5
+    return paint(ground, angle, rng, thick=thick, contrast=contrast, lengths=(2, 9), cover=1.2)
 
 
 def leaves(rng: np.random.Generator) -> Picture:
-    """Dead leaves, as in the calibration pictures, with other numbers of leaves."""
+    """Paint dead leaves, as in the calibration pictures, with other numbers of leaves."""
     return _bytes(dead_leaves(PAINTED_SIZE, int(rng.integers(30, 400)), rng))
 
 
 def gradient(rng: np.random.Generator) -> Picture:
-    """A slow change from colour to colour, with a little grain."""
+    """Paint a slow change from colour to colour, with a little grain."""
     share = _sigmoid(_field(PAINTED_SIZE, 3.0, rng))
     grain = rng.uniform(0, 0.05) * power_noise(PAINTED_SIZE, 0.5, rng)
     return _bytes(_between_two_colors(share, rng) + grain)
 
 
 def stripes(rng: np.random.Generator) -> Picture:
-    """Waves of one period, straight or bent, soft or hard."""
+    """Paint waves of one period, straight or bent, soft or hard."""
     y, x = np.indices((PAINTED_SIZE, PAINTED_SIZE))
     angle, period = rng.uniform(0, np.pi), np.exp(rng.uniform(np.log(3), np.log(60)))
     phase = (x * np.cos(angle) + y * np.sin(angle)) * (2 * np.pi / period)
@@ -169,26 +172,29 @@ def stripes(rng: np.random.Generator) -> Picture:
 
 
 def noise(rng: np.random.Generator) -> Picture:
-    """Coloured clouds to grain: amplitude spectrum 1/f^p for some p from 0.3 to 2."""
+    """Paint coloured noise, from clouds to grain: amplitude spectrum 1/f^p, p from 0.3 to 2."""
     field = power_noise(PAINTED_SIZE, rng.uniform(0.3, 2), rng)
     mixing = 0.12 * rng.standard_normal((3, 3))
     return _bytes(rng.uniform(0.2, 0.8, (3, 1, 1)) + np.einsum("ij,jhw->ihw", mixing, field))
 
 
 def crops(pool: Sequence[Picture], count: int, size: int, seed: Sequence[int]) -> Tensor:
-    """Random crops (count, 3, size, size), RGB in [0, 1]: any scale, turned, recoloured, noisy."""
+    """Draw crops (count, 3, size, size), RGB in [0, 1].
+
+    Some are rotated, mirrored, recoloured or noisy; they have any scale.
+    """
     rng = np.random.default_rng(seed)
     return torch.stack([_crop(pool[int(rng.integers(len(pool)))], size, rng) for _ in range(count)])
 
 
 def _crop(picture: Picture, size: int, rng: np.random.Generator) -> Tensor:
     H, W = picture.shape[:2]
-    # Down to three quarters of a pixel per pixel, up to the whole picture, all scales alike.
+    # From 3/4 of a pixel of the picture per pixel to the whole picture, every scale as likely.
     side = int(min(H, W, np.exp(rng.uniform(np.log(0.75 * size), np.log(max(size, min(H, W)))))))
     top, left = rng.integers(H - side + 1), rng.integers(W - side + 1)
     cut = Image.fromarray(picture[top : top + side, left : left + side])
-    pixels = np.array(cut.resize((size, size), Image.Resampling.BICUBIC))
-    crop = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    pixels = np.asarray(cut.resize((size, size), Image.Resampling.BICUBIC))
+    crop = recipe.to_tensor(pixels)
     if rng.random() < 0.5:
         crop = crop.flip(2)
     if rng.random() < 0.2:
@@ -198,14 +204,14 @@ def _crop(picture: Picture, size: int, rng: np.random.Generator) -> Tensor:
     if rng.random() < 0.5:  # light, contrast, cast
         gain, cast = rng.uniform(0.5, 1.5), rng.uniform(-0.12, 0.12, (3, 1, 1))
         crop = (crop - crop.mean()) * gain + crop.mean() + torch.from_numpy(cast).float()
-    if rng.random() < 0.3:  # what an image under optimisation looks like on its way
+    if rng.random() < 0.3:  # as in an image that is being optimised
         grain = rng.uniform(0, 0.15) * power_noise(size, rng.uniform(0, 1), rng)
         crop = crop + torch.from_numpy(grain).float()
     return crop.clamp(0, 1)
 
 
 def _field(size: int, exponent: float, rng: np.random.Generator) -> Array:
-    """One smooth random field (size, size), unit deviation."""
+    """Draw a smooth random field (size, size) of unit deviation."""
     field: Array = power_noise(size, exponent, rng)[0]
     return field
 
@@ -216,14 +222,14 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _between_two_colors(share: Array, rng: np.random.Generator) -> Array:
-    """(H, W) in [0, 1] to (3, H, W), from one colour to another."""
+    """Turn shares (H, W) in [0, 1] into mixtures (3, H, W) of two random colours."""
     low, high = _palette(rng, 2).reshape(2, 3, 1, 1) / 255
     blended: Array = low + (high - low) * share
     return blended
 
 
 def _palette(rng: np.random.Generator, colors: int) -> Array:
-    """Colours (colors, 3) in [0, 255], kin in hue and apart in light, as in most pictures."""
+    """Draw colours (colors, 3) in [0, 255], alike in hue and different in light, as in pictures."""
     light = rng.uniform(20, 80) * rng.standard_normal((colors, 1))
     hue = rng.uniform(10, 60) * rng.standard_normal((colors, 3))
     found = np.clip(rng.uniform(40, 215, 3) + light + hue, 5, 250)
@@ -231,12 +237,7 @@ def _palette(rng: np.random.Generator, colors: int) -> Array:
     return order
 
 
-def _color(color: Array) -> tuple[int, int, int]:
-    red, green, blue = np.clip(color, 0, 255).astype(int).tolist()
-    return red, green, blue
-
-
 def _bytes(picture: Array) -> Picture:
-    """(3, H, W) in [0, 1] to (H, W, 3)."""
+    """Turn (3, H, W) in [0, 1] into (H, W, 3)."""
     pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
     return np.ascontiguousarray(pixels)

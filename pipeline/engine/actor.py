@@ -111,10 +111,15 @@ class StyleWorker:
         """Stylise one block of loaded rows and return it with its rows in the same order."""
         rows: list[Row] = table.to_pylist()
         sound = [row for row in rows if row["fault_class"] is None]
-        names = [row["pair_id"] for row in sound]
+        stylized = [row for row in sound if row["__style_images"]]
+        for row in sound:
+            if not row["__style_images"]:  # an original: it stays as it was loaded
+                row["__stylized_image"] = row["__content_image"]
+                self.board.finish(row["pair_id"], ok=True)
+        names = [row["pair_id"] for row in stylized]
         crashes = await asyncio.to_thread(self.board.count_crashes, names)
-        waiting = [self._take(row, crashes.get(row["pair_id"], 0)) for row in sound]
-        for row, found in zip(sound, waiting, strict=True):
+        waiting = [self._take(row, crashes.get(row["pair_id"], 0)) for row in stylized]
+        for row, found in zip(stylized, waiting, strict=True):
             fields: Row = await asyncio.wrap_future(found)
             row |= fields
         schema = self.context.schema(*blocks.STYLIZED)

@@ -95,8 +95,12 @@ class TargetCache:
         self.hits, self.misses = 0, 0
 
     def get(self, key: str, style_image: Tensor, size: Size) -> tuple[StyleTarget, ...]:
-        """Return the targets of ``style_image`` (3, H', W'), whose pixels have the digest ``key``,
-        for a content image of ``size``.
+        """Return the targets of a style image for a content image of ``size``.
+
+        Args:
+            key: digest of the style image's pixels.
+            style_image: (3, H', W'), RGB in [0, 1].
+            size: (H, W).
         """
         if (key, size) in self.targets:
             self.hits += 1

@@ -48,8 +48,9 @@ class Share:
             yield position, source[int(order[position % count])]
 
     def of_stream(self, source: Iterable[Any]) -> Iterator[Sample]:
-        """Yield the share of an iterable source; last samples that do not reach all ranks are left
-        out.
+        """Yield the share of an iterable source.
+
+        The last samples are left out if there are not enough for all ranks.
         """
         samples = iter(source)
         turn = 0

@@ -14,6 +14,8 @@ from PIL import Image
 from ray.data import DataContext, Dataset
 
 from jobs import stylize
+from jobs.report import write_report
+from pipeline.data.images import sizing
 from pipeline.data.output import lease, records, resume
 from pipeline.data.storage import files, tables, uris
 from pipeline.engine import resources
@@ -34,6 +36,34 @@ def put_inputs(base, options):
             files.write_bytes(f"{base}/c{index}.png", image_bytes(index, *size), options)
     for index in range(2):
         files.write_bytes(f"{base}/s{index}.jpg", image_bytes(9 + index, 80, 64, "JPEG"), options)
+
+
+def test_originals_lie_beside_the_stylised_images(quick, tmp_path):
+    """Same size and format, without a style: one output is a whole training set."""
+    put_inputs(str(tmp_path), {})
+    rows = [
+        {"content_uri": f"c{c}.png", "style_uri": style, "original": not style, "label": "a"}
+        for c in (0, 2) for style in (None, "s0.jpg")
+    ]  # fmt: skip
+    rows.append({"content_uri": "c3.png", "style_uri": None, "original": False, "label": "a"})
+    manifest, output = write_parquet(tmp_path / "m.parquet", rows), f"{tmp_path}/out"
+    settings = JobSettings(manifest=manifest, output=output, embed_metadata=True)
+    style = replace(quick, image_size=32)
+    summary = run_job(style, settings)
+    write_report(settings)
+    assert (summary["ok"], summary["errors_by_class"]) == (4, {"bad_row": 1})
+    found = records_of(output)
+    originals = [record for record in found.values() if record["original"]]
+    assert [record["style_uri"] for record in originals] == [[], []]
+    for record in originals:
+        assert (record["status"], record["total_loss"]) == ("ok", None)
+        seed = int(record["content_uri"][-5])
+        content = Image.open(tmp_path / f"c{seed}.png").convert("RGB")
+        with Image.open(f"{output}/{record['file_name']}") as made:
+            assert made.size == (32, 32)
+            assert np.array_equal(np.asarray(made), sizing.resize(content, (32, 32)))
+    assert summary["mean"]["evaluations"] == quick.iterations
+    assert not run_job(style, settings)["last_run"]["pairs"]
 
 
 def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):

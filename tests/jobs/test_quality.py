@@ -8,6 +8,7 @@ import torch
 
 from jobs import quality
 from jobs._judge import fine_chroma, judged, load_judge
+from jobs._painter import Painter
 from pipeline.settings import StyleSettings
 from tests.conftest import picture
 
@@ -88,7 +89,8 @@ def test_a_real_vgg_paints_two_pairs_well():
     """The guard that looks: the defaults, at 96 px, judged by the network's own activations."""
     judge = load_judge(str(VGG))
     settings = StyleSettings(weights=str(VGG), image_size=96, iterations=40)
-    _, figures, _ = quality.judge_weights(settings, judge, quality.development_pairs(96)[:2])
+    pairs = quality.development_pairs(96)[:2]
+    figures, _ = quality.judge_weights(Painter(settings), judge, pairs)
     for name, pair in figures.items():
         assert pair["share"] < 0.12, (name, pair)
         assert pair["layers"]["conv1_1"] < 0.02, (name, pair)

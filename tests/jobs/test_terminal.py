@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs import _terminal, stylize
-from jobs._terminal import ASCII, UNICODE, Live, live_line, pieces
+from jobs import _live_line, _terminal, stylize
+from jobs._live_line import ASCII, UNICODE, live_line, pieces
+from jobs._terminal import Live
 from pipeline.engine.progress import (
     LOADING_LIBRARIES,
     STARTING_ACTORS,
@@ -83,7 +84,7 @@ def test_the_time_left_is_said_once_it_is_known_and_the_cache_to_those_who_ask()
     ("seconds", "text"), [(0, "1 s"), (59, "59 s"), (600, "10 min"), (7300, "2.0 h")]
 )
 def test_times_left(seconds, text):
-    assert _terminal._about(seconds) == text
+    assert _live_line._about(seconds) == text
 
 
 def test_style_actors_are_counted_as_they_start():

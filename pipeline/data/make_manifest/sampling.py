@@ -86,7 +86,6 @@ def _mix(values: Hashes) -> Hashes:
 def pair_id(content_key: str, style_key: str, label: str | None = None) -> str:
     """Return the id of a pair, such as ``cat--starry_night--0123456789abcdef``, after its label.
 
-
     It is safe as a file name, has no dot and at most 200 bytes. It depends on nothing but the pair,
     so that manifests with more styles per content image, or crossed ones, use the same id.
     """

@@ -120,6 +120,9 @@ def _columns(files: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(urllib.parse.unquote(name) for name, sign, _ in parts if sign))
 
 
+_LISTS = (types.is_list, types.is_large_list, types.is_list_view, types.is_large_list_view)
+
+
 def _plain_field(field: pa.Field) -> pa.Field:
     return field.with_type(_plain(field.type))
 
@@ -132,9 +135,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
         return pa.string()
     if types.is_binary_view(kind):
         return pa.binary()
-    if types.is_list(kind) or types.is_large_list(kind):
-        return pa.list_(_plain_field(kind.value_field))
-    if types.is_list_view(kind) or types.is_large_list_view(kind):
+    if any(is_one(kind) for is_one in _LISTS):
         return pa.list_(_plain_field(kind.value_field))
     if types.is_fixed_size_list(kind):
         return pa.list_(_plain_field(kind.value_field), kind.list_size)

@@ -55,10 +55,13 @@ class RowChecker:
         style = row["style_uri"]
         styles = [style] if isinstance(style, str) else list(style or [])
         blend = row.get("style_blend")
+        # The content image itself, beside the stylised ones: a whole training set in one output.
+        original = row.get("original") is True and not styles
         pair_id = _text(row.get("pair_id"))
         if pair_id is None:
             # Rows without a URI are separate errors, so their number is part of the id.
-            lacks = number if not row["content_uri"] or not all(styles or [None]) else None
+            whole = row["content_uri"] and (original or all(styles or [None]))
+            lacks = None if whole else number
             # New signatures in the URIs must not change the id.
             content, *named = (uri and unsigned(uri) for uri in (row["content_uri"], *styles))
             digest = self._digest(content, named, blend, text, lacks)
@@ -83,7 +86,7 @@ class RowChecker:
             planned["style_blend"] = self._blend(blend, len(styles))
             planned["content_uri"] = self._uri(row["content_uri"], "content_uri")
             planned["style_uri"] = [self._style_uri(uri, "style_uri") for uri in styles]
-            if not styles:
+            if not styles and not original:
                 what = "is null" if style is None else "is an empty list"
                 raise RowError("bad_row", f"style_uri: {what}; give a path or a URI")
             _check_overrides(overrides)

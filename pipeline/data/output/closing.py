@@ -66,7 +66,7 @@ def close(
     splits = Counter[str]()
     classes: dict[str, bool] = {}  # SPLIT/LABEL: whether there is an image
     sums = dict.fromkeys((*MEANS, *SECONDS), 0.0)
-    size, with_warnings = 0, 0
+    size, with_warnings, measured = 0, 0, 0
     first_errors: list[dict[str, Any]] = []
     hashes = [np.empty(0, dtype=np.int64)]
     with _ImageLists() as lists:
@@ -82,6 +82,7 @@ def close(
             first_errors = _first(first_errors, failed)
             size += pc.sum(own["bytes"]).as_py() or 0
             with_warnings += len(own) - own["warnings"].null_count
+            measured += len(own) - own["total_loss"].null_count  # originals have no losses
             for name in sums:
                 sums[name] += pc.sum(own[name]).as_py() or 0.0
             for group in table.group_by(["split", "label", "status"]).aggregate([]).to_pylist():
@@ -107,7 +108,7 @@ def close(
         "lost_classes": sorted(name for name, kept in classes.items() if not kept),
         "images_by_split": dict(sorted(splits.items())),
         "image_bytes": size,
-        "mean": {name: sums[name] / done if done else None for name in MEANS},
+        "mean": {name: sums[name] / measured if measured else None for name in MEANS},
         "seconds": {name.removesuffix("_seconds"): sums[name] for name in SECONDS},
     }
     return summary, np.concatenate(hashes)

@@ -85,7 +85,7 @@ def _origin(row: dict[str, Any], context: Context) -> dict[str, Any]:
         **_redacted_sources(row),
         "style_blend": row["style_blend"],
         **{name: row[name] for name in losses_and_end},
-        "layer_weights": dict(row["layer_weights"]),
+        "layer_weights": dict(row["layer_weights"] or ()),
         "weights": context.weights_name,
         "weights_digest": context.weights_digest,
         "settings": _redacted_settings(pair_settings(row, context.style)),

@@ -1,12 +1,12 @@
-"""Pairs of any sizes and settings in, finished pictures out, through lanes of slots.
+"""Turn pairs of any sizes and settings into finished pictures, through lanes of slots.
 
 ``Batcher`` decides which pair enters which lane and which lane has the next tick; it knows neither
-Ray nor threads. A pair passes through phases: its scales from coarse to fine, and in float32 what
-16 bits cannot do.
+Ray nor threads. A pair passes through phases: its scales from coarse to fine, and a last part in
+float32, where 16 bits are too coarse.
 
-Where the device's memory is too small there is one policy. (1) Empty lanes are given up. (2) The
-lane gets half its slots, and its pairs begin their phase again. (3) A pair in a lane of one slot
-waits until no other pair is in a slot. (4) A pair that does not fit even alone fails.
+If the device's memory is too small, four measures follow each other. (1) Empty lanes are given up.
+(2) The lane gets half its slots, and its pairs begin their phase again. (3) A pair in a lane of one
+slot waits until no other pair is in a slot. (4) A pair that does not fit even alone fails.
 """
 
 import itertools
@@ -39,19 +39,19 @@ PER_PAIR = (
     "image_size",
     "preserve_color",
 )
-"""Settings that may differ within a lane; pairs that differ in others have lanes of their own."""
+"""Settings that may differ within a lane. Pairs that differ in others are in different lanes."""
 
 OPEN_LANES = 8
-"""Lanes in use at which no further lane is opened for a pair that has not begun."""
+"""Most lanes in use. Only pairs that have begun may open further ones."""
 
 PATIENCE = 2_000
-"""Ticks for which a pair may wait for a lane before pairs that came later must wait for it."""
+"""Ticks for which a pair waits for a lane before pairs that came later must wait, too."""
 
 TURNS = 16
-"""Every 16th tick goes to the lane that has waited longest, however empty it is."""
+"""Every 16th tick goes to the lane that has waited longest, even if it is almost empty."""
 
 Outcome = tuple[Hashable, "Done | Exception"]
-"""A pair's key, and its picture or why there is none."""
+"""A pair's key, and its picture or the reason why there is none."""
 
 
 class Batcher:
@@ -83,12 +83,12 @@ class Batcher:
         self.turns: dict[LaneKey, int] = {}  # the last tick of each lane in use
 
     def submit(self, key: Hashable, pair: Pair | Problem, *, suspect: bool = False) -> None:
-        """Take a pair; it waits for a slot.
+        """Take a pair, which then waits for a slot.
 
         Args:
             key: names the pair in ``tick``'s answer.
             pair: prepared when a slot is free for it.
-            suspect: it may end the process: it goes next, alone, in a lane of one slot.
+            suspect: it may crash the process, so it goes next, alone, in a lane of one slot.
         """
         phases = phases_of(pair.size, pair.settings, self.half)
         opened = OpenPair(key, pair, phases, suspect, since=self.ticks, alone=suspect)
@@ -106,7 +106,7 @@ class Batcher:
         return self.busy + sum(pair.problem is not None for pair in waiting)
 
     def upcoming(self, most: int) -> list[Hashable]:
-        """Return the keys of the pairs that begin next, as far as can be told, at most ``most``."""
+        """Return the keys of up to ``most`` pairs that will probably begin next."""
         if self._alone_runs():
             return []
         for queue in self.waiting.values():
@@ -159,8 +159,9 @@ class Batcher:
         ]
 
     def _next_lane(self) -> LaneKey:
-        """Choose the fullest lane, which wastes least; of equals the finest, whose pairs have come
-        farthest.
+        """Choose the fullest lane, which wastes the fewest slots.
+
+        Of equally full lanes choose the largest image size, whose pairs are nearest to their end.
         """
         if self.ticks % TURNS == 0:
             return min(self.running, key=lambda key: self.turns.get(key, 0))
@@ -168,9 +169,9 @@ class Batcher:
         return max(self.running, key=lambda key: (share[key], key[0]))
 
     def under_way(self) -> Iterator[tuple[Hashable, int, float, Tensor]]:
-        """Yield the pairs in slots: key, evaluations so far, latest loss, and the image as it is.
+        """Yield the pairs in slots: key, evaluations so far, latest loss and current image.
 
-        The image is (3, H, W) in [0, 1], of the present phase's size, without its final colours.
+        The image is (3, H, W) in [0, 1], of the current phase's size, without its final colours.
         """
         for key, pairs in self.running.items():
             lane = self.pool.lane(key)
@@ -185,8 +186,9 @@ class Batcher:
             yield from self.tick()
 
     def abandon(self) -> None:
-        """Forget all pairs and give up the lanes: a tick that was interrupted may have left
-        anything half done in them.
+        """Forget all pairs and give up the lanes.
+
+        An interrupted tick may have left anything half done in them.
         """
         self.running, self.waiting, self.turns = {}, {}, {}
         self.pool.lanes.clear()
@@ -244,8 +246,9 @@ class Batcher:
         return key in self.running or len(self.running) < OPEN_LANES
 
     def _latest(self) -> float:
-        """The latest tick of submission at which a pair may begin: where an older pair has waited
-        too long for a lane, those that came after it wait.
+        """Return the latest tick of submission of the pairs that may begin.
+
+        If an older pair has waited too long for a lane, those that came after it wait.
         """
         heads = [queue[0] for key, queue in self.waiting.items() if key not in self.running]
         oldest = min((pair.since for pair in heads if pair.problem is None), default=self.ticks)
@@ -307,8 +310,10 @@ class Batcher:
             del self.running[key], self.turns[key]
 
     def _history(self, key: LaneKey, pair: OpenPair, finish: Finish) -> History:
-        """Return what happened to a pair. A finished picture is worth the memory of empty lanes,
-        and losses that are not quite float32's where its network finds no room.
+        """Return what happened to a pair.
+
+        A finished picture is worth the memory of empty lanes. Where the float32 network finds no
+        room, the lane's own network computes the losses.
         """
         lane = self.pool.lane(key)
         own = lane.objective.network
@@ -325,8 +330,10 @@ class Batcher:
         raise short
 
     def _after_fault(self, key: LaneKey, error: Exception) -> list[Outcome]:
-        """Go on after a lane's tick failed: its pairs begin their phase again, in fewer slots,
-        until it fits or one pair is alone with its fault.
+        """Go on after a lane's tick failed.
+
+        Its pairs begin their phase again in fewer slots, until it fits or one pair is alone with
+        its fault.
         """
         if lost(error):
             raise error

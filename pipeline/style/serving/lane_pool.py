@@ -1,7 +1,7 @@
 """The lanes of a batcher.
 
-They are made when they are wanted and kept for a while when they are empty. They get fewer slots
-where the device's memory was too small for all of them.
+Lanes are made when they are needed. Some are kept when they are empty. They get fewer slots where
+the device's memory was too small for all of them.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from pipeline.style.network.vgg import VGG, half_precision
 from pipeline.style.serving.lanes import Lane
 
 IDLE_LANES = 4
-"""Empty lanes that are kept: one of the same kind is often wanted again."""
+"""Most empty lanes that are kept, since the same kind is often needed again."""
 
 HALF_SINCE = 7
-"""Lowest compute capability of GPUs that convolve in 16 bits."""
+"""Lowest major compute capability of GPUs that convolve in 16 bits."""
 
 LaneKey = tuple[Size, bool, StyleSettings, bool]
 """Image size (H, W), whether the network works in 16 bits, the settings that the pairs share, and
@@ -32,18 +32,18 @@ class Fit:
 
     Attributes:
         slots: slots of the lane.
-        beside: other lanes that there were.
+        others: other lanes that existed then.
     """
 
     slots: int
-    beside: int
+    others: int
 
 
 def check_precision(settings: StyleSettings, device: torch.device) -> None:
     """Check that a device convolves in the types that ``settings`` ask for.
 
     Raises:
-        RuntimeError: it is a GPU without units for 16 bits, and the precision is mixed.
+        RuntimeError: the precision is mixed, and the GPU does not convolve in 16 bits.
     """
     if settings.precision != "mixed" or device.type != "cuda" or torch.version.cuda is None:
         return
@@ -60,7 +60,7 @@ class LanePool:
 
     Args:
         network: in float32, on the device to be used.
-        slots: slots of a lane, where memory has room for them.
+        slots: slots of a lane, if memory has room for them.
         low_memory: see ``Objective``.
     """
 
@@ -72,7 +72,7 @@ class LanePool:
         self.fits: dict[tuple[Size, bool], Fit] = {}
 
     def lane(self, key: LaneKey) -> Lane:
-        """Return the lane of this key; make it if there is none."""
+        """Return the lane of this key. Make it if there is none."""
         if key not in self.lanes:
             idle = self._idle()
             for other in idle[: max(0, len(idle) + 1 - IDLE_LANES)]:
@@ -95,7 +95,7 @@ class LanePool:
         if key[3]:
             return 1
         fit = self.fits.get(key[:2])
-        return self.slots if fit is None or len(self.lanes) < fit.beside else fit.slots
+        return self.slots if fit is None or len(self.lanes) < fit.others else fit.slots
 
     def drop(self, key: LaneKey) -> None:
         """Give up the lane of this key, if there is one."""

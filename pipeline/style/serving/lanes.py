@@ -1,9 +1,9 @@
-"""Continuous batching: slots for pairs that are optimised side by side, each as long as it needs.
+"""Continuous batching: slots in which pairs are optimised side by side, each as long as it needs.
 
-A lane holds a fixed number of slots of one image size. Every tick evaluates all of them at once. A
-pair that is finished leaves its slot, and the next pair that waits for this size enters. A pair
-passes through one lane per phase. All slots of a lane are evaluated together, empty ones too, so
-that a pair's result does not depend, to the bit, on when its neighbours come and go.
+A lane has a fixed number of slots of one image size. Every tick evaluates all of them together. A
+finished pair leaves its slot, and the next pair that waits for this size enters. A pair passes
+through one lane per phase. Empty slots are evaluated, too, so that a pair's result does not depend,
+to the bit, on when its neighbours come and go.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ WINDOW = 20
 """Evaluations over which the loss must fall by ``tolerance`` for a pair to go on."""
 
 BFLOAT16_TOLERANCE = 0.001
-"""Smallest ``tolerance`` in bfloat16: float32 makes the gains that are smaller."""
+"""Smallest ``tolerance`` in bfloat16; smaller gains are left to the float32 phase."""
 
 WARM_UP = 3
 """Ticks before a CUDA graph of them is recorded."""
@@ -41,17 +41,18 @@ LEARN_AFTER = (10, 20, 40, 80)
 """Evaluations after which a pair's preconditioner is learnt from its latest steps."""
 
 LEAST_PAIRS = 3
-"""Fewest curvature pairs from which colours can be learnt."""
+"""Fewest curvature pairs from which a preconditioner is learnt."""
 
 REACH = 2.0
-"""Factor of H_0 over gamma P (see ``LBFGS``) for pairs whose preconditioner is learnt. It is in
-force from the first step on, before anything has been learnt."""
+"""Factor of H_0 over gamma P (see ``LBFGS``) for pairs whose preconditioner is learnt.
+
+It applies from the first step on, before anything has been learnt."""
 
 GREY_LEVEL = 1 / 255
-"""One of 256 levels of a pixel in [0, 1]."""
+"""Distance between two of the 256 levels of a pixel in [0, 1]."""
 
 RANGE = (0.0, 1.0)
-"""Range of a pixel. A file holds no more, and clipping only at the end would raise the loss."""
+"""Range of a pixel. A file cannot hold more, and clipping at the end would raise the loss."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Lane:
         slots: pairs that are evaluated together.
         settings: the settings that these pairs share.
         low_memory: see ``Objective``.
-        recorder: records CUDA graphs; without one each kernel is launched by itself.
+        recorder: records CUDA graphs; if None, each kernel is launched separately.
     """
 
     def __init__(
@@ -203,7 +204,7 @@ class Lane:
         return done
 
     def _learn(self) -> None:
-        """Let some slots measure their steps by what their pair has taught, from now on."""
+        """Learn the preconditioners of slots that have done enough evaluations."""
         optimizer, P = self.optimizer, self.precondition
         if P is None or not isinstance(optimizer, LBFGS):
             return
@@ -224,7 +225,7 @@ class Lane:
         else:
             optimizer.step(loss, gradient.flatten(1), self.active)
         self.evaluations += self.active
-        # The lowest loss so far: the last one may exceed it by rounding. Adam knows the last alone.
+        # The lowest loss so far: the last one may exceed it by rounding. Adam knows only the last.
         lowest = optimizer.lowest if isinstance(optimizer, LBFGS) else optimizer.loss
         self.window[self.sample, self.evaluations % (WINDOW + 1)] = lowest
         if self.tolerance:
@@ -238,9 +239,10 @@ class Lane:
 
 @torch.no_grad()
 def teach(optimizer: LBFGS, P: Preconditioner, slot: Tensor) -> None:
-    """Measure a slot's steps by what its pair has taught, if that is enough.
+    """Replace a slot's preconditioner with one learnt from its steps, if these are enough.
 
-    All on the device, in place and with the same shapes for every slot.
+    This happens on the device, in place and with the same shapes for every slot, so that it can be
+    recorded as a CUDA graph.
 
     Args:
         optimizer: holds the slot's latest steps.
@@ -250,7 +252,7 @@ def teach(optimizer: LBFGS, P: Preconditioner, slot: Tensor) -> None:
     steps, changes, count = optimizer.history.pairs_of(slot)
     metric = learnt_metric(P, slot, steps, changes)
     del steps, changes  # the largest tensors here
-    # Nor is anything learnt from steps whose squares overflow in float32.
+    # Nothing is learnt from steps whose squares overflow in float32.
     taken = (count >= LEAST_PAIRS) & torch.isfinite(metric.rings.sum() + metric.root.sum())
     convert = P.change(slot, metric, taken)
 
@@ -277,8 +279,8 @@ def rounding_of(network: VGG) -> float:
         return 1e-4
     if network.device.type != "cuda" or network.dtype != torch.float32:
         return 0.0
-    # TF32 rounds as float16 does. It came with compute capability 8, and PyTorch convolves in it
-    # by default.
+    # TF32 rounds like float16. GPUs have it since compute capability 8.0, and PyTorch convolves in
+    # it by default.
     able = torch.cuda.get_device_capability(network.device)[0] >= 8
     return 1e-4 if able and in_tf32() else 0.0
 

@@ -1,4 +1,4 @@
-"""A pair between ``Batcher.submit`` and its end: where it is, and what it carries along."""
+"""The state of a pair from ``Batcher.submit`` to its end."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
@@ -20,11 +20,11 @@ from pipeline.style.serving.phases import Done, History, Phase
 
 @dataclass(eq=False)
 class OpenPair:
-    """A pair on its way.
+    """A pair that is not finished.
 
     Attributes:
-        key: names the pair to whoever submitted it.
-        asked: what was submitted; a ``Problem`` where it is prepared already.
+        key: the name under which it was submitted.
+        asked: what was submitted; a ``Problem`` if it is prepared already.
         phases: all of them, coarse to fine.
         suspect: it may end the process, so it runs alone, in a lane of one slot.
         since: the tick at which it was submitted.
@@ -68,7 +68,7 @@ class OpenPair:
     def widen(self, finish: Finish) -> bool:
         """Do the rest of this phase, and all later ones, in float32.
 
-        Where float16 led nowhere the phase begins again. Returns False if nothing is left to do.
+        If float16 made no progress, the phase begins again. Returns False if nothing is left to do.
         """
         done = len(finish.losses) if finish.steps > 1 else 0
         if done >= self.phase.most:
@@ -111,7 +111,7 @@ def start_of(pair: OpenPair, network: VGG, cache: TargetCache | None) -> Start:
     elif pair.image.shape[1:] == content.shape[2:]:
         image = pair.image
     elif problem.settings.init_image != "noise":
-        # The change is carried up, not the image: the content keeps its detail.
+        # Only the change is enlarged, not the image, so that the content keeps its detail.
         coarse = resize(full, (pair.image.shape[1], pair.image.shape[2])).clamp(0, 1)
         image = (content + resize(pair.image[None] - coarse, phase.size))[0].clamp(0, 1)
     else:
@@ -129,7 +129,7 @@ def start_of(pair: OpenPair, network: VGG, cache: TargetCache | None) -> Start:
 
 
 def known_of(lane: Lane, slot: int) -> Known | None:
-    """Return what the next lane may begin with; None where memory is short, and it learns again."""
+    """Return what a lane has learnt about a pair, or None if memory is too short to copy it."""
     try:
         return lane.known(slot)
     except Exception as error:
@@ -143,15 +143,15 @@ def _initial(content: Tensor, target: StyleTarget, settings: StyleSettings) -> T
         return content
     if settings.init_image == "recolored":
         return recolor(content, target.mean, target.covariance)
-    # Drawn on the CPU: the same picture whatever the device and the neighbours.
+    # Drawn on the CPU, so that it does not depend on the device or on the other pairs.
     generator = torch.Generator().manual_seed(settings.seed)
     noise = torch.randn(content.shape, generator=generator)
     return (0.5 + 0.25 * noise).clamp(0, 1).to(content)
 
 
 def history_of(lane: Lane, pair: OpenPair, finish: Finish, network: VGG) -> History:
-    """Return the losses of the final image as ``network`` sees it, and how the pair got there."""
-    assert pair.problem is not None  # both are there since its first phase  # noqa: S101
+    """Return the losses of the final image, as ``network`` computes them, and its history."""
+    assert pair.problem is not None  # both exist since its first phase  # noqa: S101
     assert pair.weights is not None  # noqa: S101
     own = network is lane.objective.network
     exact = None if own else (network, pair.problem.content_image)

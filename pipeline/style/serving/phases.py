@@ -1,4 +1,4 @@
-"""The phases of a pair, one for each scale and precision, and what is told of it at the end."""
+"""The phases of a pair, one for each scale and precision, and what is reported at its end."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -91,7 +91,7 @@ def phases_of(size: Size, settings: StyleSettings, half: torch.dtype) -> list[Ph
     Args:
         size: (H, W) of the content image.
         settings: the pair's own.
-        half: the 16-bit type. float16 rounds as little as TF32 and needs no end in float32.
+        half: the 16-bit type. float16 rounds no more than TF32 and needs no last phase in float32.
     """
     sizes = scale_sizes(size, settings.scales)
     each = settings.iterations // len(sizes)

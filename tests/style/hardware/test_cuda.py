@@ -10,7 +10,8 @@ import dataclasses
 import pytest
 import torch
 
-from jobs.bench.style import filled_lane, finish, pictures, ready
+from jobs.bench.inputs import pictures, ready, succeeded
+from jobs.bench.style import filled_lane
 from pipeline.settings import StyleSettings
 from pipeline.style.hardware import gpu_passes, pooling
 from pipeline.style.hardware.graphs import recorder_of
@@ -306,7 +307,7 @@ def test_a_pairs_picture_depends_neither_on_the_run_nor_on_its_neighbours(precis
         for key in others:
             submit(batcher, settings, key, most=5 + 3 * key)
         submit(batcher, settings, 1)
-        found.append(finish(batcher)[1])
+        found.append(dict(succeeded(batcher.drain()))[1])
     for again in found[1:]:
         assert torch.equal(again.image, found[0].image)
         assert again.history == found[0].history
@@ -339,7 +340,7 @@ def test_too_little_memory_means_fewer_slots_and_no_lost_pair():
         batcher = Batcher(network, 16)
         for key in range(5):
             submit(batcher, settings, key, size=(512, 512), most=6)
-        found = finish(batcher)
+        found = dict(succeeded(batcher.drain()))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert len(found) == 5
