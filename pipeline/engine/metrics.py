@@ -94,7 +94,8 @@ def stored(record: Mapping[str, Any]) -> None:
     """Count a pair's record: ok or failed, its loss, its seconds by stage."""
     if record["status"] == "ok":
         _metric("style_pairs_done").inc()
-        _metric("style_loss").observe(record["total_loss"])
+        if record["total_loss"] is not None:  # an original has none
+            _metric("style_loss").observe(record["total_loss"])
     else:
         _metric("style_pairs_failed").inc(tags={"error_class": record["error_class"]})
     for stage in ("load", "optimize", "store"):
