@@ -1,4 +1,4 @@
-"""Write a small class-folder set and two styles: python examples/class_folder.py [FOLDER]
+"""Write a small class-folder set and two styles: python examples/class_folder.py [FOLDER].
 
 FOLDER/photos/CLASS/NAME.png are 40 crops of two photographs, 192 x 192 px; FOLDER/paintings has two
 pictures with much texture. All come with scikit-image.

@@ -1,4 +1,4 @@
-"""Do a whole job from Python: python examples/job.py [FOLDER]
+"""Do a whole job from Python: python examples/job.py [FOLDER].
 
 It writes four pictures into two folders, pairs them in a manifest and stylises the pairs.
 """
