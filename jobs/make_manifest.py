@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 NEEDS = "--content DIR --style DIR --output DIR"
 
 USUAL = {
-    "content": "folder of content images, a glob in quotes, or a file",
+    "content": "folder of images, a glob in quotes, or a data set: Parquet, tars, CSV",
     "style": "style images, in the same forms",
     "output": "folder of the manifest",
     "styles_per_content": "styles that are drawn for each content [1]",
     "mode": "cross: each content with every style [sample]",
     "limit": "take so many content images only, a random sample",
-    "label_from": "parent: a content's folder is its class [none]",
-    "split_from": "parent: the folder above is its split [none]",
+    "label_from": "parent: a content's folder is its class [the data set's own]",
+    "split_from": "parent: the folder above is its split [the data set's own]",
     "labels": "CSV file with file_name, label, split",
     "seed": "another seed draws other styles [0]",
     "overwrite": "replace the manifest in the output",

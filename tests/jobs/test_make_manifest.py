@@ -1,5 +1,6 @@
 """The command, and that jobs.stylize takes what it makes."""
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -78,6 +79,25 @@ def test_the_same_manifest_from_a_disk_and_from_s3(inputs, s3, tmp_path, capsys,
         )  # fmt: skip
         assert code == 0
         assert "8 pairs in the manifest, 8 to do" in capsys.readouterr().out
+
+
+def test_a_job_takes_the_manifest_of_a_data_set(inputs, tmp_path, capsys, weights_file):
+    pictures = [image_bytes(index, 48, 64) for index in range(6)]
+    table = pa.table({"image": [*pictures, None], "label": [0, 1, 2, 0, 1, 2, 0]})
+    (tmp_path / "data").mkdir()
+    pq.write_table(table, tmp_path / "data" / "train-00000-of-00001.parquet", row_group_size=3)
+    more = ("--content", f"{tmp_path}/data", "--style-probability", "0.5")
+    assert make_manifest.main(arguments(inputs, str(tmp_path / "pairs"), *more)) == 0
+    out = capsys.readouterr().out
+    assert "skipped: 1 without a picture" in out
+    assert "stay as they are and have no row; --include-originals adds one for each" in out
+    assert "1 split (contents of each: train " in out
+    plan = ["--manifest", str(tmp_path / "pairs"), "--output", str(tmp_path / "out")]
+    assert (
+        stylize.main([*plan, "--image-size", "64", "--weights", str(weights_file), "--dry-run"])
+        == 0
+    )
+    assert "pairs in the manifest" in capsys.readouterr().out
 
 
 def test_what_cannot_be_made_ends_with_2_and_one_clear_line(inputs, capsys):

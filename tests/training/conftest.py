@@ -1,8 +1,12 @@
 """A style folder, and arguments that make stylising take a fraction of a second."""
 
+import functools
+
 import pytest
 import torch
 
+from pipeline.style.network.weights import load_weights
+from pipeline.training import augmenter
 from tests.conftest import image_bytes
 
 
@@ -18,9 +22,21 @@ def styles(tmp_path):
     return folder
 
 
+@pytest.fixture(scope="session")
+def load_once():
+    """Normalising takes seconds, and all transforms of these tests have the same weights."""
+    return functools.cache(load_weights)
+
+
 @pytest.fixture
-def swift(weights_file):
-    return {"weights": str(weights_file), "evaluations": 3}
+def swift(weights_file, load_once, monkeypatch):
+    narrow = str(weights_file)
+
+    def load(settings, read):
+        return load_once(settings) if settings.weights == narrow else load_weights(settings, read)
+
+    monkeypatch.setattr(augmenter, "load_weights", load)
+    return {"weights": narrow, "evaluations": 3}
 
 
 @pytest.fixture(autouse=True)

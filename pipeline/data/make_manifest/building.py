@@ -309,7 +309,7 @@ def _rows(
 def _is_taken(settings: ManifestSettings, content: Content, styles: Styles, built: Built) -> bool:
     """Return whether a content has pairs, and count it if not."""
     if not styles.has_class(content.label):
-        built.skipped["no styles for the class"] += 1
+        built.skipped["without styles for the class"] += 1
         return False
     stays = not selection.is_stylized(content, settings.style_probability, settings.seed)
     built.left_out += stays and not settings.include_originals

@@ -10,7 +10,7 @@ from pipeline.data.make_manifest.classes import Classes
 from pipeline.data.make_manifest.labels import Place
 from pipeline.data.make_manifest.sources.base import Content
 
-OUTSIDE = "label outside the class list"
+OUTSIDE = "with a label outside the class list"
 
 TRAINING = (None, "train")
 """Splits that ``val_fraction`` divides."""

@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.data.make_manifest import building
 from pipeline.data.make_manifest.building import BuildError, build
 from pipeline.data.make_manifest.sources.base import split_in
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import files, filesystems, uris
 from pipeline.settings import ManifestSettings, SettingError, replace
 from tests.conftest import image_bytes
 
@@ -198,7 +198,7 @@ def test_class_names_lie_beside_the_tars_or_are_given(shards, wanted):
     assert {(row["label_id"], row["label"]) for row in rows} == {*enumerate("abc")}
     other.write_text("a\nb\n")
     rows, built = rows_of(wanted, class_names=str(other))
-    assert built.skipped["label outside the class list"] == 4
+    assert built.skipped["with a label outside the class list"] == 4
     assert len(rows) == 8
 
 
@@ -240,10 +240,10 @@ def test_samples_that_lack_something_are_counted(tmp_path, wanted):
     rows, built = rows_of(wanted, content=str(tmp_path / "data.tar"))
     assert [row["label_id"] for row in rows] == [0, None]
     assert built.skipped == {
-        "samples without a picture": 1,
-        "empty pictures": 1,
-        "json members that cannot be read": 1,
-        "label members not in UTF-8": 1,
+        "without a picture": 1,
+        "with an empty picture": 1,
+        "with a json member that cannot be read": 1,
+        "with a label not in UTF-8": 1,
     }
     write_samples(tmp_path / "two.tar", [{"__key__": "a", "jpg": b"x", "png": b"x"}])
     with pytest.raises(BuildError, match=r"sample 'a' has several pictures \(jpg, png\); choose"):
@@ -284,7 +284,7 @@ def test_null_pictures_are_counted(tmp_path, wanted, kind):
     table = pa.table({"image": images, "label": [0, 1, -1, None, 2, 2, 2][: len(images)]})
     pq.write_table(table, path, row_group_size=3)
     rows, built = rows_of(wanted, content=str(path))
-    assert built.skipped == {"rows without a picture": 2 + (kind == "struct")}
+    assert built.skipped == {"without a picture": 2 + (kind == "struct")}
     assert [row["label_id"] for row in rows][:3] == [0, None, 2]
     assert len(rows) == 3 + (kind == "struct")
     assert built.labels[None] == 1
@@ -325,7 +325,7 @@ def test_names_win_over_numbers_where_files_disagree(tmp_path, wanted):
     assert sorted((row["label"], row["label_id"]) for row in rows) == [
         *(("x", 0), ("x", 0), ("y", 1), ("y", 1)),
     ]
-    assert built.skipped == {"label outside the class list": 1}
+    assert built.skipped == {"with a label outside the class list": 1}
 
 
 @pytest.mark.parametrize(
@@ -357,10 +357,10 @@ def test_lists_with_faults_are_counted_or_end_in_one_line(tmp_path, wanted):
     path.write_text(f"file_name,label\n{lines}\n")
     _, built = rows_of(here)
     assert built.skipped == {
-        "lines without an image": 1,
-        "lines that cannot be read": 1,
+        "without an image": 1,
+        "on a line that cannot be read": 1,
         "'::' in the name": 1,
-        "addresses with a password or a signature": 1,
+        "with a password or a signature in the address": 1,
     }
     for text, message in (
         ("a,b\n1,2\n", r"l\.csv: has no column of images \(file_name, .*its columns: a, b"),
@@ -391,6 +391,48 @@ def test_lists_with_faults_are_counted_or_end_in_one_line(tmp_path, wanted):
 )
 def test_splits_in_names(key, split):
     assert split_in(key) == split
+
+
+def test_styles_may_be_a_data_set_too(hub, wanted):
+    rows, built = rows_of(wanted, style=str(hub), style_per_class=True)
+    assert built.styles == 15
+    classes = {name: {row["style_uri"] for row in rows if row["label"] == name} for name in LABELS}
+    rows, _ = rows_of(wanted)
+    label_of = {row["content_uri"]: row["label"] for row in rows}
+    for name, styles in classes.items():
+        assert {label_of[style] for style in styles} == {name}
+
+
+def test_data_sets_on_s3(hub, shards_on_s3, wanted):
+    options, bucket = shards_on_s3
+    there = replace(wanted, storage_options=options)
+    rows, built = rows_of(there, content=f"s3://{bucket}/{{train-000,val-000}}.tar")
+    assert built.splits == {"train": 4, "val": 4}
+    assert {row["label"] for row in rows} == {*LABELS}  # classes.txt lies there
+    Image.open(io.BytesIO(files.read_bytes(rows[0]["content_uri"], options))).load()
+    fs, _ = filesystems.filesystem("s3://x", options)
+    for path in (hub / "data").iterdir():
+        fs.pipe_file(f"{bucket}/hub/data/{path.name}", path.read_bytes())
+    rows, _ = rows_of(there, content=f"s3://{bucket}/hub")
+    local, _ = rows_of(wanted, content=str(hub))
+    assert {row["pair_id"] for row in rows} == {row["pair_id"] for row in local}
+    assert files.read_bytes(rows[0]["content_uri"], options).startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def shards_on_s3(s3, tmp_path):
+    """The tars of ``shards`` in a bucket, with a list of classes beside them."""
+    options, bucket = s3
+    fs, _ = filesystems.filesystem("s3://x", options)
+    for name, first in (("train-000", 0), ("train-001", 4), ("val-000", 8)):
+        samples = (
+            {"__key__": f"{index:04d}", "png": picture(index), "cls": index % 3}
+            for index in range(first, first + 4)
+        )
+        write_samples(tmp_path / "up" / f"{name}.tar", samples)
+        fs.pipe_file(f"{bucket}/{name}.tar", (tmp_path / "up" / f"{name}.tar").read_bytes())
+    fs.pipe_file(f"{bucket}/classes.txt", "\n".join(NAMES).encode())
+    return options, bucket
 
 
 def test_settings_for_data_sets_that_do_not_fit(wanted):

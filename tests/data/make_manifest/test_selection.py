@@ -134,7 +134,7 @@ def test_some_contents_stay_as_they_are(folders):
 
 def test_styles_of_the_contents_own_class(folders, tmp_path):
     rows, built = rows_of(folders, style_per_class=True)
-    assert built.skipped == {"no styles for the class": 40}
+    assert built.skipped == {"without styles for the class": 40}
     assert len(rows) == 80
     for row in rows.values():
         assert f"/art/{row['label']}/" in row["style_uri"]

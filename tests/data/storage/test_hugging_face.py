@@ -8,6 +8,7 @@ import sys
 import threading
 import urllib.parse
 
+import huggingface_hub.constants
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -81,8 +82,10 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub():
+def hub(monkeypatch):
     """A hub with the data set ``me/set``: (its files, requests seen, storage options)."""
+    # Other tests keep the library from the network; this hub is on loopback.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.files, server.seen = {}, []
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

@@ -84,7 +84,7 @@ def _contents(
         for some in source.slices(ROWS_AT_ONCE):
             for index, row in enumerate(some.rows):
                 if index in some.faults:
-                    skipped["lines that cannot be read"] += 1
+                    skipped["on a line that cannot be read"] += 1
                     continue
                 content = _content(row, base, image, columns)
                 if isinstance(content, str):
@@ -99,15 +99,15 @@ def _content(row: dict[str, Any], base: str, image: str, columns: Columns) -> Co
     """Return a row's content, or why it is skipped."""
     name = _text(row[image])
     if not name:
-        return "lines without an image"
+        return "without an image"
     uri = uris.resolve(name, base)
     if "::" in uri:
         return "'::' in the name"
     if uris.redact(uri) != uri:
-        return "addresses with a password or a signature"
+        return "with a password or a signature in the address"
     key = _text(row[columns.key]) if columns.key else name.removeprefix("./")
     if not key:
-        return "lines without a key"
+        return "without a key"
     label = row.get(columns.label or "label")
     number = number_of(label)
     label_id = _whole(row.get("label_id")) if number is None else number

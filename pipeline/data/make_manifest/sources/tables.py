@@ -35,7 +35,7 @@ ROWS_AT_ONCE = 4096
 BYTES_AT_ONCE = 64
 """Rows of which the pictures are read together, where some are missing and must be found."""
 
-NO_IMAGES = "Parquet files without pictures"
+NO_IMAGES = ".parquet without pictures"
 
 
 @dataclass(frozen=True)
@@ -231,10 +231,10 @@ def _contents(
         ):
             number += 1
             if is_empty or not isinstance(image, str):
-                skipped["rows without a picture"] += 1
+                skipped["without a picture"] += 1
                 continue
             if "::" in image or uris.redact(image) != image:
-                skipped["paths with '::', a password or a signature"] += 1
+                skipped["with '::', a password or a signature in the path"] += 1
                 continue
             own = (path or "").rpartition("/")[2]
             bare = own or f"{stem}-{number}{ENDINGS[0]}"
@@ -242,7 +242,7 @@ def _contents(
             if layout.key:
                 key = values[layout.key]
             if key is None:
-                skipped["rows without a key"] += 1
+                skipped["without a key"] += 1
                 continue
             if not is_utf8(f"{key}{bare}"):
                 skipped["name not in UTF-8"] += 1

@@ -94,7 +94,7 @@ class _Reader:
         named = ((_SAMPLE.fullmatch(member[0].name), member) for member in members)
         for key, some in itertools.groupby(named, lambda pair: pair[0] and pair[0][1]):
             if key is None or "/." in key:
-                skipped["members without a sample's name"] += sum(1 for _ in some)
+                skipped["without a sample's key"] += sum(1 for _ in some)
             else:
                 yield _Sample(key, {found[2].lower(): member for found, member in some if found})
 
@@ -105,7 +105,7 @@ class _Reader:
     def _content(self, file: File, split: str | None, sample: _Sample) -> Content:
         image = self._image(file, sample)
         if not image.size:
-            raise _Unfit("empty pictures")
+            raise _Unfit("with an empty picture")
         if not is_utf8(image.name):
             raise _Unfit("name not in UTF-8")
         label, label_id = self._class(sample)
@@ -123,13 +123,13 @@ class _Reader:
         wanted = self._columns.image.lower().lstrip(".")
         if wanted:
             if wanted not in sample.members:
-                raise _Unfit(f"samples without a member .{wanted}")
+                raise _Unfit(f"without a member .{wanted}")
             return sample.members[wanted][0]
         found = [ending for ending in sample.members if ending_of(f"x.{ending}") in ENDINGS]
         # A mask is often called KEY.seg.png beside KEY.jpg.
         plain = [ending for ending in found if "." not in ending]
         if not found:
-            raise _Unfit("samples without a picture")
+            raise _Unfit("without a picture")
         if len(plain or found) > 1:
             raise SourceError(
                 f"{uris.redact(file.uri)}: sample {sample.key[:80]!r} has several pictures "
@@ -148,7 +148,7 @@ class _Reader:
         try:
             fields = json.loads(_text(sample.members["json"][1]))
         except (ValueError, RecursionError) as error:
-            raise _Unfit("json members that cannot be read") from error
+            raise _Unfit("with a json member that cannot be read") from error
         if not isinstance(fields, dict):
             return None, None
         names = (self._columns.label,) if self._label else LABEL_FIELDS
@@ -167,11 +167,11 @@ def _named(value: Any) -> tuple[str | None, int | None]:
 
 def _text(data: bytes | None) -> str:
     if data is None:
-        raise _Unfit(f"label members of more than {tars.MOST_DATA} bytes")
+        raise _Unfit(f"with a label member of more than {tars.MOST_DATA} bytes")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise _Unfit("label members not in UTF-8") from error
+        raise _Unfit("with a label not in UTF-8") from error
 
 
 def names_beside(uri: str, options: files.StorageOptions) -> str | None:
