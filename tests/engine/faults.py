@@ -46,16 +46,17 @@ class Watched:
 
     def __array__(self, dtype=None, copy=None):
         self.act(self.shape[1])
-        return self.pixels
+        return self.pixels.copy()
 
 
 def watch_actors(act) -> None:
-    """Have style actors call ``act`` with the width of each image with which they begin."""
+    """Have ``act`` told the width of each image that a style actor begins with."""
 
-    def watched(value):
-        return Watched(value, act) if "torch" in sys.modules else unpack(value)
+    def pixels_of(value):
+        is_actor = "pipeline.engine.actor" in sys.modules
+        return Watched(value, act) if is_actor else unpack(value)
 
-    blocks.pixels_of = watched
+    blocks.pixels_of = pixels_of
 
 
 def poison() -> None:

@@ -140,7 +140,7 @@ def test_what_hangs_in_each_stage_is_begun_again_or_given_up(
         summary = run_job(quick, job)
     finally:
         ray.shutdown()
-    assert (summary["ok"], summary["error"], summary["missing"]) == (6, 2, 0)
+    assert (summary["ok"], summary["error"], summary["missing"]) == (6, 2, 0), summary
     found = records_of(job.output)
     check_images(job.output, found)
     failed = {name: row["error_message"] for name, row in found.items() if row["error_class"]}
