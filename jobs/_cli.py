@@ -7,18 +7,15 @@ import argparse
 import contextlib
 import copy
 import dataclasses
-import json
 import logging
 import os
 import re
 import sys
-import typing
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
-
+from jobs._values import convert, read_config, shown_default
 from pipeline.data.redaction import redact, redact_text
 from pipeline.settings import (
     JobSettings,
@@ -27,7 +24,6 @@ from pipeline.settings import (
     StyleSettings,
     choices_of,
     describe_range,
-    describe_type,
     did_you_mean,
     grouped,
     in_short,
@@ -35,31 +31,33 @@ from pipeline.settings import (
     takes_only,
     unknown_setting,
 )
-from pipeline.settings.validation import OPTIONS_BY_SCHEME
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 METAVARS = {int: "N", float: "X", str: "TEXT", Mapping[str, Any]: "JSON"}
 
+
 OF_A_JOB = (JobSettings, StyleSettings)
+
 
 FOLDERS = (
     *("content", "style", "mode", "styles_per_content", "label_from", "split_from", "labels"),
 )
 """Settings of a manifest that a job takes too: it then makes the manifest itself."""
 
+
 Kinds = Mapping[type, Container[str] | None]
 """Classes of settings, and the fields that a command takes of each; None for all."""
 
+
 JOB_KINDS: Kinds = {JobSettings: None, StyleSettings: None, ManifestSettings: FOLDERS}
+
 
 KINDS: Mapping[str, Kinds] = {"stylize": JOB_KINDS, "make_manifest": {ManifestSettings: None}}
 """The kinds of the commands that have many options."""
 
+
 PROGRAM = "neural-style"
+
+
 SUBCOMMANDS: Mapping[str, str] = {
     "stylize": "stylize",
     "make_manifest": "manifest",
@@ -254,7 +252,7 @@ def read_options(
     given = vars(parsed)
     rest = {name: given.pop(name) for name in own & given.keys()}
     config = given.pop("config")
-    values = {**(_read_config(config) if config else {}), **given}
+    values = {**(read_config(config) if config else {}), **given}
     found: list[dict[str, Any]] = []
     taken: list[str] = []
     for settings, fields in kinds.items():
@@ -287,41 +285,6 @@ def _unknown_option(given: str, parser: argparse.ArgumentParser) -> SettingError
     return SettingError(f"{in_short(redact(name))[1:-1]}: is no option; {meant}")
 
 
-def convert(spec: "dataclasses.Field[Any]", value: Any) -> Any:
-    """A string from the command line, or a value from a file, as the field's type.
-
-    Raises:
-        SettingError: it cannot be read so.
-    """
-    if value in choices_of(spec):
-        return value
-    try:
-        return _convert(plain_type(spec), value)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        if spec.name == "storage_options":  # it may be a secret: not even a mistyped one is shown
-            why = f"the value is no JSON; give {OPTIONS_BY_SCHEME}"
-        else:
-            allowed = describe_range(spec) or describe_type(spec)
-            why = f"{in_short(value)} cannot be read; range: {allowed}"
-        raise SettingError(f"{spec.name}: {why}") from error
-
-
-def _convert(hint: Any, value: Any) -> Any:
-    origin = typing.get_origin(hint)
-    if origin is tuple:
-        item = typing.get_args(hint)[0]
-        if isinstance(value, str):
-            value = [part for part in value.split(",") if part]
-        return tuple(_convert(item, part) for part in value)
-    if origin is not None and origin is not Literal:  # a mapping
-        return json.loads(value) if isinstance(value, str) else value
-    if hint is bool and value in ("true", "false"):
-        return value == "true"
-    if hint in (int, float) and isinstance(value, (str, int)) and not isinstance(value, bool):
-        return hint(value)
-    return value
-
-
 @contextlib.contextmanager
 def reader_may_leave() -> Iterator[None]:
     """A block that prints: whoever reads it may end before it does, as ``| head -3`` does."""
@@ -342,51 +305,3 @@ def why_it_broke_off(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(RAYS_ADVICE)]
     return redact_text(told[-1]) if told else type(error).__name__
-
-
-def shown_default(spec: "dataclasses.Field[Any]") -> str:
-    """A field's default as one would give it; empty if it has none, or is off."""
-    value = spec.default
-    if value in (None, "", ()) or value is False:
-        return ""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    if value is True:
-        return "on"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _read_config(path: str) -> dict[str, Any]:
-    try:
-        text = Path(path).read_text()
-        values = tomllib.loads(text) if path.endswith(".toml") else _load_yaml(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        shown = path if path.isprintable() else in_short(path)
-        raise SettingError(f"config {shown}: cannot be read: {_in_one_line(error)}") from error
-    if not isinstance(values, dict):
-        raise SettingError(f"config {path}: must hold settings by name, as 'image_size: 512'")
-    return values
-
-
-def _in_one_line(error: Exception) -> str:
-    """What is wrong, and where as far as it is known: YAML says that in lines of their own."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
-        return str(error).splitlines()[0]
-    problem = " ".join(str(getattr(error, "problem", "")).split())
-    return f"{problem} (at line {mark.line + 1}, column {mark.column + 1})"
-
-
-def _load_yaml(text: str) -> Any:
-    """Every scalar as text, to be read as an option would be; in ``storage_options`` by its type.
-
-    YAML itself takes 1e-3 for a text, and no for a boolean. But storage options go to fsspec as
-    they are, for which a text "false" is true.
-    """
-    values = yaml.load(text, yaml.BaseLoader)  # noqa: S506 (it makes nothing but text)
-    if isinstance(values, dict) and "storage_options" in values:
-        loader = yaml.SafeLoader(text)
-        root: Any = loader.get_single_node()  # a mapping, as seen above
-        nodes = {key.value: node for key, node in root.value}
-        values["storage_options"] = loader.construct_document(nodes["storage_options"])
-    return values

@@ -8,7 +8,8 @@
 import dataclasses
 from typing import Any
 
-from jobs._cli import OF_A_JOB, shown_default
+from jobs._cli import OF_A_JOB
+from jobs._values import shown_default
 from pipeline.settings import ManifestSettings, describe_range, grouped
 
 INTRODUCTION = """\

@@ -27,7 +27,7 @@ from pipeline.data.words import counted
 from pipeline.settings import ManifestSettings, SettingError
 
 if TYPE_CHECKING:
-    from pipeline.data.make_manifest.building import Built
+    from pipeline.data.make_manifest.built import Built
 
 NEEDS = "--content DIR --style DIR --output DIR"
 
@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Loaded here, so that --help and a mistyped option answer at once.
     from pipeline.data.errors import RowError
-    from pipeline.data.make_manifest.building import BuildError, build
+    from pipeline.data.make_manifest.building import build
+    from pipeline.data.make_manifest.built import BuildError
 
     try:
         built = build(settings, partial(_say_progress, settings.rows_per_file))
@@ -84,7 +85,7 @@ def _counts(built: "Built") -> str:
 
 def print_summary(built: "Built", settings: ManifestSettings) -> None:
     """What the manifest holds in a few lines, on standard output."""
-    from pipeline.data.make_manifest.building import describe
+    from pipeline.data.make_manifest.built import describe
     from pipeline.data.storage import uris
 
     print(

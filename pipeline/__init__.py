@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.data.make_manifest.building import BuildError, Built
+    from pipeline.data.make_manifest.built import BuildError, Built
     from pipeline.engine.job import JobError
     from pipeline.engine.progress import OnProgress
     from pipeline.notebook.call import stylize

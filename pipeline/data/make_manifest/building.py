@@ -5,15 +5,14 @@ Contents are streamed, and nothing is unpacked; styles, which are few, are held 
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline.data.errors import RowError
-from pipeline.data.make_manifest import parts, sampling, selection
+from pipeline.data.make_manifest import parts, selection
+from pipeline.data.make_manifest.built import BuildError, Built, describe
 from pipeline.data.make_manifest.classes import Classes, read_names
 from pipeline.data.make_manifest.labels import Labels, LabelsError
-from pipeline.data.make_manifest.parts import Row
+from pipeline.data.make_manifest.pairing import columns_of, rows_of
 from pipeline.data.make_manifest.sources import tars
 from pipeline.data.make_manifest.sources.base import Columns, Content, Source, SourceError
 from pipeline.data.make_manifest.sources.opening import open_source
@@ -24,53 +23,9 @@ from pipeline.data.make_manifest.styles import (
     read_weights,
     weigh,
 )
-from pipeline.data.names import check_name
 from pipeline.data.storage import uris
 from pipeline.data.storage.listing import ListingError
 from pipeline.settings import ManifestSettings, did_you_mean
-
-DRAWS = 2**16
-"""Random numbers drawn at a time: few enough for a processor's cache."""
-
-ORIGINAL = "original"
-"""What stands for the style in the id of a content that is copied as it is."""
-
-
-class BuildError(ValueError):
-    """No manifest can be built. The message says why and what to do."""
-
-
-@dataclass
-class Built:
-    """Counts of what a manifest holds and of the files that were skipped.
-
-    Attributes:
-        pairs: rows of the manifest.
-        files: Parquet files of the manifest.
-        columns: of the manifest.
-        styles: style images.
-        contents: content images that have rows.
-        labels: those content images by label.
-        splits: those content images by split.
-        originals: rows that copy their content as it is.
-        left_out: content images that stay as they are, and so have no row.
-        unmet_classes: classes that were asked for and that no content has.
-        unmet_labels: files that the CSV file of labels names and that are no content images.
-        skipped: what else the contents' place holds and was not taken, by reason.
-    """
-
-    pairs: int = 0
-    files: int = 0
-    columns: Sequence[str] = ()
-    styles: int = 0
-    contents: int = 0
-    labels: Counter[str | None] = field(default_factory=Counter)
-    splits: Counter[str | None] = field(default_factory=Counter)
-    originals: int = 0
-    left_out: int = 0
-    unmet_classes: set[str] = field(default_factory=set)
-    unmet_labels: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
 
 
 def build(settings: ManifestSettings, said: Callable[[Built], None] = lambda built: None) -> Built:
@@ -99,11 +54,11 @@ def build(settings: ManifestSettings, said: Callable[[Built], None] = lambda bui
         columns = Columns(settings.image_column, settings.label_column, settings.key_column)
         source = open_source(settings.content, options, settings.content_format, columns)
         classes = _classes(settings, source)
-        built.columns = _columns(settings, source, classes)
+        built.columns = columns_of(settings, source, classes)
         labels = _labels(settings)
         contents = _contents(settings, source, labels, classes, built)
         with parts.Parts(output, built.columns, settings.overwrite, options) as folder:
-            rows = _rows(settings, contents, styles, built)
+            rows = rows_of(settings, contents, styles, built)
             while some := list(itertools.islice(rows, settings.rows_per_file)):
                 folder.write(some)
                 built.pairs, built.files = built.pairs + len(some), built.files + 1
@@ -225,6 +180,8 @@ _KINDS = {
     "tar": "a sample is KEY.jpg (or another image's ending) with KEY.cls or KEY.json",
     "csv": "each line names an image in a column file_name, content_uri or image",
 }
+
+
 _TABLES = "pictures are in columns of bytes, or of struct{bytes, path}, in files *.parquet"
 
 
@@ -237,12 +194,6 @@ def _nothing(name: str, uri: str, form: str, skipped: Counter[str]) -> BuildErro
             "load_from_disk(FOLDER).to_parquet(FILE)"
         )
     return BuildError(f"{name} {uris.redact(uri)}: holds no image{others}; {hint}")
-
-
-def describe(counts: Counter[str], most: int = 5) -> str:
-    """Return counts in words, most frequent first: ``12 .txt, 3 hidden``."""
-    named = [f"{count} {name}" for name, count in counts.most_common(most)]
-    return ", ".join([*named, *(["..."] if len(counts) > most else [])])
 
 
 def _labels(settings: ManifestSettings) -> Labels | None:
@@ -285,80 +236,6 @@ def _places(settings: ManifestSettings, table: Labels | None) -> Callable[[Conte
         return content._replace(label=label, label_id=number, split=split)
 
     return place
-
-
-def _rows(
-    settings: ManifestSettings, contents: Iterator[Content], styles: Styles, built: Built
-) -> Iterator[Row]:
-    while some := list(itertools.islice(contents, max(1, DRAWS // len(styles)))):
-        taken = [content for content in some if _is_taken(settings, content, styles, built)]
-        for content, drawn in zip(taken, styles.draw(taken), strict=True):
-            _count(content, built)
-            place = (content.label, content.split, content.label_id)
-            if not selection.is_stylized(content, settings.style_probability, settings.seed):
-                drawn = []
-            if settings.include_originals and (not drawn or settings.style_probability == 1):
-                built.originals += 1
-                name = sampling.pair_id(content.key, ORIGINAL, content.label)
-                yield Row(name, content.uri, None, *place, original=True)
-            for style in drawn:
-                name = sampling.pair_id(content.key, style.key, content.label)
-                yield Row(name, content.uri, style.uri, *place)
-
-
-def _is_taken(settings: ManifestSettings, content: Content, styles: Styles, built: Built) -> bool:
-    """Return whether a content has pairs, and count it if not."""
-    if not styles.has_class(content.label):
-        built.skipped["without styles for the class"] += 1
-        return False
-    stays = not selection.is_stylized(content, settings.style_probability, settings.seed)
-    built.left_out += stays and not settings.include_originals
-    return settings.include_originals or not stays
-
-
-def _count(content: Content, built: Built) -> None:
-    """Count a content.
-
-    Raises:
-        BuildError: its label or its split cannot be the name of a folder in the output.
-    """
-    built.contents += 1
-    for name, part, counts in (
-        ("label", content.label, built.labels),
-        ("split", content.split, built.splits),
-    ):
-        if part is not None and part not in counts:
-            try:
-                check_name(name, part)
-            except RowError as error:
-                raise BuildError(f"{uris.redact(content.uri)}: {error}") from error
-        counts[part] += 1
-
-
-def _columns(settings: ManifestSettings, source: Source, classes: Classes | None) -> list[str]:
-    """Return the columns of the manifest.
-
-    Raises:
-        BuildError: contents are to be chosen by their labels, and have none.
-    """
-    found = ["pair_id", "content_uri", "style_uri"]
-    own = source.columns if settings.label_from == "auto" else frozenset()
-    has_labels = settings.label_from in ("parent", "csv") or bool({"label", "label_id"} & own)
-    if has_labels:
-        found.append("label")
-        if classes is not None or "label_id" in own:
-            found.append("label_id")
-    else:
-        chosen = ("classes", "per_class", "style_per_class", "label_column", "class_names")
-        for name in (name for name in chosen if getattr(settings, name)):
-            raise BuildError(
-                f"{name}: the contents have no labels; add --label-from parent (class folders) or "
-                "--labels FILE"
-            )
-    is_split = settings.split_from == "auto" and "split" in source.columns
-    if is_split or settings.split_from in ("parent", "csv") or settings.val_fraction:
-        found.append("split")
-    return [*found, "original"] if settings.include_originals else found
 
 
 def _recipe(

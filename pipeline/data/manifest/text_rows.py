@@ -8,39 +8,38 @@ import csv
 import io
 import itertools
 import json
-import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from pipeline.data.errors import RowError
 from pipeline.data.manifest.sources import ManifestError, Slice
+from pipeline.data.manifest.text_cells import (
+    TextRow,
+    cell_value,
+    checked_row,
+    column_type,
+    header_of,
+    kind_of,
+    object_of,
+)
 from pipeline.data.schemas import OWN_COLUMNS
 from pipeline.data.storage import files, uris
-from pipeline.settings import ROW_OVERRIDES, in_short
 
 Form = Literal["csv", "tsv", "jsonl"]
+
 
 ENDINGS: dict[str, Form] = {"csv": "csv", "tsv": "tsv", "jsonl": "jsonl", "ndjson": "jsonl"}
 """Forms by a file name's ending."""
 
+
 DELIMITERS = ",;\t|"
 """Characters that may separate the cells of a CSV file. Its header tells which one does."""
 
+
 LONGEST_LINE = 2**20
 """Most characters of a line, so that another kind of file is not read into memory as one line."""
-
-_LIST = re.compile(r"\s*\[\s*(?:\"|null\b|\]\s*\Z)")
-"""The start of a JSON list of texts. A file may be called ``[1].png``."""
-
-_TEXTS = ("pair_id", "output_name", "label", "split")
-
-
-class _Row(NamedTuple):
-    line: int
-    values: dict[str, Any]
-    fault: str = ""
 
 
 class TextRows:
@@ -101,7 +100,7 @@ class TextRows:
             )
         self._count = count
 
-    def _rows(self) -> Iterator[_Row]:
+    def _rows(self) -> Iterator[TextRow]:
         return self._json_rows() if self._form == "jsonl" else self._csv_rows()
 
     # Lines
@@ -156,7 +155,7 @@ class TextRows:
         line = next((line for line in self._lines() if line.strip()), "")
         if not line:
             raise ManifestError(f"{self._shown}: it has no header line")
-        found = {mark: _header(line, mark) for mark in self._delimiters()}
+        found = {mark: header_of(line, mark) for mark in self._delimiters()}
         self._delimiter = max(
             found, key=lambda mark: ("content_uri" in found[mark], len(found[mark]))
         )
@@ -167,7 +166,7 @@ class TextRows:
                     f"{self._shown}: has {self._names.count(name)} columns called {name!r}; "
                     "rename them, or remove all but one"
                 )
-        self._kinds = {name: _column_type(name, {str}) for name in self._names if name}
+        self._kinds = {name: column_type(name, {str}) for name in self._names if name}
 
     def _delimiters(self) -> str:
         return "\t" if self._form == "tsv" else DELIMITERS
@@ -189,7 +188,7 @@ class TextRows:
             if any(cells):
                 yield first, cells
 
-    def _csv_rows(self) -> Iterator[_Row]:
+    def _csv_rows(self) -> Iterator[TextRow]:
         cells = self._cells(self._delimiter)
         next(cells)
         for line, values in cells:
@@ -198,10 +197,12 @@ class TextRows:
                     f"has {len(values)} cells, and the header has {len(self._names)}; quote cells "
                     f"that hold {self._delimiter!r}, and write empty ones too"
                 )
-                yield _Row(line, dict.fromkeys(self._kinds), fault)
+                yield TextRow(line, dict.fromkeys(self._kinds), fault)
             else:
                 named = zip(self._names, values, strict=True)
-                yield _checked(line, {name: _cell(name, text) for name, text in named if name})
+                yield checked_row(
+                    line, {name: cell_value(name, text) for name, text in named if name}
+                )
 
     # JSON lines
 
@@ -218,30 +219,30 @@ class TextRows:
                 )
             first = False
             for name, value in row.items() if isinstance(row, dict) else ():
-                kinds.setdefault(name, set()).add(_kind(value))
+                kinds.setdefault(name, set()).add(kind_of(value))
         if not count:
             raise ManifestError(f"{self._shown}: it has no rows")
         self._count = count
-        self._kinds = {name: _column_type(name, found) for name, found in kinds.items()}
+        self._kinds = {name: column_type(name, found) for name, found in kinds.items()}
 
     def _objects(self) -> Iterator[tuple[int, dict[str, Any] | str]]:
         """Yield the number and the object of each line that is not empty, or what is wrong."""
         for number, line in enumerate(self._lines(), 1):
             if line.strip():
-                yield number, _object(line)
+                yield number, object_of(line)
 
-    def _json_rows(self) -> Iterator[_Row]:
+    def _json_rows(self) -> Iterator[TextRow]:
         empty = dict.fromkeys(self._kinds)
         carried = {name for name in self._kinds if name not in OWN_COLUMNS}
         as_json = {name for name in carried if self._kinds[name] == pa.string()}
         for line, row in self._objects():
             if isinstance(row, str):
-                yield _Row(line, empty, row)
+                yield TextRow(line, empty, row)
                 continue
             for name in as_json & row.keys():
                 if row[name] is not None and not isinstance(row[name], str):
                     row[name] = json.dumps(row[name], ensure_ascii=False)
-            yield _checked(line, empty | {name: row[name] for name in row if name in empty})
+            yield checked_row(line, empty | {name: row[name] for name in row if name in empty})
 
 
 class _Chunks(io.RawIOBase):
@@ -259,108 +260,3 @@ class _Chunks(io.RawIOBase):
         buffer[:count] = self._left[:count]
         self._left = self._left[count:]
         return count
-
-
-def _header(line: str, delimiter: str) -> list[str]:
-    cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
-    return [cell.strip() for cell in cells]
-
-
-def _cell(name: str, text: str) -> Any:
-    """Return a cell of a CSV file in the type that its column has in Parquet; None if empty."""
-    if not text.strip():
-        return None
-    if name in ROW_OVERRIDES:
-        return _number(text)
-    if name == "style_blend" or (name == "style_uri" and _LIST.match(text)):
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            return _Bad(text)
-    return text
-
-
-def _number(text: str) -> Any:
-    """Return a number, true or false if the text is one of these (pandas writes ``True``)."""
-    try:
-        found = json.loads(text.strip().lower())
-    except (ValueError, RecursionError):
-        return text
-    return found if isinstance(found, (int, float)) else text
-
-
-class _Bad(str):
-    """A cell that should hold a JSON list, and does not."""
-
-    __slots__ = ()
-
-
-def _checked(line: int, values: dict[str, Any]) -> _Row:
-    """Return a row with sound types: cells of other types are null, and the row has a fault."""
-    fault = ""
-    for name, (is_sound, what) in _TESTS.items():
-        value = values.get(name)
-        if value is not None and not is_sound(value):
-            fault = fault or f"{name}: {in_short(value)} is not {what}"
-            values[name] = None
-    blend = values.get("style_blend")
-    if blend is not None:  # as in a Parquet list: equal blends give equal ids
-        values["style_blend"] = [_float(weight) for weight in blend]
-    return _Row(line, values, fault)
-
-
-def _float(weight: Any) -> Any:
-    return float(weight) if type(weight) is int and abs(weight) < 2**53 else weight
-
-
-def _is_uri_or_list(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(item is None or _is_uri(item) for item in value)
-    return _is_uri(value)
-
-
-def _is_uri(value: Any) -> bool:
-    return isinstance(value, str) and not isinstance(value, _Bad)
-
-
-_TESTS = {
-    "content_uri": (_is_uri, "a text"),
-    "style_uri": (_is_uri_or_list, 'a text or a JSON list of texts, ["a.jpg", "b.jpg"]'),
-    "style_blend": (lambda value: isinstance(value, list), "a JSON list of numbers, [0.7, 0.3]"),
-    **{name: (lambda value: not isinstance(value, (dict, list)), "a text") for name in _TEXTS},
-}
-
-
-def _object(line: str) -> dict[str, Any] | str:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return f"is no JSON ({' '.join(str(error).split())})"
-    if not isinstance(found, dict):
-        return "is no JSON object"
-    if "\\ud" in line.lower():
-        try:
-            json.dumps(found, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            return "holds half of a character (a lone surrogate)"
-    return found
-
-
-def _kind(value: Any) -> type:
-    if type(value) is int and not -(2**63) <= value < 2**63:
-        return dict
-    return type(value)
-
-
-def _column_type(name: str, kinds: set[type]) -> pa.DataType:
-    """Return the type of a column with values of these kinds; text (JSON) for a mixture."""
-    found = kinds - {type(None)}
-    if name == "style_blend":
-        return pa.list_(pa.float64())
-    if name in OWN_COLUMNS or not found:
-        return pa.string()
-    if found == {bool}:
-        return pa.bool_()
-    if found == {int}:
-        return pa.int64()
-    return pa.float64() if found <= {int, float} else pa.string()

@@ -7,6 +7,8 @@ float32, where 16 bits are too coarse.
 If the device's memory is too small, four measures follow each other. (1) Empty lanes are given up.
 (2) The lane gets half its slots, and its pairs begin their phase again. (3) A pair in a lane of one
 slot waits until no other pair is in a slot. (4) A pair that does not fit even alone fails.
+
+The file is long because admission, turns and that policy share the same queues.
 """
 
 import itertools

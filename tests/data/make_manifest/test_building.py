@@ -14,7 +14,8 @@ from PIL import Image
 
 from pipeline.data.images import codec
 from pipeline.data.make_manifest import building, parts, sampling
-from pipeline.data.make_manifest.building import BuildError, build
+from pipeline.data.make_manifest.building import build
+from pipeline.data.make_manifest.built import BuildError
 from pipeline.data.make_manifest.labels import Labels, LabelsError
 from pipeline.data.make_manifest.sources import images
 from pipeline.data.manifest.manifest import INCOMPLETE, ManifestError, open_manifest

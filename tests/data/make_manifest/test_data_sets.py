@@ -14,7 +14,8 @@ import webdataset
 from PIL import Image
 
 from pipeline.data.make_manifest import building
-from pipeline.data.make_manifest.building import BuildError, build
+from pipeline.data.make_manifest.building import build
+from pipeline.data.make_manifest.built import BuildError
 from pipeline.data.make_manifest.sources.base import split_in
 from pipeline.data.storage import files, filesystems, uris
 from pipeline.settings import ManifestSettings, SettingError, replace

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.make_manifest import sampling
-from pipeline.data.make_manifest.building import BuildError, build
+from pipeline.data.make_manifest.building import build
+from pipeline.data.make_manifest.built import BuildError
 from pipeline.data.make_manifest.classes import Classes, read_names
 from pipeline.data.make_manifest.sources import images
 from pipeline.data.make_manifest.sources.base import SourceError
