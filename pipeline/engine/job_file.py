@@ -27,7 +27,7 @@ def describe(
         PACKAGE: _own_version(),
         "python": platform.python_version(),
         "ray": ray.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # else tasks that unpickle it would import torch
         "torchvision": importlib.metadata.version("torchvision"),
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
     }
