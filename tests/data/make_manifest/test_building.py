@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.data.images import codec
-from pipeline.data.make_manifest import building, parts, sampling
+from pipeline.data.make_manifest import pairing, parts, sampling
 from pipeline.data.make_manifest.building import build
 from pipeline.data.make_manifest.built import BuildError
 from pipeline.data.make_manifest.labels import Labels, LabelsError
@@ -217,7 +217,7 @@ def test_contents_are_never_held(folders, monkeypatch):
             raise EnoughError
 
     monkeypatch.setattr(images, "iterate_files", endless)
-    monkeypatch.setattr(building, "DRAWS", 100)
+    monkeypatch.setattr(pairing, "DRAWS", 100)
     with pytest.raises(EnoughError):
         build(replace(folders, styles_per_content=1), said)
 

@@ -13,7 +13,7 @@ import pytest
 import webdataset
 from PIL import Image
 
-from pipeline.data.make_manifest import building
+from pipeline.data.make_manifest import pairing
 from pipeline.data.make_manifest.building import build
 from pipeline.data.make_manifest.built import BuildError
 from pipeline.data.make_manifest.sources.base import split_in
@@ -454,7 +454,7 @@ def test_50_000_tiny_rows_need_little_memory(tmp_path, wanted, monkeypatch):
 
     Most of what is held is a cache of 2**16 names.
     """
-    monkeypatch.setattr(building, "DRAWS", 6000)  # 1000 contents at a time
+    monkeypatch.setattr(pairing, "DRAWS", 6000)  # 1000 contents at a time
     images = pa.array([{"bytes": picture(0), "path": None}] * 5000)
     table = pa.table({"image": images, "label": pa.array([*range(100)] * 50)})
     (tmp_path / "data").mkdir()
