@@ -238,7 +238,7 @@ def test_a_lane_out_of_memory_is_made_smaller_and_the_size_remembered(worker, co
     seen = limit_slots(monkeypatch, 2, torch.OutOfMemoryError("no memory"))
     (rows,) = run(worker, loaded(context, [{}] * 8))
     assert {slots for slots, _ in seen} == {2}
-    assert worker.batcher.pool.fits == {((64, 64), False): Fit(2, beside=0)}
+    assert worker.batcher.pool.fits == {((64, 64), False): Fit(2, others=0)}
     assert all(row["fault_class"] is None for row in rows)
     assert [row["pair_id"] for row in rows] == [str(index) for index in range(8)]
     assert rows[0]["batch_size"] == 2

@@ -5,6 +5,7 @@ with exponential backoff and jitter, and s3fs adds some tries. Nothing here adds
 The web file system has no retries of its own, so ``web.retried`` repeats its reads.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +50,9 @@ def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
     scheme = scheme_of(uri)
     given = dict(options.get(scheme, {}))
     if scheme in ("s3", "s3a"):
-        given["config_kwargs"] = {**S3_CONFIG, **(given.get("config_kwargs") or {})}
+        # A copy: botocore changes what it is given.
+        config = copy.deepcopy(dict(S3_CONFIG))
+        given["config_kwargs"] = {**config, **(given.get("config_kwargs") or {})}
     if scheme in web.SCHEMES:
         given = {"get_client": web.get_client, **given}
     if scheme == "file":

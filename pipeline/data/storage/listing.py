@@ -65,6 +65,8 @@ def iterate_files(uri: str, options: StorageOptions) -> Iterator[File]:
             yield from _expanded(uri, options)
         else:
             yield from _files(uri, options)
+    except ListingError:
+        raise
     except FileNotFoundError as error:
         raise ListingError(f"{shown}: there is no such file or folder") from error
     except PermissionError as error:
