@@ -1,6 +1,7 @@
 """How far a job is: what ``run_job`` tells its caller, and the estimate of the time left.
 
 This module loads neither Ray nor PyTorch, so that a command can show something before it does.
+It is one file because the estimate and what is told of it share their small data classes.
 """
 
 import contextlib

@@ -105,7 +105,7 @@ class Estimate:
 
     @property
     def output_bytes(self) -> float:
-        """Of all images; records are small beside them."""
+        """Bytes of all images; records are small compared with them."""
         if self.calibration is None:
             return 0.0
         return self.work.area * self.calibration.shape * self.calibration.bytes
@@ -236,7 +236,10 @@ def _estimate(
 
 
 def _expected_share(checked: Checked) -> float:
-    """Of the most evaluations: by the output's records if they stay, else by experience."""
+    """Return the share of the most evaluations that pairs take.
+
+    From the output's records if they stay, else from experience.
+    """
     likely = progress.expected_share(checked.style)
     if not checked.style.tolerance or checked.job.overwrite:
         return likely

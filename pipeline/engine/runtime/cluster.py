@@ -1,4 +1,7 @@
-"""The Ray that a job runs on: join or start it, and see that it can hold a style actor."""
+"""The Ray that a job runs on: join or start it, and see that it can hold a style actor.
+
+The file is long because joining and starting share the checks and the clean-up.
+"""
 
 import atexit
 import contextlib
