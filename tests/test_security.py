@@ -50,9 +50,9 @@ def test_nothing_from_storage_is_unpickled(tmp_path):
         open_manifest(str(tmp_path / "m.parquet"), {})
     (tmp_path / "out" / "records").mkdir(parents=True)
     pq.write_table(table, tmp_path / "out" / "records" / "a.parquet")
-    with pytest.raises(RowError, match="nothing from storage is"):
+    with pytest.raises(RowError, match="which is unpickled when read and could run any code"):
         list(records.iterate(str(tmp_path / "out"), {}, ["pair_id"]))
-    with pytest.raises(RowError, match="nothing from storage is"):
+    with pytest.raises(RowError, match="which is unpickled when read and could run any code"):
         tables.read_table(str(tmp_path / "m.parquet"), {})
     assert not trap.exists()
     table["pair_id"].to_pylist()

@@ -243,9 +243,9 @@ def test_the_end_says_what_where_how_long_how_much_and_what_next(capsys):
 
 def test_costs_for_programs():
     ended = stylize.Ended(0, summary=SUMMARY)
-    costs = stylize._costs(ended, stylize.Messages(price=1.2))
+    costs = stylize.costs_of(ended, stylize.Messages(price=1.2))
     assert costs == pytest.approx({"cost": 0.12, "cost_per_1000": 10.0})
-    assert set(stylize._costs(ended, stylize.Messages()).values()) == {None}
+    assert set(stylize.costs_of(ended, stylize.Messages()).values()) == {None}
 
 
 class Tmux:
