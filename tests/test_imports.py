@@ -19,7 +19,7 @@ STOREYS = (
     ("jobs",),
 )
 """Each may import what stands above it here, and itself. The package's face, ``pipeline``, is
-imported by none."""
+imported by the commands alone."""
 
 ROOMS = {
     "pipeline.settings": ("fields", "validation", "style", "job", "manifest"),
