@@ -57,6 +57,8 @@ ROOMS = {
         "starting",
         "flow",
         "progress",
+        "forecast",
+        "following",
         "ray_tasks",
         "packing",
         "job_file",

@@ -72,7 +72,7 @@ class Styles:
                 self._picture(index)
 
     def __len__(self) -> int:
-        """Number of styles."""
+        """Return the number of styles."""
         return len(self.pictures)
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> list[int]:
