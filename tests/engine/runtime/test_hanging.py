@@ -42,7 +42,7 @@ def working(*arguments) -> "subprocess.Popen[str]":
 
 
 def test_a_piece_of_work_without_an_end_ends_its_process():
-    hanging, going_on, unlimited = working(0.5, 1, 600), working(2, 20, 0.2), working(0, 1, 3)
+    hanging, going_on, unlimited = working(0.5, 1, 30), working(2, 20, 0.2), working(0, 1, 3)
     said, log = hanging.communicate(timeout=60)
     assert (hanging.returncode, said) == (1, "a piece\n")
     assert "time.sleep" in log or "<string>" in log, "the log does not say where"
