@@ -26,7 +26,8 @@ def test_the_files_of_a_ray_of_ones_own_go_with_it_unless_it_was_verbose(monkeyp
             worker = subprocess.Popen(["sleep", "600"], stdout=log)
         cluster._own.folder, cluster._own.keep = folder, keep
         cluster.stop_ray()
-        assert worker.wait(10) == -signal.SIGKILL
+        wait_until(lambda: worker.poll() is not None, 10)  # noqa: B023
+        assert worker.returncode == -signal.SIGKILL
         assert Path(folder).exists() == keep
 
 
