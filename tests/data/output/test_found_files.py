@@ -64,7 +64,10 @@ def test_grey_of_any_depth_is_the_same_grey(name):
 
 
 def test_a_profile_is_followed_wherever_it_is():
+    wide = Image.open(FAULTS / "p3.png")
+    assert apart(fault("p3.png"), by_profile(wide, wide.info["icc_profile"])) == 0
     assert apart(fault("p3.jp2"), fault("p3.png")) == 0
+    assert min(apart(fault(name), COLOR) for name in ("p3.png", "adobe_icc.jpg")) > 9
     # The profile has sRGB's curve, where the standard of that name has another.
     assert apart(fault("adobe_exif.jpg"), fault("adobe_icc.jpg")) < 2
     grey = Image.open(FAULTS / "grey_lin.jpg")
