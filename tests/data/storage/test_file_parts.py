@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import os
 import re
 import tarfile
 import threading
@@ -17,6 +18,7 @@ from pipeline.data.errors import RowError
 from pipeline.data.redaction import redact
 from pipeline.data.storage import file_parts, files, filesystems, parquet_images, uris
 from pipeline.data.storage.file_parts import parquet_part, tar_part
+from tests.conftest import within
 
 NAMES = st.text(min_size=1).filter(lambda name: "\0" not in name)
 
@@ -286,6 +288,18 @@ def test_what_is_no_tar_or_damaged_or_compressed(tmp_path):
             list(file_parts.members_of_tar(str(path), {}))
     with pytest.raises(RowError, match="does not exist"):
         list(file_parts.members_of_tar(str(tmp_path / "none.tar"), {}))
+
+
+def test_a_pipe_in_place_of_a_table_or_a_tar_is_not_waited_for(tmp_path):
+    path = str(tmp_path / "pipe")
+    os.mkfifo(path)
+    for read in (
+        lambda: files.read_bytes(parquet_part(path, "image", 0, 0), {}),
+        lambda: files.read_bytes(tar_part(path, "a.png", 0, 9), {}),
+        lambda: list(file_parts.members_of_tar(path, {})),
+    ):
+        with within(10), pytest.raises(RowError, match="is a folder, a pipe, a device or a"):
+            read()
 
 
 def test_parts_on_s3(s3, tmp_path):

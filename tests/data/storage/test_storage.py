@@ -312,7 +312,7 @@ def test_a_local_path_that_is_no_file_is_not_waited_for(tmp_path, base):
             lambda uri=uri: list(files.read_chunks(uri, {})),
         ):
             with (
-                within(20),
+                within(10),
                 pytest.raises(RowError, match="is a folder, a pipe, a device or a") as caught,
             ):
                 read()
