@@ -7,6 +7,7 @@ combination of four inks.
 import io
 import itertools
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from PIL import Image, ImageCms
 
 from pipeline.data.images import codec, profiles
 from tests.data.images.test_fuzz_images import saved
+
+FAULTS = Path(__file__).parents[1] / "faults"
 
 INKS = list(itertools.product((0, 255), repeat=4))
 """Cyan, magenta, yellow and black; the last one changes first."""
@@ -88,4 +91,17 @@ def test_cmyk_with_a_profile_of_other_colors_is_read_without_it(kind):
     colors = inks.convert("RGB")
     found, notes = read(saved(colors, "TIFF", icc_profile=cmyk_profile()))
     assert np.abs(found - np.asarray(colors).astype(int)[8::16, 8::16].reshape(16, 3)).max() == 0
+    assert notes == [profiles.LEFT_OUT]
+
+
+def test_boxes_of_jpeg_2000_that_are_long_or_broken():
+    picture = (FAULTS / "p3.jp2").read_bytes()
+    at = picture.index(b"jp2h") - 4
+    (length,) = struct.unpack_from(">I", picture, at)
+    long = picture[:at] + struct.pack(">I4sQ", 1, b"jp2h", length + 8) + picture[at + 8 :]
+    found, expected = (np.asarray(codec.decode(data, "x", 10**6)) for data in (long, picture))
+    assert (found == expected).all()
+    notes: list[str] = []
+    broken = picture[: picture.index(b"colr") - 4] + struct.pack(">I4s", 8, b"colr")
+    assert profiles.find(Image.open(io.BytesIO(picture)), broken, notes) is None
     assert notes == [profiles.LEFT_OUT]
