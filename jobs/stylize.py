@@ -35,8 +35,9 @@ from jobs._cli import (
 )
 from jobs._ending import Ended, Messages, costs_of, print_json, print_summary
 from jobs._estimate import as_json, print_estimate
+from pipeline import run_job
 from pipeline.data.redaction import redact
-from pipeline.engine.progress import LOADING_LIBRARIES, WRITING_REPORT, OnProgress, Progress
+from pipeline.engine.progress import LOADING_LIBRARIES, OnProgress, Progress
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 
 NEEDS = "(--content DIR --style DIR | --manifest URI) --output DIR"
@@ -150,7 +151,7 @@ def run(style: StyleSettings, job: JobSettings, messages: Messages) -> int:
     with reader_may_leave():
         if messages.json:
             report = redact(ended.report) if ended.report else None
-            print_json(ended, job, {"report": report, **ended.summary, **costs_of(ended, messages)})
+            print_json(ended, job, {**ended.summary, "report": report, **costs_of(ended, messages)})
         elif ended.summary:
             print_summary(ended.summary, job, messages.price, ended.report)
     return ended.code
@@ -178,12 +179,11 @@ def _run(style: StyleSettings, job: JobSettings, told: OnProgress) -> Ended:
     from ray.exceptions import RayError
 
     from pipeline.data.output.lease import LostError
-    from pipeline.engine.job import ClosingError, JobError, run_job
+    from pipeline.engine.job import ClosingError, JobError
     from pipeline.engine.packing.run import PackingError
-    from pipeline.report.page import write_report
 
     try:
-        summary = run_job(style, job, told)
+        summary = run_job(job, style, told)
     except JobError as error:
         return Ended(2, f"error: {error}")
     except (ClosingError, PackingError, LostError) as error:
@@ -194,12 +194,8 @@ def _run(style: StyleSettings, job: JobSettings, told: OnProgress) -> Ended:
             f"error: the run broke off ({why_it_broke_off(error)}); what is recorded stays, the "
             "same command does the rest, --verbose shows Ray's log",
         )
-    report = None
-    if job.report:
-        told(Progress(activity=WRITING_REPORT))
-        report = write_report(job)
     whole = summary["ok"] == summary["manifest_rows"] and not summary["duplicates"]
-    return Ended(0 if whole else 1, summary=summary, report=report)
+    return Ended(0 if whole else 1, summary=summary, report=summary["report"])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ STOREYS = (
     ("jobs",),
 )
 """Each may import what stands above it here, and itself. The package's face, ``pipeline``, is
-imported by none."""
+imported by the commands alone."""
 
 ROOMS = {
     "pipeline.settings": ("fields", "validation", "style", "job", "manifest"),
@@ -57,6 +57,8 @@ ROOMS = {
         "starting",
         "flow",
         "progress",
+        "forecast",
+        "following",
         "ray_tasks",
         "packing",
         "job_file",

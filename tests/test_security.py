@@ -85,7 +85,7 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
         *(sys.executable, "-m", "jobs.stylize", "--config", str(tmp_path / "job.yaml")),
         *("--manifest", f"{base}/m.parquet", "--output", f"{base}/out", "--verbose"),
         *("--weights", str(weights_file), "--image-size", "64", "--iterations", "4"),
-        *("--scales", "1", "--allow-schemes", "https"),
+        *("--scales", "1", "--allow-schemes", "https", "--actors", "1"),
     ]
     with tempfile.TemporaryDirectory(prefix="ray") as place:  # sockets want a short path
         environment = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_MODE"}

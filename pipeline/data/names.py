@@ -99,7 +99,7 @@ def digest_of(pair_id: str) -> str:
 
 @functools.lru_cache(2**16)  # many rows share a style
 def _readable_stem(uri: str) -> str:
-    """A file's name without its ending, as part of an id; empty where it may hold a password."""
+    """Return a file's name without its ending, for an id; empty where it may hold a password."""
     name = re.split(r"[?#]", redact(uri), maxsplit=1)[0].rpartition("/")[2]
     stem = name.rpartition(".")[0] or name
     return "" if re.search("[:@]", stem) else _readable(stem, IMAGE_BYTES)
@@ -122,12 +122,12 @@ def _is_mark(letter: str) -> bool:
 
 
 def _drop_marks(found: "re.Match[str]") -> str:
-    """A mark needs a letter before it."""
+    """Return a match without its marks, which need a letter before them."""
     return found[1] + "".join(c for c in found[2] if not _is_mark(c))
 
 
 def _cut(text: str, most: int) -> str:
-    """The first ``most`` bytes of a name, whole letters with their marks only."""
+    """Return the first ``most`` bytes of a name, whole letters with their marks only."""
     cut = text.encode()[:most].decode(errors="ignore")
     if len(cut) < len(text) and _is_mark(text[len(cut)]):
         cut = cut.rstrip("".join(filter(_is_mark, cut)))[:-1]

@@ -75,9 +75,7 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
             f"{uris.redact(source)}, whose files are all read as pairs; choose one beside it"
         )
     manifest = manifests.open_manifest(source, options, job.manifest_format)
-    weights, digest = load_weights(
-        style, lambda uri: _read_weights(uri, options), uris.redact(style.weights)
-    )
+    weights, digest = load_weights(style, files.reader(options), uris.redact(style.weights))
     if style.init_image == "content" and "seed" in manifest.schema.names:
         logger.info(
             f"note: the seeds in {manifest.shown} have no effect, because no picture starts from "
@@ -86,13 +84,6 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
         )
     own = fingerprint(style, digest, job.image_format, job.quality, job.embed_metadata)
     return Checked(style, job, output, source, manifest, weights, digest, own)
-
-
-def _read_weights(uri: str, options: files.StorageOptions) -> bytes:
-    try:
-        return files.read_bytes(uri, options)
-    except RowError as error:
-        raise OSError(str(error)) from error
 
 
 def check_output(checked: Checked) -> dict[str, Any]:

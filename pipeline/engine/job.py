@@ -28,11 +28,19 @@ from pipeline.data.words import counted, some_of
 from pipeline.engine import flow, progress
 from pipeline.engine.board import Board
 from pipeline.engine.checking import check
+from pipeline.engine.following import followed
+from pipeline.engine.forecast import expected_share
 from pipeline.engine.packing.run import run_packing
 from pipeline.engine.prepare import PLAN, Prepared, now, prepare
 from pipeline.engine.progress import OnProgress, Progress
 from pipeline.engine.resources import RAY_DATA_CPUS, Resources, choose_resources
 from pipeline.engine.runtime import cluster, watcher
+from pipeline.engine.runtime.nodes import (
+    check_cpu_actors,
+    check_sight,
+    node_resources,
+    wait_for_room,
+)
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 from pipeline.style.network.weights import WeightsError
 
@@ -133,8 +141,8 @@ def _run_on_ray(job: JobSettings, prepared: Prepared, on_progress: OnProgress) -
     cluster.start_ray(job.verbose)
     plan = uris.join(prepared.context.output, PLAN)
     if joined:
-        cluster.check_sight(plan, prepared.context.storage_options)
-    nodes = cluster.node_resources()
+        check_sight(plan, prepared.context.storage_options)
+    nodes = node_resources()
     gpus = sum(node.get("GPU", 0.0) for node in nodes)
     asked = job.gpus_per_actor or 0.0
     if asked > gpus and not joined:
@@ -159,22 +167,22 @@ def _run_on_ray(job: JobSettings, prepared: Prepared, on_progress: OnProgress) -
             f"{cpus:g} CPUs for Ray Data; ask for less"
         )
     if joined:
-        cluster.check_cpu_actors(job, resources, nodes)
+        check_cpu_actors(job, resources, nodes)
     _say_resources(resources, job.verbose)
     if joined:
         on_progress(Progress(activity=progress.FINDING_MACHINE, total=prepared.pending))
-        cluster.wait_for_room(resources)
+        wait_for_room(resources)
     arrays: dict[str, np.ndarray[Any, Any]] = {
         name: tensor.numpy() for name, tensor in prepared.weights.items()
     }
     board = Board.create(job.stall_timeout)
-    with progress.followed(
+    with followed(
         board,
         prepared.pending,
         on_progress,
         actors=resources.actors,
         gpus=resources.gpus_per_actor,
-        share=progress.expected_share(prepared.context.style),
+        share=expected_share(prepared.context.style),
     ) as clock:
         flow.run(plan, job, resources, prepared.context, ray.put(arrays), board)
     # Ray Data's plan is a cycle; a node that holds an object of it is never idle.
@@ -199,7 +207,7 @@ def _say_resources(resources: Resources, verbose: bool) -> None:
 
 @contextlib.contextmanager
 def _closing() -> Iterator[None]:
-    """What is wrong from here on is no reason why a job could not start."""
+    """Raise what goes wrong in the block as an error of the job's end, not of its start."""
     try:
         yield
     except RowError as error:
@@ -247,9 +255,9 @@ def _earlier_run(output: str, options: files.StorageOptions) -> dict[str, Any] |
 
 
 def _delete_plan(output: str, options: files.StorageOptions) -> None:
-    """It repeats the manifest's URIs, and a signed one is a credential. Each run makes its own.
+    """Delete the plan, which repeats the manifest's URIs: a signed one is a credential.
 
-    If that fails it says so and raises nothing, which would hide why the run ends.
+    If that fails a warning says so. An exception would hide why the run ends.
     """
     plan = uris.join(output, PLAN)
     try:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import ray.data
 
 from pipeline.engine.board import Board
-from pipeline.engine.progress import hung_noted
+from pipeline.engine.following import hung_noted
 from pipeline.engine.runtime import cluster
 from pipeline.engine.runtime.data_context import ray_data_settings
 from pipeline.settings import JobSettings

@@ -14,6 +14,7 @@ from pipeline.notebook.results import Failure, Result, Step, result_of
 from pipeline.settings import StyleSettings, replace
 from pipeline.style.network.vgg import VGG
 from pipeline.style.network.weights import load_network
+from pipeline.style.optimize import optimise
 from pipeline.style.recipe import Pair
 from pipeline.style.serving.batching import Batcher
 from pipeline.style.serving.lane_pool import check_precision
@@ -138,37 +139,6 @@ def make_batcher(
     return Batcher((network or load_network(settings)).to(device), slots)
 
 
-def optimise(
-    batcher: Batcher,
-    pairs: Sequence[Pair],
-    after_tick: Callable[[Batcher, Sequence[Hashable]], None] | None = None,
-) -> list[Done | Exception]:
-    """Stylise pairs. A pair's own failure takes its place.
-
-    Args:
-        batcher: used for these pairs alone.
-        pairs: the pairs.
-        after_tick: called with the batcher and the pairs' keys, in their order.
-
-    Raises:
-        RuntimeError: a CUDA error: the device can no longer be used.
-    """
-    # No key is used twice: a row's number could be that of another row in the batcher's next call.
-    keys = [object() for _ in pairs]
-    found: dict[Hashable, Done | Exception] = {}
-    try:
-        for key, pair in zip(keys, pairs, strict=True):
-            batcher.submit(key, pair)
-        while len(batcher):
-            found |= dict(batcher.tick())
-            if after_tick is not None:
-                after_tick(batcher, keys)
-    except BaseException:  # Ctrl-C too, which comes in the middle of anything
-        batcher.abandon()
-        raise
-    return [found[key] for key in keys]
-
-
 def _optimise_shown(
     batcher: Batcher,
     pairs: Sequence[Pair],
@@ -182,7 +152,7 @@ def _optimise_shown(
     total = sum(pair.settings.iterations for pair in pairs)
     with tqdm(total=total, desc="stylize", unit="evaluation", disable=not shown) as bar:
 
-        def after_tick(batcher: Batcher, keys: Sequence[Hashable]) -> None:
+        def after_tick(keys: Sequence[Hashable]) -> None:
             for key, evaluation, loss, image in batcher.under_way():
                 if evaluation == seen.get(key, 0):
                     continue

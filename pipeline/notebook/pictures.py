@@ -22,7 +22,7 @@ FORMS = "give a PIL image, an array (H, W, 3) or a tensor (3, H, W)"
 
 
 def several(given: Any, name: str) -> tuple[list[Picture], bool]:
-    """The pictures that were given, and whether they came as several.
+    """Return the pictures that were given, and whether they came as several.
 
     Raises:
         ValueError: there are none.

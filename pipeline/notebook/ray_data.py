@@ -10,9 +10,10 @@ import numpy.typing as npt
 from pipeline.data.images import codec
 from pipeline.data.manifest import columns
 from pipeline.notebook import pictures
-from pipeline.notebook.call import make_batcher, optimise, to_pair
+from pipeline.notebook.call import make_batcher, to_pair
 from pipeline.notebook.pictures import Picture
 from pipeline.settings import StyleSettings, replace
+from pipeline.style.optimize import optimise
 from pipeline.style.recipe import Pair, to_pixels
 from pipeline.style.serving.phases import Done
 
@@ -77,10 +78,7 @@ class Stylizer:
 
     def _stylize(self, contents: Iterable[Any], styles: Iterable[Any]) -> Batch:
         loaded = [self._load(*pair) for pair in zip(contents, styles, strict=True)]
-        sound = [pair for pair in loaded if not isinstance(pair, Exception)]
-        answers = iter(optimise(self.batcher, sound))
-        done = [pair if isinstance(pair, Exception) else next(answers) for pair in loaded]
-        return _columns(done)
+        return _columns(optimise(self.batcher, loaded))
 
     def _load(self, content: Any, style: Any) -> Pair | Exception:
         try:

@@ -1,6 +1,6 @@
 """The method in one call: tensors in, stylised images and their loss histories out."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,16 +30,47 @@ def stylize_pairs(
         NonFiniteError: a pair's loss is not finite at its start.
         torch.OutOfMemoryError: a pair does not fit into the device's memory even alone.
     """
-    batcher = Batcher(network, len(pairs), low_memory=low_memory)
-    for index, pair in enumerate(pairs):
-        batcher.submit(index, pair)
-    found: dict[Hashable, Done] = {}
-    for key, outcome in batcher.drain():
+    outcomes = optimise(Batcher(network, len(pairs), low_memory=low_memory), pairs)
+    done = []
+    for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
-        found[key] = outcome
-    done = [found[index] for index in range(len(pairs))]
+        done.append(outcome)
     return [pair.image for pair in done], [pair.history for pair in done]
+
+
+def optimise(
+    batcher: Batcher,
+    pairs: Sequence[Pair | Problem | Exception],
+    after_tick: Callable[[Sequence[Hashable]], None] | None = None,
+) -> list[Done | Exception]:
+    """Optimise pairs together. What failed is passed on in its place.
+
+    Args:
+        batcher: used for these pairs alone. It is empty afterwards, however this ends.
+        pairs: the pairs, or why there is none.
+        after_tick: called after each tick with the pairs' keys in the batcher, in their order.
+
+    Raises:
+        RuntimeError: a CUDA error: the device can no longer be used.
+    """
+    # No key is used twice: a row's number could be that of another row in the batcher's next call.
+    keys = [object() for _ in pairs]
+    found: dict[Hashable, Done | Exception] = {}
+    try:
+        for key, pair in zip(keys, pairs, strict=True):
+            if isinstance(pair, Exception):
+                found[key] = pair
+            else:
+                batcher.submit(key, pair)
+        while len(batcher):
+            found |= dict(batcher.tick())
+            if after_tick is not None:
+                after_tick(keys)
+    except BaseException:  # Ctrl-C too, which comes in the middle of anything
+        batcher.abandon()
+        raise
+    return [found[key] for key in keys]
 
 
 def stylize_batch(

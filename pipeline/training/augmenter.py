@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.data.errors import RowError
 from pipeline.data.storage import files
 from pipeline.data.storage.filesystems import StorageOptions
 from pipeline.settings import SettingError, StyleSettings, replace
@@ -21,7 +20,6 @@ from pipeline.style.network.weights import build_network, load_weights
 from pipeline.style.recipe import Pair, TargetCache
 from pipeline.style.serving.batching import Batcher
 from pipeline.style.serving.lane_pool import check_precision
-from pipeline.style.serving.phases import Done
 from pipeline.training.images import UnfitError
 from pipeline.training.styles import Styles, StyleSource
 
@@ -160,38 +158,9 @@ class Augmenter:
     def _loaded(self) -> VGG:
         """Return the network on the CPU."""
         if self._network is None:
-            state, _ = load_weights(self.settings, self._read)
+            state, _ = load_weights(self.settings, files.reader(self.options))
             self._network = build_network(state, self.settings)
         return self._network
-
-    def _read(self, uri: str) -> bytes:
-        try:
-            return files.read_bytes(uri, self.options)
-        except RowError as error:
-            raise OSError(str(error)) from error  # as ``load_weights`` expects it
-
-
-def optimise(
-    batcher: Batcher, pairs: Sequence[Pair | Exception], device: torch.device
-) -> list[Done | Exception]:
-    """Stylise pairs side by side. What failed is passed on in its place.
-
-    Raises:
-        RuntimeError: a CUDA error: the device can no longer be used.
-    """
-    found: dict[Any, Done | Exception] = {}
-    try:
-        with undisturbed(device):
-            for index, pair in enumerate(pairs):
-                if isinstance(pair, Exception):
-                    found[index] = pair
-                else:
-                    batcher.submit(index, pair)
-            found |= dict(batcher.drain())
-    except BaseException:  # Ctrl-C too, which comes in the middle of anything
-        batcher.abandon()
-        raise
-    return [found[index] for index in range(len(pairs))]
 
 
 @contextlib.contextmanager

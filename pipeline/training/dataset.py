@@ -121,7 +121,7 @@ class StylizedDataset(IterableDataset[Any]):
         return self.__dict__ | {"_ranks": self._ranks or sharding.ranks_here()}
 
     def __len__(self) -> int:
-        """Number of samples of this rank.
+        """Return the number of samples of this rank.
 
         Raises:
             TypeError: the source has no length.

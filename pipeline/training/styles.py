@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.data.errors import RowError
 from pipeline.data.images import codec, conversion, sizing
-from pipeline.data.make_manifest.sources.images import ENDINGS
+from pipeline.data.make_manifest.sources.images import ENDINGS, unfit
 from pipeline.data.storage import files, listing, uris
 from pipeline.data.storage.filesystems import StorageOptions
 from pipeline.settings import StyleSettings
@@ -72,7 +72,7 @@ class Styles:
                 self._picture(index)
 
     def __len__(self) -> int:
-        """Number of styles."""
+        """Return the number of styles."""
         return len(self.pictures)
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> list[int]:
@@ -125,15 +125,10 @@ class Styles:
         # One file may have any ending; its reader says whether it is a picture.
         if [file.uri for file in found] == [uris.absolute(uri)]:
             return [found[0].uri]
-        images = sorted(file.uri for file in found if _is_image(file.key))
+        images = sorted(file.uri for file in found if not unfit(file.key, ENDINGS))
         if not images:
             raise ValueError(f"styles: {uris.redact(uri)}: no image files in this folder")
         return images
-
-
-def _is_image(key: str) -> bool:
-    hidden = key.startswith(".") or "/." in key
-    return not hidden and key.lower().endswith(ENDINGS)
 
 
 def _several(given: Any) -> Sequence[Any]:

@@ -11,10 +11,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from pipeline.data.storage.filesystems import StorageOptions
+from pipeline.style.optimize import optimise
 from pipeline.style.serving.batching import Batcher
 from pipeline.style.serving.phases import Done
 from pipeline.training import images
-from pipeline.training.augmenter import Augmenter, optimise
+from pipeline.training.augmenter import Augmenter, undisturbed
 from pipeline.training.images import TrainingImage, UnfitError
 from pipeline.training.styles import StyleSource
 
@@ -127,7 +128,8 @@ class StylizeTransform(v2.Transform):  # type: ignore[misc]  # torchvision has n
         device = self._augmenter.device or unit.device
         pairs = [self._pair(batch[index], style) for index, style in drawn.items()]
         slots = self._augmenter.slots(device) if unit.ndim == 4 else 1
-        done = optimise(self._batcher(device, slots), pairs, device)
+        with undisturbed(device):
+            done = optimise(self._batcher(device, slots), pairs)
         return self._joined(given, dict(zip(drawn, done, strict=True)))
 
     def extra_repr(self) -> str:

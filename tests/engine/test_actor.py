@@ -18,8 +18,8 @@ from pipeline.engine.actor import StyleWorker
 from pipeline.engine.announcing import Announcer
 from pipeline.engine.board_actor import Vitals
 from pipeline.engine.resources import IO_CPUS, choose_resources
-from pipeline.engine.runtime import cluster
 from pipeline.engine.runtime.hanging import Watchdog
+from pipeline.engine.runtime.nodes import check_cpu_actors
 from pipeline.engine.stages import blocks, loading, storing
 from pipeline.engine.stages.context import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
@@ -495,7 +495,7 @@ def test_a_cluster_is_not_filled_with_actors_that_reserve_nothing(capsys):
 
     def check(rows=1000, nodes=head, **given):
         job = JobSettings(manifest="m", output="o", **given)
-        cluster.check_cpu_actors(job, choose(job, 256, nodes, rows), nodes)
+        check_cpu_actors(job, choose(job, 256, nodes, rows), nodes)
         return capsys.readouterr().err
 
     refused = "cpus_per_actor: the cluster has 2 CPUs now and no GPU, so what each of 100 actors"

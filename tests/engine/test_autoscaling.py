@@ -14,7 +14,7 @@ import ray
 
 from pipeline.data.output import records
 from pipeline.engine.job import JobError, run_job
-from pipeline.engine.runtime import cluster
+from pipeline.engine.runtime import nodes
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, free_port, wait_until, write_parquet
 from tests.engine.faults import SLOW
@@ -85,7 +85,7 @@ def autoscaling():
 def test_nodes_come_for_a_job_and_go_after_it(
     pairs, autoscaling, quick, tmp_path, capfd, monkeypatch
 ):
-    monkeypatch.setattr(cluster, "SAY_EVERY", 1.0)
+    monkeypatch.setattr(nodes, "SAY_EVERY", 1.0)
     long = pairs > 4  # enough work for a second node to come in time
     ray.init(address=autoscaling, log_to_driver=False, runtime_env=SLOW if long else None)
     manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, pairs))
@@ -96,7 +96,7 @@ def test_nodes_come_for_a_job_and_go_after_it(
 
     # No node type offers this: said, not waited for.
     with monkeypatch.context() as patch:
-        patch.setattr(cluster, "PATIENCE", 2.0)
+        patch.setattr(nodes, "PATIENCE", 2.0)
         with pytest.raises(
             JobError, match="gpus_per_actor: an actor asks for 1 GPU, but the cluster's 1 node do"
         ):
@@ -114,4 +114,4 @@ def test_nodes_come_for_a_job_and_go_after_it(
     assert ray.get_runtime_context().get_node_id() not in workers
     if long:
         assert len(workers) == 2, "the job did not scale up to both actors"
-        wait_until(lambda: len(cluster.node_resources()) == 1)
+        wait_until(lambda: len(nodes.node_resources()) == 1)

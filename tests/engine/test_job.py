@@ -47,7 +47,7 @@ def test_originals_lie_beside_the_stylised_images(quick, tmp_path):
     ]  # fmt: skip
     rows.append({"content_uri": "c3.png", "style_uri": None, "original": False, "label": "a"})
     manifest, output = write_parquet(tmp_path / "m.parquet", rows), f"{tmp_path}/out"
-    settings = JobSettings(manifest=manifest, output=output, embed_metadata=True)
+    settings = JobSettings(manifest=manifest, output=output, embed_metadata=True, actors=1)
     style = replace(quick, image_size=32)
     summary = run_job(style, settings)
     write_report(settings)
@@ -94,7 +94,7 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
 
     job = JobSettings(
         manifest=f"{base}/manifest/", output=output, storage_options=options,
-        batch_size=2, rows_per_block=3,
+        batch_size=2, rows_per_block=3, actors=1,
     )  # fmt: skip
     summary = run_job(quick, job)
     assert (summary["pairs"], summary["ok"], summary["error"]) == (10, 6, 4)
@@ -186,7 +186,7 @@ def test_batches_of_equal_shape_and_per_row_settings(inputs, quick, tmp_path):
     rows = [columns | row for row in rows]
     manifest = manifest_of(inputs, rows)
     output = str(tmp_path / "out")
-    job = JobSettings(manifest=manifest, output=output, batch_size=4, rows_per_block=10)
+    job = JobSettings(manifest=manifest, output=output, batch_size=4, rows_per_block=10, actors=1)
     run_job(quick, job)
     found = records_of(output)
     check_images(output, found)
@@ -211,7 +211,7 @@ def test_batches_of_equal_shape_and_per_row_settings(inputs, quick, tmp_path):
 def test_an_output_grows_with_its_manifest_but_keeps_its_settings(inputs, quick, tmp_path, capsys):
     row = {"content_uri": "c0.png", "style_uri": "s0.jpg"}
     rows = [{**row, "pair_id": "a"}, {**row, "pair_id": "b"}]
-    job = JobSettings(manifest=manifest_of(inputs, rows), output=str(tmp_path / "out"))
+    job = JobSettings(manifest=manifest_of(inputs, rows), output=str(tmp_path / "out"), actors=1)
     assert run_job(quick, replace(job, limit=1))["ok"] == 1
     assert "the first 1 of 2 pairs in the manifest, 1 to do, weights" in capsys.readouterr().err
     other = replace(quick, iterations=9)
@@ -242,7 +242,7 @@ def test_a_row_that_means_something_else_by_now_is_refused(inputs, quick, tmp_pa
         {"content_uri": "c0.png", "style_uri": "s0.jpg", "output_name": "cat"},
         {"content_uri": "c1.png", "style_uri": "s0.jpg", "output_name": "late"},
     ]
-    first = JobSettings(manifest=manifest_of(inputs, rows), output=str(tmp_path / "out"))
+    first = JobSettings(manifest=manifest_of(inputs, rows), output=str(tmp_path / "out"), actors=1)
     second = replace(first, manifest=manifest_of(base, rows))
     assert run_job(quick, first)["ok"] == 1  # c1.png is not there
     made = records_of(first.output)
@@ -290,7 +290,7 @@ def test_a_job_that_lost_its_lease_ends_with_1_and_records_nothing(
 ):
     """Its tasks see it first: the driver looks every 15 seconds."""
     rows = [{"pair_id": f"p{i}", "content_uri": "c0.png", "style_uri": "s0.jpg"} for i in range(4)]
-    job = JobSettings(manifest=manifest_of(inputs, rows), output=str(tmp_path / "out"))
+    job = JobSettings(manifest=manifest_of(inputs, rows), output=str(tmp_path / "out"), actors=1)
     real = _run_on_ray
 
     def lose_it(*arguments):
@@ -329,7 +329,9 @@ def test_whatever_a_kill_left_apart_is_mended_by_the_next_run(inputs, quick, tmp
     rows = [{**row, "pair_id": name} for name in ("kept", "lost", "twice")]
     rows.append({**row, "pair_id": "failed", "content_uri": "c1.png"})
     output = tmp_path / "out"
-    job = JobSettings(manifest=manifest_of(inputs, rows), output=str(output), rows_per_block=1)
+    job = JobSettings(
+        manifest=manifest_of(inputs, rows), output=str(output), rows_per_block=1, actors=1
+    )
     assert run_job(quick, job)["error"] == 1
     files.write_bytes(str(inputs / "c1.png"), image_bytes(1, 48, 64), {})
 
@@ -383,7 +385,7 @@ def test_small_blocks_of_large_images_are_recorded_together(
         lambda *given, **named: demands.append(named) or map_batches(*given, **named),
     )  # fmt: skip
     manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, 8))
-    job = JobSettings(manifest=manifest, output=str(tmp_path / "out"))
+    job = JobSettings(manifest=manifest, output=str(tmp_path / "out"), actors=1)
     logger, settings = logging.getLogger("ray.data"), DataContext.get_current()
     before = logger.level, copy.copy(vars(settings))
     summary = run_job(quick, job)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from pipeline.data.storage import files
-from pipeline.engine.runtime import cluster
+from pipeline.engine.runtime import cluster, nodes
 from pipeline.settings import SettingError
 from tests.conftest import free_port
 
@@ -17,17 +17,17 @@ def test_credentials_that_only_the_driver_has_end_a_job_before_it_starts(s3, mon
     options, bucket = s3
     plan = f"s3://{bucket}/out/__plan__"
     files.write_bytes(f"{plan}/part-00000.parquet", b"rows", options)
-    cluster.check_sight(plan, options)
+    nodes.check_sight(plan, options)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     of_the_shell = {"s3": {"endpoint_url": options["s3"]["endpoint_url"]}}
     assert files.list_files(plan, of_the_shell)
     with pytest.raises(SettingError, match=f"a node of the cluster cannot read {plan} .*Cred") as e:
-        cluster.check_sight(plan, of_the_shell)
+        nodes.check_sight(plan, of_the_shell)
     assert "give them a role" in str(e.value)
     assert "\n" not in str(e.value)
     with pytest.raises(SettingError, match="it is not there"):
-        cluster.check_sight(f"s3://{bucket}/nothing", options)
+        nodes.check_sight(f"s3://{bucket}/nothing", options)
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch):

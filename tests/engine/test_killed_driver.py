@@ -42,7 +42,17 @@ def test_every_pair_is_recorded_once_whatever_the_moment(
     manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, count))
     paths = ["--manifest", manifest, "--output", output]
     command = [
-        *(sys.executable, *how, *paths, "--weights", str(weights_file), "--batch-size", "1"),
+        *(
+            sys.executable,
+            *how,
+            *paths,
+            "--weights",
+            str(weights_file),
+            "--batch-size",
+            "1",
+            "--actors",
+            "1",
+        ),
         *("--image-size", "64", "--iterations", "30", "--tolerance", "0", "--scales", "1"),
     ]
     monkeypatch.setenv("RAY_ADDRESS", ray_address)

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from pipeline.engine import progress
+from pipeline.engine import following, progress
 from pipeline.engine.board_actor import Counts
-from pipeline.engine.progress import Forecast, followed
+from pipeline.engine.following import GpuClock, followed
+from pipeline.engine.forecast import Forecast, expected_share
 from pipeline.settings import StyleSettings, replace
 
 
@@ -105,11 +106,11 @@ def test_the_rate_follows_actors_that_come():
 )
 def test_by_experience_the_tolerance_ends_a_pair(changes, share):
     style = replace(StyleSettings(tolerance=1e-3), **changes)
-    assert progress.expected_share(style) == share
+    assert expected_share(style) == share
 
 
 def test_a_job_is_followed_from_its_start_to_its_last_counts(monkeypatch):
-    monkeypatch.setattr(progress, "POLL_INTERVAL", 0.05)
+    monkeypatch.setattr(following, "POLL_INTERVAL", 0.05)
     told, before = [], set(threading.enumerate())
     gone = ConnectionError("Ray is going down")
     some, done = worked(5.0), Counts(ok=9, failed=1, actors=1, cache_hits=3, cache_lookups=4)
@@ -130,7 +131,7 @@ def test_a_job_is_followed_from_its_start_to_its_last_counts(monkeypatch):
 
 
 def test_gpu_hours_are_those_of_actors_that_are_ready():
-    clock = progress.GpuClock(0.5)
+    clock = GpuClock(0.5)
     clock.add(0, 3600.0)
     clock.add(4, 1800.0)
     assert clock.hours == 1.0

@@ -39,6 +39,7 @@ def test_one_request_in_ten_fails_and_the_records_are_the_same(
     tables.write_table(f"{base}/m.parquet", pa.Table.from_pylist(rows), options)
     job = JobSettings(
         manifest=f"{base}/m.parquet", output=f"s3://{bucket}/out", rows_per_block=2, batch_size=2,
+        actors=1,
     )  # fmt: skip
     with proxy(s3_server, rate=0.1, stall=2.5) as server:
         faulty = {"s3": {**options["s3"], **IMPATIENT, "endpoint_url": server.url}}

@@ -36,7 +36,7 @@ def command(tmp_path, weights_file):
         *(sys.executable, "-m", "jobs.stylize", "--manifest", manifest),
         *("--output", str(tmp_path / "out"), "--weights", str(weights_file), "--image-size", "64"),
         *("--scales", "1", "--iterations", "20", "--tolerance", "0", "--rows-per-block", "2"),
-        *("--init-image", "noise"),
+        *("--init-image", "noise", "--actors", "1"),
     ]
 
 

@@ -98,7 +98,7 @@ class Clashes:
                 self._add(row, record)
 
     def _renamed(self, record: dict[str, Any], plan: _Hashes) -> int | None:
-        """The row that is this record's pair by another name, as earlier versions made names."""
+        """Return the row of a record whose pair an earlier version named otherwise."""
         if not digest_of(record["pair_id"]):
             return None
         digest = _digest_key(record["pair_id"], self._key(record, 0))
@@ -194,9 +194,9 @@ def _stem_key(file_name: str) -> str:
 
 
 def _digest_key(pair_id: str, key: int) -> int:
-    """A derived id's digest with what its row asks for, as a number; 0 for an id of another form.
+    """Return a derived id's digest with what its row asks for, as a number; 0 for other ids.
 
-    Both, since a user's own ids may end in digests of something else.
+    Both count, since a user's own ids may end in digests of something else.
     """
     digest = digest_of(pair_id)
     return hash((digest, key)) if digest else 0

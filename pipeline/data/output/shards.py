@@ -45,7 +45,7 @@ VALUES: Mapping[str, tuple[pa.DataType, Any]] = {
 
 
 def class_indices(labels: Iterable[str]) -> dict[str, int]:
-    """Number the labels in sorted order, as torchvision's ImageFolder numbers its folders."""
+    """Return a number for each label in sorted order, as torchvision's ImageFolder does."""
     return {label: index for index, label in enumerate(sorted(set(labels)))}
 
 

@@ -1,7 +1,7 @@
 """Read, write, list and delete objects by URI: local paths, S3, the web, other fsspec schemes."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,18 @@ def read_bytes(uri: str, options: StorageOptions, most: int | None = None) -> by
     if data is None or (most is not None and len(data) > most):
         raise RowError("file_too_large", f"{redact(uri)}: more than max_bytes = {most} bytes")
     return data
+
+
+def reader(options: StorageOptions) -> Callable[[str], bytes]:
+    """Return ``read_bytes`` with these options for code that expects an ``OSError`` of a reader."""
+
+    def read(uri: str) -> bytes:
+        try:
+            return read_bytes(uri, options)
+        except RowError as error:
+            raise OSError(str(error)) from error
+
+    return read
 
 
 def _read(fs: Any, path: str, most: int | None) -> bytes:

@@ -37,6 +37,7 @@ from pipeline.engine.checking import (
     make_plan,
 )
 from pipeline.engine.dry_run.timing import Calibration, calibrate
+from pipeline.engine.forecast import expected_share
 from pipeline.engine.job import JobError
 from pipeline.engine.progress import OnProgress, Progress
 from pipeline.engine.resources import RAY_DATA_CPUS, Resources, choose_resources
@@ -146,7 +147,11 @@ def dry_run(
 
 
 def _done(checked: Checked, plan: str) -> npt.NDArray[np.int64]:
-    """Raises SettingError if the job would be refused for what is recorded."""
+    """Return the hashes of the pairs that are done.
+
+    Raises:
+        SettingError: the job would be refused for what is recorded.
+    """
     if checked.job.overwrite or clearing.is_begun(checked.output, checked.options):
         return np.empty(0, dtype=np.int64)
     clashes, again = find_clashes(checked, plan), checked.job.retry_errors
@@ -240,7 +245,7 @@ def _expected_share(checked: Checked) -> float:
 
     From the output's records if they stay, else from experience.
     """
-    likely = progress.expected_share(checked.style)
+    likely = expected_share(checked.style)
     if not checked.style.tolerance or checked.job.overwrite:
         return likely
     rows = records.iterate(checked.output, checked.options, ["evaluations"], status="ok")

@@ -113,9 +113,9 @@ def make_folder() -> str:
 
 @contextlib.contextmanager
 def deaf() -> Iterator[None]:
-    """A driver that is connected while the block runs prints nothing of what Ray tells drivers.
+    """Keep a driver that connects in the block from printing what Ray tells drivers.
 
-    When a raylet is killed that is a page of its log.
+    When a raylet is killed, that is a page of its log.
     """
     worker = importlib.import_module(WORKER)
     listen = _get(WORKER, "listen_error_messages")
@@ -190,7 +190,7 @@ class OwnModules(JobConfig):
 
 
 def own_path() -> list[str]:
-    """The folder of this program's packages, unless each Python of this environment has it."""
+    """Return the folder of this program, unless each Python of this environment has it."""
     root = str(Path(__file__).resolve().parents[3])
     known = [*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()]
     return [] if root in map(os.path.realpath, known) else [root]

@@ -47,7 +47,7 @@ def sound(local_ray, tmp_path_factory, weights_file) -> JobSettings:
     style = StyleSettings(weights=str(weights_file), image_size=64, iterations=3, scales=1)
     job = JobSettings(
         manifest=write_parquet(base / "m.parquet", rows_of_manifest()),
-        output=str(base / "out"), rows_per_block=3, allow_schemes=("http",),
+        output=str(base / "out"), rows_per_block=3, allow_schemes=("http",), actors=1,
     )  # fmt: skip
     assert run_job(style, job)["ok"] == 4
     return JobSettings(manifest=job.manifest, output=job.output)

@@ -75,7 +75,7 @@ def finished(local_ray, tmp_path_factory, weights_file):
         job = JobSettings(
             manifest=write_parquet(base / "m.parquet", rows_of_manifest(server.server_port)),
             output=str(base / "out"), allow_schemes=("http",), embed_metadata=True,
-            format="webdataset", shard_size=0.02,
+            format="webdataset", shard_size=0.02, actors=1,
         )  # fmt: skip
         with contextlib.redirect_stderr(io.StringIO()) as said:
             summary = run_job(style, job)

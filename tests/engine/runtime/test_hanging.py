@@ -11,10 +11,10 @@ import pytest
 import ray
 
 from pipeline.engine import board as board_module
-from pipeline.engine import progress as progress_module
+from pipeline.engine import following
 from pipeline.engine.board import Board
+from pipeline.engine.following import followed
 from pipeline.engine.job import run_job
-from pipeline.engine.progress import followed
 from pipeline.engine.runtime.hanging import Watchdog
 from pipeline.engine.starting import StyleActor
 from pipeline.settings import JobSettings
@@ -109,7 +109,7 @@ def test_only_where_nothing_is_under_way_and_an_actor_is_ready_a_job_is_idle():
 @pytest.mark.usefixtures("local_ray")
 def test_a_job_in_which_nothing_happens_ends_with_a_line(monkeypatch, capsys):
     said = []
-    monkeypatch.setattr(progress_module.watcher, "give_up", said.append)
+    monkeypatch.setattr(following.watcher, "give_up", said.append)
     board = Board.create(0.4)
     here = ray.get_runtime_context().get_node_id()
     ray.get(board.actor.add_actor.remote("a", here))

@@ -31,11 +31,23 @@ def fitting(
 ) -> Iterator[File]:
     """Yield the files with one of the endings, and count the others by reason."""
     for file in iterate_files(uri, options):
-        reason = _unfit(file.key, endings)
+        reason = unfit(file.key, endings)
         if reason:
             skipped[reason] += 1
         else:
             yield file
+
+
+def unfit(key: str, endings: Collection[str]) -> str | None:
+    """Return why a file is skipped; None if it is taken."""
+    if key.startswith(".") or "/." in key:
+        return "hidden"
+    ending = ending_of(key)
+    if ending not in endings:
+        return ending if "." in key and re.fullmatch(r"\.[a-z]\w{0,6}", ending) else "others"
+    if "::" in key:
+        return "'::' in the name"
+    return None if is_utf8(key) else "name not in UTF-8"
 
 
 def ending_of(key: str) -> str:
@@ -50,15 +62,3 @@ def is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _unfit(key: str, endings: Collection[str]) -> str | None:
-    """Return why a file is skipped; None if it is taken."""
-    if key.startswith(".") or "/." in key:
-        return "hidden"
-    ending = ending_of(key)
-    if ending not in endings:
-        return ending if "." in key and re.fullmatch(r"\.[a-z]\w{0,6}", ending) else "others"
-    if "::" in key:
-        return "'::' in the name"
-    return None if is_utf8(key) else "name not in UTF-8"
