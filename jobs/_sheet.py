@@ -1,14 +1,12 @@
 """A contact sheet: pictures in rows and columns with captions, and a note of how it was made."""
 
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pipeline.data.images import codec
 
@@ -79,10 +77,3 @@ def save(page: Image.Image, target: Path, origin: Mapping[str, Any] | None = Non
     """Write a sheet to a .png or .jpg file, with ``origin`` in its description."""
     kind = target.suffix.lstrip(".")
     target.write_bytes(codec.encode(np.asarray(page), kind, 92, origin))
-
-
-def origin_of(path: Path) -> dict[str, Any]:
-    """Return the ``origin`` that ``save`` has written into a file; empty without one."""
-    with Image.open(io.BytesIO(path.read_bytes())) as image:
-        text = image.info.get("Description") or image.getexif().get(ExifTags.Base.ImageDescription)
-    return json.loads(text) if text else {}

@@ -4,6 +4,7 @@ import jobs  # noqa: F401, I001  (sets what must be set before torch is loaded)
 import contextlib
 import io
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -139,6 +140,22 @@ def local_ray(ray_address):
     ray.init(address=ray_address, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@contextlib.contextmanager
+def within(seconds):
+    """Fail if the block takes longer, even if it waits for a file or runs in circles."""
+
+    def late(*_):
+        pytest.fail(f"it takes longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def wait_until(condition, seconds=120):

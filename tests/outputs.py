@@ -1,8 +1,10 @@
 """What a job's output must hold, whatever happened on the way."""
 
 import io
+import json
+from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline.data.images import codec
 from pipeline.data.output import records
@@ -35,3 +37,10 @@ def check_images(output, found, options=None):
         assert codec.sha256(data) == row["sha256"]
         assert len(data) == row["bytes"]
         assert Image.open(io.BytesIO(data)).size == (row["width"], row["height"])
+
+
+def origin_of(path: Path) -> dict:
+    """How a picture says that it was made; empty if it does not."""
+    with Image.open(path) as image:
+        text = image.info.get("Description") or image.getexif().get(ExifTags.Base.ImageDescription)
+    return json.loads(text) if text else {}

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs import _sheet, pictures
+from jobs import pictures
 from pipeline.settings import StyleSettings, fingerprint
 from pipeline.style.network.weights import load_weights
+from tests.outputs import origin_of
 
 ROOT = Path(__file__).parent.parent
 SHOWN = sorted(
@@ -26,7 +27,7 @@ def probe():
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.name)
 def test_a_picture_is_what_this_program_makes(path, probe):
-    origin = _sheet.origin_of(path)
+    origin = origin_of(path)
     assert origin, "carries nothing of how it was made: run python -m jobs.pictures"
     assert origin["software"] == pictures.software()
     assert origin["probe"] == pytest.approx(probe, rel=0.05)

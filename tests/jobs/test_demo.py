@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from jobs import _sheet, demo
+from tests.outputs import origin_of
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
@@ -47,6 +48,6 @@ def test_the_corner_and_the_captions_have_words(tmp_path):
 def test_a_sheet_tells_how_it_was_made(tmp_path, ending):
     path = tmp_path / f"sheet.{ending}"
     _sheet.save(Image.new("RGB", (32, 32)), path, {"software": "ours 1", "probe": 0.5})
-    assert _sheet.origin_of(path) == {"software": "ours 1", "probe": 0.5}
+    assert origin_of(path) == {"software": "ours 1", "probe": 0.5}
     _sheet.save(Image.new("RGB", (32, 32)), path)
-    assert _sheet.origin_of(path) == {}
+    assert origin_of(path) == {}

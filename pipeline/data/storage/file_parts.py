@@ -8,8 +8,8 @@
 not know of them. Only a URI that ends exactly so is a part; any other ``#`` belongs to a name.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
@@ -19,12 +19,9 @@ from pipeline.data.redaction import FILE_PART
 from pipeline.data.storage import local, parquet_images, web
 from pipeline.data.storage.failures import read_error
 from pipeline.data.storage.filesystems import StorageOptions, filesystem
-from pipeline.data.storage.parquet_images import Place, holds_images, holds_lists
+from pipeline.data.storage.parquet_images import Place
 from pipeline.data.storage.tars import members_of_tar as members_of_tar
 from pipeline.data.storage.uris import OBJECT_STORES, redact, scheme_of
-
-ROWS_AT_ONCE = 4096
-"""Rows that ``images_in_parquet`` reads together, without their pictures."""
 
 
 class Part(NamedTuple):
@@ -164,19 +161,6 @@ def _too_large(uri: str, size: int, most: int) -> RowError:
     return RowError("file_too_large", f"{redact(uri)}: {size} bytes, more than max_bytes = {most}")
 
 
-class TableRow(NamedTuple):
-    """A row of a Parquet file with pictures.
-
-    Attributes:
-        image: URI of its picture, a list of them if the column holds lists, None for null. It is
-            a part's URI, or that of the file that the row names.
-        values: the row's other columns that were asked for.
-    """
-
-    image: str | list[str | None] | None
-    values: dict[str, Any]
-
-
 def schema_of_parquet(uri: str, options: StorageOptions) -> pa.Schema:
     """Return a Parquet file's schema, with its metadata (``b"huggingface"`` for features).
 
@@ -185,48 +169,6 @@ def schema_of_parquet(uri: str, options: StorageOptions) -> pa.Schema:
     """
     with parquet_images.opened(uri, options) as file:
         return file.schema_arrow
-
-
-def image_columns(schema: pa.Schema) -> list[str]:
-    """Return the names of the columns that may hold pictures, or lists of them, in order."""
-    return [field.name for field in schema if holds_images(field.type) or holds_lists(field.type)]
-
-
-def images_in_parquet(
-    uri: str, options: StorageOptions, column: str, others: Sequence[str] = ()
-) -> Iterator[TableRow]:
-    """Yield where the pictures of a Parquet file are, with other columns, row by row in order.
-
-    The pictures are not read (but for lists of plain binary, whose lengths are not known
-    otherwise).
-
-    Args:
-        uri: the Parquet file.
-        options: storage options by scheme.
-        column: the pictures' column, one of ``image_columns``.
-        others: further columns to read.
-
-    Raises:
-        RowError: ``not_found``, ``access_denied`` or ``read_failed``: also if there is no such
-            column, or it holds no pictures.
-    """
-    with parquet_images.opened(uri, options) as file:
-        names = file.schema_arrow.names
-        missing = [name for name in (column, *others) if name not in names]
-        if missing or column not in image_columns(file.schema_arrow):
-            what = f"no column {missing[0]!r}" if missing else f"no pictures in column {column!r}"
-            raise RowError(
-                "read_failed", f"{redact(uri)}: has {what}; its columns: {', '.join(names)}"
-            )
-        for group in range(file.num_row_groups):
-            images = place_uris(parquet_images.places(file, column, group), uri, column, group)
-            if not others:
-                yield from (TableRow(image, {}) for image in images)
-                continue
-            wanted = {"row_groups": [group], "columns": [*others]}
-            for batch in file.iter_batches(ROWS_AT_ONCE, **wanted):
-                for values in batch.to_pylist():
-                    yield TableRow(next(images), values)
 
 
 def place_uris(

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from pipeline.data.errors import RowError
-from pipeline.data.images import codec, conversion, profiles
+from pipeline.data.images import codec, conversion, profiles, tiff_tags
+from tests.conftest import within
 from tests.data.images.test_fuzz_images import chunk, saved, tiff
 
 FAULTS = Path(__file__).parents[1] / "faults"
@@ -63,7 +64,10 @@ def test_grey_of_any_depth_is_the_same_grey(name):
 
 
 def test_a_profile_is_followed_wherever_it_is():
+    wide = Image.open(FAULTS / "p3.png")
+    assert apart(fault("p3.png"), by_profile(wide, wide.info["icc_profile"])) == 0
     assert apart(fault("p3.jp2"), fault("p3.png")) == 0
+    assert min(apart(fault(name), COLOR) for name in ("p3.png", "adobe_icc.jpg")) > 9
     # The profile has sRGB's curve, where the standard of that name has another.
     assert apart(fault("adobe_exif.jpg"), fault("adobe_icc.jpg")) < 2
     grey = Image.open(FAULTS / "grey_lin.jpg")
@@ -364,7 +368,23 @@ def test_of_a_tiff_that_begins_with_a_thumbnail_the_picture_is_read(order):
 def test_a_tiff_whose_pages_lead_to_themselves_is_read():
     data = bytearray(pages(({254: (4, 1, 1)}, np.full((24, 24, 3), 9, np.uint8))))
     data[8 + 2 + 12 * 10 : 8 + 2 + 12 * 10 + 4] = struct.pack("<I", 8)
+    with within(10):
+        assert (decoded(bytes(data)) == 9).all()
+
+
+def test_of_a_thumbnail_that_leads_nowhere_itself_is_read():
+    data = bytearray(pages(({254: (4, 1, 1)}, np.full((24, 24, 3), 9, np.uint8))))
+    data[8 + 2 + 12 * 10 : 8 + 2 + 12 * 10 + 4] = struct.pack("<I", 10**6)
     assert (decoded(bytes(data)) == 9).all()
+
+
+def test_a_tag_that_is_there_thousands_of_times_is_read_once():
+    entry = struct.pack("<HHII", 273, 4, tiff_tags.MOST_VALUES, 0)
+    data = b"II*\0" + struct.pack("<IH", 8, 20_000) + 20_000 * entry
+    data += bytes(4 * tiff_tags.MOST_VALUES)
+    with within(10):
+        page = tiff_tags.picture(data)
+    assert len(page.tags[273]) == tiff_tags.MOST_VALUES
 
 
 # How a TIFF may lay its samples out, and what it may say of them.
@@ -475,6 +495,20 @@ def test_what_is_black_and_white_among_samples_that_do_not_fill_their_type():
     values = spread(GREY // 2, "u", 16)
     for more in ({281: (3, 1, 30_000)}, {280: (3, 1, 9), 281: (3, 1, 32_767)}):
         assert apart(read(values, more=more), GREY // 2) < 0.6
+
+
+def test_a_deep_tiff_that_contradicts_itself_is_refused():
+    sound = laid_out(spread(GREY, "u", 32))
+    for tag, kind, before, after, message in (
+        (277, 3, 1, 9, "9 samples per pixel"),
+        (262, 3, 1, 2, "1 samples per pixel for 3 colours"),
+        (278, 4, 96, 0, "tiles of 96 x 0 px"),
+    ):
+        told, wrong = (struct.pack("<HHII", tag, kind, 1, value) for value in (before, after))
+        assert sound.count(told) == 1
+        error = refusal(sound.replace(told, wrong))
+        assert error.error_class == "truncated_image"
+        assert message in str(error)
 
 
 def test_bits_in_the_other_order_are_not_read_in_this_one():

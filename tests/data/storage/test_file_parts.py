@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import os
 import re
 import tarfile
 import threading
@@ -17,6 +18,7 @@ from pipeline.data.errors import RowError
 from pipeline.data.redaction import redact
 from pipeline.data.storage import file_parts, files, filesystems, parquet_images, uris
 from pipeline.data.storage.file_parts import parquet_part, tar_part
+from tests.conftest import within
 
 NAMES = st.text(min_size=1).filter(lambda name: "\0" not in name)
 
@@ -31,8 +33,16 @@ def write(path, values, kind=None, **options):
     return str(path)
 
 
-def images(path, column="image", **options):
-    return [row.image for row in file_parts.images_in_parquet(path, {}, column, **options)]
+def images(path, column="image", options=None):
+    """The URIs of all pictures of a table, in order."""
+    with parquet_images.opened(path, options or {}) as file:
+        return [
+            uri
+            for group in range(file.num_row_groups)
+            for uri in file_parts.place_uris(
+                parquet_images.places(file, column, group), path, column, group
+            )
+        ]
 
 
 def tarred(path, members, form=tarfile.PAX_FORMAT, mode="w"):
@@ -89,9 +99,6 @@ def test_each_row_has_its_bytes(values, tmp_path):
     assert found[2] == f"{path}#image=image&group=1&row=0"
     assert [files.read_bytes(uri, {}) for uri in found] == [b"a", b"bb", b"ccc"]
     assert files.version(found[0], {}) == files.version(path, {})
-    rows = list(file_parts.images_in_parquet(path, {}, "image", ["label"]))
-    assert [row.values["label"] for row in rows] == [0, 1, 2]
-    assert [row.image for row in rows] == found
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.list_(pa.binary())])
@@ -168,7 +175,7 @@ def counted(monkeypatch):
 def test_listing_a_table_reads_no_pictures_and_a_row_group_is_read_once(tmp_path, counted):
     values = [struct(bytes([row]) * 10**5, f"{row}.png") for row in range(40)]
     path = write(tmp_path / "x.parquet", values, row_group_size=20, compression="none")
-    found = images(path, others=["label"])
+    found = images(path)
     assert counted.total < 10**5
     counted.total = 0
     for row, uri in enumerate(found):
@@ -204,8 +211,8 @@ def test_a_replaced_table_is_read_again_or_refused(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 no table PAR1")
     with pytest.raises(RowError, match="cannot be read"):
         files.read_bytes(first, {})
-    with pytest.raises(RowError, match=r"has no pictures in column 'label'|cannot be read"):
-        images(path, "label")
+    with pytest.raises(RowError, match="cannot be read"):
+        images(path)
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
@@ -283,14 +290,26 @@ def test_what_is_no_tar_or_damaged_or_compressed(tmp_path):
         list(file_parts.members_of_tar(str(tmp_path / "none.tar"), {}))
 
 
+def test_a_pipe_in_place_of_a_table_or_a_tar_is_not_waited_for(tmp_path):
+    path = str(tmp_path / "pipe")
+    os.mkfifo(path)
+    for read in (
+        lambda: files.read_bytes(parquet_part(path, "image", 0, 0), {}),
+        lambda: files.read_bytes(tar_part(path, "a.png", 0, 9), {}),
+        lambda: list(file_parts.members_of_tar(path, {})),
+    ):
+        with within(10), pytest.raises(RowError, match="is a folder, a pipe, a device or a"):
+            read()
+
+
 def test_parts_on_s3(s3, tmp_path):
     options, bucket = s3
     path = write(tmp_path / "x.parquet", [struct(b"a"), struct(b"b")])
     files.write_bytes(f"s3://{bucket}/x.parquet", Path(path).read_bytes(), options)
     tar = tarred(tmp_path / "x.tar", [("a.png", b"A" * 600), ("b.png", b"B")])
     files.write_bytes(f"s3://{bucket}/x.tar", Path(tar).read_bytes(), options)
-    rows = file_parts.images_in_parquet(f"s3://{bucket}/x.parquet", options, "image")
-    assert [files.read_bytes(row.image, options) for row in rows] == [b"a", b"b"]
+    found = images(f"s3://{bucket}/x.parquet", options=options)
+    assert [files.read_bytes(uri, options) for uri in found] == [b"a", b"b"]
     members = list(file_parts.members_of_tar(f"s3://{bucket}/x.tar", options))
     found = [tar_part(f"s3://{bucket}/x.tar", *member) for member in members]
     assert [files.read_bytes(uri, options, 600) for uri in found] == [b"A" * 600, b"B"]
@@ -342,8 +361,8 @@ def test_parts_at_a_web_address(tmp_path):
             files.read_bytes(part, {})
         assert "sig" not in str(caught.value)
         server.data, server.ranges = Path(write(tmp_path / "x.parquet", [b"a"])).read_bytes(), True
-        (row,) = file_parts.images_in_parquet(f"{address}.parquet", {}, "image")
-        assert files.read_bytes(row.image, {}) == b"a"
+        (uri,) = images(f"{address}.parquet")
+        assert files.read_bytes(uri, {}) == b"a"
     finally:
         server.shutdown()
         server.server_close()

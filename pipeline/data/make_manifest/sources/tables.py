@@ -20,7 +20,7 @@ from pipeline.data.make_manifest.sources.base import (
     number_of,
     split_in,
 )
-from pipeline.data.make_manifest.sources.images import fitting, is_utf8
+from pipeline.data.make_manifest.sources.images import fitting
 from pipeline.data.storage import file_parts, files, parquet_images, uris
 from pipeline.data.storage.listing import File
 
@@ -101,9 +101,12 @@ def holds_images(uri: str, options: files.StorageOptions) -> bool:
     """Return whether a Parquet file has a column that may hold pictures.
 
     Raises:
-        RowError: it cannot be read.
+        SourceError: it cannot be read.
     """
-    schema = file_parts.schema_of_parquet(uri, options)
+    try:
+        schema = file_parts.schema_of_parquet(uri, options)
+    except RowError as error:
+        raise SourceError(str(error)) from error
     return any(parquet_images.holds_images(field.type) for field in schema)
 
 
@@ -243,9 +246,6 @@ def _contents(
                 key = values[layout.key]
             if key is None:
                 skipped["without a key"] += 1
-                continue
-            if not is_utf8(f"{key}{bare}"):
-                skipped["name not in UTF-8"] += 1
                 continue
             label, label_id = _class_of(values.get(layout.label or ""), layout.names)
             split = values[layout.split] if layout.split else from_name
