@@ -500,6 +500,9 @@ def test_the_command(sample, tmp_path, capsys):
     assert "job.json does not exist" in line
     assert job_report.main([sample, "--thumbnails", "-1"]) == 2
     assert "thumbnails: -1 is out of range" in capsys.readouterr().err
+    assert job_report.main(["--output", sample]) == 0  # as the other commands take it
+    assert job_report.main([]) == 2
+    assert "output: is missing; give a path or a URI" in capsys.readouterr().err
 
 
 def test_a_report_that_fails_is_a_warning(tmp_path, capsys):
