@@ -132,7 +132,8 @@ def divide(output: str, form: str, shard_bytes: int, options: files.StorageOptio
         if "license" in row and (row["license"] in licences or len(licences) < MOST_LICENCES):
             licences[str(row["license"] or "")] += 1
     columns = shards.columns_of(labels, lineage)
-    digest = hashlib.sha256(json.dumps([wanted, vars(columns)]).encode())
+    named = [] if [*columns.names] == [*columns.classes] else [columns.names]
+    digest = hashlib.sha256(json.dumps([wanted, columns.classes, *named]).encode())
     digest.update(np.sort(np.asarray(digests, np.uint64)).tobytes())
     ranges: list[ShardRange] = []
     for split in sorted(places):
