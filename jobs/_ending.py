@@ -139,6 +139,10 @@ def print_summary(
     if packed:
         images, shards = counted(packed["samples"], "image"), counted(packed["shards"], "shard")
         print(f"shards:    {packed['folder']} ({images} in {shards})")
+    pushed = summary.get("pushed")
+    if pushed:
+        uploaded = f"{counted(pushed['uploaded'], 'file')} uploaded"
+        print(f"hub:       {pushed['repository']} ({uploaded}, {pushed['there']} there before)")
     if report:
         print(f"look:      open {folder}/{report.rpartition('/')[2]}")
     if summary["error"] or summary["missing"]:

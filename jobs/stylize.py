@@ -193,13 +193,14 @@ def _run(style: StyleSettings, job: JobSettings, told: OnProgress) -> Ended:
 
     from pipeline.data.output.lease import LostError
     from pipeline.engine.job import ClosingError, JobError
+    from pipeline.engine.packing.hub import PushError
     from pipeline.engine.packing.run import PackingError
 
     try:
         summary = run_job(job, style, told)
     except JobError as error:
         return Ended(2, f"error: {error}")
-    except (ClosingError, PackingError, LostError) as error:
+    except (ClosingError, PackingError, PushError, LostError) as error:
         return Ended(1, f"error: {error}")
     except RayError as error:
         return Ended(

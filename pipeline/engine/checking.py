@@ -16,6 +16,7 @@ from pipeline.data.output.clashes import Clashes
 from pipeline.data.storage import failures, files, local, uris
 from pipeline.data.words import counted, printable
 from pipeline.engine import job_file
+from pipeline.engine.packing import hub
 from pipeline.engine.stages.context import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, fingerprint
 from pipeline.style.network.vgg import StateDict
@@ -63,8 +64,10 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
     Raises:
         ManifestError: the manifest cannot be read.
         WeightsError: the weights cannot be read, or do not fit.
-        SettingError: the output is a file, or is in the manifest's folder.
+        SettingError: the output is a file, or is in the manifest's folder; or a package for
+            ``push_to_hub`` is missing.
     """
+    hub.check_installed(job)
     options = job.storage_options or {}
     output, source = uris.absolute(job.output), uris.absolute(job.manifest)
     if local.is_file(output):
