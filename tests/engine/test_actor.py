@@ -187,9 +187,9 @@ class NoBoard:
     def end(self, pairs):
         self.under_way -= set(pairs)
 
-    def finish(self, pair, *, ok):
-        self.end([pair])
-        self.finished[pair] = ok
+    def finish(self, pairs):
+        self.end(pairs)
+        self.finished |= pairs
 
     def report(self, vitals):
         self.vitals = vitals
@@ -334,7 +334,7 @@ def test_what_was_announced_is_taken_back_where_one_comes_alone():
     announcer.announce(["a", "b", "c"])
     assert announcer.known(wait=False) == set()
     assert announcer.known(wait=True) == {"a", "b", "c"}
-    announcer.finish("a", ok=True)
+    announcer.finish({"a": True})
     announcer.announce(["suspect"], alone=True)
     assert announcer.known(wait=True) == {"suspect"}
     assert announcer.board.under_way == {"suspect"}
