@@ -86,12 +86,16 @@ def _read_image(uri: str, size: float, edge: str, context: Context) -> tuple[Pix
     notes: list[str] = []
     name = uris.redact(uri)
     data = files.read_bytes(uri, context.storage_options, context.max_bytes)
-    image = codec.decode(data, name, context.max_pixels, notes=notes)
-    try:
-        fitted = sizing.fit_size(image.width, image.height, size, edge, context.max_pixels)
-    except RowError as error:
-        raise RowError(error.error_class, f"{name}: {error}") from error
-    return sizing.resize(image, fitted), list(dict.fromkeys(notes))
+
+    def fit(width: int, height: int) -> tuple[int, int]:
+        try:
+            return sizing.fit_size(width, height, size, edge, context.max_pixels)
+        except RowError as error:
+            raise RowError(error.error_class, f"{name}: {error}") from error
+
+    image = codec.decode(data, name, context.max_pixels, notes=notes, fit=fit)
+    pixels = sizing.resize(image, fit(*sizing.whole_size(image)))
+    return pixels, list(dict.fromkeys(notes))
 
 
 _Style = tuple[Pixels, str, list[str]]
