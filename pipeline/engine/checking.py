@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.data.errors import RowError
+from pipeline.data.images import codec
 from pipeline.data.manifest import manifest as manifests
 from pipeline.data.manifest import planning
 from pipeline.data.manifest.rows import RowChecker
@@ -85,7 +86,8 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
             "noise: pairs that differ only in the seed give equal pictures; --init-image noise "
             "uses them",
         )
-    own = fingerprint(style, digest, job.image_format, job.quality, job.embed_metadata)
+    files_as = job.image_format, job.quality, job.embed_metadata
+    own = fingerprint(style, digest, *files_as, codec.READING)
     return Checked(style, job, output, source, manifest, weights, digest, own)
 
 
