@@ -7,6 +7,7 @@ import functools
 import os
 import random
 import tempfile
+from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 
@@ -59,7 +60,7 @@ def efficiency(
             weights = f"{folder}/wide.safetensors"
             state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
             safetensors.torch.save_file(state, weights)
-        summary = _run_job(folder, pairs, image_size, iterations, weights)
+        summary = _run_job(folder, pairs, image_size, iterations, weights, {})
         computing = pc.sum(_recorded(folder, "optimize_seconds")).as_py()
     spans: dict[str, tuple[float, float]] = {}
     for event in ray.timeline():
@@ -104,13 +105,18 @@ def engine_cost(
             mock.patch.object(flow, "load", functools.partial(parts.load, folder=noted)),
             mock.patch.object(flow, "store", functools.partial(parts.store, folder=noted)),
         ):
-            job = {"batch_size": batch_size, "rows_per_block": rows_per_block}
-            names = {"ending": "jpg", "image_format": "jpg"}
-            summary = _run_job(folder, rows, image_size, 100, "compact", **job, **names)
+            job: dict[str, Any] = {
+                "batch_size": batch_size,
+                "rows_per_block": rows_per_block,
+                "image_format": "jpg",
+            }
+            summary = _run_job(folder, rows, image_size, 100, "compact", job)
         driver_mib = peak_bytes() / 2**20
         usage.look()
         notes = parts.notes(noted)
     stages = parts.a_row(notes)
+    if not {"load", "style actor", "store"} <= stages.keys():
+        raise ValueError(f"{rows} rows: a process of each stage must have two blocks; give more")
     stored = [note for note in notes if note["stage"] == "store"]
     start, end = stored[0]["ended"], stored[-1]["ended"]
     more = sum(note["rows"] for note in stored[1:])
@@ -137,10 +143,13 @@ def _run_job(
     image_size: int,
     iterations: int,
     weights: str,
-    ending: str = "png",
-    **job: Any,
+    job: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Run a job over pictures painted by code, and return its summary."""
+    """Run a job over pictures painted by code, and return its summary.
+
+    Their files have the format of ``job``'s own pictures.
+    """
+    ending = job.get("image_format", "png")
     names = [*(f"c{n}" for n in range(CONTENTS)), *(f"s{n}" for n in range(STYLES))]
     painted = pictures(len(names), (image_size, image_size))
     for name, picture in zip(names, painted, strict=True):
@@ -154,7 +163,7 @@ def _run_job(
     style = StyleSettings(
         weights=weights, image_size=image_size, iterations=iterations, scales=1, tolerance=0
     )
-    paths = {"manifest": f"{folder}/m.parquet", "output": f"{folder}/out"}
+    paths: dict[str, Any] = {"manifest": f"{folder}/m.parquet", "output": f"{folder}/out"}
     return run_job(style, JobSettings(**paths, **job))
 
 
