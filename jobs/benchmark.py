@@ -127,7 +127,7 @@ def engine_part(most_rows: int, device: str) -> Iterator[Measurement]:
 
     sizes = (64, 512, 60, "wide") if device == "cuda" else ()
     yield "efficiency", partial(alone, engine.efficiency, *sizes)
-    for rows in (1_000, 10_000, 100_000):
+    for rows in (10_000, 100_000):
         if rows <= most_rows:
             yield "engine cost", partial(alone, engine.engine_cost, rows)
     yield "planning", partial(alone, bookkeeping.plan_rows)

@@ -101,6 +101,8 @@ def engine_cost(
         usage.look()
         notes = parts.notes(noted)
     stages = parts.a_row(notes)
+    if not {"load", "style actor", "store"} <= stages.keys():
+        raise ValueError(f"{rows} rows: a process of each stage must have two blocks; give more")
     stored = [note for note in notes if note["stage"] == "store"]
     start, end = stored[0]["ended"], stored[-1]["ended"]
     more = sum(note["rows"] for note in stored[1:])

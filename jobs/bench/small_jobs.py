@@ -57,7 +57,7 @@ def run(folder: str, small: SmallJob, **settings: Any) -> dict[str, Any]:
         weights=small.weights, image_size=size, iterations=small.iterations, scales=1, tolerance=0
     )
     job = JobSettings(manifest=f"{folder}/m.parquet", output=f"{folder}/out")
-    return run_job(style, replace(job, image_format=form, report=False, **settings))
+    return run_job(style, replace(job, image_format=form, **settings))
 
 
 def recorded(folder: str, column: str) -> pa.ChunkedArray:
