@@ -5,16 +5,15 @@
 
 import argparse
 import contextlib
-import copy
 import dataclasses
 import logging
 import os
 import re
 import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from jobs._parser import command
 from jobs._values import convert, read_config, shown_default
 from pipeline.data.redaction import redact, redact_text
 from pipeline.settings import (
@@ -53,89 +52,6 @@ JOB_KINDS: Kinds = {JobSettings: None, StyleSettings: None, ManifestSettings: FO
 
 KINDS: Mapping[str, Kinds] = {"stylize": JOB_KINDS, "make_manifest": {ManifestSettings: None}}
 """The kinds of the commands that have many options."""
-
-
-PROGRAM = "neural-style"
-
-
-SUBCOMMANDS: Mapping[str, str] = {
-    "stylize": "stylize",
-    "make_manifest": "manifest",
-    "verify": "verify",
-    "report": "report",
-    "demo": "demo",
-    "benchmark": "bench",
-}
-"""Modules of ``jobs`` by the word that calls them."""
-
-
-def command(job: str) -> str:
-    """Return how to call the module ``jobs.JOB``, in the form in which this process was called."""
-    by_word = Path(sys.argv[0]).name.startswith(PROGRAM)
-    return f"{PROGRAM} {SUBCOMMANDS[job]}" if by_word else f"python -m jobs.{job}"
-
-
-class _Help(argparse.Action):
-    """``--help`` or, if ``usual`` is None, ``--help-all``."""
-
-    def __init__(
-        self,
-        option_strings: Sequence[str],
-        dest: str,
-        help: str,
-        usual: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
-        self.usual = usual
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        print(parser.format_help() if self.usual is None else _short_help(parser, self.usual))
-        parser.exit()
-
-
-def _short_help(parser: argparse.ArgumentParser, usual: Mapping[str, str]) -> str:
-    """The first two paragraphs of the description, and the options that most people use."""
-    formatter = parser._get_formatter()
-    formatter.add_usage(parser.usage, [], [])
-    formatter.add_text("\n\n".join((parser.description or "").split("\n\n")[:2]))
-    formatter.start_section("options")
-    known = {action.dest: action for action in parser._actions}
-    for name, text in usual.items():
-        action = copy.copy(known[name])
-        action.help = text
-        formatter.add_argument(action)
-    formatter.end_section()
-    formatter.add_text(f"All options, in groups: {parser.prog} --help-all")
-    return formatter.format_help()
-
-
-def new_parser(
-    job: str,
-    description: str | None,
-    needs: str = "--manifest URI --output URI",
-    usual: Mapping[str, str] | None = None,
-) -> argparse.ArgumentParser:
-    """Return the parser of ``jobs.JOB``; ``read_options`` gives it the settings' options.
-
-    Args:
-        job: name of the module.
-        description: its first two paragraphs stand in the short help.
-        needs: what the command cannot do without.
-        usual: names of the options in the short help, with their texts; all options if None.
-    """
-    prog = command(job)
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        usage=f"{prog} {needs} [options]",
-        description=description,
-        allow_abbrev=False,
-        add_help=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    text = "show the options that most people use" if usual else "show this"
-    parser.add_argument("-h", "--help", action=_Help, usual=usual, help=text)
-    parser.add_argument("--help-all", action=_Help, help="show all options, in groups")
-    return parser
 
 
 def add_settings(
@@ -276,6 +192,12 @@ def _fields_of(kinds: Kinds) -> dict[str, "dataclasses.Field[Any]"]:
 
 def _unknown_option(given: str, parser: argparse.ArgumentParser) -> SettingError:
     name = given.partition("=")[0]  # the value may be a secret
+    if not name.startswith("-"):
+        usage = " ".join(parser.format_usage().split())
+        shown = in_short(redact(name))[1:-1]
+        return SettingError(
+            f"{shown}: belongs to no option (a pattern such as '*.jpg' wants quotes); {usage}"
+        )
     field = name[2:].replace("-", "_") if re.fullmatch(r"--[a-z-]+", name) else ""
     owners = [command(job) for job, kinds in KINDS.items() if field in _fields_of(kinds)]
     if owners:

@@ -1,20 +1,21 @@
 """What ``stylize`` says at its end: pictures, errors, seconds, costs, and the next command."""
 
 import json
+import math
 import shlex
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jobs import _folders
-from jobs._cli import (
-    command,
-)
+from jobs._cli import reader_may_leave
 from jobs._estimate import money, print_faults
+from jobs._parser import command
 from pipeline.data.redaction import redact
 from pipeline.data.storage import uris
 from pipeline.data.words import counted, duration
-from pipeline.settings import JobSettings
+from pipeline.settings import JobSettings, SettingError, in_short
 
 if TYPE_CHECKING:
     from pipeline.engine.dry_run.estimate import Estimate
@@ -26,11 +27,26 @@ class Messages:
 
     quiet: errors and the end only. json: the end is one JSON object. price: of a GPU hour; the
     costs are in its currency.
+
+    Raises:
+        SettingError: the price is none.
     """
 
     quiet: bool = False
     json: bool = False
     price: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.price is not None and not 0 <= self.price < math.inf:
+            raise SettingError(
+                f"price_per_gpu_hour: {in_short(self.price)} is no price; give a number from 0 on, "
+                "as 2.50"
+            )
+
+    @property
+    def hushed(self) -> bool:
+        """Whether no progress is shown."""
+        return self.quiet or self.json
 
 
 @dataclass(frozen=True)
@@ -53,10 +69,26 @@ def costs_of(ended: Ended, messages: Messages) -> dict[str, float | None]:
     return {"cost": cost, "cost_per_1000": 1000 * cost / made}
 
 
-def print_json(ended: Ended, job: JobSettings, more: dict[str, Any]) -> None:
+def print_json(ended: Ended, job: JobSettings | None, more: dict[str, Any]) -> None:
     """Print one JSON object, on standard output: how the command ended, and ``more``."""
-    head = {"exit_code": ended.code, "message": ended.message or None, "output": redact(job.output)}
-    print(json.dumps({**head, **more}))
+    output = job and redact(job.output)
+    print(json.dumps({"exit_code": ended.code, "message": ended.message or None, "output": output,
+                      **more}))  # fmt: skip
+
+
+def give_up(ended: Ended, job: JobSettings | None, *, as_json: bool) -> int:
+    """Say why nothing was begun; returns the exit code.
+
+    Args:
+        ended: with a message.
+        job: its settings, if they could be read.
+        as_json: say it in a JSON object too.
+    """
+    print(ended.message, file=sys.stderr)
+    if as_json:
+        with reader_may_leave():
+            print_json(ended, job, {})
+    return ended.code
 
 
 def print_summary(
@@ -107,6 +139,10 @@ def print_summary(
     if packed:
         images, shards = counted(packed["samples"], "image"), counted(packed["shards"], "shard")
         print(f"shards:    {packed['folder']} ({images} in {shards})")
+    pushed = summary.get("pushed")
+    if pushed:
+        uploaded = f"{counted(pushed['uploaded'], 'file')} uploaded"
+        print(f"hub:       {pushed['repository']} ({uploaded}, {pushed['there']} there before)")
     if report:
         print(f"look:      open {folder}/{report.rpartition('/')[2]}")
     if summary["error"] or summary["missing"]:

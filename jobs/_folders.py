@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jobs._cli import FOLDERS, command
+from jobs._cli import FOLDERS
+from jobs._parser import command
 from pipeline.data.redaction import redact
 from pipeline.data.storage import uris
 from pipeline.data.words import counted

@@ -60,6 +60,17 @@ def shown(*, quiet: bool = False, verbose: bool = False) -> Iterator[OnProgress]
         yield screen.tell
 
 
+@contextlib.contextmanager
+def busy(doing: str, done: str, quiet: bool = False) -> Iterator[None]:
+    """Show on a terminal that a block is at work, for how long, and in the end that it is done.
+
+    Where there is no terminal, or with ``quiet``, nothing is shown.
+    """
+    with shown(quiet=quiet or not sys.stderr.isatty()) as tell:
+        tell(Progress(activity=Activity(doing, done)))
+        yield
+
+
 class Lines:
     """Progress without a terminal: a line for each activity, and one a minute."""
 

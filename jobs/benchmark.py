@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from jobs._cli import command
+from jobs._parser import command
 from jobs.bench import equal_loss, memory, peers, style
 from jobs.bench.alone import Numbers, alone
 from pipeline.style.hardware.host_memory import keep_freed_memory

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from jobs import _sheet, _terminal, stylize
-from jobs._cli import command
 from jobs._demo_pictures import save_inputs
+from jobs._parser import command
 from pipeline.engine.progress import Activity, Progress
 
 EDGE = 256

@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {line}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # while it was loading
+        print("stopped; nothing was begun", file=sys.stderr)
+        return 130
     return code
 
 

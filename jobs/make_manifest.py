@@ -21,7 +21,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jobs._cli import KINDS, command, new_parser, read_options
+from jobs import _terminal
+from jobs._cli import KINDS, read_options
+from jobs._parser import command, new_parser
 from pipeline.data.redaction import redact
 from pipeline.data.words import counted
 from pipeline.settings import ManifestSettings, SettingError
@@ -63,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipeline.data.make_manifest.built import BuildError
 
     try:
-        built = build(settings, partial(_say_progress, settings.rows_per_file))
+        with _terminal.busy("making the manifest", "made the manifest"):
+            built = build(settings, partial(_say_progress, settings.rows_per_file))
     except (BuildError, RowError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

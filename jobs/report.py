@@ -13,22 +13,27 @@ output's own storage and the object stores, from others only with --allow-scheme
 import sys
 from collections.abc import Sequence
 
-from jobs._cli import JOB_KINDS, new_parser, read_options
+from jobs import _terminal
+from jobs._cli import JOB_KINDS, read_options
+from jobs._parser import new_parser
 from pipeline.data.redaction import redact
 from pipeline.data.words import counted
 from pipeline.settings import JobSettings, SettingError
 
-OPTIONS = ("title", "thumbnails", "allow_schemes", "storage_options")
+OPTIONS = ("output", "title", "thumbnails", "allow_schemes", "storage_options")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the report and return the exit code."""
     parser = new_parser("report", __doc__, "OUTPUT")
-    parser.add_argument("output", metavar="OUTPUT", help="directory of the results: path or URI")
+    parser.add_argument(
+        "folder", metavar="OUTPUT", nargs="?", help="directory of the results: path or URI"
+    )
     try:
         (values, _, _), flags = read_options(argv, parser, JOB_KINDS, OPTIONS)
+        output = flags["folder"] or values.get("output", "")
         # Settings have a manifest; a report reads none.
-        job = JobSettings(**(values | {"output": flags["output"], "manifest": "-"}))
+        job = JobSettings(**(values | {"output": output, "manifest": "-"}))
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -36,13 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipeline.report.page import ReportError, make_report
 
     try:
-        made = make_report(
-            job.output,
-            job.storage_options or {},
-            thumbnails=job.thumbnails,
-            title=job.title,
-            allowed=frozenset(job.allow_schemes),
-        )
+        with _terminal.busy("writing report.html", "wrote report.html"):
+            made = make_report(
+                job.output,
+                job.storage_options or {},
+                thumbnails=job.thumbnails,
+                title=job.title,
+                allowed=frozenset(job.allow_schemes),
+            )
     except ReportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

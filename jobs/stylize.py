@@ -23,18 +23,13 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from jobs import _folders, _terminal
-from jobs._cli import (
-    JOB_KINDS,
-    new_parser,
-    read_options,
-    reader_may_leave,
-    why_it_broke_off,
-)
-from jobs._ending import Ended, Messages, costs_of, print_json, print_summary
+from jobs._cli import JOB_KINDS, read_options, reader_may_leave, why_it_broke_off
+from jobs._ending import Ended, Messages, costs_of, give_up, print_json, print_summary
 from jobs._estimate import as_json, print_estimate
+from jobs._parser import new_parser
 from pipeline import run_job
 from pipeline.data.redaction import redact
 from pipeline.engine.progress import LOADING_LIBRARIES, OnProgress, Progress
@@ -64,6 +59,7 @@ USUAL = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     parser = new_parser("stylize", __doc__, NEEDS, USUAL)
     parser.add_argument(
         "--dry-run",
@@ -73,13 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_messages(parser)
     try:
-        (job_values, style_values, folders), flags = read_options(argv, parser, JOB_KINDS)
+        (job_values, style_values, folders), flags = read_options(arguments, parser, JOB_KINDS)
+        messages = Messages(flags["quiet"], flags["json"], flags["price_per_gpu_hour"])
         style = StyleSettings(**style_values)
         job, to_make = _folders.settle(job_values, folders)
-    except SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    messages = Messages(flags["quiet"], flags["json"], flags["price_per_gpu_hour"])
+    except SettingError as error:  # the options may not have been read
+        return give_up(Ended(2, f"error: {error}"), None, as_json="--json" in arguments)
     work = estimate if flags["dry_run"] else run
     if to_make is None:
         return work(style, job, messages)
@@ -90,13 +85,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with contextlib.ExitStack() as stack:
         try:
-            job = stack.enter_context(_folders.made(to_make, job, dry=flags["dry_run"]))
+            quiet = messages.hushed
+            listing = _terminal.busy("listing the two folders", "listed the two folders", quiet)
+            with _hushed(messages), listing:
+                job = stack.enter_context(_folders.made(to_make, job, dry=flags["dry_run"]))
         except (BuildError, RowError, LeaseError, LostError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+            return give_up(Ended(2, f"error: {error}"), job, as_json=messages.json)
         except KeyboardInterrupt:
-            print("stopped; nothing was begun", file=sys.stderr)
-            return 130
+            ended = Ended(130, "stopped; nothing was begun")
+            return give_up(ended, job, as_json=messages.json)
         return work(style, job, messages)
 
 
@@ -131,7 +128,7 @@ def estimate(style: StyleSettings, job: JobSettings, messages: Messages) -> int:
             return Ended(2, f"error: {error}")
         return Ended(1 if found.work.faults or found.unreadable else 0, estimate=found)
 
-    ended = _shown(work, job, messages)
+    ended = _shown(work, job, messages, "stopped; a dry run leaves nothing behind")
     if ended.message:
         print(ended.message, file=sys.stderr)
     with reader_may_leave():
@@ -145,7 +142,8 @@ def estimate(style: StyleSettings, job: JobSettings, messages: Messages) -> int:
 
 def run(style: StyleSettings, job: JobSettings, messages: Messages) -> int:
     """Run the job and say how it ended; returns the exit code."""
-    ended = _shown(lambda told: _run(style, job, told), job, messages)
+    stopped = "stopped; what is recorded stays, the same command does the rest"
+    ended = _shown(lambda told: _run(style, job, told), job, messages, stopped)
     if ended.message:
         print(ended.message, file=sys.stderr)
     with reader_may_leave():
@@ -157,19 +155,34 @@ def run(style: StyleSettings, job: JobSettings, messages: Messages) -> int:
     return ended.code
 
 
-def _shown(work: Callable[[OnProgress], Ended], job: JobSettings, messages: Messages) -> Ended:
-    """Do the work, which is given what takes its progress to the terminal."""
-    quiet = messages.quiet or messages.json
-    logger = logging.getLogger("pipeline")
-    level = logger.level
-    if quiet:
-        logger.setLevel(logging.WARNING)
+def _shown(
+    work: Callable[[OnProgress], Ended], job: JobSettings, messages: Messages, stopped: str
+) -> Ended:
+    """Do the work, which is given what takes its progress to the terminal.
+
+    Args:
+        work: the work.
+        job: its settings.
+        messages: what is shown.
+        stopped: the message after Ctrl-C.
+    """
     try:
-        with _terminal.shown(quiet=quiet, verbose=job.verbose) as told:
+        with _hushed(messages), _terminal.shown(quiet=messages.hushed, verbose=job.verbose) as told:
             told(Progress(activity=LOADING_LIBRARIES))
             return work(told)
     except KeyboardInterrupt:
-        return Ended(130, "stopped; what is recorded stays, the same command does the rest")
+        return Ended(130, stopped)
+
+
+@contextlib.contextmanager
+def _hushed(messages: Messages) -> Iterator[None]:
+    """Have the package log warnings only, if no progress is to be shown."""
+    logger = logging.getLogger("pipeline")
+    level = logger.level
+    if messages.hushed:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
     finally:
         logger.setLevel(level)
 
@@ -180,13 +193,14 @@ def _run(style: StyleSettings, job: JobSettings, told: OnProgress) -> Ended:
 
     from pipeline.data.output.lease import LostError
     from pipeline.engine.job import ClosingError, JobError
+    from pipeline.engine.packing.hub import PushError
     from pipeline.engine.packing.run import PackingError
 
     try:
         summary = run_job(job, style, told)
     except JobError as error:
         return Ended(2, f"error: {error}")
-    except (ClosingError, PackingError, LostError) as error:
+    except (ClosingError, PackingError, PushError, LostError) as error:
         return Ended(1, f"error: {error}")
     except RayError as error:
         return Ended(

@@ -20,15 +20,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs._cli import (
-    JOB_KINDS,
-    command,
-    new_parser,
-    read_options,
-    reader_may_leave,
-    why_it_broke_off,
-)
+from jobs import _terminal
+from jobs._cli import JOB_KINDS, read_options, reader_may_leave, why_it_broke_off
 from jobs._folders import MANIFEST
+from jobs._parser import command, new_parser
 from pipeline.data.storage import uris
 from pipeline.data.words import counted, printable, taken
 from pipeline.settings import JobSettings, SettingError, replace
@@ -53,12 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
     # Loaded here, so that --help and a mistyped option answer at once.
-    from ray.exceptions import RayError
+    with _terminal.busy("loading Ray", "loaded Ray"):
+        from ray.exceptions import RayError
 
-    from pipeline.engine.audit.audit import AuditError, run_audit
+        from pipeline.engine.audit.audit import AuditError, run_audit
 
     try:
-        verdict = run_audit(job)
+        with _terminal.busy("checking the output", "checked the output"):
+            verdict = run_audit(job)
     except AuditError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -29,6 +29,9 @@ from pipeline.style.network.rescaling import random_weights
 
 # Ray settles once in a process whether it asks for tokens; tests start Rays of both kinds.
 os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_USAGE_STATS_ENABLED"] = (
+    "0"  # as where a job starts Ray; else each has an actor more
+)
 
 show_what_is_logged()  # as each command does, so that tests see what users see
 

@@ -222,17 +222,26 @@ def test_only_the_jobs_own_images_and_allowed_schemes_are_read(s3, tmp_path):
 
 
 DEADLY = """
-import signal, time
+import signal, sys, time
+from pathlib import Path
 from pipeline.data.images import codec
 from pipeline.report import shrink_process
 decode = codec.decode
+def crash(kind):  # six times at most, so that a report that gives up nothing comes to its end
+    mark = Path(sys.argv[1], kind)
+    with mark.open("ab") as file:
+        file.write(b"x")
+    if mark.stat().st_size <= 6:
+        signal.raise_signal(signal.SIGSEGV)  # in this thread, at once
 def deadly_decode(data, name, *limits, **more):
     image = decode(data, name, *limits, **more)
     if image.width == 80:
-        signal.raise_signal(signal.SIGSEGV)  # in this thread, at once
+        crash("decoding")
     if image.width == 72:
-        time.sleep(600)
+        time.sleep(60)
     return image
+if sys.argv[2:]:
+    crash("starting")
 codec.decode = deadly_decode
 shrink_process.main()
 """
@@ -243,14 +252,18 @@ def test_a_picture_that_ends_its_process_or_hangs_is_given_up(tmp_path, monkeypa
         (tmp_path / f"{number}.png").write_bytes(image_bytes(number, 64, width))
     wanted = [Wanted(str(tmp_path / f"{number}.png"), ()) for number in range(5)]
     sound = make_thumbnails(wanted, {}, frozenset())
-    monkeypatch.setattr(shrinking, "COMMAND", (sys.executable, "-c", DEADLY))
+    (tmp_path / "marks").mkdir()
+    command = (sys.executable, "-c", DEADLY, str(tmp_path / "marks"))
+    monkeypatch.setattr(shrinking, "COMMAND", command)
     monkeypatch.setattr(shrinking, "PATIENCE", 4.0)
     made = make_thumbnails(wanted, {}, frozenset())
     assert made.failed == {"process_died": 1, "read_failed": 1}
+    assert (tmp_path / "marks" / "decoding").stat().st_size == shrinking.TRIES
     alive = [wanted[number].result for number in (0, 2, 4)]
     assert made.pictures == {uri: sound.pictures[uri] for uri in alive}
-    monkeypatch.setattr(shrinking, "COMMAND", ("false",))
+    monkeypatch.setattr(shrinking, "COMMAND", (*command, "never starts"))
     assert make_thumbnails(wanted, {}, frozenset()).failed == {"process_died": 5}
+    assert (tmp_path / "marks" / "starting").stat().st_size == shrinking.TRIES
 
 
 def test_thumbnails_keep_to_their_budget(tmp_path):
@@ -487,6 +500,9 @@ def test_the_command(sample, tmp_path, capsys):
     assert "job.json does not exist" in line
     assert job_report.main([sample, "--thumbnails", "-1"]) == 2
     assert "thumbnails: -1 is out of range" in capsys.readouterr().err
+    assert job_report.main(["--output", sample]) == 0  # as the other commands take it
+    assert job_report.main([]) == 2
+    assert "output: is missing; give a path or a URI" in capsys.readouterr().err
 
 
 def test_a_report_that_fails_is_a_warning(tmp_path, capsys):

@@ -3,6 +3,8 @@
 Call the measurements through ``alone``: each one's Ray and memory are to be its own.
 """
 
+import functools
+import os
 import random
 import tempfile
 from typing import Any
@@ -16,13 +18,14 @@ import safetensors.torch
 import torch
 
 from jobs._judge import to_image
+from jobs.bench import parts, processes
 from jobs.bench.alone import Numbers, peak_bytes
 from jobs.bench.bookkeeping import write_plan
 from jobs.bench.inputs import pictures, ready
+from jobs.bench.instant import InstantActor
 from pipeline.engine import flow
 from pipeline.engine.job import run_job
 from pipeline.engine.runtime.cluster import start_ray, stop_ray
-from pipeline.engine.stages.blocks import STYLIZED
 from pipeline.settings import JobSettings, StyleSettings
 from pipeline.style.network.weights import load_network
 from pipeline.style.recipe import TargetCache
@@ -76,89 +79,83 @@ def efficiency(
     }
 
 
-def engine_cost(rows: int = 1_000) -> Numbers:
-    """Measure what a row costs besides its optimisation: a real job whose style actor does nothing.
+def engine_cost(
+    rows: int = 5_000, image_size: int = 256, batch_size: int = 64, rows_per_block: int = 256
+) -> Numbers:
+    """Measure what a row costs besides its optimisation: a real job whose device costs nothing.
 
-    The job itself plans, loads, stores, and writes records and checkpoint. ``seconds_per_row`` is
-    taken between the first and the last record, so that Ray's start and end do not count.
+    Pictures come as JPEG files of the wanted size and leave as JPEG files. ``cpu_ms_per_row`` is
+    the CPU time of all processes: of those that load, stylize and store without their first block,
+    of the others between the first and the last block that is stored. So the start of processes
+    does not count. Needs Linux.
 
     Args:
-        rows: rows of the manifest; all images have 64 pixels a side.
+        rows: rows of the manifest.
+        image_size: edge of all pictures in pixels.
+        batch_size: pairs that an actor optimises together.
+        rows_per_block: what a long job with this ``batch_size`` would choose.
     """
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(flow, "StyleActor", _idle_actor()),
-    ):
-        summary = _run_job(folder, rows, 64, 100, "compact")
-        driver_mib = peak_bytes() / 2**20  # before all records are read at once
-        finished = _recorded(folder, "finished_at").cast(pa.int64()).to_numpy() / 1000
-    within = float(finished.max() - finished.min())
-    before = int((finished == finished.min()).sum())
+    with tempfile.TemporaryDirectory() as folder, processes.watched() as usage:
+        noted = f"{folder}/noted"
+        os.mkdir(noted)
+        actor = type("NotedActor", (InstantActor,), {"folder": noted})
+        with (
+            mock.patch.object(flow, "StyleActor", actor),
+            mock.patch.object(flow, "load", functools.partial(parts.load, folder=noted)),
+            mock.patch.object(flow, "store", functools.partial(parts.store, folder=noted)),
+        ):
+            job = {"batch_size": batch_size, "rows_per_block": rows_per_block}
+            names = {"ending": "jpg", "image_format": "jpg"}
+            summary = _run_job(folder, rows, image_size, 100, "compact", **job, **names)
+        driver_mib = peak_bytes() / 2**20
+        usage.look()
+        notes = parts.notes(noted)
+    stages = parts.a_row(notes)
+    stored = [note for note in notes if note["stage"] == "store"]
+    start, end = stored[0]["ended"], stored[-1]["ended"]
+    more = sum(note["rows"] for note in stored[1:])
+    beside = {
+        kind: 1000 * seconds / more
+        for kind, seconds in usage.between(start, end).items()
+        if kind not in (*stages, *processes.STARTING)
+    }
+    cpu = {kind: value for kind, value in stages.items() if ":" not in kind} | beside
     return {
         "ok": summary["ok"],
         "driver_mib": driver_mib,
         "seconds": summary["last_run"]["seconds"],
-        "seconds_per_row": within / max(rows - before, 1),
-        "load_seconds_per_row": summary["seconds"]["load"] / rows,
-        "store_seconds_per_row": summary["seconds"]["store"] / rows,
+        "wall_ms_per_row": 1000 * (end - start) / more,
+        "cpu_ms_per_row": sum(cpu.values()),
+        **{f"cpu ms a row, {kind}": value for kind, value in cpu.items()},
+        **{f"  {part}": value for part, value in stages.items() if ":" in part},
     }
-
-
-def _idle_actor() -> type:
-    """Return a class in place of the style actor that returns the content image as the result.
-
-    Ray sends it to its workers by value, as it is no module's.
-    """
-    layers = [(f"style.conv{block}_1", 1.0) for block in range(1, 6)]
-    facts: dict[str, Any] = {
-        **dict.fromkeys(("total_loss", "content_loss", "style_loss", "tv_loss"), 1.0),
-        **dict.fromkeys(("layer_losses", "content_image_losses", "layer_weights"), layers),
-        "alpha": 1.0,
-        "loss_history": [1.0 + 1 / (index + 3) for index in range(100)],
-        "steps": 99,
-        "evaluations": 100,
-        "stop_reason": "iterations",
-        "optimize_seconds": 0.0,
-        "batch_size": 1,
-        "device": "none",
-        "node": "none",
-    }
-
-    class IdleActor:
-        def __init__(self, context: Any, board: Any, **_: Any) -> None:
-            self.schema = context.schema(*STYLIZED)
-            board.add_actor()
-
-        def __call__(self, table: pa.Table) -> pa.Table:
-            columns = {
-                name: table[name] for name in self.schema.names if name in table.schema.names
-            }
-            columns["__stylized_image"] = table["__content_image"]
-            for name, value in facts.items():
-                columns[name] = pa.array([value] * len(table), self.schema.field(name).type)
-            return pa.table(columns).select(self.schema.names).cast(self.schema)
-
-    return IdleActor
 
 
 def _run_job(
-    folder: str, rows: int, image_size: int, iterations: int, weights: str
+    folder: str,
+    rows: int,
+    image_size: int,
+    iterations: int,
+    weights: str,
+    ending: str = "png",
+    **job: Any,
 ) -> dict[str, Any]:
-    """Run a job over small soft pictures, and return its summary."""
+    """Run a job over pictures painted by code, and return its summary."""
     names = [*(f"c{n}" for n in range(CONTENTS)), *(f"s{n}" for n in range(STYLES))]
-    small = pictures(len(names), (image_size // 8, image_size // 8))
-    for name, picture in zip(names, small, strict=True):
-        to_image(picture).resize((image_size, image_size)).save(f"{folder}/{name}.png")
+    painted = pictures(len(names), (image_size, image_size))
+    for name, picture in zip(names, painted, strict=True):
+        to_image(picture).save(f"{folder}/{name}.{ending}", quality=90)
     table = {
         "pair_id": [f"p{n:07d}" for n in range(rows)],
-        "content_uri": [f"c{n % CONTENTS}.png" for n in range(rows)],
-        "style_uri": [f"s{n % STYLES}.png" for n in range(rows)],
+        "content_uri": [f"c{n % CONTENTS}.{ending}" for n in range(rows)],
+        "style_uri": [f"s{n % STYLES}.{ending}" for n in range(rows)],
     }
     pq.write_table(pa.table(table), f"{folder}/m.parquet")
     style = StyleSettings(
         weights=weights, image_size=image_size, iterations=iterations, scales=1, tolerance=0
     )
-    return run_job(style, JobSettings(manifest=f"{folder}/m.parquet", output=f"{folder}/out"))
+    paths = {"manifest": f"{folder}/m.parquet", "output": f"{folder}/out"}
+    return run_job(style, JobSettings(**paths, **job))
 
 
 def _recorded(folder: str, column: str) -> pa.ChunkedArray:

@@ -27,6 +27,7 @@ from pipeline.engine.board import Board, give_up
 from pipeline.engine.board_actor import TRIES, Vitals
 from pipeline.engine.stages import blocks
 from pipeline.engine.stages.context import Context, pair_settings
+from pipeline.engine.stages.guarding import FAULT
 from pipeline.settings import StyleSettings
 from pipeline.style import recipe
 from pipeline.style.hardware.host_memory import keep_freed_memory
@@ -42,6 +43,14 @@ Row = dict[str, Any]
 
 
 @dataclass(eq=False)
+class _Block:
+    """The pairs of a block that are not done: how many, and what is awaited until none is left."""
+
+    left: int
+    done: "Future[None]"
+
+
+@dataclass(eq=False)
 class _Submitted:
     """A pair in the actor.
 
@@ -49,13 +58,15 @@ class _Submitted:
         pair_id: the pair's id.
         pair: its images and settings.
         suspect: whether it was under way when a process ended. Then it runs alone.
-        found: the columns that the actor adds to the pair's row, once they are known.
+        row: gets the columns that the actor adds, once they are known.
+        block: the pair's.
     """
 
     pair_id: str
     pair: Pair
     suspect: bool
-    found: "Future[Row]"
+    row: Row
+    block: _Block
 
 
 class StyleWorker:
@@ -109,33 +120,30 @@ class StyleWorker:
 
     async def __call__(self, table: pa.Table) -> pa.Table:
         """Stylise one block of loaded rows and return it with its rows in the same order."""
-        rows: list[Row] = table.to_pylist()
+        rows = blocks.rows_of(table, without=self.context.extra.names)
         sound = [row for row in rows if row["fault_class"] is None]
         stylized = [row for row in sound if row["__style_images"]]
         for row in sound:
             if not row["__style_images"]:  # an original: it stays as it was loaded
                 row["__stylized_image"] = row["__content_image"]
-                self.board.finish(row["pair_id"], ok=True)
+        originals = [row["pair_id"] for row in sound if not row["__style_images"]]
+        if originals:
+            self.board.finish(dict.fromkeys(originals, True))
         names = [row["pair_id"] for row in stylized]
         crashes = await asyncio.to_thread(self.board.count_crashes, names)
-        waiting = [self._take(row, crashes.get(row["pair_id"], 0)) for row in stylized]
-        for row, found in zip(stylized, waiting, strict=True):
-            fields: Row = await asyncio.wrap_future(found)
-            row |= fields
+        for row in stylized:
+            if crashes.get(row["pair_id"], 0) >= TRIES:
+                row |= _fault_fields(give_up("stylizing", crashes[row["pair_id"]]))
+        sound = [row for row in stylized if row["fault_class"] is None]
+        if sound:
+            block = _Block(len(sound), Future())
+            for row in sound:
+                pair, suspect = pair_of(row, self.context.style), row["pair_id"] in crashes
+                self.inbox.put(_Submitted(row["pair_id"], pair, suspect, row, block))
+            await asyncio.wrap_future(block.done)
+        found_here = [*FAULT, "__stylized_image", *blocks.OPTIMIZED]
         schema = self.context.schema(*blocks.STYLIZED)
-        return pa.Table.from_pylist(
-            [{name: row.get(name) for name in schema.names} for row in rows], schema=schema
-        )
-
-    def _take(self, row: Row, crashes: int) -> "Future[Row]":
-        """Hand a pair to the ticking thread, unless it has ended too many processes."""
-        found: Future[Row] = Future()
-        if crashes >= TRIES:
-            found.set_result(_fault_fields(give_up("stylizing", crashes)))
-        else:
-            pair = pair_of(row, self.context.style)
-            self.inbox.put(_Submitted(row["pair_id"], pair, crashes > 0, found))
-        return found
+        return blocks.with_columns(table, rows, found_here, schema)
 
     def _work(self) -> None:
         """Tick for as long as the process lives."""
@@ -206,6 +214,8 @@ class StyleWorker:
     def _answer(self, outcomes: Iterable[Outcome]) -> None:
         """Return finished pairs to the blocks that wait for them."""
         submitted: Any
+        answers: list[tuple[_Submitted, Row]] = []
+        ended: dict[str, bool] = {}
         for submitted, outcome in outcomes:
             if isinstance(outcome, Exception):
                 fault = _fault(outcome)
@@ -217,8 +227,14 @@ class StyleWorker:
                 metrics.optimized(outcome.slots)
                 self.finished += 1
                 self.finished_work += work_of(outcome.history.phases)
-            self.announcer.finish(submitted.pair_id, ok=isinstance(outcome, Done))
-            submitted.found.set_result(fields)
+            ended[submitted.pair_id] = isinstance(outcome, Done)
+            answers.append((submitted, fields))
+        self.announcer.finish(ended)
+        for submitted, fields in answers:
+            submitted.row.update(fields)
+            submitted.block.left -= 1
+            if not submitted.block.left:
+                submitted.block.done.set_result(None)
 
     def _fields(self, done: Done) -> Row:
         """Return the columns that a finished pair adds to its row."""

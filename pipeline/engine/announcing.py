@@ -1,6 +1,6 @@
 """Tell the board which pairs begin and end, without making the ticking thread wait."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.engine.board import Board
@@ -51,10 +51,16 @@ class Announcer:
             if (wait or told.done()) and told.result() is None
         }
 
-    def finish(self, pair_id: str, *, ok: bool) -> None:
-        """Note that work on a pair is over, well or not, without waiting."""
-        self.announced.pop(pair_id, None)
-        self.thread.submit(self.board.finish, pair_id, ok=ok)
+    def finish(self, pairs: Mapping[str, bool]) -> None:
+        """Note that work on pairs is over, without waiting.
+
+        Args:
+            pairs: whether each ended well, by its id.
+        """
+        for pair_id in pairs:
+            self.announced.pop(pair_id, None)
+        if pairs:
+            self.thread.submit(self.board.finish, pairs)
 
     def report(self, vitals: Vitals) -> None:
         """Report about this style actor, without waiting."""

@@ -64,9 +64,13 @@ class Board:
         """
         self.actor.add.remote(ok, failed, list(pairs))
 
-    def finish(self, pair_id: str, *, ok: bool) -> None:
-        """Report that a pair has its image or its error and is still to be stored."""
-        self.actor.finish.remote(pair_id, ok)
+    def finish(self, pairs: Mapping[str, bool]) -> None:
+        """Report that pairs have their image or their error and are still to be stored.
+
+        Args:
+            pairs: whether each succeeded, by its id.
+        """
+        self.actor.finish.remote(dict(pairs))
 
     def start_actor(self) -> None:
         """Report that a style actor's process starts, and return when the board knows.

@@ -110,10 +110,10 @@ class BoardActor:
         for pair_id in pairs:
             self.finished.pop(pair_id, None)
 
-    def finish(self, pair_id: str, ok: bool) -> None:
-        """Note that a pair has its image or its error and is still to be stored."""
-        self.end([pair_id])
-        self.finished[pair_id] = ok
+    def finish(self, pairs: dict[str, bool]) -> None:
+        """Note that pairs have their image or their error and are still to be stored."""
+        self.end([*pairs])
+        self.finished.update(pairs)
 
     def _move(self) -> None:
         self.moved = time.monotonic()

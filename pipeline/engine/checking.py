@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.data.errors import RowError
+from pipeline.data.images import codec
 from pipeline.data.manifest import manifest as manifests
 from pipeline.data.manifest import planning
 from pipeline.data.manifest.rows import RowChecker
@@ -16,6 +17,7 @@ from pipeline.data.output.clashes import Clashes
 from pipeline.data.storage import failures, files, local, uris
 from pipeline.data.words import counted, printable
 from pipeline.engine import job_file
+from pipeline.engine.packing import hub
 from pipeline.engine.stages.context import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, fingerprint
 from pipeline.style.network.vgg import StateDict
@@ -63,8 +65,10 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
     Raises:
         ManifestError: the manifest cannot be read.
         WeightsError: the weights cannot be read, or do not fit.
-        SettingError: the output is a file, or is in the manifest's folder.
+        SettingError: the output is a file, or is in the manifest's folder; or a package for
+            ``push_to_hub`` is missing.
     """
+    hub.check_installed(job)
     options = job.storage_options or {}
     output, source = uris.absolute(job.output), uris.absolute(job.manifest)
     if local.is_file(output):
@@ -82,7 +86,8 @@ def check(style: StyleSettings, job: JobSettings) -> Checked:
             "noise: pairs that differ only in the seed give equal pictures; --init-image noise "
             "uses them",
         )
-    own = fingerprint(style, digest, job.image_format, job.quality, job.embed_metadata)
+    files_as = job.image_format, job.quality, job.embed_metadata
+    own = fingerprint(style, digest, *files_as, codec.READING)
     return Checked(style, job, output, source, manifest, weights, digest, own)
 
 

@@ -30,6 +30,7 @@ from pipeline.engine.board import Board
 from pipeline.engine.checking import check
 from pipeline.engine.following import followed
 from pipeline.engine.forecast import expected_share
+from pipeline.engine.packing import hub
 from pipeline.engine.packing.run import run_packing
 from pipeline.engine.prepare import PLAN, Prepared, now, prepare
 from pipeline.engine.progress import OnProgress, Progress
@@ -63,9 +64,10 @@ def run_job(
 ) -> dict[str, Any]:
     """Do the whole job and return its summary (also written to ``summary.json``).
 
-    When every pair is recorded, the shards of ``job.format`` are made; ``packed`` says of them what
-    ``run_packing`` returns. ``gpu_hours`` are those of this run's style actors since each was
-    ready; neither is in the file. A Ray that was not running before is ended.
+    When every pair is recorded, the shards of ``job.format`` are made and, if asked for, uploaded;
+    ``packed`` says what ``run_packing`` returns, ``pushed`` what ``hub.push`` does. ``gpu_hours``
+    are those of this run's style actors since each was ready; none of these is in the file. A Ray
+    that was not running before is ended.
 
     Args:
         style: how pictures are made.
@@ -77,6 +79,7 @@ def run_job(
             works in the output.
         ClosingError: everything is done but what is written at the end.
         PackingError: everything is done but the shards.
+        PushError: everything is done but the upload of the shards.
         LostError: another run has taken the output over.
         KeyboardInterrupt: stopped by the user; the same command goes on.
     """
@@ -86,6 +89,7 @@ def run_job(
         cluster.check_ray()  # before its checkpoint is mended
         on_progress(Progress(activity=progress.LOADING_WEIGHTS))
         checked = check(style, job)
+        hub.open_repository(job)
         plan = uris.join(checked.output, PLAN)
         lost = functools.partial(_interrupt, threading.get_ident())
         gpu_hours = 0.0
@@ -106,6 +110,9 @@ def run_job(
                 if job.format != "files":
                     on_progress(Progress(activity=progress.PACKING))
                 summary["packed"] = run_packing(job, ours.check)
+                if job.push_to_hub:
+                    on_progress(Progress(activity=progress.UPLOADING))
+                    summary["pushed"] = hub.push(job)
             return summary | {"gpu_hours": gpu_hours}
     except (
         SettingError,

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from pipeline.data.errors import RowError
 from pipeline.data.ids import hash_ids
+from pipeline.data.manifest import manifest as manifests
 from pipeline.data.manifest import planning
+from pipeline.data.manifest.lineage import Lineage, of_manifest
 from pipeline.data.output import clearing, lease, packing, records, resume
 from pipeline.data.storage import files, local, uris
 from pipeline.data.words import counted, some_of, taken
@@ -72,6 +74,7 @@ def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Pre
     """
     job, options, output = checked.job, checked.options, checked.output
     described = check_output(checked)
+    earlier = Lineage() if job.overwrite else records.lineage_of(output, options)
     shards = () if job.format == "files" else (job.format,)
     for folder in (output, *(uris.join(output, name) for name in (*RESULTS, *shards))):
         _check_writing(folder, options)
@@ -91,6 +94,7 @@ def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Pre
         logger.info(f"{counted(count, 'failed pair')} will be done again")
     described |= {"manifest": uris.redact(checked.source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": now(), "title": job.title}
+    described["data_set"] = _lineage(checked, plan, earlier).as_json()
     records.write_json(uris.join(output, records.JOB), described, options)
     context = dataclasses.replace(make_context(checked, described), fence=fence)
     pending = plan.rows - plan.count_done(hash_ids(resume.checkpointed_ids(output, options)))
@@ -99,6 +103,22 @@ def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Pre
         f"weights {context.weights_name} ({checked.weights_digest[:12]})",
     )
     return Prepared(context, plan, pending, checked.weights)
+
+
+def _lineage(checked: Checked, plan: planning.Plan, earlier: Lineage) -> Lineage:
+    """Return what the output's sources say, and warn if their classes have no common ids."""
+    base, schema = manifests.base_of(checked.source, checked.options), checked.manifest.schema
+    own = of_manifest(base, schema, plan.class_ids, checked.options)
+    both = own.after(earlier)
+    fault = plan.class_fault
+    if own.ids and not earlier.ids.keys() <= both.ids.keys():
+        fault = "an earlier manifest of this output has other classes of the same ids"
+    if fault:
+        logger.warning(
+            f"warning: {fault}, so shards number the classes in the order of their names; give "
+            "each class an id of its own in the column label_id"
+        )
+    return both
 
 
 def _check_writing(folder: str, options: files.StorageOptions) -> None:

@@ -27,6 +27,7 @@ LOADING_PAIRS = Activity("loading the first pictures", "loaded the first picture
 STYLIZING = Activity("making pictures", "made the pictures")
 CHECKING_RECORDS = Activity("checking the records", "checked the records")
 PACKING = Activity("packing shards", "packed the shards")
+UPLOADING = Activity("uploading the shards", "uploaded the shards")
 WRITING_REPORT = Activity("writing report.html", "wrote report.html")
 STOPPING_RAY = Activity("stopping Ray", "stopped Ray")
 

@@ -37,6 +37,18 @@ ACTOR_BYTES = 1_500_000_000
 PIXEL_BYTES = 2_400
 """Bytes of host memory for each pixel that an actor optimises, with VGG-19 at full width."""
 
+LEAST_SLOTS, MOST_SLOTS = 8, 64
+"""Fewest and most pairs that a GPU optimises together, if the user leaves it open."""
+
+SLOT_PIXELS = 2**21
+"""Pixels that a GPU optimises together, with VGG-19 at full width: eight images of 512 px.
+
+They take 4 GB there. Nothing was measured at other sizes yet.
+"""
+
+COMPACT_SHARE = 2
+"""How many times as many pixels ``compact`` has in the memory that VGG-19 takes, rounded down."""
+
 LOAD_BYTES = 400_000_000
 """Bytes of host memory of a load task's process without its images."""
 
@@ -100,11 +112,12 @@ def choose_resources(
     cpus = [node.get("CPU", 0.0) for node in nodes]
     gpus = sum(math.floor(node.get("GPU", 0.0)) for node in nodes)
     on_gpu = job.gpus_per_actor if job.gpus_per_actor is not None else float(gpus > 0)
-    batch = job.batch_size or (8 if on_gpu else 1)
+    pixels = max(_pixels(style, size) for size in {None, *(size for size, _ in shapes)})
     if on_gpu:
         actors = gpus * math.floor(1 / on_gpu)  # an actor's share is of one GPU
+        batch = job.batch_size or _slots(style, pixels)
     else:
-        pixels = max(_pixels(style, size) for size in {None, *(size for size, _ in shapes)})
+        batch = job.batch_size or 1
         need = ACTOR_BYTES + batch * PIXEL_BYTES * pixels
         fit = [node.get("memory", 0.0) / need for node in nodes]
         actors = sum(math.floor(min(each)) for each in zip(cpus, fit, strict=True))
@@ -128,6 +141,15 @@ def choose_resources(
         reserved += 0.01  # with equal demands Ray Data would load images inside the actor
     load = _load_memory(job, block * _row_bytes(style, shapes), nodes)
     return Resources(actors, on_gpu, reserved, threads, batch, block, file, load)
+
+
+def _slots(style: StyleSettings, pixels: int) -> int:
+    """Return how many pairs a GPU optimises together: more of small pictures.
+
+    It depends on nothing that may change when a job is resumed, since rounding depends on it.
+    """
+    together = SLOT_PIXELS * (COMPACT_SHARE if style.weights == "compact" else 1)
+    return min(MOST_SLOTS, max(LEAST_SLOTS, together // pixels))
 
 
 def _load_memory(job: JobSettings, block_bytes: int, nodes: Sequence[Mapping[str, float]]) -> int:

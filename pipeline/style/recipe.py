@@ -139,6 +139,8 @@ def finish(image: Tensor, pair: Pair) -> Tensor:
     A finished picture must not be lost because the GPU's memory is full. The image may also be one
     of a coarser scale.
     """
+    if pair.settings.preserve_color != "luminance":  # the others are done before, in ``prepare``
+        return image.cpu()
     size = (image.shape[1], image.shape[2])
     content_image = resize(to_tensor(pair.content_image, CPU)[None], size)[0].clamp(0, 1)
     return finish_colors(image.cpu(), content_image, pair.settings.preserve_color)
@@ -156,5 +158,5 @@ def to_tensor(picture: Picture, device: torch.device = CPU) -> Tensor:
 
 def to_pixels(image: Tensor) -> Pixels:
     """Return an image (3, H, W) in [0, 1] as bytes (H, W, 3)."""
-    pixels: Pixels = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    pixels: Pixels = (image * 255).round_().byte().permute(1, 2, 0).cpu().numpy()
     return pixels

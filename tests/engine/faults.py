@@ -3,6 +3,7 @@
 Most of them patch the function that reads an image's pixels, so nothing heavy is imported here.
 """
 
+import functools
 import os
 import signal
 import sys
@@ -14,21 +15,55 @@ from pipeline.data.output import shards
 from pipeline.data.storage import tables
 from pipeline.engine.stages import blocks, context
 
+MOST_CRASHES = 6
+MOST_ACTORS_CRASHES = 24
+"""Crashes of one kind, and of any style actor; then work goes on. So a job that gives up nothing
+comes to its end, and the test can say so."""
 
-def runtime_env(fault: str, **environment: str) -> dict:
-    """Return the ``runtime_env`` of ``ray.init`` whose workers have a fault."""
+HANG = 60.0
+"""Seconds that a hang lasts: many times what the tests allow, and a job that waits goes on."""
+
+
+def runtime_env(fault: str, marks: Path | None = None) -> dict:
+    """Return the ``runtime_env`` of ``ray.init`` whose workers have a fault.
+
+    ``marks`` is a folder in which the faults count what they did: a file for each kind, and in it a
+    byte for each time.
+    """
+    variables = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    if marks is not None:
+        marks.mkdir()
+        variables["FAULTS"] = str(marks)
     return {
         "worker_process_setup_hook": f"tests.engine.faults.{fault}",
-        "env_vars": {"PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+        "env_vars": variables,
     }
 
 
-def hang_once(who: str) -> None:
-    """Hang, unless ``who`` has hung before. A folder that the environment names has marks of it."""
-    mark = Path(os.environ["HANGS_ONCE"], who)
-    if not mark.exists():
-        mark.touch()
-        time.sleep(600)
+def count(kind: str) -> int:
+    """Note one more of this kind, and return how many there were."""
+    mark = Path(os.environ["FAULTS"], kind)
+    with mark.open("ab") as file:
+        file.write(b"x")
+    return mark.stat().st_size
+
+
+def crashes(marks: Path) -> dict[str, int]:
+    """Return how many processes each kind has ended, with those that were to be."""
+    found = {mark.name: mark.stat().st_size for mark in marks.iterdir()}
+    return {kind: size for kind, size in found.items() if not kind.startswith("slow ")}
+
+
+def crash(kind: str, number: int = signal.SIGKILL, most: int = MOST_CRASHES) -> None:
+    """End this process by a signal, unless that has happened ``most`` times."""
+    if count(kind) <= most:
+        os.kill(os.getpid(), number)
+
+
+def hang_once(kind: str) -> None:
+    """Hang, unless this kind has hung before."""
+    if count(f"slow {kind}") == 1:
+        time.sleep(HANG)
 
 
 SLOW = runtime_env("slow")
@@ -70,31 +105,32 @@ def poison() -> None:
 
     def deadly(width):
         if width == 96:
-            os.kill(os.getpid(), signal.SIGKILL)
+            crash("stylizing")
 
     def deadly_decode(data, name, max_pixels, **more):
         image = decode(data, name, max_pixels, **more)
         if image.width == 80:
-            os.kill(os.getpid(), signal.SIGSEGV)
+            crash("opening" if name == "images/p10.png" else "loading", signal.SIGSEGV)
         if name == "images/p11.png":
-            hang_once("audit")
+            hang_once("opening")
         return image
 
     def deadly_encode(pixels, *options):
         if pixels.shape[1] == 112:
-            os.kill(os.getpid(), signal.SIGSEGV)
+            crash("storing", signal.SIGSEGV)
         return encode(pixels, *options)
 
     def deadly_tar(samples, classes):
         found = list(samples)
         if any(row["pair_id"] == "p05" for row, _ in found):
-            os.kill(os.getpid(), signal.SIGKILL)
-        hang_once("packing")
+            crash("packing")
+        else:
+            hang_once("packing")
         return write_tar(found, classes)
 
     def deadly_read(uri, options):
         if uri.endswith("deadly.parquet"):
-            os.kill(os.getpid(), signal.SIGKILL)
+            crash("reading")
         return read_table(uri, options)
 
     watch_actors(deadly)
@@ -109,12 +145,12 @@ def hang() -> None:
     def endless_decode(data, name, max_pixels, **more):
         image = decode(data, name, max_pixels, **more)
         if image.width == 80:
-            time.sleep(600)
+            time.sleep(HANG)
         return image
 
     def endless_encode(pixels, *options):
         if pixels.shape[1] == 112:
-            time.sleep(600)
+            time.sleep(HANG)
         return encode(pixels, *options)
 
     watch_actors(lambda width: hang_once("actor") if width == 96 else None)
@@ -136,10 +172,13 @@ def sick() -> None:
 def aimless() -> None:
     """A style actor breaks on the settings of a pair before it is under way."""
     row_settings = context.pair_settings
+    count_once = functools.cache(count)  # in a process
 
     def broken_settings(row, style):
         settings = row_settings(row, style)
-        object.__setattr__(settings, "iterations", None)
+        is_actor = "pipeline.engine.actor" in sys.modules
+        if is_actor and count_once("beginning") <= MOST_ACTORS_CRASHES:
+            object.__setattr__(settings, "iterations", None)
         return settings
 
     context.pair_settings = broken_settings
@@ -155,7 +194,7 @@ def counted() -> None:
 class _NoTorch:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
-            os.kill(os.getpid(), signal.SIGKILL)
+            crash("starting", most=MOST_ACTORS_CRASHES)
 
 
 def failed_start() -> None:

@@ -187,9 +187,9 @@ class NoBoard:
     def end(self, pairs):
         self.under_way -= set(pairs)
 
-    def finish(self, pair, *, ok):
-        self.end([pair])
-        self.finished[pair] = ok
+    def finish(self, pairs):
+        self.end(pairs)
+        self.finished |= pairs
 
     def report(self, vitals):
         self.vitals = vitals
@@ -334,7 +334,7 @@ def test_what_was_announced_is_taken_back_where_one_comes_alone():
     announcer.announce(["a", "b", "c"])
     assert announcer.known(wait=False) == set()
     assert announcer.known(wait=True) == {"a", "b", "c"}
-    announcer.finish("a", ok=True)
+    announcer.finish({"a": True})
     announcer.announce(["suspect"], alone=True)
     assert announcer.known(wait=True) == {"suspect"}
     assert announcer.board.under_way == {"suspect"}
@@ -474,7 +474,7 @@ def test_each_cpu_has_an_actor_of_one_thread_if_memory_and_rows_allow():
 def test_gpu_actors_take_what_there_is_and_what_is_asked():
     job = JobSettings(manifest="m", output="o")
     chosen = choose(job, 256, [machine(8, 1)] * 4, rows=1000)
-    assert (chosen.actors, chosen.gpus_per_actor, chosen.batch_size) == (4, 1.0, 8)
+    assert (chosen.actors, chosen.gpus_per_actor, chosen.batch_size) == (4, 1.0, 32)
     assert chosen.cpus_per_actor == 0  # loading and storing never wait for the actors' CPUs
     half = JobSettings(manifest="m", output="o", gpus_per_actor=0.5, batch_size=3)
     chosen = choose(half, 256, [machine(16, 4)], rows=1000)
@@ -487,6 +487,22 @@ def test_gpu_actors_take_what_there_is_and_what_is_asked():
     asked = JobSettings(manifest="m", output="o", gpus_per_actor=1.0, actors=8)
     chosen = choose(asked, 256, [machine(4)], rows=1000)
     assert (chosen.actors, chosen.gpus_per_actor) == (8, 1.0)
+
+
+def test_a_gpu_optimises_more_small_pictures_together_and_as_many_when_a_job_is_resumed():
+    job = JobSettings(manifest="m", output="o")
+
+    def slots(size, rows=10**6, shapes=((None, 1),), **style):
+        return choose(job, size, [machine(8, 1)], rows, shapes, **style).batch_size
+
+    assert [slots(size) for size in (64, 224, 256, 384, 512, 2048)] == [64, 41, 32, 14, 8, 8]
+    compact = {"weights": "compact"}
+    assert [slots(size, **compact) for size in (224, 256, 512, 2048)] == [64, 64, 16, 8]
+    assert slots(256, shapes=((None, 1), (512, 1))) == 8, "as the largest needs it"
+    assert slots(256, rows=10) == 32, "rounding depends on it"
+    # Blocks follow, and what Ray does for each is shared by more rows.
+    chosen = choose(job, 256, [machine(8, 1)], 10**6, **compact)
+    assert (chosen.rows_per_block, chosen.rows_per_file) == (256, 256)
 
 
 def test_a_cluster_is_not_filled_with_actors_that_reserve_nothing(capsys):

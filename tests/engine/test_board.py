@@ -52,10 +52,9 @@ def test_a_pair_counts_once_it_is_finished_and_once_only():
     def done():
         return board.counts().ok, board.counts().failed
 
-    board.finish("a", ok=True)
-    board.finish("b", ok=False)
+    board.finish({"a": True, "b": False})
     assert done() == (1, 1)
-    board.finish("a", ok=True)  # its actor died before it was stored
+    board.finish({"a": True})  # its actor died before it was stored
     assert done() == (1, 1)
     board.add(1, 1, ["a", "b"])
     assert done() == (1, 1)

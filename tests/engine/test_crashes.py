@@ -23,11 +23,11 @@ from tests.processes import descendants, processes_naming
 
 
 @pytest.fixture
-def start(ray_address):
-    """Join Ray as a driver whose workers have a fault."""
+def start(ray_address, tmp_path):
+    """Join Ray as a driver whose workers have a fault. Its marks are in ``tmp_path / "marks"``."""
 
-    def start_with(fault, **environment):
-        runtime_env = faults.runtime_env(fault, **environment)
+    def start_with(fault):
+        runtime_env = faults.runtime_env(fault, tmp_path / "marks")
         ray.init(address=ray_address, log_to_driver=False, runtime_env=runtime_env)
 
     yield start_with
@@ -52,26 +52,34 @@ def job(tmp_path):
     return make
 
 
+def check_crashes(marks, *kinds):
+    """Each of these has ended three processes. One crash may have been a neighbour's."""
+    found = faults.crashes(marks)
+    assert found.keys() == set(kinds)
+    assert set(found.values()) <= {2, 3}, found
+
+
 def test_what_ends_every_process_is_given_up_and_its_neighbours_are_done(
     start, job, quick, tmp_path, capsys
 ):
     """In each stage, in packing, and in the audit. In these two something hangs once as well."""
-    (tmp_path / "hung").mkdir()
-    start("poison", HANGS_ONCE=str(tmp_path / "hung"))
+    start("poison")
     (tmp_path / "deadly.png").write_bytes(image_bytes(2, 64, 80))
     sizes = {"p01": 96, "p03": 112, "p10": 80}
     changes = {name: {"image_size": size} for name, size in sizes.items()}
     settings = job(**changes, p08={"content_uri": "deadly.png"})
     run_job(quick, settings)
+    marks, stages = tmp_path / "marks", {"loading": "p08", "stylizing": "p01", "storing": "p03"}
+    check_crashes(marks, *stages)
     settings = replace(settings, format="webdataset", shard_size=0.02, stall_timeout=3.0)
     with pytest.raises(PackingError) as raised:
         run_packing(settings)
+    check_crashes(marks, *stages, "packing")
     summary = json.loads(files.read_bytes(uris.join(settings.output, records.SUMMARY), {}))
     assert (summary["ok"], summary["error"], summary["missing"]) == (9, 3, 0), summary
     assert summary["errors_by_class"] == {"process_died": 3}
     found = records_of(settings.output)
     check_images(settings.output, found)
-    stages = {"stylizing": "p01", "storing": "p03", "loading": "p08"}
     for stage, name in stages.items():
         assert f"{stage} this pair ended 3 processes" in found[name]["error_message"]
 
@@ -84,6 +92,7 @@ def test_what_ends_every_process_is_given_up_and_its_neighbours_are_done(
 
     files.write_bytes(f"{settings.output}/records/deadly.parquet", b"x", {})
     verdict = run_audit(settings)
+    check_crashes(marks, *stages, "packing", "reading", "opening")
     (unread,) = verdict.examples["unreadable_records"]
     assert "deadly.parquet: reading this file ended 3 processes" in unread
     (unreadable,) = verdict.examples["unreadable_image"]

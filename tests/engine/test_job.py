@@ -3,8 +3,6 @@
 import copy
 import json
 import logging
-import os
-import signal
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +18,11 @@ from pipeline.data.storage import files, tables, uris
 from pipeline.engine import resources
 from pipeline.engine.dry_run.estimate import dry_run
 from pipeline.engine.job import JobError, _delete_plan, _run_on_ray, run_job
-from pipeline.engine.prepare import prepare
 from pipeline.report.page import write_report
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, write_parquet
 from tests.outputs import check_images, records_of
+from tests.processes import stop_at
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -399,21 +397,10 @@ def test_small_blocks_of_large_images_are_recorded_together(
     assert others == [None, None, None]
 
 
-def test_a_job_that_is_stopped_before_ray_is_there_leaves_no_plan(quick, tmp_path, monkeypatch):
-    def stopped(checked, fence):
-        prepared = prepare(checked, fence)
-        assert (tmp_path / "out/__plan__").exists()
-        os.kill(os.getpid(), signal.SIGTERM)
-        return prepared
-
-    monkeypatch.setattr("pipeline.engine.job.prepare", stopped)
+def test_a_job_that_is_stopped_before_ray_is_there_leaves_no_plan(quick, tmp_path):
     manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, 1))
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            run_job(quick, JobSettings(manifest=manifest, output=str(tmp_path / "out")))
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "put back"
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    arguments = ["--manifest", manifest, "--output", str(tmp_path / "out")]
+    arguments += ["--weights", quick.weights]
+    stop_at("pipeline.engine.job.prepare", tmp_path / "out/__plan__", arguments)
     assert not (tmp_path / "out/__plan__").exists()
     assert not (tmp_path / "out/__lease__.json").exists()

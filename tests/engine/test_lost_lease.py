@@ -92,6 +92,19 @@ def test_with_its_lease_a_run_writes(job, monkeypatch):
     assert pack_here(ours, checked, monkeypatch)["samples"] == 1
 
 
+def test_the_pictures_of_a_block_share_a_look_at_the_lease(job):
+    prepared, _, checked = job
+    looks = []
+    context = replace(prepared.context, fence=lambda: looks.append(1))
+    rows = [stored(prepared).to_pylist()[0] | {"pair_id": f"p{n}", "file_stem": f"p{n}"}
+            for n in range(8)]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=context.schema(*blocks.STYLIZED))
+    found = storing.store(table, context, BOARD).to_pylist()
+    assert [row["pair_id"] for row in found if row["status"] == "ok"] == [f"p{n}" for n in range(8)]
+    assert 2 <= len(looks) <= 4, "one before the first picture, one before the records"
+    assert len(files.list_files(f"{checked.output}/images", {}, ".png")) == 9
+
+
 def test_without_it_its_tasks_write_nothing(job, monkeypatch):
     prepared, ours, checked = job
     files.delete(f"{checked.output}/__plan__", {})

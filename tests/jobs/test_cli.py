@@ -77,6 +77,40 @@ def test_storage_options_in_a_file_keep_their_types(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (["--imgae-size", "64"], "--imgae-size: is no option; did you mean --image-size?"),
+        (["--image-size", "9"], "image_size: 9 is out of range; range: 32 to 8192 px"),
+        (["--output"], "argument --output: expected one argument; "),
+        (["--price-per-gpu-hour", "much"], "argument --price-per-gpu-hour: invalid float value"),
+        (["--price-per-gpu-hour", "-1"], "price_per_gpu_hour: -1.0 is no price; give a number fr"),
+        (["--price-per-gpu-hour", "nan"], "price_per_gpu_hour: nan is no price; give a number"),
+        (["--price-per-gpu-hour=-inf"], "price_per_gpu_hour: -inf is no price; give a number"),
+        (["photos/b.jpg"], "photos/b.jpg: belongs to no option (a pattern such as '*.jpg' wants "),
+        (["--config", "none.yaml"], "config none.yaml: cannot be read: "),
+        (["--content", "photos"], "content and manifest exclude each other: "),
+        (["--manifest", "", "--content", "none", "--style", "none"], "none: there is no such file"),
+    ],
+)
+def test_a_mistake_ends_with_one_line_and_for_programs_with_one_object(
+    argv, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert stylize.main([*BASE, *argv]) == 2
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert said.out == ""
+    for where in (0, len(BASE)):
+        assert stylize.main([*BASE[:where], "--json", *BASE[where:], *argv]) == 2
+        said = capsys.readouterr()
+        assert said.err.splitlines() == [line]
+        found = json.loads(said.out)
+        assert (found["exit_code"], found["message"]) == (2, line)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
         (["--image-size", "big"], "image_size: 'big' cannot be read; range: 32 to 8192 px"),
         (["--image-size", "9"], "image_size: 9 is out of range; range: 32 to 8192 px"),
         (["--pooling", "sum"], "pooling: 'sum' is not one of: avg, max$"),
@@ -87,7 +121,8 @@ def test_storage_options_in_a_file_keep_their_types(tmp_path):
         (["--config", "none.yaml"], "config none.yaml: cannot be read"),
         (["--image-sizes", "64"], r"^--image-sizes: is no option; did you mean --image-size\?$"),
         (["--image_size=64"], r"^--image_size: is no option; did you mean --image-size\?$"),
-        (["pairs"], "^pairs: is no option; --help-all lists all options$"),
+        (["pairs"], "^pairs: belongs to no option "),
+        (["https://me:SECRET@h/x=SECRET"], r"^https://h/x: belongs to no option "),
     ],
 )
 def test_bad_options_are_refused_with_name_value_and_range(argv, message):

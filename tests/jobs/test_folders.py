@@ -5,7 +5,7 @@ import argparse
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import _cli, _folders, stylize, verify
+from jobs import _cli, _folders, _parser, stylize, verify
 from pipeline.data.output import lease
 from pipeline.settings import SettingError
 from tests.conftest import image_bytes
@@ -105,9 +105,9 @@ def test_what_does_not_go_together_is_refused_with_the_remedy(argv, message):
 )
 def test_an_option_of_another_command_is_told_whose_it_is(job, option, owners):
     with pytest.raises(SettingError, match=f"^{option}: is no option here, but of .*{owners}$"):
-        _cli.read_options([option, "x"], _cli.new_parser(job, ""), _cli.JOB_KINDS, ("output",)
+        _cli.read_options([option, "x"], _parser.new_parser(job, ""), _cli.JOB_KINDS, ("output",)
                           ) if job != "make_manifest" else _cli.read_options(
-            [option, "x"], _cli.new_parser(job, ""), _cli.KINDS[job])  # fmt: skip
+            [option, "x"], _parser.new_parser(job, ""), _cli.KINDS[job])  # fmt: skip
 
 
 def test_what_cannot_be_made_ends_with_2_and_one_line(folders, tmp_path, capsys, monkeypatch):

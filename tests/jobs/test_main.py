@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import jobs._environment as environment
-from jobs import _cli, main
+from jobs import _parser, main
 from pipeline.data.output import records
 from tests.conftest import image_bytes
 
@@ -90,8 +90,8 @@ def test_words_that_are_no_command_are_named(capsys):
 
 
 def test_the_subcommands_are_the_modules_of_jobs():
-    assert {module: word for word, (module, _) in main.ABOUT.items()} == _cli.SUBCOMMANDS
-    for module in _cli.SUBCOMMANDS:
+    assert {module: word for word, (module, _) in main.ABOUT.items()} == _parser.SUBCOMMANDS
+    for module in _parser.SUBCOMMANDS:
         assert (ROOT / "jobs" / f"{module}.py").exists()
 
 

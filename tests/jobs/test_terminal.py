@@ -163,6 +163,21 @@ def test_another_programs_bar_is_part_of_the_line(open_terminal):
     assert "shards: 1/2" not in terminal.lines()
 
 
+def test_a_command_without_figures_is_seen_to_work_too(open_terminal, monkeypatch):
+    monkeypatch.setattr(_terminal, "WORTH_A_LINE", 0.0)
+    terminal = open_terminal()
+    with _terminal.busy("counting", "counted"):
+        wait_until(lambda: terminal.text.count("counting") >= 3, 20)
+    with _terminal.busy("counting in silence", "counted", quiet=True):
+        print("one", flush=True)
+    wait_until(lambda: "one" in terminal.text, 10)
+    assert terminal.lines() == ["✓ counted in 0 s", "one", ""]
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with _terminal.busy("counting", "counted"):
+        pass
+    assert sys.stderr.getvalue() == ""
+
+
 def test_an_error_leaves_no_activity_that_looks_done(open_terminal, monkeypatch):
     terminal = open_terminal()
     monkeypatch.setattr(_terminal, "WORTH_A_LINE", 0.0)
@@ -351,6 +366,18 @@ def test_ctrl_c_leaves_a_clean_line(terminals):
         "stopped; what is recorded stays, the same command does the rest",
         "EXIT 130",
     ]
+
+
+def test_a_stopped_dry_run_promises_nothing_that_is_recorded(tmp_path, capsys, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.engine.dry_run.estimate.dry_run", stopped)
+    arguments = ["--manifest", "m", "--output", str(tmp_path / "out"), "--dry-run", "--json"]
+    assert stylize.main(arguments) == 130
+    said = capsys.readouterr()
+    assert said.err == "stopped; a dry run leaves nothing behind\n"
+    assert json.loads(said.out)["exit_code"] == 130
 
 
 def test_a_command_for_programs_ends_with_one_object(tmp_path, weights_file, capsys, monkeypatch):

@@ -6,14 +6,14 @@ import io
 import json
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from pipeline.data.errors import RowError
-from pipeline.data.images import bombs, repairs, tiff_tags, tiffs
-from pipeline.data.images.conversion import to_rgb
+from pipeline.data.images import bombs, repairs, sizing, tiff_tags, tiffs
+from pipeline.data.images.conversion import orientation, to_rgb
 from pipeline.data.images.sizing import SMALLEST, Pixels
 
 MOST_TEXT = 60_000
@@ -25,6 +25,18 @@ which start external programs."""
 
 LONGEST = {"webp": 16_383, "jpg": 65_500}
 """Longest edge in pixels that a format's encoder can write."""
+
+Fit = Callable[[int, int], tuple[int, int]]
+"""Takes a picture's width and height, and returns those that are wanted, all in pixels."""
+
+REDUCED_MARGIN = 2
+"""How many times the wanted pixels a JPEG has on each side at least if its decoder reduces it.
+
+The Lanczos filter does the rest, so that little is seen of the decoder's own coarser filter.
+"""
+
+READING = 2
+"""Version of how files become pixels, in the fingerprint of each job: raise it with the pixels."""
 
 _lock = threading.Lock()
 _within = 0  # threads in ``_without_pillows_limit``
@@ -62,6 +74,7 @@ def decode(
     max_pixels: int,
     enough: int | None = None,
     notes: list[str] | None = None,
+    fit: Fit | None = None,
 ) -> Image.Image:
     """Decode a file's first frame to RGB: upright, in sRGB, transparency laid on white.
 
@@ -72,10 +85,13 @@ def decode(
         enough: if given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its short
             edge keeps this many pixels.
         notes: gets what is wrong with a file that can be read all the same.
+        fit: if given, returns the width and height that the picture will be resized to, given its
+            own. A JPEG of four times these is then decoded at a half of its size or less, and
+            ``sizing.REDUCED`` is in the image's ``info``.
 
     Raises:
         RowError: ``empty_file``, ``not_an_image``, ``truncated_image``, ``image_too_large``,
-            ``image_too_small`` or ``out_of_memory``.
+            ``image_too_small`` or ``out_of_memory``; and what ``fit`` raises.
     """
     if not data:
         raise RowError("empty_file", f"{name}: the file is empty")
@@ -110,11 +126,17 @@ def decode(
             "image_too_small",
             f"{name}: {width} x {height} px is too small; each edge needs {SMALLEST} px or more",
         )
+    reduced = None
+    if fit is not None and not isinstance(image, tiff_tags.Directory) and image.format == "JPEG":
+        reduced = _reduce(image, fit)
     try:
         if isinstance(image, tiff_tags.Directory):
             return to_rgb(tiffs.read(data, image), notes=notes)
         bombs.check_tiles(image, max_pixels)
-        return to_rgb(_loaded(image, data, enough, notes), data, notes)
+        rgb = to_rgb(_loaded(image, data, enough, fit, notes), data, notes)
+        if reduced is not None:
+            rgb.info[sizing.REDUCED] = reduced
+        return rgb
     except MemoryError as error:
         raise RowError(
             "out_of_memory", f"{name}: not enough memory to decode {width} x {height} px"
@@ -148,12 +170,41 @@ def _why(data: bytes) -> str:
     return ""
 
 
-def _loaded(image: Image.Image, data: bytes, enough: int | None, notes: list[str]) -> Image.Image:
+def _reduce(image: Image.Image, fit: Fit) -> sizing.Reduced | None:
+    """Have a JPEG decoded at a part of its size, if that is at least what is wanted.
+
+    Its own transform does that: each block of 8 x 8 px becomes one of 4 x 4, 2 x 2 or 1 px.
+    """
+    turned, (width, height) = orientation(image, []), image.size
+    sideways = turned in (5, 6, 7, 8)
+    size = (height, width) if sideways else (width, height)
+    wanted = tuple(side * REDUCED_MARGIN for side in fit(*size))
+    if min(size[0] // wanted[0], size[1] // wanted[1]) < 2:
+        return None
+    drafted = image.draft(None, (wanted[1], wanted[0]) if sideways else (wanted[0], wanted[1]))
+    if drafted is None:
+        return None
+    _, (_, _, right, bottom) = drafted
+    spare = image.width - right, image.height - bottom
+    if sideways:
+        right, bottom, spare = bottom, right, spare[::-1]
+    # Where the image is mirrored, so is the edge at which its last pixels reach beyond.
+    left = spare[0] if turned in (2, 3, 6, 7) else 0.0
+    top = spare[1] if turned in (3, 4, 7, 8) else 0.0
+    return sizing.Reduced(size, (left, top, left + right, top + bottom))
+
+
+def _loaded(
+    image: Image.Image, data: bytes, enough: int | None, fit: Fit | None, notes: list[str]
+) -> Image.Image:
     """Return the image with its pixels decoded, even if a JPEG's end marker is missing."""
     try:
         image.load()
     except OSError:
         again = [_open(whole, enough) for whole in repairs.ended(data)]
+        if fit is not None:
+            for each in again:
+                _reduce(each, fit)
         if not again or again[0].tobytes() != again[1].tobytes():
             raise
         notes.append(repairs.NO_END)

@@ -15,7 +15,7 @@ def to_rgb(image: Image.Image, data: bytes = b"", notes: list[str] | None = None
         notes: gets what is wrong with the image, or ignored in it.
     """
     notes = [] if notes is None else notes
-    return _upright(_to_rgb(image, data, notes), _orientation(image, notes))
+    return _upright(_to_rgb(image, data, notes), orientation(image, notes))
 
 
 def _to_rgb(image: Image.Image, data: bytes, notes: list[str]) -> Image.Image:
@@ -80,7 +80,13 @@ def _samples(image: Image.Image, data: bytes) -> depths.Samples | None:
     return depths.Samples(rows, image.width, image.height, kind, bits, white_is_zero, told)
 
 
-def _orientation(image: Image.Image, notes: list[str]) -> int:
+def orientation(image: Image.Image, notes: list[str]) -> int:
+    """Return how an image is turned, as EXIF has it: 1 is upright.
+
+    Args:
+        image: an opened image.
+        notes: gets what is wrong with its EXIF.
+    """
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # broken EXIF is no reason to refuse the picture
@@ -88,7 +94,7 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
         return 1
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
+def _upright(image: Image.Image, turned: int) -> Image.Image:
     turn = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -97,5 +103,5 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
         6: Image.Transpose.ROTATE_270,
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
-    }.get(orientation)
+    }.get(turned)
     return image if turn is None else image.transpose(turn)

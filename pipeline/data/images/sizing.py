@@ -1,5 +1,7 @@
 """The pixels of an image as an array: which sizes an image may have, and how it gets there."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -18,6 +20,30 @@ equal shape can share a batch."""
 
 LEAST_SIDE = 32
 """Shortest side of an optimised image in pixels."""
+
+REDUCED = "reduced by the decoder"
+"""Key of a ``Reduced`` in the ``info`` of an image."""
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """What an image is of that was decoded at a half, a quarter or an eighth of its size.
+
+    Attributes:
+        size: width and height of the whole picture in pixels.
+        box: left, top, right and bottom of it in the pixels of the image. Where a side is no
+            multiple, the image's last pixels reach beyond it.
+    """
+
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+
+def whole_size(image: Image.Image) -> tuple[int, int]:
+    """Return the width and height of the picture in an image's file, in pixels."""
+    reduced: Reduced | None = image.info.get(REDUCED)
+    return reduced.size if reduced else image.size
+
 
 MOST_DISTORTION = 5 / 3
 """Largest change of the proportions by rounding: 40 x 24 px become 32 x 32 px."""
@@ -72,5 +98,8 @@ def resize(image: Image.Image, size: tuple[int, int]) -> Pixels:
     Returns:
         (height, width, 3), RGB, 0 to 255.
     """
-    resized = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    reduced: Reduced | None = image.info.get(REDUCED)
+    resized = image.resize(
+        size, Image.Resampling.LANCZOS, box=reduced and reduced.box, reducing_gap=3.0
+    )
     return np.asarray(resized, dtype=np.uint8)

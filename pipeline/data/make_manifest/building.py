@@ -4,6 +4,7 @@ Contents are streamed, and nothing is unpacked; styles, which are few, are held 
 """
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,7 +24,8 @@ from pipeline.data.make_manifest.styles import (
     read_weights,
     weigh,
 )
-from pipeline.data.storage import uris
+from pipeline.data.manifest import lineage
+from pipeline.data.storage import files, uris
 from pipeline.data.storage.listing import ListingError
 from pipeline.settings import ManifestSettings, did_you_mean
 
@@ -238,6 +240,14 @@ def _places(settings: ManifestSettings, table: Labels | None) -> Callable[[Conte
     return place
 
 
+def _folder_of(uri: str, options: files.StorageOptions) -> str:
+    """Return the folder of a data set: ``uri``, or that of the file or the files it names."""
+    whole = uris.absolute(uri)
+    literal = re.split(r"[{*?[]", whole, maxsplit=1)[0]
+    is_folder = literal == whole and files.is_folder(whole, options)
+    return whole if is_folder else literal.rpartition("/")[0]
+
+
 def _recipe(
     settings: ManifestSettings, source: Source, classes: Classes | None, built: Built
 ) -> dict[str, Any]:
@@ -249,6 +259,12 @@ def _recipe(
     }
     counts = {"contents": built.contents, "styles": built.styles, "pairs": built.pairs}
     asked |= {"content_format": source.form, **counts, "skipped": dict(built.skipped)}
+    options = settings.storage_options or {}
+    places = {"content": settings.content, "style": settings.style}
+    asked["licences"] = {
+        place: lineage.card_fields(_folder_of(uri, options), options)
+        for place, uri in places.items()
+    }
     if classes is None:
         return asked
     return asked | {"class_list": {"names": classes.names, "labels": classes.labels}}

@@ -12,6 +12,7 @@ from pipeline.data.make_manifest.sources.base import Content, Source
 from pipeline.data.make_manifest.styles import (
     Styles,
 )
+from pipeline.data.manifest.lineage import CREDITS
 from pipeline.data.names import check_name
 from pipeline.data.storage import uris
 from pipeline.settings import ManifestSettings
@@ -38,10 +39,10 @@ def rows_of(
             if settings.include_originals and (not drawn or settings.style_probability == 1):
                 built.originals += 1
                 name = sampling.pair_id(content.key, ORIGINAL, content.label)
-                yield Row(name, content.uri, None, *place, original=True)
+                yield Row(name, content.uri, None, *place, True, content.credits)
             for style in drawn:
                 name = sampling.pair_id(content.key, style.key, content.label)
-                yield Row(name, content.uri, style.uri, *place)
+                yield Row(name, content.uri, style.uri, *place, False, content.credits)
 
 
 def _is_taken(settings: ManifestSettings, content: Content, styles: Styles, built: Built) -> bool:
@@ -96,4 +97,6 @@ def columns_of(settings: ManifestSettings, source: Source, classes: Classes | No
     is_split = settings.split_from == "auto" and "split" in source.columns
     if is_split or settings.split_from in ("parent", "csv") or settings.val_fraction:
         found.append("split")
-    return [*found, "original"] if settings.include_originals else found
+    if settings.include_originals:
+        found.append("original")
+    return [*found, *(name for name in CREDITS if name in source.columns)]

@@ -1,18 +1,16 @@
 """Writing the folder of a manifest: Parquet files, and a marker file until all are complete."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from pipeline.data.manifest.lineage import CREDITS, RECIPE
 from pipeline.data.manifest.manifest import INCOMPLETE
 from pipeline.data.output import records
 from pipeline.data.storage import conditional, files, local, tables, uris
 from pipeline.data.storage.listing import iterate_files
-
-RECIPE = "_manifest.json"
-"""File that says how the manifest was built. Parquet readers skip names that begin with ``_``."""
 
 OWN_FILE = re.compile(rf"part-\d{{5,}}\.parquet|{RECIPE}|{INCOMPLETE}|\..*{local.LEFTOVER}")
 """Names of the files that this module writes."""
@@ -33,6 +31,7 @@ class Row(NamedTuple):
         split: of the content.
         label_id: number of the content's class.
         original: whether the content is copied as it is.
+        credits: the content's licence and author, by column.
     """
 
     pair_id: str
@@ -42,6 +41,7 @@ class Row(NamedTuple):
     split: str | None
     label_id: int | None = None
     original: bool = False
+    credits: Mapping[str, str] = {}
 
 
 KINDS = {"label_id": pa.int64(), "original": pa.bool_()}
@@ -81,7 +81,7 @@ class Parts:
 
     Args:
         output: folder that ``check_folder`` has accepted.
-        columns: fields of ``Row`` to write.
+        columns: fields of ``Row`` to write, and of its ``credits``.
         overwrite: whether to delete an earlier manifest.
         options: storage options by scheme.
 
@@ -126,7 +126,10 @@ class Parts:
         Raises:
             RowError: it cannot be written.
         """
-        fields = dict(zip(Row._fields, zip(*rows, strict=True), strict=True))
+        fields: dict[str, Sequence[Any]] = {
+            name: [row.credits.get(name) for row in rows] for name in CREDITS
+        }
+        fields |= zip(Row._fields, zip(*rows, strict=True), strict=True)
         arrays = {
             name: pa.array(fields[name], KINDS.get(name, pa.string())) for name in self.columns
         }

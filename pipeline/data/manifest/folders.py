@@ -10,6 +10,8 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from pyarrow import types
 
+from pipeline.data.manifest import features
+from pipeline.data.manifest.features import CARD
 from pipeline.data.words import printable
 
 
@@ -33,7 +35,7 @@ def open_files(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
         fs: an Arrow file system.
 
     Returns:
-        The table; None if there are no files.
+        The table; None if there are no files. Its metadata is what all files say of their features.
 
     Raises:
         ColumnError: a column exists twice.
@@ -95,6 +97,7 @@ def _open(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
             )
     schemas = [pa.schema(map(_plain_field, part.physical_schema)) for part in parts]
     unified = pa.unify_schemas([*schemas, _strings(names)], promote_options="permissive")
+    unified = unified.with_metadata(features.shared([part.physical_schema for part in parts]))
     return pyarrow.dataset.FileSystemDataset(parts, unified, found.format, filesystem=fs)
 
 
@@ -107,6 +110,7 @@ def _opened(path: str, fs: Any, names: list[str]) -> pyarrow.dataset.Dataset:
         filesystem=fs,
         format="parquet",
         partitioning=hive,
+        ignore_prefixes=[".", "_", CARD],  # the first two are Arrow's own
     )
 
 

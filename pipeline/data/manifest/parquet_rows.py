@@ -43,7 +43,8 @@ class ParquetRows:
     def schema(self) -> pa.Schema:
         """The columns of the rows."""
         named = [pa.field(name, pa.string()) for name in self._images]
-        return pa.schema([*map(self._dataset.schema.field, self._read), *named])
+        whole = self._dataset.schema
+        return pa.schema([*map(whole.field, self._read), *named], whole.metadata)
 
     def count(self) -> int:
         """Return the number of rows, from the files' footers."""

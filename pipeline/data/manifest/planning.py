@@ -6,7 +6,7 @@ it becomes an error record.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import pyarrow.dataset
 
 from pipeline.data.ids import hash_ids
 from pipeline.data.manifest import columns
+from pipeline.data.manifest.lineage import ClassIds
 from pipeline.data.manifest.manifest import Manifest, ManifestError
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.names import SPLIT_WORD, file_key
@@ -48,6 +49,8 @@ class Plan:
             pixels, or None, and its number of styles.
         split_words: number of images whose class or name contains a word like "train", which
             Hugging Face takes for a split, and the first of them.
+        class_ids: id of each label; empty if the rows have none, or contradict each other.
+        class_fault: how they do; empty if they do not.
     """
 
     rows: int
@@ -56,6 +59,8 @@ class Plan:
     id_hashes: npt.NDArray[np.int64]
     shapes: frozenset[tuple[int | None, int]]
     split_words: tuple[int, str]
+    class_ids: Mapping[str, int]
+    class_fault: str
 
     def count_done(self, done: npt.NDArray[np.int64]) -> int:
         """Return how many rows have an id among these hashes (``hash_ids``)."""
@@ -85,7 +90,7 @@ def write_plan(
     """
     files.delete(target, options)
     schema = pa.schema([*PLAN_SCHEMA, *columns.as_numbers(manifest.extra)])
-    tally = _Tally()
+    tally = _Tally(ClassIds(manifest.schema))
     try:
         parts = (
             pa.Table.from_pylist(tally.add(planned), schema=schema)
@@ -106,6 +111,7 @@ def write_plan(
     id_hashes, stem_hashes = np.concatenate(tally.ids), np.concatenate(tally.stems)
     for column, hashes in (("pair_id", id_hashes), ("file_stem", stem_hashes)):
         _refuse_duplicates(manifest, target, options, column, hashes)
+    class_ids, class_fault = tally.class_ids.found()
     return Plan(
         rows=len(id_hashes),
         faulty=tally.faulty,
@@ -113,13 +119,16 @@ def write_plan(
         id_hashes=id_hashes,
         shapes=frozenset(tally.shapes),
         split_words=(tally.split_words, tally.first_split_word),
+        class_ids=class_ids,
+        class_fault=class_fault,
     )
 
 
 class _Tally:
     """Running totals over the planned rows; 16 bytes are kept for each row."""
 
-    def __init__(self) -> None:
+    def __init__(self, class_ids: ClassIds) -> None:
+        self.class_ids = class_ids
         self.faulty, self.digest = 0, hashlib.sha256()
         self.ids: list[npt.NDArray[np.int64]] = []
         self.stems: list[npt.NDArray[np.int64]] = []
@@ -139,6 +148,7 @@ class _Tally:
                 self.split_words += 1
                 self.first_split_word = self.first_split_word or below
         self.shapes.update(_shape(row) for row in planned if row["fault_class"] is None)
+        self.class_ids.add(planned)
         return planned
 
 

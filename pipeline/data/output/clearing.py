@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.parquet as pq
 
-from pipeline.data.output import packing, records, resume
+from pipeline.data.output import cards, packing, records, resume
 from pipeline.data.storage import files, filesystems, local, tables, uris
 from pipeline.settings import SettingError
 
@@ -65,6 +65,9 @@ def clear(output: str, options: files.StorageOptions) -> list[str]:
     ]
     mark = uris.join(output, MARK)
     files.write_bytes(mark, b"{}\n", options)
+    for form in packing.FORMATS:
+        if packing.own_index(output, form, options):
+            cards.delete_own(output, form, options)
     # Files that tell whose others are go last: records for images, an index for its shards.
     indices = [name for name in shards if name.rpartition("/")[2] == packing.INDEX]
     first = [*own_images, *(name for name in shards if name not in indices)]

@@ -8,7 +8,8 @@ split hold about the same number of bytes.
 import array
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ from pipeline.data.storage import files
 
 UNNAMED = {"webdataset": "", "parquet": "train"}
 """Split of the pairs without one, by format: Hugging Face has no data outside a split."""
+
+MOST_LICENCES = 1000
+"""Different licences that are counted for the card."""
 
 CHUNK = 65_536
 """Fewest records in a table that ``ok_records`` yields, the last table aside."""
@@ -49,6 +53,21 @@ class ShardRange:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """Counts of the images that are packed.
+
+    Attributes:
+        splits: images of each split.
+        originals: those that are copies of their content.
+        licences: images of each licence, if there is a column ``license``.
+    """
+
+    splits: dict[str, int]
+    originals: int
+    licences: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Packing:
     """How the ok records of an output become shards.
 
@@ -57,8 +76,9 @@ class Packing:
         shard_bytes: approximate image bytes of a shard.
         samples: number of images.
         digest: SHA-256 over everything that is packed.
-        classes: index of each label.
+        columns: what the shards hold beside images and ``shards.FIELDS``.
         ranges: one for each shard.
+        facts: counts for the card.
         fence: called before each write; raises if another job has taken the output over.
     """
 
@@ -66,8 +86,9 @@ class Packing:
     shard_bytes: int
     samples: int
     digest: str
-    classes: dict[str, int]
+    columns: shards.Columns
     ranges: tuple[ShardRange, ...]
+    facts: Facts
     fence: Callable[[], None] = lease.unfenced
 
 
@@ -90,11 +111,15 @@ def divide(output: str, form: str, shard_bytes: int, options: files.StorageOptio
     Raises:
         RowError: the records cannot be read.
     """
+    lineage = records.lineage_of(output, options)
+    wanted = [*COLUMNS, *lineage.credits]
     places: dict[str, array.array[int]] = {}
     sizes: dict[str, array.array[int]] = {}
     digests = array.array("Q")
     labels: set[str] = set()
-    for row in records.iterate(output, options, [*COLUMNS, "status"]):
+    licences: Counter[str] = Counter()
+    originals = 0
+    for row in records.iterate(output, options, [*wanted, "status"]):
         if row["label"] is not None and is_name(row["label"]):
             labels.add(row["label"])
         if row["status"] != "ok":
@@ -102,15 +127,23 @@ def divide(output: str, form: str, shard_bytes: int, options: files.StorageOptio
         split = row["split"] or UNNAMED[form]
         places.setdefault(split, array.array("Q")).append(place_of(row["pair_id"]))
         sizes.setdefault(split, array.array("Q")).append(row["bytes"])
-        digests.append(_hash(json.dumps([row[name] for name in COLUMNS])))
-    classes = shards.class_indices(labels)
-    digest = hashlib.sha256(json.dumps([COLUMNS, classes]).encode())
+        digests.append(_hash(json.dumps([row[name] for name in wanted], default=str)))
+        originals += not row["style_uri"]
+        if "license" in row and (row["license"] in licences or len(licences) < MOST_LICENCES):
+            licences[str(row["license"] or "")] += 1
+    columns = shards.columns_of(labels, lineage)
+    named = [] if [*columns.names] == [*columns.classes] else [columns.names]
+    digest = hashlib.sha256(json.dumps([wanted, columns.classes, *named]).encode())
     digest.update(np.sort(np.asarray(digests, np.uint64)).tobytes())
     ranges: list[ShardRange] = []
     for split in sorted(places):
         starts = cut(np.asarray(places[split], np.uint64), np.asarray(sizes[split]), shard_bytes)
         ranges += _ranges(form, split, [0, *starts.tolist(), 2**64])
-    return Packing(form, shard_bytes, len(digests), digest.hexdigest(), classes, tuple(ranges))
+    splits = {split: len(found) for split, found in sorted(places.items())}
+    facts = Facts(splits, originals, dict(licences.most_common()))
+    return Packing(
+        form, shard_bytes, len(digests), digest.hexdigest(), columns, tuple(ranges), facts
+    )
 
 
 def _ranges(form: str, split: str, bounds: list[int]) -> Iterator[ShardRange]:
@@ -146,16 +179,18 @@ def cut(
     return starts
 
 
-def ok_records(output: str, form: str, options: files.StorageOptions) -> Iterator[pa.Table]:
+def ok_records(
+    output: str, form: str, options: files.StorageOptions, credits: Sequence[str] = ()
+) -> Iterator[pa.Table]:
     """Yield the ok records in tables of about ``CHUNK`` rows, each sorted by place.
 
-    The tables have ``COLUMNS`` and ``place``; ``split`` is as in ``ShardRange``.
+    The tables have ``COLUMNS``, ``credits`` and ``place``; ``split`` is as in ``ShardRange``.
 
     Raises:
         RowError: the records cannot be read.
     """
     waiting: list[pa.RecordBatch] = []
-    for batch in records.batches(output, options, list(COLUMNS), "ok"):
+    for batch in records.batches(output, options, [*COLUMNS, *credits], "ok"):
         waiting.append(batch)
         if sum(map(len, waiting)) >= CHUNK:
             yield _in_order(waiting, form)

@@ -9,11 +9,13 @@ nobody else has done so. Each job therefore writes its own lease over the dead o
 stays. After ``SETTLE`` seconds each job reads the lease to see who has won.
 
 A job that was paused for longer than ``EXPIRY`` may wake up when another job owns the output.
-Before each write it checks the lease (``Lease.check``), on every machine that it uses.
+Before each write it checks the lease (``Lease.check``), on every machine that it uses. Files that
+are written one after another share a check for a moment (``lasting``).
 """
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import threading
@@ -47,6 +49,12 @@ renewals instead: within that time a quicker job notices that it has lost.
 
 INSIST = 30.0
 """Seconds between two calls of ``lost`` to a job that has lost its lease and has not ended."""
+
+LASTING = 1.0
+"""Seconds for which a check counts among the files of one block.
+
+It is less than SETTLE: a job that takes over writes nothing before.
+"""
 
 TRIES = 5
 """Attempts to create a lease or take one over; a job that comes too late sees the winner's."""
@@ -97,6 +105,20 @@ class Lease:
 
 def unfenced() -> None:
     """Check nothing: stands in for ``Lease.check`` where no lease is needed."""
+
+
+def lasting(check: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that calls ``check``, unless it has done so in the last LASTING seconds."""
+    checked = -math.inf
+
+    def check_again() -> None:
+        nonlocal checked
+        now = _clock()
+        if now - checked >= LASTING:
+            check()
+            checked = now
+
+    return check_again
 
 
 @contextlib.contextmanager

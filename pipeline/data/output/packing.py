@@ -1,7 +1,7 @@
 """The folder of a packing: what its shards are called, and the index that lists them.
 
-    OUTPUT/webdataset/  [SPLIT-]000000.tar ...  classes.json  index.json
-    OUTPUT/parquet/     data/SPLIT-00000-of-00012.parquet ...  index.json
+    OUTPUT/webdataset/  [SPLIT-]000000.tar ...  classes.json  README.md  index.json
+    OUTPUT/parquet/     data/SPLIT-00000-of-00012.parquet ...  README.md  index.json
 
 An unfinished index (``digest`` null) is written before the first shard and replaced after the last
 one. So an unfinished index, or none, tells that a killed job left the shards.
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.data.errors import RowError
+from pipeline.data.manifest.features import CARD
 from pipeline.data.output import records
 from pipeline.data.storage import files, local, uris
 from pipeline.settings import SettingError
@@ -132,12 +133,13 @@ def is_own(name: str, form: str) -> bool:
 
 
 def is_empty(output: str, form: str, options: files.StorageOptions) -> bool:
-    """Return whether a format's folder holds nothing but half-written files.
+    """Return whether a format's folder holds nothing but half-written files and a card.
 
     Raises:
         RowError: it cannot be listed.
     """
-    return all(map(local.is_leftover, files.sizes(uris.join(output, form), options)))
+    found = files.sizes(uris.join(output, form), options)
+    return all(name == CARD or local.is_leftover(name) for name in found)
 
 
 def refuse_foreign(output: str, form: str, options: files.StorageOptions) -> None:

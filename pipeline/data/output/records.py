@@ -5,7 +5,7 @@ the names of ``RECORD_SCHEMA``.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 
 from pipeline.data.errors import RowError
+from pipeline.data.manifest import lineage
 from pipeline.data.names import is_name
 from pipeline.data.schemas import OLD_NAMES, RECORD_SCHEMA, SCHEMA_VERSION
 from pipeline.data.storage import failures, files, filesystems, tables, uris
@@ -53,8 +54,38 @@ def committed_files(output: str, options: files.StorageOptions) -> list[str]:
     return [file for file in file_names if not file.rpartition("/")[2].startswith(unfinished)]
 
 
-def records_dataset(output: str, options: files.StorageOptions) -> pyarrow.dataset.Dataset | None:
+def job_of(output: str, options: files.StorageOptions) -> dict[str, Any]:
+    """Return the content of an output's ``job.json``; empty if there is none or it is damaged.
+
+    Raises:
+        RowError: the storage failed.
+    """
+    uri = uris.join(output, JOB)
+    try:
+        found = json.loads(files.read_bytes(uri, options)) if files.exists(uri, options) else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def lineage_of(output: str, options: files.StorageOptions) -> lineage.Lineage:
+    """Return what an output's ``job.json`` says of the sources.
+
+    Raises:
+        RowError: the storage failed.
+    """
+    return lineage.from_json(job_of(output, options).get("data_set"))
+
+
+def records_dataset(
+    output: str, options: files.StorageOptions, texts: Iterable[str] = ()
+) -> pyarrow.dataset.Dataset | None:
     """Open all records of an output.
+
+    Args:
+        output: URI of the output.
+        options: storage options by scheme.
+        texts: columns that are taken for texts if the first file lacks them.
 
     Returns:
         A dataset with every column of ``RECORD_SCHEMA`` (null in files that lack it) and the other
@@ -70,7 +101,8 @@ def records_dataset(output: str, options: files.StorageOptions) -> pyarrow.datas
     old = [RECORD_SCHEMA.field(new).with_name(name) for new, name in OLD_NAMES.items()]
     own = pa.schema([*RECORD_SCHEMA, *old])
     more = [field for field in found.schema if field.name not in own.names]
-    schema = pa.schema([*own, *more])
+    missing = [name for name in texts if name not in {*own.names, *found.schema.names}]
+    schema = pa.schema([*own, *more, *((name, pa.string()) for name in missing)])
     fragments = list(found.get_fragments())
     return pyarrow.dataset.FileSystemDataset(fragments, schema, found.format, filesystem=fs)
 
@@ -92,7 +124,8 @@ def batches(
     Args:
         output: URI of the output.
         options: storage options by scheme.
-        columns: names from ``RECORD_SCHEMA``; files of version 1 are read under their old names.
+        columns: names from ``RECORD_SCHEMA``, or texts that came from the manifest; files of
+            version 1 are read under their old names.
         status: yield only records with this status.
 
     Raises:
@@ -101,7 +134,7 @@ def batches(
     """
     chosen = None if status is None else pc.field("status") == status
     try:
-        dataset = records_dataset(output, options)
+        dataset = records_dataset(output, options, columns)
         if dataset is None:
             return
         # If they were kept, the footers of thousands of small files would outweigh their rows.

@@ -28,16 +28,34 @@ def write_file(path: Path, data: bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Image loaders and this package's listings skip names with a leading dot.
-    temporary = path.with_name(f".{uuid.uuid4().hex}{LEFTOVER}")
+    temporary = os.path.join(path.parent, f".{uuid.uuid4().hex}{LEFTOVER}")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
+        # Without a buffer of Python's: a picture is written at once, a million of them in a job.
+        with open(temporary, "xb", buffering=0) as file:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
+
+
+def read_file(path: str, most: int) -> bytes:
+    """Return a file's content, or its first ``most`` bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    parts: list[bytes] = []
+    with open(path, "rb", buffering=0) as file:
+        whole = os.fstat(file.fileno()).st_size + 1  # a byte more shows the end
+        while most and (part := file.read(min(most, whole))):
+            parts.append(part)
+            most -= len(part)
+    return b"".join(parts)
 
 
 def create_file(path: Path, data: bytes) -> bool:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import ray.data
 
 from pipeline.data.errors import RowError
+from pipeline.data.manifest.features import CARD
 from pipeline.data.output import dividing, packing
 from pipeline.data.storage import files, local, uris
 from pipeline.engine.audit.tasks import check_shards
@@ -40,7 +41,7 @@ def compare_listings(output: str, options: files.StorageOptions, add: Add) -> li
             continue
         _compare_records(output, index, options, add)
         found, named = files.sizes(folder, options), index.files()
-        for name in sorted(found.keys() - named.keys() - {packing.INDEX}):
+        for name in sorted(found.keys() - named.keys() - {packing.INDEX, CARD}):
             unfinished = index.digest is None and packing.is_stale(name, index)
             if not unfinished and not local.is_leftover(name):
                 add("foreign_file", f"{form}/{name}")

@@ -16,7 +16,8 @@ import ray.data
 from tqdm import tqdm
 
 from pipeline.data.errors import RowError
-from pipeline.data.output import dividing, lease, packing
+from pipeline.data.manifest.features import CARD
+from pipeline.data.output import cards, dividing, lease, packing
 from pipeline.data.storage import files, uris
 from pipeline.data.words import counted
 from pipeline.engine.packing.tasks import write_shards
@@ -80,6 +81,8 @@ def _bring_up_to_date(
     index = packing.read_index(folder, options)
     if index is None or not _is_current(index, division, files.sizes(folder, options)):
         index = _write(division, output, job, options)
+    if not cards.write(division, output, options):
+        logger.info(f"note: {uris.redact(uris.join(folder, CARD))} was edited, and stays as it is")
     for name in files.sizes(folder, options):
         if packing.is_stale(name, index):
             files.delete(uris.join(folder, name), options)
@@ -121,7 +124,11 @@ def _write(
         raise RowError("unexpected", "the shards hold fewer images than there are")
     made.sort(key=lambda shard: shard.name)
     index = packing.Index(
-        division.format, division.shard_bytes, division.digest, division.classes, tuple(made)
+        division.format,
+        division.shard_bytes,
+        division.digest,
+        dict(division.columns.classes),
+        tuple(made),
     )
     division.fence()
     packing.write_index(folder, index, options)
@@ -139,7 +146,8 @@ def _write_shards(
         return
     with ray_ready(job) as board:
         # In the object store, which spills: the driver may be small, and records are millions.
-        tables = dividing.ok_records(output, division.format, options)
+        credits = division.columns.credits
+        tables = dividing.ok_records(output, division.format, options, credits)
         chunks = [ray.put(table) for table in tables]
         numbers = ray.data.from_items([{"shard": n} for n in range(len(division.ranges))])
         written = numbers.map_batches(

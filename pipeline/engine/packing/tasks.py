@@ -86,7 +86,7 @@ def _write_shard(
     line: dict[str, Any] = {"name": shard.name, "split": shard.split, "samples": len(rows)}
     write = shards.write_tar if division.format == "webdataset" else shards.write_parquet
     try:
-        data = write(_samples(rows, output, options), division.classes)
+        data = write(_samples(rows, output, options), division.columns)
         division.fence()
         files.write_bytes(uris.join(output, division.format, shard.name), data, options)
     except RowError as error:

@@ -3,6 +3,8 @@
 Images are raw pixels in binary columns, since their shapes differ from row to row.
 """
 
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,10 +56,97 @@ STYLIZED = [
 
 def image_value(pixels: Pixels) -> dict[str, Any]:
     """Return (H, W, 3) uint8 pixels as a value of an ``IMAGE`` column."""
-    return {"pixels": pixels.tobytes(), "height": pixels.shape[0], "width": pixels.shape[1]}
+    in_order = np.ascontiguousarray(pixels)
+    return {"pixels": in_order.data, "height": pixels.shape[0], "width": pixels.shape[1]}
 
 
 def pixels_of(value: dict[str, Any]) -> Pixels:
     """Return the (H, W, 3) uint8 pixels of a value of an ``IMAGE`` column, read-only."""
     shape = (value["height"], value["width"], 3)
     return np.frombuffer(value["pixels"], dtype=np.uint8).reshape(shape)
+
+
+def rows_of(table: pa.Table, without: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Return the rows of a block as dictionaries. Pixels are not copied: they lie in the table.
+
+    Args:
+        table: any block.
+        without: columns that the rows do not need.
+    """
+    images = [name for name in table.column_names if _holds_images(table.schema.field(name).type)]
+    rows: list[dict[str, Any]] = table.drop_columns([*images, *without]).to_pylist()
+    for name in images:
+        values = (value for chunk in table[name].chunks for value in _views(chunk))
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+    return rows
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    return kind == IMAGE or (pa.types.is_list(kind) and kind.value_type == IMAGE)
+
+
+def _views(array: pa.Array) -> list[Any]:
+    """Return the values of an array of images, or of lists of images."""
+    valid = array.is_valid().to_pylist()
+    if pa.types.is_list(array.type):
+        images, places = _views(array.values), itertools.pairwise(array.offsets.to_pylist())
+        lists = zip(valid, places, strict=True)
+        return [images[start:end] if there else None for there, (start, end) in lists]
+    pixels, heights, widths = array.flatten()
+    _, offsets, data = pixels.buffers()  # its scalars would copy
+    places = np.frombuffer(offsets, np.int64, len(pixels) + 1, 8 * pixels.offset).tolist()
+    sides = zip(heights.to_pylist(), widths.to_pylist(), strict=True)
+    return [
+        {"pixels": memoryview(data)[start:end], "height": height, "width": width} if there else None
+        for there, (start, end), (height, width) in zip(
+            valid, itertools.pairwise(places), sides, strict=True
+        )
+    ]
+
+
+def with_columns(
+    table: pa.Table, rows: Sequence[Mapping[str, Any]], names: Collection[str], schema: pa.Schema
+) -> pa.Table:
+    """Return a block with the columns of ``schema``, some of them from ``rows``.
+
+    Args:
+        table: has all other columns. They are not taken apart.
+        rows: as many rows, in the same order.
+        names: columns that the rows have; null where they lack them.
+        schema: names and types of the result's columns.
+    """
+    columns = [
+        _array([row.get(field.name) for row in rows], field.type)
+        if field.name in names
+        else table[field.name].cast(field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Return values as an array of a type."""
+    if kind == IMAGE:
+        return _images(values)
+    if not _holds_images(kind):
+        return pa.array(values, kind)
+    offsets = [0, *itertools.accumulate(len(value or ()) for value in values)]
+    images = _images([image for value in values for image in value or ()])
+    starts = [None if value is None else at for value, at in zip(values, offsets, strict=False)]
+    return pa.ListArray.from_arrays(pa.array([*starts, offsets[-1]], pa.int32()), images, kind)
+
+
+def _images(values: list[Any]) -> pa.StructArray:
+    """Return an ``IMAGE`` array. It copies pixels once, which Arrow's own builders do not."""
+    found = [value or {"pixels": b"", "height": None, "width": None} for value in values]
+    views = [np.frombuffer(value["pixels"], np.uint8) for value in found]
+    offsets = np.array([0, *itertools.accumulate(map(len, views))], np.int64)
+    data = pa.allocate_buffer(int(offsets[-1]))
+    if views:
+        np.concatenate(views, out=np.frombuffer(data, np.uint8))
+    buffers = [None, pa.py_buffer(offsets), data]
+    pixels = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(found), buffers)
+    sides = (pa.array([value[side] for value in found], pa.int32()) for side in ("height", "width"))
+    missing = pa.array([value is None for value in values], pa.bool_())
+    return pa.StructArray.from_arrays([pixels, *sides], fields=list(IMAGE), mask=missing)

@@ -8,6 +8,9 @@ from pipeline.data.errors import RowError
 from pipeline.data.storage import failures
 from pipeline.engine.board import Board
 
+FAULT = ("fault_class", "fault_message")
+"""Columns of a row that say what is wrong with it."""
+
 
 def work_on_pairs(
     rows: list[dict[str, Any]],

@@ -15,10 +15,13 @@ from pipeline.data.storage import files, uris
 from pipeline.engine.board import Board
 from pipeline.engine.stages import blocks
 from pipeline.engine.stages.context import Context, pair_settings
-from pipeline.engine.stages.guarding import work_on_pairs
+from pipeline.engine.stages.guarding import FAULT, work_on_pairs
 
 STYLE_BYTES = 2**26
 """Most bytes of style pixels that a load process keeps for later pairs."""
+
+Versions = dict[str, str | None]
+"""What ``files.version`` returned for URIs. On an object store each answer costs a request."""
 
 
 def load(table: pa.Table, context: Context, board: Board) -> pa.Table:
@@ -32,13 +35,23 @@ def load(table: pa.Table, context: Context, board: Board) -> pa.Table:
     Raises:
         RuntimeError: pair after pair ended its processes and none succeeded.
     """
-    work = functools.partial(load_images, context=context)
-    rows = work_on_pairs(table.to_pylist(), "loading", work, board)
-    return pa.Table.from_pylist(rows, schema=context.schema(*blocks.LOADED))
+    versions: Versions = {}
+    work = functools.partial(load_images, context=context, versions=versions)
+    planned = blocks.rows_of(table, without=context.extra.names)
+    rows = work_on_pairs(planned, "loading", work, board)
+    found = [*FAULT, *(name for name, _ in blocks.LOADED)]
+    return blocks.with_columns(table, rows, found, context.schema(*blocks.LOADED))
 
 
-def load_images(row: dict[str, Any], context: Context) -> dict[str, Any]:
+def load_images(
+    row: dict[str, Any], context: Context, versions: Versions | None = None
+) -> dict[str, Any]:
     """Return the ``LOADED`` columns of a row of the plan.
+
+    Args:
+        row: a row of the plan.
+        context: what the job's stages know.
+        versions: what the storage has said of style images in this block, which is added to.
 
     Raises:
         RowError: an image cannot be read, or the result could not be written.
@@ -48,9 +61,9 @@ def load_images(row: dict[str, Any], context: Context) -> dict[str, Any]:
     uri = row["content_uri"]
     content, notes = _read_image(uri, settings.image_size, settings.image_edge, context)
     codec.check_format(content.shape[1], content.shape[0], context.file_format)
+    size = settings.image_size * settings.style_scale
     styles = [
-        _read_style(uri, settings.image_size * settings.style_scale, settings.image_edge, context)
-        for uri in row["style_uri"]
+        _read_style(uri, size, settings.image_edge, context, versions) for uri in row["style_uri"]
     ]
     found = [("content", uri, notes)]
     found += [("style", uri, style[2]) for uri, style in zip(row["style_uri"], styles, strict=True)]
@@ -73,12 +86,16 @@ def _read_image(uri: str, size: float, edge: str, context: Context) -> tuple[Pix
     notes: list[str] = []
     name = uris.redact(uri)
     data = files.read_bytes(uri, context.storage_options, context.max_bytes)
-    image = codec.decode(data, name, context.max_pixels, notes=notes)
-    try:
-        fitted = sizing.fit_size(image.width, image.height, size, edge, context.max_pixels)
-    except RowError as error:
-        raise RowError(error.error_class, f"{name}: {error}") from error
-    return sizing.resize(image, fitted), list(dict.fromkeys(notes))
+
+    def fit(width: int, height: int) -> tuple[int, int]:
+        try:
+            return sizing.fit_size(width, height, size, edge, context.max_pixels)
+        except RowError as error:
+            raise RowError(error.error_class, f"{name}: {error}") from error
+
+    image = codec.decode(data, name, context.max_pixels, notes=notes, fit=fit)
+    pixels = sizing.resize(image, fit(*sizing.whole_size(image)))
+    return pixels, list(dict.fromkeys(notes))
 
 
 _Style = tuple[Pixels, str, list[str]]
@@ -87,14 +104,18 @@ _Memo = OrderedDict[tuple[object, ...], _Style]
 _style_memo: _Memo = OrderedDict()
 
 
-def _read_style(uri: str, size: float, edge: str, context: Context) -> _Style:
+def _read_style(
+    uri: str, size: float, edge: str, context: Context, versions: Versions | None = None
+) -> _Style:
     """Return the pixels of a style image, their digest, and notes about its file.
 
     Pairs of one style follow each other, so a process keeps the last few style images. It may
     serve another job later, when the file may have been replaced.
     """
-    version = files.version(uri, context.storage_options)
-    memo = (context.job_id, uri, version, size, edge, context.max_pixels, context.max_bytes)
+    versions = {} if versions is None else versions
+    if uri not in versions:
+        versions[uri] = files.version(uri, context.storage_options)
+    memo = (context.job_id, uri, versions[uri], size, edge, context.max_pixels, context.max_bytes)
     if memo in _style_memo:
         _style_memo.move_to_end(memo)
         return _style_memo[memo]

@@ -4,13 +4,14 @@ import datetime
 import functools
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.data.images import codec
 from pipeline.data.manifest import columns
-from pipeline.data.output import records
+from pipeline.data.output import lease, records
 from pipeline.data.schemas import RECORD_SCHEMA, SCHEMA_VERSION
 from pipeline.data.storage import files, uris
 from pipeline.engine import metrics
@@ -19,6 +20,30 @@ from pipeline.engine.stages import blocks
 from pipeline.engine.stages.context import PACKAGE, Context, pair_settings
 from pipeline.engine.stages.guarding import work_on_pairs
 from pipeline.settings import StyleSettings
+
+UNREAD = ("warnings", "layer_losses", "content_image_losses", "loss_history")
+"""Columns of a record that pass this stage without being taken apart, as the manifest's own do."""
+
+MADE = (
+    "status",
+    "error_class",
+    "error_message",
+    "file_name",
+    "content_uri",
+    "style_uri",
+    "width",
+    "height",
+    "bytes",
+    "sha256",
+    "store_seconds",
+    "settings",
+    "weights",
+    "weights_digest",
+    "versions",
+    "finished_at",
+    "schema_version",
+)
+"""Columns of a record that this stage fills. All others are the plan's and the style actor's."""
 
 
 def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
@@ -33,9 +58,11 @@ def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
         RuntimeError: pair after pair ended its processes and none succeeded.
         LostError: another job has taken the output over.
     """
-    work = functools.partial(_write_image, context=context)
-    stored = work_on_pairs(table.to_pylist(), "storing", work, board)
-    rows = [make_record(row, context) for row in stored]
+    work = functools.partial(_write_image, context=context, fence=lease.lasting(context.fence))
+    stylized = blocks.rows_of(table, without=[*UNREAD, *context.extra.names])
+    rows = [
+        row | _described(row, context) for row in work_on_pairs(stylized, "storing", work, board)
+    ]
     for row in rows:
         metrics.stored(row)
     failed = sum(row["status"] == "error" for row in rows)
@@ -43,17 +70,19 @@ def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
     context.fence()  # Ray Data writes the returned records next
     numbers = pa.schema([*RECORD_SCHEMA, *columns.as_numbers(context.extra)])
     kinds = pa.schema([*RECORD_SCHEMA, *context.extra])
-    return pa.Table.from_pylist(rows, schema=numbers).cast(kinds)
+    return blocks.with_columns(table, rows, MADE, numbers).cast(kinds)
 
 
-def _write_image(row: dict[str, Any], context: Context) -> dict[str, Any]:
+def _write_image(
+    row: dict[str, Any], context: Context, fence: Callable[[], None]
+) -> dict[str, Any]:
     """Encode and write a pair's result, and return the columns that describe the file."""
     started = time.perf_counter()
     pixels = blocks.pixels_of(row["__stylized_image"])
     origin = _origin(row, context) if context.embed_metadata else None
     data = codec.encode(pixels, context.file_format, context.quality, origin)
     file_name = f"{records.IMAGES}/{row['file_stem']}.{context.file_format}"
-    context.fence()
+    fence()
     files.write_bytes(uris.join(context.output, file_name), data, context.storage_options)
     return {
         "file_name": file_name,
@@ -106,20 +135,30 @@ def _redacted_settings(settings: StyleSettings) -> dict[str, Any]:
 
 def make_record(row: dict[str, Any], context: Context) -> dict[str, Any]:
     """Return the record of a pair, in the columns of ``RECORD_SCHEMA`` and the manifest's own."""
+    names = (*RECORD_SCHEMA.names, *context.extra.names)
+    return {name: row.get(name) for name in names} | _described(row, context)
+
+
+def _described(row: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Return what a record says of a row's outcome, its job and where its images came from."""
     try:
         settings = pair_settings(row, context.style)
     except ValueError:  # the override is what is wrong with the pair
         settings = context.style
-    names = (*RECORD_SCHEMA.names, *context.extra.names)
-    return {name: row.get(name) for name in names} | {
+    return {
         "status": "ok" if row["fault_class"] is None else "error",
         "error_class": row["fault_class"],
         "error_message": row["fault_message"],
         **_redacted_sources(row),
-        "settings": json.dumps(_redacted_settings(settings)),
+        "settings": _settings_text(settings),
         "weights": context.weights_name,
         "weights_digest": context.weights_digest,
         "versions": json.dumps(context.versions),
         "schema_version": SCHEMA_VERSION,
         "finished_at": datetime.datetime.now(datetime.timezone.utc),
     }
+
+
+@functools.lru_cache(256)
+def _settings_text(settings: StyleSettings) -> str:
+    return json.dumps(_redacted_settings(settings))

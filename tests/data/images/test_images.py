@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import skimage.data
 from PIL import ExifTags, Image, ImageCms
 
 from pipeline.data.errors import RowError
@@ -193,6 +194,40 @@ def test_rounding_alone_refuses_no_image():
     for size in (32, 64, 256, 512):
         for short in range(24, size + 1):
             assert sizing.fit_size(size, short, size, "long", LIMIT)
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """A photograph of this size: more than it shows is as fine as its pixels."""
+    found = Image.fromarray(skimage.data.astronaut())
+    return found.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def fitted(data: bytes, size: int, *, reduce: bool) -> np.ndarray:
+    """The pixels of a picture of ``size`` px, decoded whole or as its decoder may reduce it."""
+
+    def fit(width, height):
+        return sizing.fit_size(width, height, size, "long", LIMIT)
+
+    image = codec.decode(data, "x", LIMIT, fit=fit if reduce else None)
+    whole = codec.decode(data, "x", LIMIT)
+    assert (image.size != whole.size) == reduce
+    assert sizing.whole_size(image) == whole.size
+    return sizing.resize(image, fit(*sizing.whole_size(image)))
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """PSNR in dB."""
+    assert one.shape == other.shape
+    return float(-10 * np.log10(np.mean(((one.astype(float) - other) / 255) ** 2)))
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_a_jpeg_reduced_by_its_decoder_is_the_same_picture_whichever_way_it_is_turned(turned):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turned
+    # No side is a multiple of 8: the last pixels of the reduced image reach beyond the picture.
+    data = saved(photograph(1041, 777), "JPEG", quality=95, exif=exif)
+    assert difference(*(fitted(data, 128, reduce=each) for each in (False, True))) > 40
 
 
 @pytest.mark.parametrize("file_format", ["png", "jpg", "webp"])

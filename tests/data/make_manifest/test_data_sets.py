@@ -266,12 +266,61 @@ def test_a_tar_that_is_cut_off_is_counted(shards, wanted, cut):
         Image.open(io.BytesIO(files.read_bytes(row["content_uri"], {}))).load()
 
 
-def test_compressed_tars_are_refused(tmp_path, wanted):
-    with tarfile.open(tmp_path / "data.tgz", "w:gz") as tar:
+@pytest.mark.parametrize(
+    ("ending", "packing"), [("tgz", "gzip"), ("tar.gz", "gzip"), ("tar.bz2", "bzip2")]
+)
+def test_compressed_tars_are_refused(tmp_path, wanted, ending, packing):
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / f"train-000.{ending}"
+    with tarfile.open(path, {"gzip": "w:gz", "bzip2": "w:bz2"}[packing]) as tar:
         tar.addfile(tarfile.TarInfo("a.jpg"))
-    for form in ("auto", "tar"):
-        with pytest.raises(BuildError, match=r"data\.tgz: is compressed \(gzip\)"):
-            rows_of(wanted, content=str(tmp_path / "data.tgz"), content_format=form)
+    for content in (path, tmp_path / "data", f"{tmp_path}/data/train-{{000..000}}.{ending}"):
+        for form in ("auto", "tar"):
+            with pytest.raises(BuildError) as caught:
+                rows_of(wanted, content=str(content), content_format=form)
+            (line,) = str(caught.value).splitlines()
+            assert f"train-000.{ending}: is compressed ({packing})" in line
+            assert line.endswith("unpack it to a plain .tar")
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.struct([("bytes", pa.binary())])])
+def test_columns_of_lists_of_pictures_are_refused(tmp_path, wanted, kind):
+    picture_of = {True: picture(0), False: {"bytes": picture(0)}}[kind == pa.binary()]
+    columns = {"images": pa.array([[picture_of] * 2], pa.list_(kind)), "label": [0]}
+    pq.write_table(pa.table(columns), tmp_path / "data.parquet")
+    line = (
+        f"{tmp_path}/data.parquet: column 'images' holds lists of pictures, and a content is one "
+        "picture; write a row for each of them"
+    )
+    for more in ({}, {"content_format": "parquet"}, {"image_column": "images"}):
+        with pytest.raises(BuildError) as caught:
+            rows_of(wanted, content=str(tmp_path / "data.parquet"), **more)
+        assert str(caught.value) == line
+    columns["image"] = [picture(0)]
+    pq.write_table(pa.table(columns), tmp_path / "data.parquet")
+    assert len(rows_of(wanted, content=str(tmp_path / "data.parquet"))[0]) == 1
+
+
+def test_licences_and_authors_are_kept(hub, wanted):
+    (hub / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# Set\n")
+    (hub.parent / "art" / "README.md").write_text("---\nlicense: cc0-1.0\n---\n")
+    rows = hub_rows(2) | {"license": ["CC BY 2.0", None], "author": ["A", "B"]}
+    table = datasets.Dataset.from_dict(rows)
+    table.to_parquet(str(hub / "data" / "more.parquet"))
+    found, built = rows_of(wanted, content=str(hub / "data" / "more.parquet"))
+    assert list(built.columns)[-2:] == ["license", "author"]
+    assert sorted((row["author"], row["license"]) for row in found) == [
+        *(("A", "CC BY 2.0"), ("B", None)),
+    ]
+    recipe = json.loads(files.read_bytes(uris.join(wanted.output, "_manifest.json"), {}))
+    assert recipe["licences"] == {
+        "content": {"license": "cc-by-4.0"},
+        "style": {"license": "cc0-1.0"},
+    }
+    path = hub.parent / "l.csv"
+    path.write_text("file_name,license_url\na.png,https://h/l\n")
+    found, _ = rows_of(wanted, content=str(path))
+    assert found[0]["license_url"] == "https://h/l"
 
 
 @pytest.mark.parametrize("kind", ["struct", "binary"])

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline.data.errors import RowError
+from pipeline.data.images import codec
 from pipeline.data.manifest import planning
 from pipeline.data.manifest.manifest import ManifestError, base_of, open_manifest
 from pipeline.data.manifest.rows import RowChecker
@@ -139,6 +141,35 @@ def test_nulls_and_paths(tmp_path):
     pq.write_table(table, tmp_path / "m.parquet")
     rows = planned(tmp_path / "m.parquet")
     assert contents(rows[:2]) == [PICTURES[1], PICTURES[0]]
+
+
+def test_each_bad_picture_is_one_error_of_its_own_row(tmp_path):
+    """A null, an empty struct, no bytes, a missing file, other bytes, a cut image; one is good."""
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    cells = [
+        None,
+        {},
+        {"bytes": b""},
+        {"path": "none.png"},
+        {"bytes": b"no image", "path": "x.png"},
+        {"bytes": image_bytes(0, 64, 64)[:600]},
+        {"bytes": image_bytes(0, 64, 64)},
+    ]
+    table = pa.table({"content_image": pa.array(cells, kind), "style_uri": ["s.png"] * len(cells)})
+    pq.write_table(table, tmp_path / "m.parquet")
+    found, said = [], []
+    for row in planned(tmp_path / "m.parquet"):
+        try:
+            data = files.read_bytes(row["content_uri"], {})
+            codec.decode(data, row["content_uri"], 10**6)
+            found.append("ok")
+        except RowError as error:
+            said.append(str(error))
+            found.append(error.error_class)
+    assert all(str(tmp_path) in text and "\n" not in text for text in said)
+    assert found == [
+        *("bad_row", "bad_row", "empty_file", "not_found", "not_an_image", "truncated_image", "ok"),
+    ]
 
 
 def test_columns_of_other_types_are_named(tmp_path, caplog):

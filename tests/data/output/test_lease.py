@@ -344,6 +344,29 @@ def test_a_renewal_never_stands_over_the_lease_of_a_run_that_came_in_between(
     assert found == (None if place == "local" else {"run": "other"})
 
 
+def test_files_of_a_block_share_a_check_for_less_than_another_run_waits_before_it_writes(
+    monkeypatch,
+):
+    now, checks = [100.0], []
+    monkeypatch.setattr(lease, "_clock", lambda: now[0])
+
+    def look():
+        checks.append(now[0])
+        if now[0] > 200:
+            raise lease.LostError
+
+    check = lease.lasting(look)
+    for seconds in (0.0, 0.25, 0.5, 0.5):
+        now[0] += seconds
+        check()
+    assert checks == [100.0, 101.25]
+    now[0] += 300  # the machine slept, and the lease is another run's
+    for _ in range(2):
+        with pytest.raises(lease.LostError):
+            check()
+    assert lease.LASTING < lease.SETTLE
+
+
 PAUSED = """
 import sys, time
 from pathlib import Path
@@ -352,7 +375,7 @@ lease.RENEWAL = 300  # none is under way while it is paused
 processes.identify = lambda pid: None  # as on another machine
 with lease.hold(sys.argv[1], {}, lambda: None) as ours:
     print("held", flush=True)
-    for number in range(10_000):
+    for number in range(1000):
         ours.check()
         Path(sys.argv[1], f"{number}.txt").touch()
         time.sleep(0.01)

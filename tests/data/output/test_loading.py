@@ -15,6 +15,7 @@ import torchvision
 import webdataset
 
 from pipeline.data.ids import hash_ids
+from pipeline.data.manifest.lineage import Lineage
 from pipeline.data.names import SPLIT_WORD
 from pipeline.data.output import closing, shards
 from pipeline.data.storage import files
@@ -103,7 +104,7 @@ def test_torchvision_loses_and_moves_no_picture(made):
 
 def test_shards_lose_and_move_no_picture(made):
     folder, rows = made
-    classes = shards.class_indices(CLASSES)
+    classes = shards.columns_of(CLASSES, Lineage())
     for split in {row["split"] for row in rows}:
         mine = [row for row in rows if row["split"] == split]
         samples = [(row, (folder / "out" / row["file_name"]).read_bytes()) for row in mine]

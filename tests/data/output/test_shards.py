@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.errors import RowError
+from pipeline.data.manifest.lineage import Lineage
 from pipeline.data.output import dividing, packing, shards
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import tables
@@ -40,13 +41,17 @@ SAMPLES = [
 ]
 
 
+PETS = shards.Columns({"cat": 0, "dog": 1}, ["cat", "dog"])
+NONE = shards.Columns()
+
+
 def members(data):
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return {member.name: tar.extractfile(member).read() for member in tar}
 
 
 def test_a_tar_has_the_same_fields_for_every_sample_and_always_the_same_bytes():
-    data = shards.write_tar(iter(SAMPLES), {"cat": 0, "dog": 1})
+    data = shards.write_tar(iter(SAMPLES), PETS)
     found = members(data)
     assert list(found) == [
         "a%2E1.cls", "a%2E1.json", "a%2E1.png", "b.cls", "b.json", "b.webp",
@@ -57,10 +62,10 @@ def test_a_tar_has_the_same_fields_for_every_sample_and_always_the_same_bytes():
     facts = json.loads(found["b.json"])
     assert (facts["pair_id"], facts["label"], facts["style_uri"]) == ("b", "dog", ["s", "t"])
     assert facts["total_loss"] == 3.0
-    assert shards.write_tar(iter(SAMPLES), {"cat": 0, "dog": 1}) == data
+    assert shards.write_tar(iter(SAMPLES), PETS) == data
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert {(m.mtime, m.uid, m.gid, m.uname, m.mode) for m in tar} == {(0, 0, 0, "", 0o644)}
-    assert "a%2E1.cls" not in members(shards.write_tar(iter(SAMPLES), {}))
+    assert "a%2E1.cls" not in members(shards.write_tar(iter(SAMPLES), NONE))
 
 
 def test_keys_have_no_dots_and_differ_where_ids_do():
@@ -69,12 +74,12 @@ def test_keys_have_no_dots_and_differ_where_ids_do():
     assert len(set(keys)) == len(ids)
     assert not any(letter in key for key in keys for letter in "./\n")
     assert [unquote(key) for key in keys] == ids
-    long = members(shards.write_tar([(record("x" * 300), b"i")], {}))
+    long = members(shards.write_tar([(record("x" * 300), b"i")], NONE))
     assert long["x" * 300 + ".png"] == b"i"
 
 
 def test_a_parquet_shard_holds_images_and_tells_their_features():
-    data = shards.write_parquet(iter(SAMPLES), {"cat": 0, "dog": 1})
+    data = shards.write_parquet(iter(SAMPLES), PETS)
     table = pq.read_table(io.BytesIO(data))
     assert table["image"].to_pylist() == [
         {"bytes": b"one", "path": "a%2E1.png"},
@@ -86,16 +91,18 @@ def test_a_parquet_shard_holds_images_and_tells_their_features():
     features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
     assert features["label"] == {"names": ["cat", "dog"], "_type": "ClassLabel"}
     assert features.keys() == set(table.column_names)
-    assert shards.write_parquet(iter(SAMPLES), {"cat": 0, "dog": 1}) == data
-    assert "label" not in pq.read_table(io.BytesIO(shards.write_parquet(SAMPLES, {}))).column_names
+    assert shards.write_parquet(iter(SAMPLES), PETS) == data
+    assert (
+        "label" not in pq.read_table(io.BytesIO(shards.write_parquet(SAMPLES, NONE))).column_names
+    )
 
 
 def test_row_groups_are_small(monkeypatch):
     many = [(record(f"p{index}"), b"x") for index in range(250)]
-    groups = pq.ParquetFile(io.BytesIO(shards.write_parquet(many, {}))).metadata
+    groups = pq.ParquetFile(io.BytesIO(shards.write_parquet(many, NONE))).metadata
     assert [groups.row_group(i).num_rows for i in range(3)] == [100, 100, 50]
     monkeypatch.setattr(shards, "GROUP_BYTES", 10)
-    groups = pq.ParquetFile(io.BytesIO(shards.write_parquet(many[:15], {}))).metadata
+    groups = pq.ParquetFile(io.BytesIO(shards.write_parquet(many[:15], NONE))).metadata
     assert [groups.row_group(i).num_rows for i in range(2)] == [10, 5]
 
 
@@ -120,6 +127,29 @@ def test_shards_are_about_equal_and_none_is_empty(sizes, shard_bytes, counts):
         assert max(np.bincount(dealt, sizes)) < shard_bytes + max(sizes)
 
 
+def test_classes_keep_the_ids_and_the_names_of_their_source():
+    ids = {"tench": 0, "T-shirt": 1, "ape": 4}
+    kept = shards.columns_of(["ape", "tench"], Lineage(ids))
+    assert kept.classes == {"tench": 0, "T-shirt": 1, "2": 2, "3": 3, "ape": 4}
+    assert kept.names == ["tench", "T-shirt", "2", "3", "ape"]
+    names = ("tench", "T-shirt/top", "c", "d", "ape")
+    assert shards.columns_of(["ape"], Lineage(ids, names)).names == [*names]
+    assert shards.columns_of(["ape", "new"], Lineage(ids, names)).classes == {"ape": 0, "new": 1}
+    assert shards.columns_of([], Lineage(ids, names)).classes == {}
+    assert shards.columns_of(["2"], Lineage({"2": 3})).names == ["0", "1", "class-2", "2"]
+
+
+def test_licences_go_into_the_shards():
+    columns = shards.Columns(credits=("license", "author"))
+    rows = [({**row, "license": "CC0", "author": None}, image) for row, image in SAMPLES]
+    facts = json.loads(members(shards.write_tar(rows, columns))["b.json"])
+    assert (facts["license"], facts["author"]) == ("CC0", None)
+    table = pq.read_table(io.BytesIO(shards.write_parquet(rows, columns)))
+    assert table["license"].to_pylist() == ["CC0"] * 3
+    features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+    assert features["author"] == {"dtype": "string", "_type": "Value"}
+
+
 def dealt(output, packed) -> dict[str, list[str]]:
     """The pair_ids in each shard, in their order."""
     tables = list(dividing.ok_records(output, packed.format, {}))
@@ -142,7 +172,7 @@ def test_every_ok_record_has_its_shard_whatever_file_it_is_in(tmp_path):
     plans = [dividing.divide(output, "webdataset", 500, {}) for output in (one, other)]
     assert plans[0] == plans[1]
     assert plans[0].samples == 40
-    assert plans[0].classes == {"cat": 0, "emu": 1}
+    assert plans[0].columns.classes == {"cat": 0, "emu": 1}
     found = dealt(one, plans[0])
     assert found == dealt(other, plans[0])
     names = [f"train-{number:06d}.tar" for number in range(6)]

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -30,9 +29,9 @@ from pipeline.engine.progress import (
 from pipeline.engine.resources import Resources
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, write_parquet
+from tests.processes import stop_at
 
 PAIRS = 20
-STOPS = (signal.SIGTERM, signal.SIGHUP)
 ROOT = Path(__file__).parents[3]
 
 
@@ -89,24 +88,12 @@ def test_numbers_add_up_and_nothing_is_left(job, quick, tmp_path, monkeypatch):
     assert found.output_bytes == pytest.approx(found.work.area * 0.5 * calibration.bytes)
 
 
-@pytest.mark.parametrize("number", STOPS)
-def test_a_dry_run_that_is_stopped_leaves_no_plan(job, quick, tmp_path, monkeypatch, number):
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-
-    def stopped(plan, *_):
-        assert list(plan.glob("*.parquet"))
-        os.kill(os.getpid(), number)
-
-    monkeypatch.setattr(estimate, "_measure_work", stopped)
-    handlers = {kind: signal.signal(kind, signal.SIG_DFL) for kind in STOPS}
-    try:
-        assert stylize.main(command(job, quick)) == 130
-        assert {signal.getsignal(kind) for kind in STOPS} == {signal.SIG_DFL}, "put back"
-    finally:
-        for kind, handler in handlers.items():
-            signal.signal(kind, handler)
-    assert os.listdir(tmp_path / "temporary") == []
+def test_a_dry_run_that_is_stopped_leaves_no_plan(job, quick, tmp_path):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    moment = "pipeline.engine.dry_run.estimate._measure_work"
+    stop_at(moment, folder, command(job, quick), TMPDIR=str(folder))
+    assert os.listdir(folder) == []
 
 
 def test_what_is_done_is_not_counted(job, quick, tmp_path, capsys):

@@ -42,7 +42,7 @@ def working(*arguments) -> "subprocess.Popen[str]":
 
 
 def test_a_piece_of_work_without_an_end_ends_its_process():
-    hanging, going_on, unlimited = working(0.5, 1, 600), working(2, 20, 0.2), working(0, 1, 3)
+    hanging, going_on, unlimited = working(0.5, 1, 30), working(2, 20, 0.2), working(0, 1, 3)
     said, log = hanging.communicate(timeout=60)
     assert (hanging.returncode, said) == (1, "a piece\n")
     assert "time.sleep" in log or "<string>" in log, "the log does not say where"
@@ -65,7 +65,7 @@ def test_work_that_hangs_in_a_task_is_told_of_and_done_by_the_next_process(tmp_p
     def hang_twice():
         tries = len(list(tmp_path.iterdir()))
         (tmp_path / str(tries)).touch()
-        time.sleep(0 if tries == 2 else 600)
+        time.sleep(0 if tries == 2 else 20)
         return "done"
 
     @ray.remote(max_retries=5, num_cpus=0)
@@ -125,8 +125,7 @@ def test_what_hangs_in_each_stage_is_begun_again_or_given_up(
     ray_address, quick, tmp_path, capsys, patience
 ):
     """A load and a store that hang each time, an evaluation that hangs once."""
-    (tmp_path / "hung").mkdir()
-    runtime_env = faults.runtime_env("hang", HANGS_ONCE=str(tmp_path / "hung"))
+    runtime_env = faults.runtime_env("hang", tmp_path / "marks")
     ray.init(address=ray_address, log_to_driver=False, runtime_env=runtime_env)
     try:
         (tmp_path / "deadly.png").write_bytes(image_bytes(2, 64, 80))

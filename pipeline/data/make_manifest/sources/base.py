@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ class Content(NamedTuple):
         label: name of its class as the data set has it.
         label_id: number of its class; negative for none.
         split: such as ``train``.
+        credits: licence and author, by column (``lineage.CREDITS``).
     """
 
     uri: str
@@ -31,6 +32,7 @@ class Content(NamedTuple):
     label: str | None = None
     label_id: int | None = None
     split: str | None = None
+    credits: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Source:
     Attributes:
         form: the setting ``content_format`` that stands for it.
         contents: yields the contents and counts what is skipped, by reason.
-        columns: which of ``label``, ``label_id`` and ``split`` its contents may have.
+        columns: which of ``label``, ``label_id``, ``split`` and ``lineage.CREDITS`` its contents
+            may have.
         names: of its classes, in the order of their ids; None if it has no list of them.
     """
 

@@ -44,15 +44,18 @@ def unfit(key: str, endings: Collection[str]) -> str | None:
         return "hidden"
     ending = ending_of(key)
     if ending not in endings:
-        return ending if "." in key and re.fullmatch(r"\.[a-z]\w{0,6}", ending) else "others"
+        known = "." in key and re.fullmatch(r"(\.tar)?\.[a-z]\w{0,6}", ending)
+        return ending if known else "others"
     if "::" in key:
         return "'::' in the name"
     return None if is_utf8(key) else "name not in UTF-8"
 
 
 def ending_of(key: str) -> str:
-    """Return a file name's ending in lower case with its dot: ``.jpg``."""
-    return "." + key.rpartition("/")[2].rpartition(".")[2].lower()
+    """Return a file name's ending in lower case with its dot: ``.jpg``, ``.tar.gz``."""
+    name = key.rpartition("/")[2].lower()
+    packed = re.search(r"\.tar\.(gz|bz2|xz|zst)$", name)
+    return packed[0] if packed else "." + name.rpartition(".")[2]
 
 
 def is_utf8(text: str) -> bool:

@@ -12,6 +12,7 @@ from pipeline.data.make_manifest.sources.base import (
     number_of,
 )
 from pipeline.data.make_manifest.sources.images import ending_of, fitting
+from pipeline.data.manifest.lineage import CREDITS
 from pipeline.data.manifest.sources import ManifestError
 from pipeline.data.manifest.text_rows import ENDINGS as FORMS
 from pipeline.data.manifest.text_rows import TextRows
@@ -51,6 +52,7 @@ def open_lists(uri: str, options: files.StorageOptions, columns: Columns) -> Sou
     found = {name for name in ("label_id", "split") if name in header}
     if label in header:
         found |= {"label", "label_id"}
+    found |= header.intersection(CREDITS)
     return Source("csv", contents, frozenset(found))
 
 
@@ -113,7 +115,9 @@ def _content(row: dict[str, Any], base: str, image: str, columns: Columns) -> Co
     label_id = _whole(row.get("label_id")) if number is None else number
     path = uri.removeprefix(f"{base}/")
     split = _text(row.get("split"))
-    return Content(uri, key, path, _text(label) if number is None else None, label_id, split)
+    credits = {name: text for name in CREDITS if (text := _text(row.get(name)))}
+    name = _text(label) if number is None else None
+    return Content(uri, key, path, name, label_id, split, credits)
 
 
 def _text(value: Any) -> str | None:

@@ -1,7 +1,6 @@
 """Parquet files with pictures inside: what Hugging Face's ``datasets`` writes, and others."""
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from pipeline.data.make_manifest.sources.base import (
     split_in,
 )
 from pipeline.data.make_manifest.sources.images import fitting
+from pipeline.data.manifest.features import class_names, features_of
+from pipeline.data.manifest.lineage import CREDITS
 from pipeline.data.storage import file_parts, files, parquet_images, uris
 from pipeline.data.storage.listing import File
 
@@ -47,6 +48,7 @@ class _Layout:
         label: the class, by name or by number; None if there is none.
         split: the split, if there is a column of this name.
         key: of the pictures' names, if it was asked for.
+        credits: columns of licences and authors.
         names: of the classes by id, from the features of ``datasets``.
     """
 
@@ -54,6 +56,7 @@ class _Layout:
     label: str | None
     split: str | None
     key: str | None
+    credits: tuple[str, ...]
     names: tuple[str, ...] | None
 
 
@@ -78,7 +81,7 @@ def open_tables(
     found = sorted(fitting(uri, options, ENDINGS, listed), key=lambda file: file.key)
     first = next(_laid_out(found, options, columns, Counter()), None)
     layout = first[1] if first else None
-    if first and form == "hugging-face" and not _features(first[2]):
+    if first and form == "hugging-face" and not features_of(first[2]):
         raise SourceError(
             f"{uris.redact(first[0].uri)}: has no features of Hugging Face's datasets (metadata "
             "'huggingface'); use --content-format parquet"
@@ -94,11 +97,12 @@ def open_tables(
                 raise SourceError(str(error)) from error
 
     own = {"split"} | ({"label", "label_id"} if layout and layout.label else set())
+    own |= {*layout.credits} if layout else set()
     return Source(form, contents, frozenset(own), layout.names if layout else None)
 
 
 def holds_images(uri: str, options: files.StorageOptions) -> bool:
-    """Return whether a Parquet file has a column that may hold pictures.
+    """Return whether a Parquet file has a column that may hold pictures, or lists of them.
 
     Raises:
         SourceError: it cannot be read.
@@ -107,7 +111,8 @@ def holds_images(uri: str, options: files.StorageOptions) -> bool:
         schema = file_parts.schema_of_parquet(uri, options)
     except RowError as error:
         raise SourceError(str(error)) from error
-    return any(parquet_images.holds_images(field.type) for field in schema)
+    kinds = [field.type for field in schema]
+    return any(parquet_images.holds_images(k) or parquet_images.holds_lists(k) for k in kinds)
 
 
 def _laid_out(
@@ -136,6 +141,13 @@ def _layout(schema: pa.Schema, columns: Columns, shown: str) -> _Layout | None:
         SourceError: a column is missing, or several could be meant.
     """
     images = [field.name for field in schema if parquet_images.holds_images(field.type)]
+    lists = [field.name for field in schema if parquet_images.holds_lists(field.type)]
+    if columns.image in lists or (lists and not images):
+        name = columns.image if columns.image in lists else lists[0]
+        raise SourceError(
+            f"{shown}: column {name!r} holds lists of pictures, and a content is one picture; "
+            "write a row for each of them"
+        )
     if not images:
         return None
     image = _image_column(images, columns.image, shown)
@@ -145,9 +157,8 @@ def _layout(schema: pa.Schema, columns: Columns, shown: str) -> _Layout | None:
                 f"{shown}: has no column {name!r} (--{option}-column); its columns: "
                 f"{', '.join(schema.names)}"
             )
-    features = _features(schema)
+    features = features_of(schema)
     label = columns.label or _label_column(schema, features, shown)
-    names = features.get(label or "", {}).get("names")
     if label and not _is_plain(schema.field(label).type):
         raise SourceError(f"{shown}: column {label!r} holds neither names nor numbers of classes")
     key = columns.key or None
@@ -159,7 +170,8 @@ def _layout(schema: pa.Schema, columns: Columns, shown: str) -> _Layout | None:
         label,
         "split" if has_splits else None,
         key,
-        tuple(map(str, names)) if isinstance(names, list) else None,
+        tuple(n for n in CREDITS if n in schema.names and _is_text(schema.field(n).type)),
+        class_names(features.get(label or "", {})),
     )
 
 
@@ -192,18 +204,6 @@ def _label_column(
             "--label-column"
         )
     return classes[0] if classes else None
-
-
-def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """Return what ``datasets`` says of the columns; empty if it did not write the file."""
-    try:
-        found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = found["info"]["features"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return {}
-    if not isinstance(features, dict):
-        return {}
-    return {name: value for name, value in features.items() if isinstance(value, dict)}
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -249,7 +249,9 @@ def _contents(
                 continue
             label, label_id = _class_of(values.get(layout.label or ""), layout.names)
             split = values[layout.split] if layout.split else from_name
-            yield Content(image, str(key), f"{folder}{slash}{bare}", label, label_id, split)
+            credits = {name: values[name] for name in layout.credits if values[name]}
+            path = f"{folder}{slash}{bare}"
+            yield Content(image, str(key), path, label, label_id, split, credits)
 
 
 def _class_of(value: Any, names: Sequence[str] | None) -> tuple[str | None, int | None]:
@@ -270,7 +272,8 @@ def _rows(
 ) -> Iterator[tuple[str | None, dict[str, Any]]]:
     """Yield the path beside each picture's bytes, if any, and the row's other columns."""
     kind = table.schema_arrow.field(layout.image).type
-    others = list({name: 0 for name in (layout.label, layout.split, layout.key) if name})
+    named = (layout.label, layout.split, layout.key, *layout.credits)
+    others = list({name: 0 for name in named if name})
     has_paths = types.is_struct(kind) and kind.get_field_index("path") >= 0
     wanted = [*others, f"{layout.image}.path"] if has_paths else others
     if not wanted:

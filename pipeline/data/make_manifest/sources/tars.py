@@ -21,7 +21,7 @@ from pipeline.data.storage import file_parts, files, tars, uris
 from pipeline.data.storage.listing import File
 from pipeline.data.storage.tars import Member
 
-TARS = (".tar", ".tgz")
+TARS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 """File name endings of tars. A compressed one is refused when it is opened."""
 
 CLASS_LISTS = ("classes.txt", "classes.json")

@@ -1,0 +1,70 @@
+"""Blocks as rows and back: no pixel is copied on the way out, and no column is lost."""
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.engine.stages import blocks
+
+KINDS = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("one", blocks.IMAGE),
+        ("some", pa.list_(blocks.IMAGE)),
+        ("losses", pa.map_(pa.string(), pa.float64())),
+    ]
+)
+
+
+def pixels(level: int) -> np.ndarray:
+    return np.full((level, 2, 3), level, np.uint8)
+
+
+def table() -> pa.Table:
+    rows = [
+        {
+            "pair_id": str(level),
+            "one": blocks.image_value(pixels(level)),
+            "some": [blocks.image_value(pixels(level + more)) for more in range(level)],
+            "losses": [("a", float(level))],
+        }
+        for level in range(1, 4)
+    ]
+    return pa.Table.from_pylist([*rows, {"pair_id": "faulty"}], schema=KINDS)
+
+
+def levels(values) -> list[int]:
+    found = [blocks.pixels_of(value) for value in values]
+    assert all(np.array_equal(each, pixels(len(each))) for each in found)
+    return [len(each) for each in found]
+
+
+def test_the_pixels_of_rows_lie_in_the_block():
+    whole = table()
+    cases = (whole, pa.concat_tables([whole.slice(2, 1), whole.slice(0, 2), whole.slice(3)]))
+    for block, order in zip(cases, ([1, 2, 3], [3, 1, 2]), strict=True):
+        rows = blocks.rows_of(block, without=["losses"])
+        assert [set(row) for row in rows] == [{"pair_id", "one", "some"}] * 4
+        assert levels(row["one"] for row in rows[:3]) == order
+        some = [levels(row["some"]) for row in rows[:3]]
+        assert some == [[level + more for more in range(level)] for level in order]
+        assert rows[3] == {"pair_id": "faulty", "one": None, "some": None}
+        data = [chunk.flatten()[0].buffers()[2] for chunk in block["one"].chunks]
+        held = [range(buffer.address, buffer.address + buffer.size) for buffer in data]
+        for row in rows[:3]:
+            place = blocks.pixels_of(row["one"]).ctypes.data
+            assert any(place in memory for memory in held)
+    assert blocks.rows_of(whole.slice(0, 0)) == []
+
+
+def test_a_block_gets_columns_from_rows_and_keeps_the_others():
+    block = table()
+    rows = blocks.rows_of(block, without=["losses"])
+    for row in rows[:2]:
+        row["one"] = blocks.image_value(pixels(7)[:, ::-1])
+    rows[3]["fault"] = "it is faulty"
+    schema = pa.schema([*KINDS, ("fault", pa.string())]).remove(2)
+    made = blocks.with_columns(block, rows, ["one", "fault"], schema)
+    assert made.schema == schema
+    assert made["losses"].equals(block["losses"])
+    assert made["fault"].to_pylist() == [None, None, None, "it is faulty"]
+    assert levels(row["one"] for row in blocks.rows_of(made)[:3]) == [7, 7, 3]
