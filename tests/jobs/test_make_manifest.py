@@ -117,6 +117,34 @@ def test_what_cannot_be_made_ends_with_2_and_one_clear_line(inputs, capsys):
     assert not (inputs / "pairs").exists()
 
 
+def test_what_is_left_out_or_may_be_lost_is_said(inputs, tmp_path, capsys):
+    output = str(inputs / "pairs")
+    (tmp_path / "l.csv").write_text(
+        "file_name,label,split\n0.JPG,a,train\n1.JPG,,\nno.JPG,b,val\nnone.JPG,b,val\n"
+    )
+    more = ("--labels", f"{tmp_path}/l.csv", "--label-from", "csv", "--split-from", "csv")
+    assert make_manifest.main(arguments(inputs, output, *more)) == 0
+    said = capsys.readouterr().out
+    assert "1 label (contents of each: a 2)\n6 contents without a label\n" in said
+    assert "1 split (contents of each: train 2)\n6 contents without a split\n" in said
+    assert f"warning: {tmp_path}/l.csv names 2 files that are not among the contents\n" in said
+    assert "warning: results without a split will lie beside the folders of splits" in said
+    more = ("--style-probability", "0.3", "--include-originals", "--overwrite")
+    assert make_manifest.main(arguments(inputs, output, *more)) == 0
+    said = capsys.readouterr().out
+    assert "pairs without a style: copies of the contents\n" in said
+    assert "have no row" not in said
+
+
+def test_ctrl_c_ends_with_130_and_one_line(inputs, monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.data.make_manifest.building.build", stopped)
+    assert make_manifest.main(arguments(inputs, str(inputs / "pairs"))) == 130
+    assert capsys.readouterr().err == "stopped; no manifest was made\n"
+
+
 def test_schemes_that_the_job_must_allow_are_named(inputs, s3, capsys, tmp_path):
     options, bucket = s3
     (tmp_path / "c.yaml").write_text(f"storage_options: {options}")

@@ -222,6 +222,14 @@ def test_a_style_that_breaks_later_is_one_warning(tmp_path, swift):
         transform(pil())
 
 
+def test_a_style_that_is_too_narrow_is_one_warning(swift):
+    transform = StylizeTransform([np.zeros((16, 900, 3), np.uint8)], p=1, **swift)
+    with pytest.warns(RuntimeWarning, match="not stylised: a style of 900 x 16 px"):
+        transform(pil())
+    wide = StylizeTransform([picture(5, 40, 60).permute(1, 2, 0).numpy()], p=1, **swift)
+    assert differ(wide(pil()), pil())
+
+
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [

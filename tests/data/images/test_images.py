@@ -56,6 +56,16 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded():
     assert caught.value.error_class == "image_too_large"
 
 
+def test_an_image_without_room_in_memory_is_a_row_error(monkeypatch):
+    def no_room(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(codec, "to_rgb", no_room)
+    with pytest.raises(RowError, match="x: not enough memory to decode 64 x 48 px") as caught:
+        decode(image_bytes(0, 48, 64))
+    assert caught.value.error_class == "out_of_memory"
+
+
 def test_cmyk_becomes_rgb():
     red = Image.new("CMYK", (32, 32), (0, 255, 255, 0))
     assert decode(saved(red, "JPEG"))[16, 16] == pytest.approx([255, 0, 0], abs=3)

@@ -111,6 +111,19 @@ def test_alike_pictures_and_flat_ones_have_weights_of_their_own(quick, network):
         assert w == pytest.approx(1 / (5 * ALIKE * float(without)), rel=1e-6)
 
 
+def test_a_layer_of_weight_0_is_left_out(quick):
+    layers = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+    chosen = {"style_layer_weights": (2.0, 1.0, 0.0, 3.0, 1.0)}
+    fewer = {"style_layers": layers[:2] + layers[3:], "style_layer_weights": (2.0, 1.0, 3.0, 1.0)}
+    found = [
+        stylize_batch(CONTENT[None], [STYLE], dataclasses.replace(quick, **changes))
+        for changes in (chosen, fewer)
+    ]
+    (one, (first,)), (other, (second,)) = found
+    assert torch.allclose(one, other, atol=1e-5)
+    assert first.total == pytest.approx(second.total, rel=1e-5)
+
+
 def test_a_slot_has_its_own_pairs_weights(quick, network):
     """At the content image each pair's loss is the sum of its own shares, which is 1."""
     quick = dataclasses.replace(quick, tv_weight=0.0)

@@ -68,3 +68,23 @@ def test_imagenet_weights_with_a_wrong_hash_are_refused(monkeypatch, tmp_path):
             weights.imagenet_weights()
     finally:
         object.__setattr__(entry, "url", url)
+
+
+def test_a_copy_of_imagenets_weights_in_torchs_cache_is_taken(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub" / "checkpoints" / "vgg19-dcbb9e9d.pth"
+    file.parent.mkdir(parents=True)
+    state = {"features.0.weight": torch.ones(2), "classifier.0.weight": torch.ones(3)}
+    torch.save(state, file)
+    found = weights.imagenet_weights()
+    assert found.keys() == {"features.0.weight"}
+    assert torch.equal(found["features.0.weight"], torch.ones(2))
+
+
+def test_compact_weights_that_are_broken_or_missing_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(weights.resources, "files", lambda package: tmp_path)
+    with pytest.raises(WeightsError, match=r"'compact': cannot be read \(.*Three ways"):
+        weights.compact_weights()
+    (tmp_path / "compact.safetensors").write_bytes(b"other")
+    with pytest.raises(WeightsError, match=r"has sha256 .* expected .*; install the package again"):
+        weights.compact_weights()

@@ -293,10 +293,14 @@ def test_adam_is_torchs():
     start = torch.randn(2, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     scale = torch.logspace(-1, 1, 7, dtype=torch.float64).expand(2, 7)
     ours = Adam(start, learning_rate=0.03)
-    leaf = start.clone().requires_grad_(True)
-    torchs = torch.optim.Adam([leaf], lr=0.03)
-    for _ in range(20):
-        ours.step(*quadratic(ours.x, scale), torch.ones(2, dtype=torch.bool))
-        leaf.grad = quadratic(leaf.detach(), scale)[1]
-        torchs.step()
-    assert torch.allclose(ours.x, leaf.detach(), atol=1e-12)
+    for _ in range(2):  # each slot again, with another pair
+        leaf = start.clone().requires_grad_(True)
+        torchs = torch.optim.Adam([leaf], lr=0.03)
+        for _ in range(20):
+            ours.step(*quadratic(ours.x, scale), torch.ones(2, dtype=torch.bool))
+            leaf.grad = quadratic(leaf.detach(), scale)[1]
+            torchs.step()
+        assert torch.allclose(ours.x, leaf.detach(), atol=1e-12)
+        start = start.flip(1)
+        for slot in range(2):
+            ours.reset(slot, start[slot])
