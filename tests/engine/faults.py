@@ -20,7 +20,7 @@ MOST_ACTORS_CRASHES = 24
 """Crashes of one kind, and of any style actor; then work goes on. So a job that gives up nothing
 comes to its end, and the test can say so."""
 
-HANG = 60.0
+HANG = 30.0
 """Seconds that a hang lasts: many times what the tests allow, and a job that waits goes on."""
 
 
