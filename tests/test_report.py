@@ -238,7 +238,7 @@ def deadly_decode(data, name, *limits, **more):
     if image.width == 80:
         crash("decoding")
     if image.width == 72:
-        time.sleep(60)
+        time.sleep(30)
     return image
 if sys.argv[2:]:
     crash("starting")
