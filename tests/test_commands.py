@@ -66,7 +66,7 @@ INSTEAD = {
 MORE = {
     "stylize": "--weights compact --image-size 48 --iterations 2 --actors 1 --gpus-per-actor 0 "
     "--batch-size 8 --config job.yaml",
-    "make_manifest": "--config job.yaml",
+    "make_manifest": "--config job.yaml --overwrite",
     "verify": "--config job.yaml",
     "report": "--config job.yaml",
 }

@@ -80,7 +80,7 @@ def test_words_that_are_no_command_are_named(capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
         assert line.endswith(message)
-    for argv in ([], ["--help"], ["--version"]):
+    for argv in ([], ["help"], ["help", "verify"], ["--help"], ["--version"]):
         with pytest.raises(SystemExit) as ended:
             main.main(argv)
         assert ended.value.code == 0

@@ -76,8 +76,8 @@ def _name_the_culprit(path: str, fs: Any) -> None:
             if not is_folder:
                 return
             raise StrayFileError(
-                f"{printable(below)} in this folder is not Parquet, or cut off; move it out of the "
-                "folder, or give it alone as the manifest if the pairs are in it"
+                f"{printable(below)} in this folder is not Parquet, or cut off; move it out, or "
+                "give it alone if it holds the pairs; pictures are given by --content and --style"
             ) from error
         except (pa.ArrowException, OSError):
             continue
