@@ -47,10 +47,18 @@ class SimulatedActor:
             row |= _facts(self.device_seconds) | {"__stylized_image": row["__content_image"]}
         self.board.finish(dict.fromkeys(names, True))
         done = float(self.done)
-        work = {"work": done, "most_work": done, "finished_work": done}
-        pairs = {"received": self.done, "finished": self.done}
-        cache = {"cache_hits": 0, "cache_lookups": 0}
-        self.board.report(Vitals(gpu_percent=None, **work, **pairs, **cache))
+        self.board.report(
+            Vitals(
+                cache_hits=0,
+                cache_lookups=0,
+                gpu_percent=None,
+                work=done,
+                received=self.done,
+                most_work=done,
+                finished=self.done,
+                finished_work=done,
+            )
+        )
         found_here = ["__stylized_image", *blocks.OPTIMIZED]
         schema = self.context.schema(*blocks.STYLIZED)
         return blocks.with_columns(table, rows, found_here, schema)
