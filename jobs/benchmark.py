@@ -3,6 +3,7 @@
     python -m jobs.benchmark                          the method and the engine, some 25 minutes
     python -m jobs.benchmark --part style             needs torch alone, no Ray
     python -m jobs.benchmark --part style --weights imagenet --size 512 --json figures.json
+    python -m jobs.benchmark --part job               a whole job, simulated devices, larger clusters
 
 Prints a table for each measurement; ``--json`` writes all figures and a description of the machine.
 What is compared is measured in turns in one run. Nothing is asserted: these are times.

@@ -50,7 +50,7 @@ def test_two_folders_to_pictures_in_a_folder_with_a_pipeline_of_its_own(program,
     done = run(
         *(program, "stylize", "--content", "./photos", "--style", "./art", "--output", "./out"),
         *("--weights", "compact", "--image-size", "64", "--iterations", "2", "--scales", "1"),
-        *("--label-from", "parent"),
+        *("--label-from", "parent", "--actors", "1"),
         folder=here, HOME=str(home),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
