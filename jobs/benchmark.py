@@ -32,7 +32,7 @@ Measurement = tuple[str, Callable[[], Numbers]]
 
 NAMES = (
     "floor", "plain loop", "picture", "throughput", "precision", "occupancy", "memory",
-    "peers", "efficiency", "engine cost", "planning", "closing", "style cache",
+    "peers", "efficiency", "stage cost", "engine cost", "planning", "closing", "style cache",
 )  # fmt: skip
 
 ONLY = f"these measurements [all]: {', '.join(map(repr, NAMES))}"
@@ -113,10 +113,11 @@ def has_bfloat16() -> bool:
 def engine_part(most_rows: int, device: str) -> Iterator[Measurement]:
     """Yield the measurements of the pipeline around the method, each in a process of its own."""
     # Imported here: the other part runs where Ray is not installed.
-    from jobs.bench import bookkeeping, engine
+    from jobs.bench import bookkeeping, engine, stages
 
     sizes = (64, 512, 60, "wide") if device == "cuda" else ()
     yield "efficiency", partial(alone, engine.efficiency, *sizes)
+    yield "stage cost", partial(alone, stages.stage_cost)
     for rows in (10_000, 100_000):
         if rows <= most_rows:
             yield "engine cost", partial(alone, engine.engine_cost, rows)
