@@ -3,7 +3,7 @@
     python -m jobs.benchmark                          the method and the engine, some 25 minutes
     python -m jobs.benchmark --part style             needs torch alone, no Ray
     python -m jobs.benchmark --part style --weights imagenet --size 512 --json figures.json
-    python -m jobs.benchmark --part job               a whole job, simulated devices, larger clusters
+    python -m jobs.benchmark --part job               whole jobs, a model of larger ones
 
 Prints a table for each measurement; ``--json`` writes all figures and a description of the machine.
 What is compared is measured in turns in one run. Nothing is asserted: these are times.
@@ -33,8 +33,8 @@ Measurement = tuple[str, Callable[[], Numbers]]
 
 NAMES = (
     "floor", "plain loop", "picture", "throughput", "precision", "occupancy", "memory",
-    "peers", "efficiency", "engine cost", "planning", "closing", "style cache", "whole job",
-    "simulated jobs",
+    "peers", "efficiency", "stage cost", "engine cost", "planning", "closing", "style cache",
+    "whole job", "simulated jobs",
 )  # fmt: skip
 
 ONLY = f"these measurements [all]: {', '.join(map(repr, NAMES))}"
@@ -124,10 +124,11 @@ def has_bfloat16() -> bool:
 def engine_part(most_rows: int, device: str) -> Iterator[Measurement]:
     """Yield the measurements of the pipeline around the method, each in a process of its own."""
     # Imported here: the other part runs where Ray is not installed.
-    from jobs.bench import bookkeeping, engine
+    from jobs.bench import bookkeeping, engine, stages
 
     sizes = (64, 512, 60, "wide") if device == "cuda" else ()
     yield "efficiency", partial(alone, engine.efficiency, *sizes)
+    yield "stage cost", partial(alone, stages.stage_cost)
     for rows in (10_000, 100_000):
         if rows <= most_rows:
             yield "engine cost", partial(alone, engine.engine_cost, rows)

@@ -173,6 +173,7 @@ class NoBoard:
         self.messages: list[tuple[str, int]] = []  # of pairs that begin: the thread, how many
         self.under_way: set[str] = set()
         self.finished: dict[str, bool] = {}
+        self.ends: list[int] = []  # of pairs that end, by message
         self.vitals = None
 
     def count_crashes(self, pairs):
@@ -190,6 +191,7 @@ class NoBoard:
     def finish(self, pairs):
         self.end(pairs)
         self.finished |= pairs
+        self.ends.append(len(pairs))
 
     def report(self, vitals):
         self.vitals = vitals
@@ -310,6 +312,8 @@ def test_the_board_knows_of_a_pair_that_begins_by_few_messages_off_the_ticking_t
     assert len(board.messages) <= 6
     assert max(pairs for _, pairs in board.messages) <= 4, "all of them are suspected if it dies"
     wait_until(lambda: not board.under_way, 10)
+    assert sum(board.ends) == 12
+    assert len(board.ends) <= 6
 
 
 def test_where_one_that_comes_alone_ends_the_process_no_other_is_suspected(

@@ -68,3 +68,20 @@ def test_a_block_gets_columns_from_rows_and_keeps_the_others():
     assert made["losses"].equals(block["losses"])
     assert made["fault"].to_pylist() == [None, None, None, "it is faulty"]
     assert levels(row["one"] for row in blocks.rows_of(made)[:3]) == [7, 7, 3]
+
+
+def test_columns_of_any_type_pass_as_they_are():
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((2, 3), np.float32))
+    columns = {
+        "pair_id": pa.array(["a", "b"]),
+        "when": pa.array([1, None], pa.timestamp("ns", tz="UTC")),
+        "kind": pa.array(["x", "x"]).dictionary_encode(),
+        "tensor": tensors,
+        "days": pa.array([[1], None], pa.list_(pa.date32())),
+    }
+    block = pa.table(columns)
+    rows = [{"pair_id": "c"}, {"pair_id": "d"}]
+    made = blocks.with_columns(block, rows, ["pair_id"], block.schema)
+    assert made["pair_id"].to_pylist() == ["c", "d"]
+    for name in ("when", "kind", "tensor", "days"):
+        assert made[name].equals(block[name])

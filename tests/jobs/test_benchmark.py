@@ -11,6 +11,7 @@ from jobs.bench.alone import alone
 from jobs.bench.engine import cache_hits
 from jobs.bench.memory import memory
 from jobs.bench.model import Machines, Row, dollars_per_million, slowest
+from jobs.bench.stages import stage_cost
 
 
 def test_a_plan_tells_which_pairs_are_done():
@@ -27,6 +28,12 @@ def test_a_closed_output_has_all_its_records():
 def test_the_style_cache_hits_more_often_in_the_plans_order():
     found = cache_hits(pairs=32, styles=8, cache=2, actors=1)
     assert found["unplanned"] < found["planned"] == found["best"] == 0.75
+
+
+def test_each_stage_takes_its_time_and_makes_its_pictures():
+    found = alone(stage_cost, rows=4, rounds=1, image_size=64)
+    assert found["files"] == 4
+    assert min(found[stage] for stage in ("load", "style actor", "store")) > 0
 
 
 def test_memory_is_measured_above_the_networks_own():

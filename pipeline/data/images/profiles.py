@@ -72,7 +72,7 @@ def in_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Imag
             pass
     if profile:
         notes.append(LEFT_OUT)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
 
 
 def curve(profile: bytes | None, notes: list[str]) -> npt.NDArray[np.float64] | None:

@@ -119,10 +119,14 @@ def with_columns(
     columns = [
         _array([row.get(field.name) for row in rows], field.type)
         if field.name in names
-        else table[field.name].cast(field.type)
+        else _of_type(table[field.name], field.type)
         for field in schema
     ]
     return pa.table(columns, schema=schema)
+
+
+def _of_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return column if column.type == kind else column.cast(kind)
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:

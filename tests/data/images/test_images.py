@@ -230,6 +230,25 @@ def test_a_jpeg_reduced_by_its_decoder_is_the_same_picture_whichever_way_it_is_t
     assert difference(*(fitted(data, 128, reduce=each) for each in (False, True))) > 40
 
 
+def test_only_a_jpeg_of_four_times_the_size_is_reduced_and_all_that_it_says_is_followed():
+    for size, reduced in ((511, False), (512, True)):
+        fitted(saved(photograph(size, size), "JPEG"), 128, reduce=reduced)
+    for file_format in ("PNG", "WEBP"):
+        fitted(saved(photograph(520, 520), file_format), 128, reduce=False)
+    large = photograph(520, 520)
+    profiled = saved(large, "JPEG", quality=95, icc_profile=swapped_profile())
+    assert difference(*(fitted(profiled, 128, reduce=each) for each in (False, True))) > 40
+    plain = fitted(saved(large, "JPEG", quality=95), 128, reduce=True)
+    swapped = fitted(profiled, 128, reduce=True).astype(int)
+    assert np.abs(plain[:, :, ::-1] - swapped).max() <= 2
+    grey = saved(large.convert("L"), "JPEG", quality=95)
+    assert difference(*(fitted(grey, 128, reduce=each) for each in (False, True))) > 40
+    whole = fitted(profiled, 128, reduce=True)
+    assert np.array_equal(fitted(profiled[:-2], 128, reduce=True), whole), "only its end is missing"
+    with pytest.raises(RowError, match="520 x 520 px is more than max_pixels"):
+        codec.decode(profiled, "x", 260_000, fit=lambda *_: (128, 128))
+
+
 @pytest.mark.parametrize("file_format", ["png", "jpg", "webp"])
 def test_encoded_images_open_again(file_format):
     pixels = decode(image_bytes(3, 48, 64))
