@@ -8,10 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray.exceptions import RayError
 
 from jobs import _cli, stylize
 from pipeline.data.output import records
+from pipeline.data.output.lease import LostError
 from pipeline.data.schemas import RECORD_SCHEMA
+from pipeline.engine.packing.run import PackingError
 from pipeline.settings import JobSettings, SettingError, StyleSettings, grouped
 from tests.conftest import write_parquet
 from tests.outputs import put_job_file
@@ -267,6 +270,49 @@ def test_of_two_records_of_one_pair_it_is_said_how_to_mend_them(done, capsys):
     said = capsys.readouterr().out
     assert "duplicates: 1 records too many; python -m jobs.verify names their pairs: delete" in said
     assert "missing" not in said
+
+
+REST = "what is recorded stays, the same command does the rest"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            RayError("a.py, line 3\nValueError: the last line"), 1,
+            f"error: the run broke off (ValueError: the last line); {REST}, "
+            "--verbose shows Ray's log",
+        ),
+        (PackingError("no shards"), 1, "error: no shards"),
+        (LostError("taken over"), 1, "error: taken over"),
+        (KeyboardInterrupt(), 130, f"stopped; {REST}"),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_whatever_ends_a_run_is_a_code_and_one_line(
+    done, monkeypatch, capsys, error, code, message
+):
+    def ended(*_):
+        raise error
+
+    monkeypatch.setattr(stylize, "run_job", ended)
+    assert stylize.main([*done[0], "--json"]) == code
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [message]
+    found = json.loads(said.out)
+    assert (found["exit_code"], found["message"]) == (code, message)
+    assert found["output"] == str(done[1])
+
+
+def test_a_reader_that_leaves_early_breaks_nothing(monkeypatch):
+    place, end = os.pipe()
+    os.close(place)
+    with os.fdopen(end, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with _cli.reader_may_leave():
+            print("x" * 10**6)
+        print("more")
+        out.flush()
 
 
 def test_the_help_groups_every_setting_with_unit_and_default(capsys):
