@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from ray.exceptions import RayError
 
-from jobs import _cli, stylize
+from jobs import _cli, stylize, verify
 from pipeline.data.output import records
 from pipeline.data.output.lease import LostError
 from pipeline.data.schemas import RECORD_SCHEMA
@@ -302,6 +302,26 @@ def test_whatever_ends_a_run_is_a_code_and_one_line(
     found = json.loads(said.out)
     assert (found["exit_code"], found["message"]) == (code, message)
     assert found["output"] == str(done[1])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (RayError("the node died"), 2, "error: the audit broke off (the node died); --verbose"),
+        (KeyboardInterrupt(), 130, "stopped; there is no verdict"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_ends_an_audit_is_a_code_and_one_line(
+    done, monkeypatch, capsys, error, code, message
+):
+    def ended(*_):
+        raise error
+
+    monkeypatch.setattr("pipeline.engine.audit.audit.run_audit", ended)
+    command = [word for word in done[0] if word not in ("--no-report", "--weights", "compact")]
+    assert verify.main(command) == code
+    assert [line for line in capsys.readouterr().err.splitlines() if message in line]
 
 
 def test_a_reader_that_leaves_early_breaks_nothing(monkeypatch):
