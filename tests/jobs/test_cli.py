@@ -14,6 +14,7 @@ from jobs import _cli, stylize, verify
 from pipeline.data.output import records
 from pipeline.data.output.lease import LostError
 from pipeline.data.schemas import RECORD_SCHEMA
+from pipeline.data.storage import files
 from pipeline.engine.packing.run import PackingError
 from pipeline.settings import JobSettings, SettingError, StyleSettings, grouped
 from tests.conftest import write_parquet
@@ -270,6 +271,58 @@ def test_of_two_records_of_one_pair_it_is_said_how_to_mend_them(done, capsys):
     said = capsys.readouterr().out
     assert "duplicates: 1 records too many; python -m jobs.verify names their pairs: delete" in said
     assert "missing" not in said
+
+
+def test_an_output_where_nothing_can_be_deleted_is_refused(done, monkeypatch, capsys):
+    command, output = done
+    real = files.delete
+    monkeypatch.setattr(
+        files, "delete", lambda uri, options: ".probe" in uri or real(uri, options)
+    )  # says that it has
+    assert stylize.main(command) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert line.startswith(f"error: output: {output}/.probe.writing could be written but not")
+
+
+def test_overwrite_says_what_it_leaves(done, monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    command, output = done
+    (output / "images").mkdir()
+    (output / "images" / "mine.png").write_bytes(b"")
+    monkeypatch.setattr("pipeline.engine.job._run_on_ray", stopped)
+    assert stylize.main([*command, "--overwrite"]) == 130
+    said = capsys.readouterr().err
+    assert "note: --overwrite leaves what no earlier job is known to have written: " in said
+    assert (output / "images" / "mine.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "address", "message"),
+    [
+        (["--gpus-per-actor", "1"], None, "gpus_per_actor: 1, but this machine has 0 GPUs"),
+        (["--gpus-per-actor", "1"], "there:1", "actors: the cluster has no GPU yet, so how many"),
+        (
+            ["--actors", "2", "--cpus-per-actor", "1"], None,
+            "cpus_per_actor: 2 actors with 1 CPUs each leave less than 2 of this machine's 2 CPUs",
+        ),
+    ],
+)  # fmt: skip
+def test_more_than_the_machines_have_is_refused(done, monkeypatch, capsys, more, address, message):
+    command, _ = done
+    row = {"content_uri": "c.png", "style_uri": "s.png"}
+    write_parquet(command[1], [{**row, "pair_id": name} for name in "abc"])
+    monkeypatch.setattr("pipeline.engine.job.cluster.start_ray", lambda verbose: None)
+    monkeypatch.setattr("pipeline.engine.job.check_sight", lambda *_: None)
+    monkeypatch.setattr("pipeline.engine.job.node_resources", lambda: [{"CPU": 2.0}])
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    else:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert stylize.main([*command, *more]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert line.startswith(f"error: {message}")
 
 
 REST = "what is recorded stays, the same command does the rest"
