@@ -93,6 +93,8 @@ def _time(found: "Estimate", price: float | None) -> str:
         together = f"with {counted(resources.actors, 'actor')} on this machine's CPUs"
         unknown = "; the cost is that of the GPUs that the job asks for: try it on a GPU node"
         wanted = unknown if resources.gpus_per_actor else ""
+        if price is not None and not wanted:
+            wanted = "; the price of a GPU says nothing here, as the job asks for none"
         return f"about {_duration(hours / resources.actors)} {together}{wanted}"
     gpus = resources.actors * resources.gpus_per_actor
     text = f"about {_duration(hours / gpus)} on {gpus:g} GPUs, {_duration(hours)} of GPU time"

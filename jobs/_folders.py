@@ -106,6 +106,7 @@ def made(
         yield job
         return
     from pipeline.data.make_manifest.building import build
+    from pipeline.data.make_manifest.built import describe
     from pipeline.data.output import lease
 
     with contextlib.ExitStack() as stack:
@@ -117,8 +118,10 @@ def made(
             output, options = uris.absolute(job.output), job.storage_options or {}
             with lease.hold(output, options, _thread.interrupt_main):
                 built = build(settings)
+        where = "" if dry else f": {redact(settings.output)}"
+        skipped = f"; skipped: {describe(built.skipped)}" if built.skipped else ""
         logger.info(
             f"{counted(built.pairs, 'pair')} of {counted(built.contents, 'content image')} and "
-            f"{counted(built.styles, 'style')}: {redact(settings.output)}"
+            f"{counted(built.styles, 'style')}{where}{skipped}"
         )
         yield replace(job, manifest=settings.output)

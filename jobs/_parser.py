@@ -2,7 +2,9 @@
 
 import argparse
 import copy
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -91,10 +93,12 @@ def new_parser(
         usual: names of the options in the short help, with their texts; all options if None.
     """
     prog = command(job)
+    usage = f"{prog} {needs} [options]"
+    width = min(shutil.get_terminal_size().columns, 100)
     parser = Parser(
         prog=prog,
-        usage=f"{prog} {needs} [options]",
-        description=description,
+        usage=textwrap.fill(usage, width - len("usage: "), subsequent_indent=" " * 4),
+        description=_in_lines(description or "", width),
         allow_abbrev=False,
         add_help=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -103,3 +107,11 @@ def new_parser(
     parser.add_argument("-h", "--help", action=_Help, usual=usual, help=text)
     parser.add_argument("--help-all", action=_Help, help="show all options, in groups")
     return parser
+
+
+def _in_lines(text: str, width: int) -> str:
+    """Fill the paragraphs of a text; examples, which are indented, stay as they are."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(
+        part if part.startswith(" ") else textwrap.fill(part, width) for part in paragraphs
+    )

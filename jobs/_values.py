@@ -86,6 +86,8 @@ def read_config(path: str) -> dict[str, Any]:
 
 def _in_one_line(error: Exception) -> str:
     """What is wrong, and where as far as it is known: YAML says that in lines of their own."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return str(error).splitlines()[0]

@@ -32,13 +32,21 @@ Measurement = tuple[str, Callable[[], Numbers]]
 
 NAMES = (
     "floor", "plain loop", "picture", "throughput", "precision", "occupancy", "memory",
-    "peers", "efficiency", "engine cost", "planning", "closing", "style cache",
+    "peers", "efficiency", "engine cost", "planning", "closing", "style cache", "whole job",
+    "simulated jobs",
 )  # fmt: skip
 
 ONLY = f"these measurements [all]: {', '.join(map(repr, NAMES))}"
 
 MEMORY = [(512, 1, False), (512, 8, False), (1024, 1, False), (1024, 8, False), (2048, 1, True)]
 """Measurements of memory: edge in pixels, slots, and whether memory is ``low``."""
+
+
+DEVICE_SECONDS = 0.01
+"""Of a simulated GPU for a picture: 100 a second, the goal at 256 px."""
+
+SIMULATED = [(1, 0.01), (16, 0.1), (16, 0.01), (64, 0.5)]
+"""Style actors, and the seconds of each one's device for a picture, of the simulated jobs."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parts.append(("peers", partial(next, compared)) for _ in range(pairs))
     if options.part in ("engine", "all"):
         parts.append(engine_part(options.rows, device))
+    if options.part in ("job", "all"):
+        parts.append(job_part(options.job_pairs, options.weights or "compact", device))
     for part in parts:
         for name, measure in part:
             if options.only and name not in options.only:
@@ -117,13 +127,23 @@ def engine_part(most_rows: int, device: str) -> Iterator[Measurement]:
 
     sizes = (64, 512, 60, "wide") if device == "cuda" else ()
     yield "efficiency", partial(alone, engine.efficiency, *sizes)
-    for rows in (1_000, 10_000, 100_000):
+    for rows in (10_000, 100_000):
         if rows <= most_rows:
             yield "engine cost", partial(alone, engine.engine_cost, rows)
     yield "planning", partial(alone, bookkeeping.plan_rows)
     yield "closing", partial(alone, bookkeeping.close_output)
     for cache in (64, 16):
         yield "style cache", partial(alone, engine.cache_hits, cache=cache)
+
+
+def job_part(pairs: int | None, weights: str, device: str) -> Iterator[Measurement]:
+    """Yield the measurements of whole jobs, each in a process of its own."""
+    from jobs.bench import job
+
+    real = pairs or (2_000 if device == "cuda" else 24)
+    yield "whole job", partial(alone, job.whole_job, real, 256, 100, weights)
+    arguments = pairs or 2_000, 256, SIMULATED, DEVICE_SECONDS
+    yield "simulated jobs", partial(alone, job.simulated_jobs, *arguments)
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -156,7 +176,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--part", choices=("style", "engine", "all"), default="all")
+    parser.add_argument("--part", choices=("style", "engine", "job", "all"), default="all")
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=ONLY)
     parser.add_argument(
         "--weights",
@@ -173,6 +193,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="edge in pixels [256 on a CPU, 512 on a GPU]")
     parser.add_argument(
         "--rows", type=int, default=10_000, help="most rows for the engine's cost [10000]"
+    )
+    parser.add_argument(
+        "--job-pairs", type=int, help="pairs of the whole jobs [2000, a real one on a CPU 24]"
     )
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     return parser.parse_args(argv)

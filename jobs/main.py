@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:
         arguments = _complete(parser)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
     first = arguments[0] if arguments else "--help"
     if first.startswith("-"):
         parser.parse_known_args([first])  # --help and --version end here

@@ -1,9 +1,10 @@
 # PYTHON_ARGCOMPLETE_OK
 r"""Make a manifest: a table of pairs of the images of two folders.
 
-    neural-style manifest --content ./photos --style ./paintings --output ./pairs
-    neural-style manifest --content 's3://bucket/photos/**/*.jpg' --style s3://bucket/art \
-        --output s3://bucket/pairs --styles-per-content 5 --label-from parent --split-from parent
+    neural-style manifest --content ./photos --style ./art --output ./pairs
+    neural-style manifest --content 's3://bucket/photos/**/*.jpg' \
+        --style s3://bucket/art --output s3://bucket/pairs \
+        --styles-per-content 5 --label-from parent --split-from parent
 
 Every content is paired with --styles-per-content styles that are drawn for it, or with all of them
 (--mode cross). Draws and pair_ids depend on the names below the two folders and on --seed, not on

@@ -2,7 +2,7 @@
 """Make the report.html of an output, whether its job is finished or still at work.
 
     neural-style report ./out
-    neural-style report s3://bucket/out/ --title "Paintings, spring" --thumbnails 200
+    neural-style report s3://bucket/out/ --title "Paintings, spring"
 
 The report is one file that holds all it shows: pictures, loss curves, speed, errors, settings. It
 is written into the output, as a job does at its end. Content and style images are read from the

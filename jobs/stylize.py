@@ -3,8 +3,8 @@ r"""Make a picture of each pair: of a photograph and a painting from two folders
 
     neural-style stylize --content ./photos --style ./paintings --output ./out
     neural-style stylize --manifest ./pairs.parquet --output ./out --dry-run
-    ray job submit --working-dir . -- python -m jobs.stylize \
-        --manifest s3://bucket/manifest/ --output s3://bucket/out/ --gpus-per-actor 1 --actors 8
+    ray job submit --working-dir . -- python -m jobs.stylize --actors 8 \
+        --manifest s3://bucket/manifest/ --output s3://bucket/out/
 
 The same command again does what is missing: after a stop, or when there are new images in the
 folders. Each photograph gets one painting that is drawn for it, the same each time;

@@ -2,6 +2,8 @@
 
 A page is a session: its commands run in order, in one folder with small pictures and a bucket on a
 stand-in for S3. Jobs share a Ray. ``tests/front_door.sh`` runs the README's as a new user does.
+
+To save time, jobs of some pages are dry runs here; ``make soak`` runs them all in earnest.
 """
 
 import importlib
@@ -21,6 +23,7 @@ import pytest
 from ray.scripts import scripts
 
 from jobs import main
+from pipeline.data.storage import filesystems
 from tests.conftest import image_bytes
 from tests.doc_commands import LANGUAGES, blocks, commands
 from tests.test_docs import PAGES, options_of
@@ -63,22 +66,22 @@ INSTEAD = {
 MORE = {
     "stylize": "--weights compact --image-size 48 --iterations 2 --actors 1 --gpus-per-actor 0 "
     "--batch-size 8 --config job.yaml",
-    "make_manifest": "--config job.yaml",
+    "make_manifest": "--config job.yaml --overwrite",
     "verify": "--config job.yaml",
     "report": "--config job.yaml",
 }
 """Options that a command gets: little work, and where the stand-in for S3 is. The last one wins."""
 
-MANIFEST = (
-    "neural-style manifest --content s3://bucket/photos/ --style s3://bucket/paintings/ --output "
-)
-JOB = "neural-style stylize --content ./photos --style ./paintings --output "
+FOLDERS = "--content s3://bucket/photos/ --style s3://bucket/paintings/ --output s3://bucket"
 FIRST = {
-    "README.md": [MANIFEST + "s3://bucket/pairs/"],
-    "docs/clusters.md": [MANIFEST + "s3://bucket/manifest/"],
-    "docs/report.md": [JOB + "./out", JOB + "s3://bucket/out/"],
+    "README.md": [f"neural-style manifest {FOLDERS}/pairs/"],
+    "docs/clusters.md": [f"neural-style manifest {FOLDERS}/manifest/"],
+    "docs/report.md": ["neural-style stylize --content photos --style paintings --output out"],
 }
-"""Commands that a reader of the page has run before."""
+"""Commands that a reader of the page has run before. The bucket then holds what they made, too."""
+
+DRY = ("docs/clusters.md", "examples/README.md")
+"""Pages whose jobs are dry runs but in ``make soak``."""
 
 PYTHON_TOO = ("README.md", "examples/README.md")
 """Pages whose Python is run between the commands."""
@@ -141,16 +144,20 @@ def here(tmp_path, monkeypatch, s3, local_ray):
                 tar.addfile(member, io.BytesIO(data))
     # The three lines that the README gives for an S3 of one's own, and the keys.
     (tmp_path / "job.yaml").write_text(f"storage_options: {options}")
-    from pipeline.data.storage import filesystems
-
-    fs, _ = filesystems.filesystem("s3://x", options)
-    for path in [*tmp_path.rglob("*.png"), *tmp_path.rglob("*.tar")]:
-        fs.pipe_file(f"{bucket}/{path.relative_to(tmp_path)}", path.read_bytes())
     monkeypatch.chdir(tmp_path)
-    return bucket
+    upload(options, bucket)
+    return options, bucket
 
 
-def run(command, bucket):
+def upload(options, bucket):
+    """Put all files of the current folder into the bucket."""
+    fs, _ = filesystems.filesystem("s3://x", options)
+    for path in Path().rglob("*"):
+        if path.is_file():
+            fs.pipe_file(f"{bucket}/{path}", path.read_bytes())
+
+
+def run(command, bucket, dry=False):
     """Run one command and return its exit code."""
     for old, new in INSTEAD.items():
         command = re.sub(old, new, command)
@@ -159,7 +166,7 @@ def run(command, bucket):
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run([sys.executable, *words[1:]], env=env, timeout=100).returncode
     module, *options = called(words)
-    more = shlex.split(MORE.get(module, ""))
+    more = shlex.split(MORE.get(module, "") + " --dry-run" * (dry and module == "stylize"))
     return importlib.import_module(f"jobs.{module}").main([*options, *more])
 
 
@@ -171,16 +178,28 @@ def called(words):
     return [words[2].removeprefix("jobs."), *words[3:]]
 
 
-@pytest.mark.parametrize("page", OURS, ids=name_of)
-def test_commands_run(page, here, capfd):
+def run_all(page, options, bucket, dry=False):
     for command in FIRST.get(name_of(page), []):
-        assert run(command, here) == 0, capfd.readouterr().err
+        assert run(command, bucket) == 0, command
+        upload(options, bucket)
     for language, text in blocks(page):
-        if language == "python" and name_of(page) in PYTHON_TOO:
+        reads_pictures = "out/" in text
+        if language == "python" and name_of(page) in PYTHON_TOO and not (dry and reads_pictures):
             exec(text, {})
         for command in commands(text) if language == "sh" else ():
             if not is_elsewhere(re.sub(r"^(\w+=\S+ )+", "", command)):
-                assert run(command, here) == 0, (command, capfd.readouterr().err)
+                assert run(command, bucket, dry) == 0, command
+
+
+@pytest.mark.parametrize("page", OURS, ids=name_of)
+def test_commands_run(page, here):
+    run_all(page, *here, dry=name_of(page) in DRY)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("page", DRY)
+def test_commands_run_in_earnest(page, here):
+    run_all(ROOT / page, *here)
 
 
 @pytest.mark.parametrize("page", OURS, ids=name_of)

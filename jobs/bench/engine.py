@@ -7,31 +7,25 @@ import functools
 import os
 import random
 import tempfile
-from typing import Any
 from unittest import mock
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import ray
 import safetensors.torch
 import torch
 
-from jobs._judge import to_image
-from jobs.bench import parts, processes
+from jobs.bench import parts, processes, small_jobs
 from jobs.bench.alone import Numbers, peak_bytes
 from jobs.bench.bookkeeping import write_plan
-from jobs.bench.inputs import pictures, ready
-from jobs.bench.instant import InstantActor
+from jobs.bench.inputs import ready
+from jobs.bench.instant import EVALUATIONS, InstantActor
+from jobs.bench.small_jobs import SmallJob
 from pipeline.engine import flow
-from pipeline.engine.job import run_job
 from pipeline.engine.runtime.cluster import start_ray, stop_ray
-from pipeline.settings import JobSettings, StyleSettings
+from pipeline.settings import StyleSettings
 from pipeline.style.network.weights import load_network
 from pipeline.style.recipe import TargetCache
-
-CONTENTS, STYLES = 16, 7
-"""Files of content images and of style images in a job."""
 
 ROWS_OF_CACHE = 4
 """Rows of a block when the style cache is measured."""
@@ -59,16 +53,12 @@ def efficiency(
             weights = f"{folder}/wide.safetensors"
             state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
             safetensors.torch.save_file(state, weights)
-        summary = _run_job(folder, pairs, image_size, iterations, weights)
-        computing = pc.sum(_recorded(folder, "optimize_seconds")).as_py()
-    spans: dict[str, tuple[float, float]] = {}
-    for event in ray.timeline():
-        if "(StyleActor)" in event["cat"] and event["cat"].endswith(".submit"):
-            start, end = event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6
-            first, last = spans.get(event["tid"], (start, end))
-            spans[event["tid"]] = min(first, start), max(last, end)
+        small = SmallJob(pairs, image_size, iterations, weights)
+        summary = small_jobs.run(folder, small)
+        computing = pc.sum(small_jobs.recorded(folder, "optimize_seconds")).as_py()
+    spans = small_jobs.actor_times()
     stop_ray()
-    present = sum(last - first for first, last in spans.values())
+    present = sum(last - first for first, last in spans)
     return {
         "actors": len(spans),
         "computing_seconds": computing,
@@ -104,13 +94,15 @@ def engine_cost(
             mock.patch.object(flow, "load", functools.partial(parts.load, folder=noted)),
             mock.patch.object(flow, "store", functools.partial(parts.store, folder=noted)),
         ):
-            job = {"batch_size": batch_size, "rows_per_block": rows_per_block}
-            names = {"ending": "jpg", "image_format": "jpg"}
-            summary = _run_job(folder, rows, image_size, 100, "compact", **job, **names)
+            small = SmallJob(rows, image_size, EVALUATIONS, form="jpg")
+            settings = {"batch_size": batch_size, "rows_per_block": rows_per_block}
+            summary = small_jobs.run(folder, small, **settings)
         driver_mib = peak_bytes() / 2**20
         usage.look()
         notes = parts.notes(noted)
     stages = parts.a_row(notes)
+    if not {"load", "style actor", "store"} <= stages.keys():
+        raise ValueError(f"{rows} rows: a process of each stage must have two blocks; give more")
     stored = [note for note in notes if note["stage"] == "store"]
     start, end = stored[0]["ended"], stored[-1]["ended"]
     more = sum(note["rows"] for note in stored[1:])
@@ -129,37 +121,6 @@ def engine_cost(
         **{f"cpu ms a row, {kind}": value for kind, value in cpu.items()},
         **{f"  {part}": value for part, value in stages.items() if ":" in part},
     }
-
-
-def _run_job(
-    folder: str,
-    rows: int,
-    image_size: int,
-    iterations: int,
-    weights: str,
-    ending: str = "png",
-    **job: Any,
-) -> dict[str, Any]:
-    """Run a job over pictures painted by code, and return its summary."""
-    names = [*(f"c{n}" for n in range(CONTENTS)), *(f"s{n}" for n in range(STYLES))]
-    painted = pictures(len(names), (image_size, image_size))
-    for name, picture in zip(names, painted, strict=True):
-        to_image(picture).save(f"{folder}/{name}.{ending}", quality=90)
-    table = {
-        "pair_id": [f"p{n:07d}" for n in range(rows)],
-        "content_uri": [f"c{n % CONTENTS}.{ending}" for n in range(rows)],
-        "style_uri": [f"s{n % STYLES}.{ending}" for n in range(rows)],
-    }
-    pq.write_table(pa.table(table), f"{folder}/m.parquet")
-    style = StyleSettings(
-        weights=weights, image_size=image_size, iterations=iterations, scales=1, tolerance=0
-    )
-    paths = {"manifest": f"{folder}/m.parquet", "output": f"{folder}/out"}
-    return run_job(style, JobSettings(**paths, **job))
-
-
-def _recorded(folder: str, column: str) -> pa.ChunkedArray:
-    return pq.read_table(f"{folder}/out/records", columns=[column])[column]
 
 
 def cache_hits(pairs: int = 512, styles: int = 64, cache: int = 64, actors: int = 2) -> Numbers:

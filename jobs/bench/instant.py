@@ -58,7 +58,7 @@ class InstantBatcher(Batcher):
                 pair = opened.asked
                 assert isinstance(pair, Pair)  # noqa: S101
                 image = recipe.to_tensor(pair.content_image, self.network.device)
-                image = recipe.finish(image, pair)
+                image = self.finish(image, pair)
                 outcomes.append((opened.key, done(image, pair.settings, self.pool.slots)))
         return outcomes
 
@@ -66,7 +66,7 @@ class InstantBatcher(Batcher):
 def done(image: Tensor, settings: StyleSettings, slots: int) -> Done:
     """Return a finished pair with made-up losses."""
     losses = tuple(1.0 + 1 / (index + 3) for index in range(EVALUATIONS))
-    size = image.shape[1], image.shape[2]
+    size = image.shape[0], image.shape[1]
     layers = dict.fromkeys(settings.style_layers, 0.1)
     history = History(
         total=losses,

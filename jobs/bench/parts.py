@@ -9,7 +9,7 @@ import json
 import operator
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def note(folder: str, stage: str, rows: int, seconds: Mapping[str, float]) -> No
 @contextlib.contextmanager
 def _noted(stage: str, folder: str, rows: int) -> Iterator[None]:
     """Note the CPU seconds of this thread, by part."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
 
     def timed(part: str, real: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(real)
@@ -95,7 +95,7 @@ def _noted(stage: str, folder: str, rows: int) -> Iterator[None]:
         started = time.thread_time()
         yield  # a block that raises is no figure
         whole = time.thread_time() - started
-    seconds["rows, JSON, Arrow"] = whole - seconds.total()
+    seconds["rows, JSON, Arrow"] = whole - sum(seconds.values())
     note(folder, stage, rows, seconds)
 
 
@@ -107,12 +107,13 @@ def notes(folder: str) -> list[dict[str, Any]]:
 
 def a_row(noted: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Return the CPU milliseconds a row, by stage and by part of a stage."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     rows: Counter[str] = Counter()
     for line in noted:
         if "process" in line:
             stage, parts = line["stage"], line["parts"]
             named = {f"{stage}: {part}": value for part, value in parts.items()}
-            seconds.update({stage: line["process"], **named})
-            rows.update(dict.fromkeys((stage, *named), line["rows"]))
+            for part, value in {stage: line["process"], **named}.items():
+                seconds[part] += value
+                rows[part] += line["rows"]
     return {part: 1000 * seconds[part] / rows[part] for part in sorted(seconds)}

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,9 +37,9 @@ class Usage:
     """CPU seconds by kind, of processes that live and of those that have ended."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.seen: dict[tuple[int, int], float] = {}  # process and its start: seconds so far
-        self.history: list[tuple[float, Counter[str]]] = []  # when, and the sums by then
+        self.history: list[tuple[float, dict[str, float]]] = []  # when, and the sums by then
 
     def look(self) -> None:
         """Add what was used since the last look."""
@@ -49,13 +49,13 @@ class Usage:
             self.seen[process, start] = used
             self.seconds[kind] += used - before
         self.seconds["driver"] -= time.thread_time() - started
-        self.history.append((time.time(), Counter(self.seconds)))
+        self.history.append((time.time(), dict(self.seconds)))
 
     def between(self, start: float, end: float) -> dict[str, float]:
         """Return the seconds by kind between two times of ``time.time``."""
         times = [when for when, _ in self.history]
         first, last = (self.history[bisect.bisect(times, when) - 1][1] for when in (start, end))
-        return {kind: last[kind] - first[kind] for kind in last}
+        return {kind: last[kind] - first.get(kind, 0.0) for kind in last}
 
 
 @contextlib.contextmanager

@@ -112,7 +112,13 @@ class StyleWorker:
         state = {name: torch.tensor(array) for name, array in ray.get(weights[0]).items()}
         self.network = build_network(state, context.style).to(self.device)
         self.cache = TargetCache(self.network, context.style, style_cache)
-        self.batcher = Batcher(self.network, batch_size, low_memory=low_memory, cache=self.cache)
+        self.batcher = Batcher(
+            self.network,
+            batch_size,
+            low_memory=low_memory,
+            cache=self.cache,
+            finish=recipe.finish_as_bytes,
+        )
         self.received, self.most_work, self.finished, self.finished_work = 0, 0.0, 0, 0.0
         self.meter = metrics.Meter(self._totals, self.device, self._report)
         self.inbox: queue.SimpleQueue[_Submitted] = queue.SimpleQueue()
@@ -239,7 +245,7 @@ class StyleWorker:
     def _fields(self, done: Done) -> Row:
         """Return the columns that a finished pair adds to its row."""
         return _facts(done.history) | {
-            "__stylized_image": blocks.image_value(recipe.to_pixels(done.image)),
+            "__stylized_image": blocks.image_value(done.image.numpy()),
             "optimize_seconds": done.seconds,
             "batch_size": done.slots,
             "device": self.device_name,

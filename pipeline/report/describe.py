@@ -13,7 +13,7 @@ from pipeline.report.speed import throughput
 from pipeline.settings import JobSettings, StyleSettings
 
 WEIGHTS = {
-    "compact": "a small network trained in place of VGG-19",
+    "compact": "a small network fitted to VGG-16",
     "random": "an untrained VGG-19",
 }
 """What the page says about weights other than ImageNet's, by name."""

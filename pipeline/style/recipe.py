@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
+from pipeline.style.hardware.device_faults import out_of_memory
 from pipeline.style.method.color import finish_colors, prepare_colors
 from pipeline.style.method.targets import (
     Size,
@@ -146,6 +147,20 @@ def finish(image: Tensor, pair: Pair) -> Tensor:
     return finish_colors(image.cpu(), content_image, pair.settings.preserve_color)
 
 
+def finish_as_bytes(image: Tensor, pair: Pair) -> Tensor:
+    """Return what ``to_pixels`` makes of the finished picture, as a tensor on the CPU.
+
+    The device does it if it has memory: then a quarter of the bytes come from it.
+    """
+    if pair.settings.preserve_color != "luminance":
+        try:
+            return _to_bytes(image).cpu()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+    return _to_bytes(finish(image, pair))
+
+
 def to_tensor(picture: Picture, device: torch.device = CPU) -> Tensor:
     """Return a picture as a tensor (3, H, W), RGB in [0, 1], on a device."""
     if isinstance(picture, Tensor):
@@ -158,5 +173,9 @@ def to_tensor(picture: Picture, device: torch.device = CPU) -> Tensor:
 
 def to_pixels(image: Tensor) -> Pixels:
     """Return an image (3, H, W) in [0, 1] as bytes (H, W, 3)."""
-    pixels: Pixels = (image * 255).round_().byte().permute(1, 2, 0).cpu().numpy()
+    pixels: Pixels = _to_bytes(image).cpu().numpy()
     return pixels
+
+
+def _to_bytes(image: Tensor) -> Tensor:
+    return (image * 255).round_().byte().permute(1, 2, 0).contiguous()

@@ -16,11 +16,11 @@ from pipeline.data.storage import tables
 from pipeline.engine.stages import blocks, context
 
 MOST_CRASHES = 6
-MOST_ACTORS_CRASHES = 24
+MOST_ACTORS_CRASHES = 12
 """Crashes of one kind, and of any style actor; then work goes on. So a job that gives up nothing
 comes to its end, and the test can say so."""
 
-HANG = 60.0
+HANG = 30.0
 """Seconds that a hang lasts: many times what the tests allow, and a job that waits goes on."""
 
 

@@ -277,7 +277,7 @@ def test_each_tick_is_watched_and_waiting_for_pairs_is_not(worker, context, monk
 
     monkeypatch.setattr(Lane, "_advance", watched)
     run(worker, loaded(context, [{}]))
-    assert [work for (work,) in seen] == ["an evaluation on cpu x 1"] * len(seen)
+    assert seen == [["an evaluation on cpu x 1"]] * len(seen)
     assert len({id(work) for work in seen}) == len(seen) > 1, "each has all of the time"
     wait_until(lambda: not worker.board.dog.work, 10)
 

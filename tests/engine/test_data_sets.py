@@ -6,7 +6,7 @@ import tarfile
 from collections import Counter
 
 import datasets
-import huggingface_hub
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import webdataset

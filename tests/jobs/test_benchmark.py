@@ -1,14 +1,16 @@
 """The benchmark's measurements run, each in a process of its own, and count what is there."""
 
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from jobs import benchmark
-from jobs.bench import bookkeeping
+from jobs.bench import bookkeeping, job
 from jobs.bench.alone import alone
 from jobs.bench.engine import cache_hits
 from jobs.bench.memory import memory
+from jobs.bench.model import Machines, Row, dollars_per_million, slowest
 
 
 def test_a_plan_tells_which_pairs_are_done():
@@ -41,8 +43,35 @@ def test_an_error_of_a_measurement_is_not_a_figure(capfd):
 
 def test_every_measurement_has_a_name_to_choose_it_by():
     # Throughput is measured on a GPU, the peers with --judge.
-    parts = (benchmark.style_part("compact", 32, "cpu"), benchmark.engine_part(10**6, "cpu"))
+    parts = (
+        benchmark.style_part("compact", 32, "cpu"),
+        benchmark.engine_part(10**6, "cpu"),
+        benchmark.job_part(None, "compact", "cpu"),
+    )
     assert {name for part in parts for name, _ in part} == {*benchmark.NAMES} - {
         "peers",
         "throughput",
     }
+
+
+def test_the_slowest_part_decides_what_a_job_makes():
+    row = Row(nodes=0.004, driver=0.001, bytes=50_000, requests=3)
+    few = Machines(1, 0.01, cores=8, bandwidth=1e9, requests=3500)
+    assert slowest(row, few) == ("devices", 100)
+    assert slowest(row, replace(few, actors=64)) == ("driver", 1000)
+    assert slowest(replace(row, driver=1e-4), replace(few, actors=64)) == (
+        "requests",
+        pytest.approx(3500 / 3),
+    )
+    assert slowest(row, replace(few, cores=0.2)) == ("cores", 50)
+    assert slowest(row, replace(few, cores=0.2, one_machine=True)) == ("cores", 40)
+    assert slowest(row, replace(few, bandwidth=1e6)) == ("network", 20)
+    assert dollars_per_million(100, gpus=1, price=3.6) == pytest.approx(10)
+
+
+def test_a_simulated_device_sets_the_pace_of_a_real_job():
+    found = alone(job.simulated_jobs, 48, 32, [(2, 0.05)], 0.01)
+    ((made, modelled, _),) = (found[name] for name in found if name.startswith("2 actors"))
+    assert modelled == 40
+    assert 10 < made <= 44
+    assert found["a row: bytes"] > 1000

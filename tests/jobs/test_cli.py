@@ -89,7 +89,7 @@ def test_storage_options_in_a_file_keep_their_types(tmp_path):
         (["--price-per-gpu-hour", "nan"], "price_per_gpu_hour: nan is no price; give a number"),
         (["--price-per-gpu-hour=-inf"], "price_per_gpu_hour: -inf is no price; give a number"),
         (["photos/b.jpg"], "photos/b.jpg: belongs to no option (a pattern such as '*.jpg' wants "),
-        (["--config", "none.yaml"], "config none.yaml: cannot be read: "),
+        (["--config", "none.yaml"], "config none.yaml: cannot be read: no such file"),
         (["--content", "photos"], "content and manifest exclude each other: "),
         (["--manifest", "", "--content", "none", "--style", "none"], "none: there is no such file"),
     ],

@@ -53,11 +53,14 @@ def test_the_manifest_is_in_the_output_and_new_images_are_new_pairs(folders, tmp
 
 
 def test_a_dry_run_writes_nothing_and_takes_the_same_pairs(folders, tmp_path, capsys):
+    (tmp_path / "photos" / "d.heic").write_text("of a telephone")
     command = [*folders, "--output", f"{tmp_path}/out", "--weights", "compact"]
-    assert stylize.main([*command, "--image-size", "64", "--dry-run"]) == 0
+    more = ("--image-size", "64", "--dry-run", "--price-per-gpu-hour", "2")
+    assert stylize.main([*command, *more]) == 0
     said = capsys.readouterr()
-    assert "3 pairs of 3 content images and 2 styles: " in said.err
+    assert said.err.startswith("3 pairs of 3 content images and 2 styles; skipped: 1 .heic\n")
     assert "3 pairs in the manifest, 3 to do" in said.out
+    assert "; the price of a GPU says nothing here, as the job asks for none\n" in said.out
     assert not (tmp_path / "out").exists()
 
 

@@ -80,7 +80,7 @@ def test_words_that_are_no_command_are_named(capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
         assert line.endswith(message)
-    for argv in ([], ["--help"], ["--version"]):
+    for argv in ([], ["help"], ["help", "verify"], ["--help"], ["--version"]):
         with pytest.raises(SystemExit) as ended:
             main.main(argv)
         assert ended.value.code == 0
@@ -98,11 +98,13 @@ def test_the_subcommands_are_the_modules_of_jobs():
 @pytest.mark.parametrize("word", ["stylize", "manifest", "verify", "report"])
 def test_the_short_help_fits_on_a_screen_and_names_the_long_one(word, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["/x/bin/neural-style", word])
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         main.main([word, "--help"])
     short = capsys.readouterr().out
     assert short.startswith(f"usage: neural-style {word} ")
     assert len(short.splitlines()) <= 42
+    assert max(map(len, short.splitlines())) <= 80
     assert f"\n    neural-style {word} " in short
     assert "--help-all" in short
     with pytest.raises(SystemExit):

@@ -99,7 +99,6 @@ def resize(image: Image.Image, size: tuple[int, int]) -> Pixels:
         (height, width, 3), RGB, 0 to 255.
     """
     reduced: Reduced | None = image.info.get(REDUCED)
-    resized = image.resize(
-        size, Image.Resampling.LANCZOS, box=reduced and reduced.box, reducing_gap=3.0
-    )
+    box = reduced.box if reduced else None
+    resized = image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
     return np.asarray(resized, dtype=np.uint8)

@@ -22,6 +22,10 @@ class ColumnError(ValueError):
     """
 
 
+class StrayFileError(ValueError):
+    """A file in the folder is not Parquet. The message names it by its path below the folder."""
+
+
 def open_files(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
     """Open a Parquet file, or all Parquet files below a folder.
 
@@ -39,29 +43,44 @@ def open_files(path: str, fs: Any) -> pyarrow.dataset.Dataset | None:
 
     Raises:
         ColumnError: a column exists twice.
+        StrayFileError: a file in the folder is not Parquet, or cut off.
         pa.ArrowTypeError: a column has incompatible types in two files.
         OSError, pa.ArrowException: a file cannot be read, or is not Parquet.
     """
     try:
         return _open(path, fs)
     except pa.ArrowInvalid:
-        _refuse_doubled(path, fs)
+        _name_the_culprit(path, fs)
         raise
 
 
-def _refuse_doubled(path: str, fs: Any) -> None:
-    """Name a column that a file has twice, since Arrow's own error names neither of the two.
+def _name_the_culprit(path: str, fs: Any) -> None:
+    """Name a column that a file has twice, or a file of a folder that is not Parquet.
+
+    Arrow's own error names neither the column nor, in a form that is easily found, the file.
 
     Raises:
         ColumnError: there is such a column.
+        StrayFileError: there is such a file.
     """
     files = [fs.get_file_info(path)]
-    if not files[0].is_file:
+    is_folder = not files[0].is_file
+    if is_folder:
         files = fs.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
     for info in files:
+        below = info.path[len(path) :].lstrip("/")
+        if not info.is_file or any(part[0] in "._" for part in below.split("/") if part):
+            continue  # Arrow passes over these, too
         try:
             with fs.open_input_file(info.path) as file:
                 names = pq.read_schema(file).names
+        except pa.ArrowInvalid as error:
+            if not is_folder:
+                return
+            raise StrayFileError(
+                f"{printable(below)} in this folder is not Parquet, or cut off; move it out, or "
+                "give it alone if it holds the pairs; pictures are given by --content and --style"
+            ) from error
         except (pa.ArrowException, OSError):
             continue
         for name in names:

@@ -74,7 +74,7 @@ def from_json(found: Any) -> Lineage:
             {str(label): int(number) for label, number in found["ids"].items()},
             tuple(map(str, found["names"])),
             tuple(name for name in CREDITS if name in found["credits"]),
-            {place: dict(found["licences"][place]) for place in found["licences"]},
+            _licences(found["licences"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return Lineage()
@@ -140,19 +140,16 @@ def of_manifest(
     recipe = _read(uris.join(base, RECIPE), options, MOST_RECIPE)
     told = _json_object(recipe)
     listed = _class_list(told.get("class_list"), schema)
-    fits = all(listed.get(label, (number,))[0] == number for label, number in ids.items())
-    if ids and fits and ids.keys() <= listed.keys():
+    names: tuple[str, ...] = ()
+    if ids and all(listed.get(label, ("",))[0] == number for label, number in ids.items()):
         ids = {label: number for label, (number, _) in listed.items()}
         names = tuple(name for _, name in listed.values())
-    else:
-        names = ()
     licences = told.get("licences") if recipe else {"content": card_fields(base, options)}
-    found = licences if isinstance(licences, dict) else {}
     return Lineage(
         ids,
         names,
         tuple(name for name in CREDITS if _is_text(schema, name)),
-        {place: fields for place, fields in found.items() if isinstance(fields, dict) and fields},
+        _licences(licences),
     )
 
 
@@ -180,17 +177,30 @@ def card_fields(folder: str, options: files.StorageOptions) -> dict[str, Any]:
     for place in (folder, above) if name == "data" else (folder,):
         data = _read(uris.join(place, CARD), options, MOST_CARD) or b""
         fields = _head(data.decode(errors="replace"))
-        found = {name: fields[name] for name in CARD_FIELDS if _is_told(fields.get(name))}
+        found = _licences({"content": fields}).get("content")
         if found:
             return found
     return {}
+
+
+def _licences(told: Any) -> dict[str, dict[str, Any]]:
+    """Return the fields of cards that tell a licence, by place; others are left out."""
+    found = {}
+    for place in ("content", "style"):
+        fields = told.get(place) if isinstance(told, dict) else None
+        if isinstance(fields, dict):
+            found[place] = {
+                name: fields[name] for name in CARD_FIELDS if _is_told(fields.get(name))
+            }
+    return {place: fields for place, fields in found.items() if fields}
 
 
 def _head(text: str) -> dict[str, Any]:
     """Return the head of a card; empty if it has none."""
     head = _HEAD.match(text.replace("\r\n", "\n"))
     try:
-        found = yaml.safe_load(head[1]) if head else None
+        # The base loader makes nothing but text, lists and objects, and expands no merge keys.
+        found = yaml.load(head[1], yaml.BaseLoader) if head else None  # noqa: S506
     except (yaml.YAMLError, RecursionError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

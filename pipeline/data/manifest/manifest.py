@@ -144,7 +144,7 @@ def _name_of(uri: str) -> str:
 def _open_parquet(uri: str, shown: str, path: str, fs: Any) -> ParquetRows:
     try:
         dataset = folders.open_files(path, fs)
-    except folders.ColumnError as error:
+    except (folders.ColumnError, folders.StrayFileError) as error:
         raise ManifestError(f"manifest {shown}: {error}") from error
     except pa.ArrowTypeError as error:
         raise ManifestError(

@@ -94,9 +94,14 @@ def card(division: dividing.Packing, job: Mapping[str, Any]) -> bytes:
 
 def _head(division: dividing.Packing, lineage: Lineage, title: str) -> dict[str, Any]:
     found: dict[str, Any] = {"pretty_name": title}
+    named: dict[str, None] = {}
     for fields in lineage.licences.values():
+        told = fields.get("license", [])
+        named |= dict.fromkeys([told] if isinstance(told, str) else told)
         for name, value in fields.items():
             found.setdefault(name, value)
+    if named:  # of contents and of styles
+        found["license"] = next(iter(named)) if len(named) == 1 else [*named]
     if division.columns.classes:
         found["task_categories"] = ["image-classification"]
     return found | {"tags": ["style-transfer", "data-augmentation"]}

@@ -1,6 +1,7 @@
 """Files on a local disk: atomic writes, leftovers of killed writers, special files."""
 
 import contextlib
+import functools
 import os
 import stat
 import uuid
@@ -80,9 +81,13 @@ def is_special(path: str) -> bool:
         OSError: the path does not exist.
     """
     found = os.stat(path)
-    kernels = {os.stat(place).st_dev for place in KERNEL if os.path.ismount(place)}
     inside = os.path.realpath(path).startswith(tuple(f"{place}/" for place in KERNEL))
-    return not stat.S_ISREG(found.st_mode) or inside or found.st_dev in kernels
+    return not stat.S_ISREG(found.st_mode) or inside or found.st_dev in _devices(KERNEL)
+
+
+@functools.cache
+def _devices(places: tuple[str, ...]) -> frozenset[int]:
+    return frozenset(os.stat(place).st_dev for place in places if os.path.ismount(place))
 
 
 def refuse_special(uri: str, fs: Any, path: str) -> None:

@@ -1,7 +1,8 @@
 """Notice that Ray has died, and end this process with a line that says so.
 
 Without this, Ray's core would end the driver after a minute without a word if the GCS has died. If
-a raylet has died, the driver would wait for ever.
+a raylet has died, it would end a driver that asks something of the raylet, also without a word, and
+leave one that only waits.
 """
 
 import contextlib

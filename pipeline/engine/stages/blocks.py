@@ -83,7 +83,7 @@ def rows_of(table: pa.Table, without: Collection[str] = ()) -> list[dict[str, An
 
 
 def _holds_images(kind: pa.DataType) -> bool:
-    return kind == IMAGE or (pa.types.is_list(kind) and kind.value_type == IMAGE)
+    return bool(kind == IMAGE or (pa.types.is_list(kind) and kind.value_type == IMAGE))
 
 
 def _views(array: pa.Array) -> list[Any]:

@@ -23,12 +23,20 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
+from pipeline.style import recipe
 from pipeline.style.hardware.device_faults import lost, out_of_memory, plain
 from pipeline.style.network.vgg import VGG, half_type
 from pipeline.style.recipe import Pair, Problem, TargetCache
 from pipeline.style.serving.lane_pool import LaneKey, LanePool
 from pipeline.style.serving.lanes import Finish, Lane
-from pipeline.style.serving.open_pairs import OpenPair, done_of, history_of, known_of, start_of
+from pipeline.style.serving.open_pairs import (
+    Finishing,
+    OpenPair,
+    done_of,
+    history_of,
+    known_of,
+    start_of,
+)
 from pipeline.style.serving.phases import Done, History, NonFiniteError, phases_of, work_of
 
 logger = logging.getLogger(__name__)
@@ -64,6 +72,7 @@ class Batcher:
         slots: slots of a lane: pairs of one size that are evaluated together.
         low_memory: see ``Objective``.
         cache: style targets that pairs may share.
+        finish: makes the picture of each ``Pair`` from its optimised image.
     """
 
     def __init__(
@@ -73,8 +82,10 @@ class Batcher:
         *,
         low_memory: bool = False,
         cache: TargetCache | None = None,
+        finish: Finishing = recipe.finish,
     ) -> None:
         self.network, self.half, self.cache = network, half_type(network.device), cache
+        self.finish = finish
         self.pool = LanePool(network, slots, low_memory=low_memory)
         self.running: dict[LaneKey, dict[int, OpenPair]] = {}
         self.waiting: dict[LaneKey, deque[OpenPair]] = {}
@@ -292,7 +303,7 @@ class Batcher:
             return None
         try:
             history = self._history(key, pair, finish)
-            return pair.key, done_of(pair, finish.image, history, lane.slots)
+            return pair.key, done_of(pair, finish.image, history, lane.slots, self.finish)
         except Exception as error:
             if lost(error):
                 raise

@@ -1,6 +1,6 @@
 """The state of a pair from ``Batcher.submit`` to its end."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -89,6 +89,10 @@ class OpenPair:
         self.image = finish.image
 
 
+Finishing = Callable[[Tensor, Pair], Tensor]
+"""Takes an optimised image and its pair, and returns the finished picture: ``recipe.finish``."""
+
+
 def start_of(pair: OpenPair, network: VGG, cache: TargetCache | None) -> Start:
     """Return what the pair brings into its next phase.
 
@@ -171,8 +175,8 @@ def history_of(lane: Lane, pair: OpenPair, finish: Finish, network: VGG) -> Hist
     )
 
 
-def done_of(pair: OpenPair, image: Tensor, history: History, slots: int) -> Done:
+def done_of(pair: OpenPair, image: Tensor, history: History, slots: int, finish: Finishing) -> Done:
     """Return the finished pair, its image with its final colours."""
     if isinstance(pair.asked, Pair):
-        image = recipe.finish(image, pair.asked)
+        image = finish(image, pair.asked)
     return Done(image, history, pair.seconds, slots)

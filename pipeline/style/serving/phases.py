@@ -55,8 +55,8 @@ class Done:
     """A finished pair.
 
     Attributes:
-        image: (3, H, W), RGB in [0, 1]; with its final colours and on the CPU for a ``Pair``, as it
-            was optimised for a ``Problem``.
+        image: of a ``Pair`` what the batcher's ``finish`` made of it, usually (3, H, W), RGB in
+            [0, 1], with its final colours and on the CPU; of a ``Problem`` as it was optimised.
         history: its losses and evaluations.
         seconds: its share of the ticks that it took part in.
         slots: slots of the last lane that it was in.

@@ -17,6 +17,10 @@ from pipeline.data.make_manifest import pairing
 from pipeline.data.make_manifest.building import build
 from pipeline.data.make_manifest.built import BuildError
 from pipeline.data.make_manifest.sources.base import split_in
+from pipeline.data.manifest import lineage, planning
+from pipeline.data.manifest.manifest import open_manifest
+from pipeline.data.manifest.rows import RowChecker
+from pipeline.data.output import shards as output_shards
 from pipeline.data.storage import files, filesystems, uris
 from pipeline.settings import ManifestSettings, SettingError, replace
 from tests.conftest import image_bytes
@@ -299,6 +303,32 @@ def test_columns_of_lists_of_pictures_are_refused(tmp_path, wanted, kind):
     columns["image"] = [picture(0)]
     pq.write_table(pa.table(columns), tmp_path / "data.parquet")
     assert len(rows_of(wanted, content=str(tmp_path / "data.parquet"))[0]) == 1
+
+
+def lineage_of(output):
+    """What a job keeps of a manifest."""
+    manifest = open_manifest(output, {})
+    checker = RowChecker(output, "f", frozenset({"file"}))
+    plan = planning.write_plan(manifest, f"{output}-plan", {}, checker=checker, limit=None)
+    return lineage.of_manifest(output, manifest.schema, plan.class_ids, {})
+
+
+def test_a_job_keeps_ids_and_names_of_all_classes(hub, wanted):
+    rows_of(wanted, classes=("ape",), per_class=1)
+    found = lineage_of(wanted.output)
+    assert found.ids == {label: number for number, label in enumerate(LABELS)}
+    assert found.names == tuple(NAMES)
+    assert output_shards.columns_of(["ape"], found).names == NAMES
+
+
+def test_a_job_keeps_class_numbers_of_tars(shards, wanted):
+    rows_of(wanted, classes=("2",))
+    found = lineage_of(wanted.output)
+    assert (found.ids, found.names) == ({"2": 2}, ())
+    assert output_shards.columns_of(["2"], found).classes == {"0": 0, "1": 1, "2": 2}
+    (shards / "classes.txt").write_text("\n".join(NAMES))
+    rows_of(wanted, classes=("ape",))
+    assert lineage_of(wanted.output).names == tuple(NAMES)
 
 
 def test_licences_and_authors_are_kept(hub, wanted):

@@ -99,6 +99,19 @@ def test_cards_that_tell_no_licence(tmp_path, text):
     assert lineage.card_fields(str(tmp_path), {}) == {}
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    ["[", "[]", '{"licences": 1, "class_list": 1}', '{"licences": {"content": {"license": {}}}}',
+     '{"licences": {"content": 1}, "class_list": {"names": 1, "labels": []}}',
+     '{"class_list": {"names": ["x", "x"], "labels": ["b", "c"]}}'],
+)  # fmt: skip
+def test_a_recipe_of_another_form_says_nothing(tmp_path, recipe):
+    (tmp_path / "m").mkdir()
+    write(tmp_path / "m" / "m.parquet", label=["b", "c"], label_id=[0, 1])
+    (tmp_path / "m" / "_manifest.json").write_text(recipe)
+    assert lineage_of(tmp_path / "m", tmp_path) == Lineage({"b": 0, "c": 1})
+
+
 def test_an_output_of_two_manifests_keeps_what_both_say():
     one = Lineage({"a": 0, "b": 1}, ("A", "B"), ("license",), {"content": {"license": "mit"}})
     two = Lineage({"c": 2}, (), ("author",), {"style": {"license": "cc0-1.0"}})

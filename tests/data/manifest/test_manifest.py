@@ -400,8 +400,10 @@ def test_a_directory_of_files_that_differ(tmp_path):
         (None, "{}"),
         ("x", '{"seed": 4}'),
     }
-    (folder / "notes.txt").write_text("not Parquet")
-    with pytest.raises(ManifestError, match="not Parquet"):
+    (folder / "_notes.txt").write_text("Arrow does not read it")
+    (folder / "more").mkdir()
+    (folder / "more" / "README.txt").write_text("not Parquet")
+    with pytest.raises(ManifestError, match=r": more/README\.txt in this folder is not Parquet"):
         open_manifest(str(folder), {})
 
 

@@ -61,6 +61,19 @@ def test_a_card_tells_counts_classes_and_licences(output, tmp_path):
     assert str(datetime.date.today().year) not in text, "the same records give the same bytes"
 
 
+def test_the_licences_of_contents_and_styles_are_both_in_the_head(output):
+    def licence(**licences):
+        told = {place: {"license": name} for place, name in licences.items()}
+        job = {"data_set": Lineage(licences=told).as_json()}
+        text = cards.card(dividing.divide(output, "parquet", 1000, {}), job).decode()
+        return yaml.safe_load(text.split("---\n")[1]).get("license")
+
+    assert licence() is None
+    assert licence(content="mit", style="mit") == "mit"
+    assert licence(content="mit", style=["cc0-1.0", "mit"]) == ["mit", "cc0-1.0"]
+    assert licence(style="cc0-1.0") == "cc0-1.0"
+
+
 def test_a_card_that_was_edited_stays(output, tmp_path):
     assert written(output)
     path = tmp_path / "parquet" / "README.md"

@@ -53,7 +53,9 @@ def test_a_second_run_is_refused_and_a_killed_ones_place_is_taken_at_once(tmp_pa
         holder.wait()
     assert (tmp_path / lease.LEASE).exists()
     assert lease.holder(output, {}) is None
+    started = time.monotonic()
     with hold(output):
+        assert time.monotonic() - started < 20, "it was seen to be dead without waiting"
         assert json.loads((tmp_path / lease.LEASE).read_text())["pid"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 
 from jobs import stylize

@@ -28,6 +28,7 @@ WORK = """
 import sys, time
 from pipeline.engine.runtime.hanging import Watchdog
 dog = Watchdog(float(sys.argv[1]), lambda what: print(what, flush=True))
+print("begun", flush=True)
 for _ in range(int(sys.argv[2])):
     with dog.limited("a piece"):
         time.sleep(float(sys.argv[3]))
@@ -44,17 +45,19 @@ def working(*arguments) -> "subprocess.Popen[str]":
 def test_a_piece_of_work_without_an_end_ends_its_process():
     hanging, going_on, unlimited = working(0.5, 1, 30), working(2, 20, 0.2), working(0, 1, 3)
     said, log = hanging.communicate(timeout=60)
-    assert (hanging.returncode, said) == (1, "a piece\n")
+    assert (hanging.returncode, said) == (1, "begun\na piece\n")
     assert "time.sleep" in log or "<string>" in log, "the log does not say where"
-    assert going_on.communicate(timeout=60)[0] == unlimited.communicate(timeout=60)[0] == "done\n"
+    for process in (going_on, unlimited):
+        assert process.communicate(timeout=60)[0] == "begun\ndone\n"
 
 
 def test_a_process_that_was_stopped_goes_on_with_its_work():
-    process = working(2, 5, 0.5)
-    time.sleep(1)
+    process = working(3, 1, 5)
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(0.5)
     process.send_signal(signal.SIGSTOP)
-    time.sleep(4)
-    process.send_signal(signal.SIGCONT)
+    time.sleep(3.5)
+    process.send_signal(signal.SIGCONT)  # more than 3 s have passed, and a second is left
     assert process.communicate(timeout=60)[0] == "done\n"
 
 

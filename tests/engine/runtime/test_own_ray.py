@@ -31,19 +31,38 @@ def test_the_files_of_a_ray_of_ones_own_go_with_it_unless_it_was_verbose(monkeyp
         assert Path(folder).exists() == keep
 
 
-def test_a_part_of_ray_that_is_gone_is_named(monkeypatch):
-    said = []
-    monkeypatch.setattr(pulse.watcher, "give_up", said.append)
-    monkeypatch.setattr(pulse.ray, "is_initialized", lambda: True)
-    with subprocess.Popen(["sleep", "600"]) as raylet:
-        began = pulse._status(raylet.pid)[1]
-        stop = pulse.watch([pulse.Process(raylet.pid, began, "raylet")], None)
-        time.sleep(3 * pulse.INTERVAL)
-        assert said == []
-        raylet.kill()
-        wait_until(lambda: said, 10)
-        stop()
-    assert said[0].startswith("Ray's node manager (raylet) has ended (killed, or out of memory)")
+WAITING = """
+import time
+from pipeline.engine.runtime import cluster
+cluster.start_ray(verbose=False)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_raylet_that_is_gone_ends_a_driver_that_only_waits():
+    """Ray's core does not: it ends a driver that asks something of the raylet."""
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    with tempfile.TemporaryDirectory(prefix="t") as place:
+        driver = subprocess.Popen(
+            [sys.executable, "-c", WAITING], cwd=ROOT, env=environment | {"RAY_TMPDIR": place},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            assert driver.stdout.readline() == "ready\n", driver.communicate()
+            (folder,) = Path(place).iterdir()
+            (raylet,) = [each for each in pulse.of_folder(str(folder)) if each.name == "raylet"]
+            time.sleep(3 * pulse.INTERVAL)
+            assert driver.poll() is None
+            os.kill(raylet.pid, signal.SIGKILL)
+            wait_until(lambda: driver.poll() is not None, 30)
+        finally:
+            driver.kill()
+            watcher.clear(place)
+    assert driver.returncode == 1
+    (line,) = driver.stderr.read().splitlines()
+    reason = "Ray's node manager (raylet) has ended (killed, or out of memory)"
+    assert line.startswith(f"error: {reason}")
 
 
 @pytest.mark.parametrize("victim", ["gcs_server", "raylet", "driver"])

@@ -1,0 +1,50 @@
+"""The recipe's ends: a finished picture as bytes."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.settings import StyleSettings
+from pipeline.style import recipe
+from pipeline.style.recipe import Pair
+from tests.conftest import picture
+
+SIZE = (48, 32)
+
+
+def pair(mode: str) -> Pair:
+    settings = StyleSettings(weights="compact", preserve_color=mode)
+    return Pair(picture(0, *SIZE), [picture(1, *SIZE)], settings)
+
+
+@pytest.mark.parametrize("mode", ["none", "histogram", "luminance"])
+def test_a_picture_comes_as_bytes_also_where_the_device_is_full(mode, monkeypatch):
+    image, asked = picture(2, *SIZE), pair(mode)
+    expected = recipe.to_pixels(recipe.finish(image, asked))
+    found = recipe.finish_as_bytes(image.clone(), asked)
+    assert found.dtype == torch.uint8
+    assert np.array_equal(found.numpy(), expected)
+    assert (np.abs(expected - recipe.to_pixels(image).astype(int)).max() > 8) == (
+        mode == "luminance"
+    )
+    to_bytes, faults = recipe._to_bytes, [torch.OutOfMemoryError("no memory")]
+    monkeypatch.setattr(
+        recipe, "_to_bytes", lambda given: raised(faults) if faults else to_bytes(given)
+    )
+    if mode != "luminance":  # which is finished on the CPU in any case
+        assert np.array_equal(recipe.finish_as_bytes(image, asked).numpy(), expected)
+        assert not faults
+    faults[:] = [RuntimeError("CUDA error: it is broken")]
+    with pytest.raises(RuntimeError, match="broken"):
+        recipe.finish_as_bytes(image, asked)
+
+
+def raised(faults):
+    raise faults.pop()
+
+
+@pytest.mark.parametrize("mode", ["none", "histogram"])
+def test_a_content_image_is_not_touched_again_for_colours_that_stay(mode, monkeypatch):
+    monkeypatch.setattr(recipe, "to_tensor", lambda *_: pytest.fail("it was"))
+    image = picture(2, *SIZE)
+    assert recipe.finish(image, pair(mode)).equal(image)
