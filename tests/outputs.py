@@ -3,7 +3,9 @@
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
 from PIL import ExifTags, Image
 
 from pipeline.data.images import codec
@@ -11,6 +13,7 @@ from pipeline.data.output import records
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import files, uris
 from pipeline.engine.checking import check, check_output
+from pipeline.engine.stages import blocks, storing
 from pipeline.settings import JobSettings
 
 
@@ -25,6 +28,16 @@ def records_of(output, options=None) -> dict:
     found = list(records.iterate(output, options or {}, RECORD_SCHEMA.names))
     assert len({row["pair_id"] for row in found}) == len(found), "a pair was recorded twice"
     return {row["pair_id"]: row for row in found}
+
+
+def record_of(row, context) -> dict:
+    """The record that the store stage makes of a row; of one without a fault, but for its image."""
+    fault = row.get("fault_class")
+    schema = context.schema(*blocks.STYLIZED)
+    table = pa.Table.from_pylist([{**row, "fault_class": fault or "process_died"}], schema=schema)
+    board = SimpleNamespace(add=lambda *_: None, in_turn=lambda *_: {})
+    (record,) = storing.store(table, context, board).to_pylist()
+    return record if fault else record | {"status": "ok", "error_class": None}
 
 
 def check_images(output, found, options=None):

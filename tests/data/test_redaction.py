@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.redaction import redact, redact_text
 from pipeline.data.storage import failures, uris
-from pipeline.engine.stages import loading, storing
+from pipeline.engine.stages import loading
 from pipeline.engine.stages.context import Context
 from pipeline.engine.stages.guarding import guarded
 from pipeline.report.facts import without_credentials
 from pipeline.settings import StyleSettings
+from tests.outputs import record_of
 
 MARK = "MARKED"
 
@@ -89,7 +90,7 @@ def test_no_secret_reaches_a_record(uri):
         planned = RowChecker("/nowhere", "f", frozenset({"file"}))(row, 3)
         if planned["fault_class"] is None:
             planned = guarded(planned, lambda row=planned: loading.load_images(row, CONTEXT))
-        record = storing.make_record(planned, CONTEXT)
+        record = record_of(planned, CONTEXT)
         assert record["status"] == "error"
         assert MARK not in json.dumps(record, default=str)
 

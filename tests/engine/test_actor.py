@@ -20,7 +20,7 @@ from pipeline.engine.board_actor import Vitals
 from pipeline.engine.resources import IO_CPUS, choose_resources
 from pipeline.engine.runtime.hanging import Watchdog
 from pipeline.engine.runtime.nodes import check_cpu_actors
-from pipeline.engine.stages import blocks, loading, storing
+from pipeline.engine.stages import blocks, loading
 from pipeline.engine.stages.context import Context
 from pipeline.settings import JobSettings, SettingError, StyleSettings, replace
 from pipeline.style.network.weights import load_network, load_weights
@@ -30,6 +30,7 @@ from pipeline.style.serving.lane_pool import Fit
 from pipeline.style.serving.lanes import Lane
 from pipeline.style.serving.phases import most_work
 from tests.conftest import image_bytes, picture, wait_until
+from tests.outputs import record_of
 from tests.style.serving.test_batching import Room
 
 
@@ -158,7 +159,7 @@ def test_what_is_wrong_with_pictures_that_are_read_reaches_the_record(context, t
     table = pa.Table.from_pylist(done, schema=context.schema(*blocks.LOADED))
     assert table["warnings"].to_pylist() == expected
     assert [len(notes) for *_, notes in loading._style_memo.values()] == [0, 1]
-    found = [storing.make_record(loaded, context)["warnings"] for loaded in table.to_pylist()]
+    found = [record_of(loaded, context)["warnings"] for loaded in table.to_pylist()]
     assert found == expected
     signed = loading._warning("style", "https://u:S3CRET@h/x.png?sig=S3CRET", ["a", "b"])
     assert signed == "style https://h/x.png: was read, but a; b"

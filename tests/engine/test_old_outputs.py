@@ -12,10 +12,10 @@ from pipeline.data.schemas import RECORD_SCHEMA, SCHEMA_VERSION
 from pipeline.engine.audit import audit
 from pipeline.engine.checking import check
 from pipeline.engine.prepare import prepare
-from pipeline.engine.stages import storing
 from pipeline.settings import JobSettings, SettingError
 from tests.conftest import write_parquet
 from tests.data.output.test_versions import as_version_1
+from tests.outputs import record_of
 
 ROWS = [
     {"pair_id": f"p{number}", "content_uri": "c.png", "style_uri": "s.png", "steps": "by hand"}
@@ -28,7 +28,7 @@ def record_all(prepared, output, name, only):
     rows = pq.read_table(output / "__plan__").to_pylist()
     made = {"file_name": "images/x.png", "steps": 7, "evaluations": 9}
     done = [
-        storing.make_record({**row, **made, "file_name": f"images/{row['pair_id']}.png"}, prepared)
+        {**record_of(row, prepared), **made, "file_name": f"images/{row['pair_id']}.png"}
         for row in rows
         if row["pair_id"] in only
     ]

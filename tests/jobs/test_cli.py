@@ -8,10 +8,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray.exceptions import RayError
 
-from jobs import _cli, stylize
+from jobs import _cli, stylize, verify
 from pipeline.data.output import records
+from pipeline.data.output.lease import LostError
 from pipeline.data.schemas import RECORD_SCHEMA
+from pipeline.data.storage import files
+from pipeline.engine.packing.run import PackingError
 from pipeline.settings import JobSettings, SettingError, StyleSettings, grouped
 from tests.conftest import write_parquet
 from tests.outputs import put_job_file
@@ -267,6 +271,121 @@ def test_of_two_records_of_one_pair_it_is_said_how_to_mend_them(done, capsys):
     said = capsys.readouterr().out
     assert "duplicates: 1 records too many; python -m jobs.verify names their pairs: delete" in said
     assert "missing" not in said
+
+
+def test_an_output_where_nothing_can_be_deleted_is_refused(done, monkeypatch, capsys):
+    command, output = done
+    real = files.delete
+    monkeypatch.setattr(
+        files, "delete", lambda uri, options: ".probe" in uri or real(uri, options)
+    )  # says that it has
+    assert stylize.main(command) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert line.startswith(f"error: output: {output}/.probe.writing could be written but not")
+
+
+def test_overwrite_says_what_it_leaves(done, monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    command, output = done
+    (output / "images").mkdir()
+    (output / "images" / "mine.png").write_bytes(b"")
+    monkeypatch.setattr("pipeline.engine.job._run_on_ray", stopped)
+    assert stylize.main([*command, "--overwrite"]) == 130
+    said = capsys.readouterr().err
+    assert "note: --overwrite leaves what no earlier job is known to have written: " in said
+    assert (output / "images" / "mine.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "address", "message"),
+    [
+        (["--gpus-per-actor", "1"], None, "gpus_per_actor: 1, but this machine has 0 GPUs"),
+        (["--gpus-per-actor", "1"], "there:1", "actors: the cluster has no GPU yet, so how many"),
+        (
+            ["--actors", "2", "--cpus-per-actor", "1"], None,
+            "cpus_per_actor: 2 actors with 1 CPUs each leave less than 2 of this machine's 2 CPUs",
+        ),
+    ],
+)  # fmt: skip
+def test_more_than_the_machines_have_is_refused(done, monkeypatch, capsys, more, address, message):
+    command, _ = done
+    row = {"content_uri": "c.png", "style_uri": "s.png"}
+    write_parquet(command[1], [{**row, "pair_id": name} for name in "abc"])
+    monkeypatch.setattr("pipeline.engine.job.cluster.start_ray", lambda verbose: None)
+    monkeypatch.setattr("pipeline.engine.job.check_sight", lambda *_: None)
+    monkeypatch.setattr("pipeline.engine.job.node_resources", lambda: [{"CPU": 2.0}])
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    else:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert stylize.main([*command, *more]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert line.startswith(f"error: {message}")
+
+
+REST = "what is recorded stays, the same command does the rest"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            RayError("a.py, line 3\nValueError: the last line"), 1,
+            f"error: the run broke off (ValueError: the last line); {REST}, "
+            "--verbose shows Ray's log",
+        ),
+        (PackingError("no shards"), 1, "error: no shards"),
+        (LostError("taken over"), 1, "error: taken over"),
+        (KeyboardInterrupt(), 130, f"stopped; {REST}"),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_whatever_ends_a_run_is_a_code_and_one_line(
+    done, monkeypatch, capsys, error, code, message
+):
+    def ended(*_):
+        raise error
+
+    monkeypatch.setattr(stylize, "run_job", ended)
+    assert stylize.main([*done[0], "--json"]) == code
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [message]
+    found = json.loads(said.out)
+    assert (found["exit_code"], found["message"]) == (code, message)
+    assert found["output"] == str(done[1])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (RayError("the node died"), 2, "error: the audit broke off (the node died); --verbose"),
+        (KeyboardInterrupt(), 130, "stopped; there is no verdict"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_ends_an_audit_is_a_code_and_one_line(
+    done, monkeypatch, capsys, error, code, message
+):
+    def ended(*_):
+        raise error
+
+    monkeypatch.setattr("pipeline.engine.audit.audit.run_audit", ended)
+    command = [word for word in done[0] if word not in ("--no-report", "--weights", "compact")]
+    assert verify.main(command) == code
+    assert [line for line in capsys.readouterr().err.splitlines() if message in line]
+
+
+def test_a_reader_that_leaves_early_breaks_nothing(monkeypatch):
+    place, end = os.pipe()
+    os.close(place)
+    with os.fdopen(end, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with _cli.reader_may_leave():
+            print("x" * 10**6)
+        print("more")
+        out.flush()
 
 
 def test_the_help_groups_every_setting_with_unit_and_default(capsys):

@@ -257,6 +257,23 @@ def test_the_end_says_what_where_how_long_how_much_and_what_next(capsys):
     assert "cost" not in said
 
 
+def test_the_end_says_what_is_missing_odd_or_packed(capsys):
+    job = JobSettings(manifest="pairs", output="out")
+    odd = {
+        **SUMMARY, "ok": 9, "missing": 2, "with_warnings": 3, "other_pairs": {"ok": 4, "error": 1},
+        "packed": {"samples": 9, "shards": 2, "folder": "out/parquet"},
+    }  # fmt: skip
+    stylize.print_summary(odd, job, None, None)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "9 pictures and 0 errors from 12 pairs"
+    assert "  missing: 2 records; run the same command again" in said
+    assert any(line.startswith("  unknown: 3 records with a status that no job") for line in said)
+    assert any(line.startswith("  warnings: 3 pairs of damaged pictures") for line in said)
+    assert any(line.startswith("beside them 4 ok, 1 errors of other pairs are") for line in said)
+    assert "shards:    out/parquet (9 images in 2 shards)" in said
+    assert said[-1] == "next:      the same command does what is missing"
+
+
 def test_costs_for_programs():
     ended = stylize.Ended(0, summary=SUMMARY)
     costs = stylize.costs_of(ended, stylize.Messages(price=1.2))

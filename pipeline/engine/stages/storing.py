@@ -133,12 +133,6 @@ def _redacted_settings(settings: StyleSettings) -> dict[str, Any]:
     return vars(settings) | {"weights": uris.redact(settings.weights)}
 
 
-def make_record(row: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Return the record of a pair, in the columns of ``RECORD_SCHEMA`` and the manifest's own."""
-    names = (*RECORD_SCHEMA.names, *context.extra.names)
-    return {name: row.get(name) for name in names} | _described(row, context)
-
-
 def _described(row: dict[str, Any], context: Context) -> dict[str, Any]:
     """Return what a record says of a row's outcome, its job and where its images came from."""
     try:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import unicodedata
 from collections import Counter
 
 import numpy as np
@@ -89,6 +90,17 @@ def test_ids_are_safe_and_the_pairs_own(contents, styles):
         check_name("pair_id", name)
         assert len(name.encode()) <= 200
         assert "." not in name  # a sample of webdataset ends its name at the first
+
+
+def test_a_long_name_is_cut_between_whole_letters():
+    for letter in ("कि", "e\u0301\u0323", "猫", "x"):  # some have marks of their own
+        for lead in ("", "a", "ab"):
+            first, *_ = sampling.pair_id(f"{lead}{letter * 60}.png", "s.png").split("--")
+            whole = unicodedata.normalize("NFC", lead + letter * 60)
+            again = unicodedata.normalize("NFC", letter)
+            assert whole.startswith(first)
+            assert (first.removeprefix(lead) + again).replace(again, "") == ""
+            assert 50 < len(first.encode()) <= 66
 
 
 def test_ids_and_choices_stay_as_they_are_for_ever():

@@ -10,6 +10,7 @@ import tracemalloc
 
 import pyarrow.fs
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.data.errors import RowError
 from pipeline.data.manifest.manifest import ManifestError, open_manifest
@@ -99,6 +100,26 @@ def test_a_storage_that_is_not_there_is_a_row_error_without_its_password():
     ):  # fmt: skip
         with pytest.raises(RowError, match=r"^nosuch://host/out: cannot be (read|deleted): Val"):
             call(uri, {})
+
+
+def test_a_storage_that_denies_access_is_told_apart(monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError("Forbidden: https://user:SECRET@h/x?sig=SECRET")
+
+    uri = "memory://bucket/x"
+    files.write_bytes(uri, b"x", {})
+    for name in ("cat_file", "_open", "pipe_file", "rm", "find", "ls", "isdir"):
+        monkeypatch.setattr(MemoryFileSystem, name, denied)
+    for call in (
+        *(lambda: files.read_bytes(uri, {}), lambda: files.read_bytes(uri, {}, 9)),
+        *(lambda: files.write_bytes(uri, b"y", {}), lambda: files.delete(uri, {})),
+        *(lambda: files.list_files(uri, {}), lambda: files.names_in(uri, {})),
+        *(lambda: files.is_folder(uri, {}), lambda: list(files.read_chunks(uri, {}))),
+    ):
+        with pytest.raises(RowError, match=r"^memory://bucket/x: access denied: P") as caught:
+            call()
+        assert caught.value.error_class == "access_denied"
+        assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize("folder", ["my photos", "my%20photos"])
