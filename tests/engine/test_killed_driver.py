@@ -66,11 +66,13 @@ def test_every_pair_is_recorded_once_whatever_the_moment(
         driver = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        if kill % 3:  # two in three while pairs are being done, the others on the way there
-            wait_until(lambda: driver.poll() is not None or len(recorded()) > done)  # noqa: B023
-        time.sleep(moments.uniform(0, 2 if kill % 3 else 6))
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
+        try:
+            if kill % 3:  # two in three while pairs are being done, the others on the way there
+                wait_until(lambda: driver.poll() is not None or len(recorded()) > done)  # noqa: B023
+            time.sleep(moments.uniform(0, 2 if kill % 3 else 6))
+        finally:
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
         known = recorded()
         left = {path.stem for path in Path(output, "images").glob("*.png")} - known
         print(f"killed with {len(known)} records, {len(left)} images without one")
