@@ -24,6 +24,7 @@ from ray.scripts import scripts
 
 from jobs import main
 from pipeline.data.storage import filesystems
+from pipeline.engine.dry_run import timing
 from tests.conftest import image_bytes
 from tests.doc_commands import LANGUAGES, blocks, commands
 from tests.test_docs import PAGES, options_of
@@ -145,6 +146,7 @@ def here(tmp_path, monkeypatch, s3, local_ray):
     # The three lines that the README gives for an S3 of one's own, and the keys.
     (tmp_path / "job.yaml").write_text(f"storage_options: {options}")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(timing, "TIMED", 1)
     upload(options, bucket)
     return options, bucket
 
