@@ -70,6 +70,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.seen.append(f"GET {path}")
         if self.server.refuses and self.server.refuses in path:
             return self.answer({"error": "you may not"}, 403)
+        if "/resolve/" in path:
+            return self.send(self.server.files[path.partition("/main/")[2]])
         if "/tree/" in path:
             return self.answer([self.entry(*file) for file in sorted(self.server.files.items())])
         return self.answer({})
@@ -86,12 +88,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def answer(self, value, status=200):
-        data = json.dumps(value).encode()
+        self.send(json.dumps(value).encode(), status)
+
+    def send(self, data, status=200):
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.send_header("Content-Type", "application/json")
+        self.send_header("ETag", '"0"')
+        self.send_header("X-Repo-Commit", "0" * 40)
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def do_HEAD(self):
+        self.do_GET()
 
     def log_message(self, *_):
         pass

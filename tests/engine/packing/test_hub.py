@@ -1,6 +1,7 @@
 """Uploading shards to a stand-in for the Hugging Face Hub; the real one has not been tried."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pipeline.settings import JobSettings, SettingError, replace
 from tests import stand_in_hub
 from tests.stand_in_hub import TOKEN
 
+OLD, OTHER = "data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"
 NAMES = ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"]
 
 
@@ -52,7 +54,8 @@ def job(server, tmp_path):
 
 
 def test_shards_are_uploaded_once_and_old_ones_are_deleted(server, job):
-    server.files = {".gitattributes": b"", "data/train-00000-of-00001.parquet": b"old"}
+    mark = json.dumps(["data/gone.parquet", OLD]).encode()
+    server.files = {".gitattributes": b"", OTHER: b"of others", OLD: b"old", hub.MARK: mark}
     hub.open_repository(job)
     assert server.created["me/set"]["visibility"] == "private"
     assert server.created["me/set"]["type"] == "dataset"
@@ -60,8 +63,10 @@ def test_shards_are_uploaded_once_and_old_ones_are_deleted(server, job):
         "repository": f"{server.endpoint}/datasets/me/set",
         "uploaded": 3, "there": 0, "deleted": 1,
     }  # fmt: skip
-    card = {".gitattributes": b"", "README.md": b"# A card\n"}
-    assert server.files == {**card, NAMES[0]: b"one", NAMES[1]: b"two"}
+    assert json.loads(server.files.pop(hub.MARK)) == NAMES
+    kept = {".gitattributes": b"", OTHER: b"of others", "README.md": b"# A card\n"}
+    assert server.files == {**kept, NAMES[0]: b"one", NAMES[1]: b"two"}
+    server.files[hub.MARK] = mark
     server.seen.clear()
     server.files["README.md"] = b"edited there"
     pack(job, {NAMES[0]: b"one", NAMES[1]: b"other"})
@@ -76,11 +81,17 @@ def test_shards_are_uploaded_once_and_old_ones_are_deleted(server, job):
     assert not [request for request in server.seen if "commit" in request]
 
 
+def test_a_repository_with_the_shards_of_others_is_refused(server, job):
+    server.files = {"README.md": b"", OTHER: b"of others"}
+    with pytest.raises(SettingError, match=r"me/set holds data/test-0.*did not upload; choose"):
+        hub.open_repository(job)
+
+
 def test_tars_go_with_their_list_of_classes(server, job):
     job = replace(job, format="webdataset")
     pack(job, {"train-000000.tar": b"tar"})
     assert hub.push(job)["uploaded"] == 3
-    assert server.files.keys() == {"train-000000.tar", "classes.json", "README.md"}
+    assert server.files.keys() == {"train-000000.tar", "classes.json", "README.md", hub.MARK}
     assert hub.push(job)["uploaded"] == 0
 
 
