@@ -47,7 +47,7 @@ def stop_at(moment: str, plans: Path, arguments: list[str], **environment: str) 
         [sys.executable, "-c", STOPPED, moment, str(plans), *arguments], cwd=ROOT,
         env={**os.environ, **environment}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == 0, f"{run.returncode}: {run.stderr}"
 
 
 def processes_naming(text: str) -> list[int]:

