@@ -22,7 +22,7 @@ for name in ("chelsea", "coffee"):  # a cat, a cup
         top = row * (photograph.height - SIDE) // 3
         crop = photograph.crop((left, top, left + SIDE, top + SIDE))
         crop.save(folder / "photos" / name / f"{number:02}.png")
-for name in ("hubble_deep_field", "immunohistochemistry"):
+for name in ("rocket", "immunohistochemistry"):
     (folder / "paintings").mkdir(exist_ok=True)
     painting = Image.fromarray(getattr(skimage.data, name)())
     painting.crop((0, 0, 384, 384)).save(folder / "paintings" / f"{name}.png")

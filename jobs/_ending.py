@@ -138,7 +138,7 @@ def print_summary(
     packed = summary.get("packed")
     if packed:
         images, shards = counted(packed["samples"], "image"), counted(packed["shards"], "shard")
-        print(f"shards:    {packed['folder']} ({images} in {shards})")
+        print(f"shards:    {folder}/{packed['folder'].rpartition('/')[2]} ({images} in {shards})")
     pushed = summary.get("pushed")
     if pushed:
         uploaded = f"{counted(pushed['uploaded'], 'file')} uploaded"

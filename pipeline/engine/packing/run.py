@@ -108,8 +108,9 @@ def _write(
     )
     made, crashed = [], []
     with contextlib.closing(_write_shards(division, output, job, options)) as written:
-        # disable=None: no bar where there is no terminal
-        for line in tqdm(written, "shards", total=len(division.ranges), disable=None):
+        # disable=None: no bar where there is no terminal. leave: the end has a line of its own
+        bar = tqdm(written, "shards", total=len(division.ranges), disable=None, leave=False)
+        for line in bar:
             fault_class, fault = line.pop("fault_class"), line.pop("fault")
             if fault_class == "process_died":
                 crashed.append(fault)  # the other shards are written all the same
