@@ -147,9 +147,8 @@ class StyleWorker:
                 pair, suspect = pair_of(row, self.context.style), row["pair_id"] in crashes
                 self.inbox.put(_Submitted(row["pair_id"], pair, suspect, row, block))
             await asyncio.wrap_future(block.done)
-        found_here = [*FAULT, "__stylized_image", *blocks.OPTIMIZED]
-        schema = self.context.schema(*blocks.STYLIZED)
-        return blocks.with_columns(table, rows, found_here, schema)
+        ours = [*FAULT, "__stylized_image", *blocks.OPTIMIZED]
+        return blocks.with_columns(table, rows, ours, self.context.schema(*blocks.STYLIZED))
 
     def _work(self) -> None:
         """Tick for as long as the process lives."""

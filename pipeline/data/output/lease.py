@@ -11,6 +11,8 @@ stays. After ``SETTLE`` seconds each job reads the lease to see who has won.
 A job that was paused for longer than ``EXPIRY`` may wake up when another job owns the output.
 Before each write it checks the lease (``Lease.check``), on every machine that it uses. Files that
 are written one after another share a check for a moment (``lasting``).
+
+It is one file because taking, renewing and checking a lease rely on each other's times.
 """
 
 import contextlib
