@@ -97,7 +97,7 @@ def test_the_fingerprint_moves_with_every_setting_that_changes_pixels():
         "scales": 1, "iterations": 1, "tolerance": 0.5, "optimizer": "adam", "learning_rate": 0.5,
         "history_size": 5, "curvature_test": "absolute", "first_step": 2.0, "backtracks": 0,
         "spectral_exponent": 0.0, "color_preconditioner": False, "learn_preconditioner": False,
-        "precision": "mixed",
+        "precision": "mixed", "first_metric": "measured",
     }  # fmt: skip
     for name, value in changes.items():
         seen.add(fingerprint(replace(base, **{name: value}), "digest"))

@@ -145,6 +145,12 @@ class StyleSettings:
         low=0,
         high=30,
     )
+    first_metric: Literal["spectral", "measured"] = setting(
+        "spectral",
+        "metric of L-BFGS's steps before a pair has learnt its own: spectral (as spectral_exponent "
+        "and color_preconditioner say) or measured (the mean of what other pairs learnt with "
+        "'compact'; these two then do nothing)",
+    )
     spectral_exponent: float = setting(
         0.75, "exponent p of the 1/f^p preconditioner; 0: none", low=0, high=2
     )

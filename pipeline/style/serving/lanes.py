@@ -23,6 +23,7 @@ from pipeline.style.optimizer.adam import Adam
 from pipeline.style.optimizer.curvature import Curvature
 from pipeline.style.optimizer.lbfgs import LBFGS
 from pipeline.style.optimizer.learning import learnt_metric
+from pipeline.style.optimizer.measured import measured_metric
 from pipeline.style.optimizer.precondition import Metric, Preconditioner
 
 WINDOW = 20
@@ -137,6 +138,9 @@ class Lane:
         self.objective = Objective(network, slots, settings, low_memory=low_memory)
         empty = torch.zeros(slots, 3, *size).to(self.objective.alpha)
         self.precondition = _preconditioner(size, empty, settings)
+        self.first_metric: Metric | None = None  # else from the pair's style
+        if self.precondition is not None and settings.first_metric == "measured":
+            self.first_metric = measured_metric(self.precondition)
         self.optimizer = _optimizer(empty.flatten(1), settings, rounding_of(network))
         self.active = torch.zeros(slots, dtype=torch.bool, device=empty.device)
         self.converged = torch.zeros_like(self.active)
@@ -162,7 +166,7 @@ class Lane:
         known = start.known
         if self.precondition is not None:
             colors = start.target.covariance if self.settings.color_preconditioner else None
-            self.precondition.put(slot, colors, known.metric if known else None)
+            self.precondition.put(slot, colors, known.metric if known else self.first_metric)
         if isinstance(self.optimizer, LBFGS):
             curvature = known.curvature if known else None
             self.optimizer.reset(slot, start.image.flatten(), curvature)
@@ -266,7 +270,8 @@ def teach(optimizer: LBFGS, P: Preconditioner, slot: Tensor) -> None:
 def _preconditioner(size: Size, like: Tensor, settings: StyleSettings) -> Preconditioner | None:
     """Return a preconditioner for images like (slots, 3, H, W); None for the plain gradient."""
     exponent = settings.spectral_exponent
-    if exponent or settings.color_preconditioner or settings.learn_preconditioner:
+    shaped = exponent or settings.color_preconditioner or settings.first_metric == "measured"
+    if shaped or settings.learn_preconditioner:
         return Preconditioner(size, len(like), exponent, like)
     return None
 
