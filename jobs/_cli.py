@@ -102,7 +102,7 @@ def parse(
     parser: argparse.ArgumentParser,
     only: Container[str] | None = None,
 ) -> tuple[StyleSettings, JobSettings]:
-    """Settings from a ``--config`` file and the options given; options win.
+    """Return the settings of a ``--config`` file and of the options given; options win.
 
     Args:
         argv: the process's own if None.
@@ -125,7 +125,7 @@ class _StandardError(logging.Handler):
 
 
 def show_what_is_logged() -> None:
-    """What ``pipeline`` logs goes to standard error, one line each."""
+    """Write what ``pipeline`` logs to standard error, one line each."""
     logger = logging.getLogger("pipeline")
     if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
         logger.addHandler(_StandardError())
@@ -209,7 +209,7 @@ def _unknown_option(given: str, parser: argparse.ArgumentParser) -> SettingError
 
 @contextlib.contextmanager
 def reader_may_leave() -> Iterator[None]:
-    """A block that prints: whoever reads it may end before it does, as ``| head -3`` does."""
+    """Let whoever reads what the block prints end before it does, as ``| head -3`` does."""
     try:
         yield
         sys.stdout.flush()
@@ -223,7 +223,7 @@ RAYS_ADVICE = "(To change retry attempts"
 
 
 def why_it_broke_off(error: Exception) -> str:
-    """The line of Ray's error that says what happened: the last one, before its advice."""
+    """Return the line of Ray's error that says what happened: the last one before its advice."""
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(RAYS_ADVICE)]
     return redact_text(told[-1]) if told else type(error).__name__

@@ -69,7 +69,7 @@ def settle(
 
 
 def _refuse_output_among_images(output: str, folder_values: Mapping[str, Any]) -> None:
-    """The next run would take its own pictures for new ones.
+    """Refuse an output inside the inputs: the next run would take its own pictures for new ones.
 
     Raises:
         SettingError: the output is in one of the folders.

@@ -63,7 +63,7 @@ class _Help(argparse.Action):
 
 
 def _short_help(parser: argparse.ArgumentParser, usual: Mapping[str, str]) -> str:
-    """The first two paragraphs of the description, and the options that most people use."""
+    """Return the first two paragraphs of the description, and the options most people use."""
     formatter = parser._get_formatter()
     formatter.add_usage(parser.usage, [], [])
     formatter.add_text("\n\n".join((parser.description or "").split("\n\n")[:2]))

@@ -26,7 +26,7 @@ else:
 
 
 def convert(spec: "dataclasses.Field[Any]", value: Any) -> Any:
-    """A string from the command line, or a value from a file, as the field's type.
+    """Return a string from the command line, or a value from a file, as the field's type.
 
     Raises:
         SettingError: it cannot be read so.
@@ -61,7 +61,7 @@ def _convert(hint: Any, value: Any) -> Any:
 
 
 def shown_default(spec: "dataclasses.Field[Any]") -> str:
-    """A field's default as one would give it; empty if it has none, or is off."""
+    """Return a field's default as one would give it; empty if it has none, or is off."""
     value = spec.default
     if value in (None, "", ()) or value is False:
         return ""
@@ -85,7 +85,7 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def _in_one_line(error: Exception) -> str:
-    """What is wrong, and where as far as it is known: YAML says that in lines of their own."""
+    """Return what is wrong, and where if that is known: YAML says that in lines of their own."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     mark = getattr(error, "problem_mark", None)

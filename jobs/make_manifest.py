@@ -88,7 +88,7 @@ def _counts(built: "Built") -> str:
 
 
 def print_summary(built: "Built", settings: ManifestSettings) -> None:
-    """What the manifest holds in a few lines, on standard output."""
+    """Print what the manifest holds in a few lines, on standard output."""
     from pipeline.data.make_manifest.built import describe
     from pipeline.data.storage import uris
 

@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _with_manifest(values: dict[str, Any]) -> JobSettings:
-    """The settings of the audit.
+    """Return the settings of the audit.
 
     Raises:
         SettingError: a value is out of range, or there is no manifest.
@@ -100,7 +100,7 @@ def _with_manifest(values: dict[str, Any]) -> JobSettings:
 
 
 def print_verdict(verdict: "Verdict") -> None:
-    """The verdict in a few lines, on standard output."""
+    """Print the verdict in a few lines, on standard output."""
     print(
         f"{taken(verdict.pairs, verdict.manifest_rows)}: {verdict.ok} ok, "
         f"{counted(verdict.errors, 'error')}; {counted(verdict.images, 'image')} checked "

@@ -25,7 +25,7 @@ from pipeline.style.method.balance import loss_weights
 from pipeline.style.method.targets import style_target, style_targets
 from pipeline.style.recipe import Problem
 from pipeline.style.serving.batching import Batcher
-from pipeline.style.serving.lanes import rounding_of
+from pipeline.style.serving.lane_optimizer import rounding_of
 from pipeline.style.serving.phases import Done
 
 SLOTS, TIMES = 8, 16

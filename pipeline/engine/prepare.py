@@ -11,7 +11,7 @@ from pipeline.data.ids import hash_ids
 from pipeline.data.manifest import manifest as manifests
 from pipeline.data.manifest import planning
 from pipeline.data.manifest.lineage import Lineage, of_manifest
-from pipeline.data.output import clearing, lease, packing, records, resume
+from pipeline.data.output import clearing, fences, packing, records, resume
 from pipeline.data.storage import files, local, uris
 from pipeline.data.words import counted, some_of, taken
 from pipeline.engine.checking import (
@@ -56,7 +56,7 @@ class Prepared:
     weights: StateDict
 
 
-def prepare(checked: Checked, fence: Callable[[], None] = lease.unfenced) -> Prepared:
+def prepare(checked: Checked, fence: Callable[[], None] = fences.unfenced) -> Prepared:
     """Check the output, repair it, write the plan and ``job.json``. The lease must be held.
 
     The records are compared with the plan before failed pairs are forgotten, so that a refused job

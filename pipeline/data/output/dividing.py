@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.data.names import is_name
-from pipeline.data.output import lease, records, shards
+from pipeline.data.output import fences, records, shards
 from pipeline.data.storage import files
 
 UNNAMED = {"webdataset": "", "parquet": "train"}
@@ -89,7 +89,7 @@ class Packing:
     columns: shards.Columns
     ranges: tuple[ShardRange, ...]
     facts: Facts
-    fence: Callable[[], None] = lease.unfenced
+    fence: Callable[[], None] = fences.unfenced
 
 
 def place_of(pair_id: str) -> int:

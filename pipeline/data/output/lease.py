@@ -9,15 +9,14 @@ nobody else has done so. Each job therefore writes its own lease over the dead o
 stays. After ``SETTLE`` seconds each job reads the lease to see who has won.
 
 A job that was paused for longer than ``EXPIRY`` may wake up when another job owns the output.
-Before each write it checks the lease (``Lease.check``), on every machine that it uses. Files that
-are written one after another share a check for a moment (``lasting``).
+Before each write it checks the lease (``Lease.check``), on every machine that it uses; ``fences``
+spares files that are written one after another most checks.
 
 It is one file because taking, renewing and checking a lease rely on each other's times.
 """
 
 import contextlib
 import logging
-import math
 import os
 import socket
 import threading
@@ -28,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.data.errors import RowError
-from pipeline.data.output import lease_file, processes
+from pipeline.data.output import fences, lease_file, processes
 from pipeline.data.storage import conditional, files, uris
 
 logger = logging.getLogger(__name__)
@@ -51,12 +50,6 @@ renewals instead: within that time a quicker job notices that it has lost.
 
 INSIST = 30.0
 """Seconds between two calls of ``lost`` to a job that has lost its lease and has not ended."""
-
-LASTING = 1.0
-"""Seconds for which a check counts among the files of one block.
-
-It is less than SETTLE: a job that takes over writes nothing before.
-"""
 
 TRIES = 5
 """Attempts to create a lease or take one over; a job that comes too late sees the winner's."""
@@ -103,24 +96,6 @@ class Lease:
                 f"output {uris.redact(self.output)}: another job has taken it over, or its {LEASE} "
                 "was deleted; this job was stopped and writes nothing more there"
             )
-
-
-def unfenced() -> None:
-    """Check nothing: stands in for ``Lease.check`` where no lease is needed."""
-
-
-def lasting(check: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that calls ``check``, unless it has done so in the last LASTING seconds."""
-    checked = -math.inf
-
-    def check_again() -> None:
-        nonlocal checked
-        now = _clock()
-        if now - checked >= LASTING:
-            check()
-            checked = now
-
-    return check_again
 
 
 @contextlib.contextmanager
@@ -273,10 +248,10 @@ def _renew(
     lost: Callable[[], None],
 ) -> None:
     """Renew the lease until ``stop`` is set; once it is lost, call ``lost`` until then."""
-    renewed = _clock()
+    renewed = fences.clock()
     while not stop.wait(RENEWAL):
         with contextlib.suppress(RowError):  # if storage does not answer, the next renewal tries
-            started = _clock()
+            started = fences.clock()
             tag = conditional.tag_of(uri, options)
             is_lost = lease_file.is_lost(lease_file.read(uri, options), mine["run"])
             if not is_lost:
@@ -304,10 +279,5 @@ def _paused(renewed: float, started: float) -> bool:
         renewed: clock at the start of the last successful renewal.
         started: clock at the start of this renewal.
     """
-    now = _clock()
+    now = fences.clock()
     return now - renewed > EXPIRY and now - started > SETTLE
-
-
-def _clock() -> float:
-    """Return seconds that also count while the machine sleeps, if the system offers that."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from pipeline.data.errors import RowError
 from pipeline.data.manifest.features import CARD
-from pipeline.data.output import cards, dividing, lease, packing
+from pipeline.data.output import cards, dividing, fences, packing
 from pipeline.data.storage import files, uris
 from pipeline.data.words import counted
 from pipeline.engine.packing.tasks import write_shards
@@ -32,7 +32,7 @@ class PackingError(RuntimeError):
 
 
 def run_packing(
-    job: JobSettings, fence: Callable[[], None] = lease.unfenced
+    job: JobSettings, fence: Callable[[], None] = fences.unfenced
 ) -> dict[str, Any] | None:
     """Bring the shards of ``job.format`` in line with the records.
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.data.manifest import columns
-from pipeline.data.output import lease
+from pipeline.data.output import fences
 from pipeline.data.schemas import PLAN_SCHEMA
 from pipeline.data.storage import files
 from pipeline.settings import StyleSettings, replace
@@ -52,7 +52,7 @@ class Context:
     weights_name: str
     weights_digest: str
     versions: dict[str, str | None]
-    fence: Callable[[], None] = lease.unfenced
+    fence: Callable[[], None] = fences.unfenced
     job_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def schema(self, *more: Any) -> pa.Schema:

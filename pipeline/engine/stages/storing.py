@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.data.images import codec
 from pipeline.data.manifest import columns
-from pipeline.data.output import lease, records
+from pipeline.data.output import fences, records
 from pipeline.data.schemas import RECORD_SCHEMA, SCHEMA_VERSION
 from pipeline.data.storage import files, uris
 from pipeline.engine import metrics
@@ -58,7 +58,7 @@ def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
         RuntimeError: pair after pair ended its processes and none succeeded.
         LostError: another job has taken the output over.
     """
-    work = functools.partial(_write_image, context=context, fence=lease.lasting(context.fence))
+    work = functools.partial(_write_image, context=context, fence=fences.lasting(context.fence))
     stylized = blocks.rows_of(table, without=[*UNREAD, *context.extra.names])
     rows = [
         row | _described(row, context) for row in work_on_pairs(stylized, "storing", work, board)

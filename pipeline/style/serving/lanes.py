@@ -13,18 +13,17 @@ import torch
 from torch import Tensor
 
 from pipeline.settings import StyleSettings
-from pipeline.style.hardware.convolution import in_tf32
 from pipeline.style.hardware.graphs import Recorder, Repeated
 from pipeline.style.method.balance import LossWeights
 from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import Size, StyleTarget
 from pipeline.style.network.vgg import VGG
-from pipeline.style.optimizer.adam import Adam
 from pipeline.style.optimizer.curvature import Curvature
 from pipeline.style.optimizer.lbfgs import LBFGS
 from pipeline.style.optimizer.learning import learnt_metric
 from pipeline.style.optimizer.measured import measured_metric
 from pipeline.style.optimizer.precondition import Metric, Preconditioner
+from pipeline.style.serving.lane_optimizer import optimizer_of, preconditioner_of, rounding_of
 
 WINDOW = 20
 """Evaluations over which the loss must fall by ``tolerance`` for a pair to go on."""
@@ -43,17 +42,6 @@ LEARN_AFTER = (10, 20, 40, 80)
 
 LEAST_PAIRS = 3
 """Fewest curvature pairs from which a preconditioner is learnt."""
-
-REACH = 2.0
-"""Factor of H_0 over gamma P (see ``LBFGS``) for pairs whose preconditioner is learnt.
-
-It applies from the first step on, before anything has been learnt."""
-
-GREY_LEVEL = 1 / 255
-"""Distance between two of the 256 levels of a pixel in [0, 1]."""
-
-RANGE = (0.0, 1.0)
-"""Range of a pixel. A file cannot hold more, and clipping at the end would raise the loss."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +125,11 @@ class Lane:
         self.tolerance = max(settings.tolerance, least)
         self.objective = Objective(network, slots, settings, low_memory=low_memory)
         empty = torch.zeros(slots, 3, *size).to(self.objective.alpha)
-        self.precondition = _preconditioner(size, empty, settings)
+        self.precondition = preconditioner_of(size, empty, settings)
         self.first_metric: Metric | None = None  # else from the pair's style
         if self.precondition is not None and settings.first_metric == "measured":
             self.first_metric = measured_metric(self.precondition)
-        self.optimizer = _optimizer(empty.flatten(1), settings, rounding_of(network))
+        self.optimizer = optimizer_of(empty.flatten(1), settings, rounding_of(network))
         self.active = torch.zeros(slots, dtype=torch.bool, device=empty.device)
         self.converged = torch.zeros_like(self.active)
         self.evaluations = torch.zeros(slots, dtype=torch.long, device=empty.device)
@@ -265,43 +253,3 @@ def teach(optimizer: LBFGS, P: Preconditioner, slot: Tensor) -> None:
         return Qv.flatten(1), v.flatten(1)
 
     optimizer.history.change_metric(slot, converted, taken)
-
-
-def _preconditioner(size: Size, like: Tensor, settings: StyleSettings) -> Preconditioner | None:
-    """Return a preconditioner for images like (slots, 3, H, W); None for the plain gradient."""
-    exponent = settings.spectral_exponent
-    shaped = exponent or settings.color_preconditioner or settings.first_metric == "measured"
-    if shaped or settings.learn_preconditioner:
-        return Preconditioner(size, len(like), exponent, like)
-    return None
-
-
-def rounding_of(network: VGG) -> float:
-    """Return the relative rounding of a loss in the network's type; 0 where it does not matter."""
-    if network.dtype == torch.bfloat16:
-        return 1e-3
-    if network.dtype == torch.float16:
-        return 1e-4
-    if network.device.type != "cuda" or network.dtype != torch.float32:
-        return 0.0
-    # TF32 rounds like float16. GPUs have it since compute capability 8.0, and PyTorch convolves in
-    # it by default.
-    able = torch.cuda.get_device_capability(network.device)[0] >= 8
-    return 1e-4 if able and in_tf32() else 0.0
-
-
-def _optimizer(x: Tensor, settings: StyleSettings, rounding: float) -> LBFGS | Adam:
-    if settings.optimizer == "adam":
-        rate = settings.learning_rate * GREY_LEVEL
-        return Adam(x, learning_rate=rate, bounds=RANGE)
-    return LBFGS(
-        x,
-        history_size=settings.history_size,
-        learning_rate=settings.learning_rate,
-        curvature_test=settings.curvature_test,
-        first_step=settings.first_step * GREY_LEVEL,
-        backtracks=settings.backtracks,
-        bounds=RANGE,
-        reach=REACH if settings.learn_preconditioner else 1.0,
-        rounding=rounding,
-    )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.errors import RowError
-from pipeline.data.output import lease, lease_file, processes
+from pipeline.data.output import fences, lease, lease_file, processes
 from pipeline.data.storage import conditional, files, uris
 from tests.faulty_proxy import proxy
 
@@ -350,14 +350,14 @@ def test_files_of_a_block_share_a_check_for_less_than_another_run_waits_before_i
     monkeypatch,
 ):
     now, checks = [100.0], []
-    monkeypatch.setattr(lease, "_clock", lambda: now[0])
+    monkeypatch.setattr(fences, "clock", lambda: now[0])
 
     def look():
         checks.append(now[0])
         if now[0] > 200:
             raise lease.LostError
 
-    check = lease.lasting(look)
+    check = fences.lasting(look)
     for seconds in (0.0, 0.25, 0.5, 0.5):
         now[0] += seconds
         check()
@@ -366,7 +366,7 @@ def test_files_of_a_block_share_a_check_for_less_than_another_run_waits_before_i
     for _ in range(2):
         with pytest.raises(lease.LostError):
             check()
-    assert lease.LASTING < lease.SETTLE
+    assert fences.LASTING < lease.SETTLE
 
 
 PAUSED = """
