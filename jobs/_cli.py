@@ -193,8 +193,8 @@ def _fields_of(kinds: Kinds) -> dict[str, "dataclasses.Field[Any]"]:
 def _unknown_option(given: str, parser: argparse.ArgumentParser) -> SettingError:
     name = given.partition("=")[0]  # the value may be a secret
     if not name.startswith("-"):
-        usage = " ".join(parser.format_usage().split())
-        shown = in_short(redact(name))[1:-1]
+        usage = " ".join(parser.format_usage().split()) if parser.usage else "see --help"
+        shown = in_short(redact(name))[1:-1] or "an empty word"
         return SettingError(
             f"{shown}: belongs to no option (a pattern such as '*.jpg' wants quotes); {usage}"
         )

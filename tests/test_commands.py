@@ -49,6 +49,8 @@ ELSEWHERE = {
     "curl ": "needs the Internet",
     "sha256sum ": "needs the file that curl fetched",
     "git clone ": "needs the Internet",
+    "pip install huggingface_hub": "needs the Internet",
+    "hf auth login": "needs an account",
     "make test": "is this",
     "make quality ": "needs a trained VGG; tests/jobs/test_quality.py",
     "python -m jobs.train_compact.distil ": "needs a trained VGG; tests/test_distil.py",
@@ -78,11 +80,12 @@ FOLDERS = "--content s3://bucket/photos/ --style s3://bucket/paintings/ --output
 FIRST = {
     "README.md": [f"neural-style manifest {FOLDERS}/pairs/"],
     "docs/clusters.md": [f"neural-style manifest {FOLDERS}/manifest/"],
+    "docs/formats.md": ["neural-style manifest --content photos --style paintings --output pairs"],
     "docs/report.md": ["neural-style stylize --content photos --style paintings --output out"],
 }
 """Commands that a reader of the page has run before. The bucket then holds what they made, too."""
 
-DRY = ("docs/clusters.md", "examples/README.md")
+DRY = ("docs/clusters.md", "docs/formats.md", "examples/README.md")
 """Pages whose jobs are dry runs but in ``make soak``."""
 
 PYTHON_TOO = ("README.md", "examples/README.md")

@@ -163,6 +163,7 @@ def test_a_picture_that_fails_leaves_the_others_theirs(quick_ones, batch, monkey
             raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
         return real(*given)
 
+    quick_ones["preserve_color"] = "luminance" if step == "finish_colors" else "none"
     with monkeypatch.context() as patch:
         patch.setattr(recipe, step, fails_once)
         with pytest.warns(RuntimeWarning, match="1 of 2 pictures failed, .*ALLOC_FAILED"):

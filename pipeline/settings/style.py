@@ -201,6 +201,8 @@ def canonical(settings: StyleSettings) -> dict[str, Any]:
     fields = dataclasses.asdict(settings)
     del fields["weights"]  # the digest identifies them: one file may have several names
     del fields["weights_seed"]
+    if settings.first_metric == "spectral":  # as before there was this setting: outputs go on
+        del fields["first_metric"]
     layers, count = settings.style_layers, len(settings.style_layers)
     weights = settings.style_layer_weights
     if weights == "equal":

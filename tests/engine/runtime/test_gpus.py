@@ -38,7 +38,7 @@ def test_an_actor_holds_a_gpu_and_the_pairs_of_a_block_share_its_slots(start, jo
     assert (summary["ok"], summary["missing"], summary["duplicates"]) == (10, 0, 0)
     found = records_of(job.output)
     check_images(job.output, found)
-    assert {record["batch_size"] for record in found.values()} == {8}
+    assert {record["batch_size"] for record in found.values()} == {64}
 
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
