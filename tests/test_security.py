@@ -1,5 +1,6 @@
 """What a manifest or a storage may not make a job do, and what a job may not give away."""
 
+import contextlib
 import os
 import pickle
 import re
@@ -92,10 +93,13 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
         environment |= {"RAY_TMPDIR": place, "AWS_SECRET_ACCESS_KEY": SECRET}
         with (tmp_path / "said").open("wb") as said:
             job = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said)
-            seen = set()
+            seen, strangers = set(), []
             while job.poll() is None:
                 seen |= listening(job.pid)
+                if not strangers:
+                    strangers += [stranger(at) for at in control_services(job.pid)][:1]
                 time.sleep(1)
+            (answer, _) = strangers[0].communicate(timeout=60)
         text = (tmp_path / "said").read_text()
         assert job.returncode == 1, text  # the signed rows' server is not there
         assert "1 picture and 7 errors from 8 pairs" in text
@@ -106,6 +110,7 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
         assert any("raylet" in path.name for path in written), "Ray's logs are elsewhere"
         assert [str(path) for path in written if SECRET.encode() in path.read_bytes()] == []
     assert SECRET not in text
+    assert "InvalidAuthToken" in answer, answer
     for uri in files.list_files(f"{base}/out", options):
         data = files.read_bytes(uri, options)
         if uri.endswith(".parquet"):
@@ -113,6 +118,22 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
         assert SECRET.encode() not in data, uri
     assert len(seen) >= 4, "Ray's ports were not found"
     assert [at for at in seen if not LOOPBACK.fullmatch(at.partition(":")[0])] == []
+
+
+def control_services(parent) -> set[str]:
+    """The addresses of Ray's control service that descendants of a process were given."""
+    lines = []
+    for pid in descendants(parent):
+        with contextlib.suppress(OSError):
+            lines.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode())
+    return set(re.findall(r"--gcs[-_]address=([\d.]+:\d+)", " ".join(lines)))
+
+
+def stranger(address: str) -> "subprocess.Popen[str]":
+    """Have a process without the token ask a Ray for what its processes have told each other."""
+    code = f"import ray._raylet as r; print(r.GcsClient({address!r}).internal_kv_keys(b''))"
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code], **pipe)
 
 
 def listening(parent) -> set[str]:
