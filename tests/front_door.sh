@@ -101,7 +101,13 @@ for folder, sigma in (("photos", 20), ("paintings", 90)):
     "ray job submit "*)
         bare "$bin/neural-style" manifest --content ./photos --style ./paintings --output ./pairs
         words=("${words[@]/s3:\/\/bucket/$clone}")
-        bare "$bin/ray" "${words[@]:1}" $small --output "$clone/out2" --gpus-per-actor 0 --actors 1
+        until bare "$bin/ray" "${words[@]:1}" $small --output "$clone/out2" --gpus-per-actor 0 \
+            --actors 1 >"$work/submitted" 2>&1; do
+            # A head takes jobs some seconds after it answers.
+            grep -q 'No available agent' "$work/submitted" || { cat "$work/submitted" >&2; exit 1; }
+            sleep 5
+        done
+        cat "$work/submitted"
         there 'out2/images/*.png' 2
         ;;
     *)
