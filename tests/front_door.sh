@@ -37,10 +37,12 @@ clean() {
 trap clean EXIT
 
 bare() { # COMMAND...: in an empty environment and the clone
-    local start=$SECONDS
+    local start=$SECONDS code=0
     echo "\$ ${*/#$bin\//}"
-    (cd "$clone" && env -i HOME="$work/home" TMPDIR="$TMPDIR" PATH=/usr/bin:/bin $modules "$@")
+    (cd "$clone" && env -i HOME="$work/home" TMPDIR="$TMPDIR" PATH=/usr/bin:/bin $modules "$@") ||
+        code=$?
     echo "  ($((SECONDS - start)) s)"
+    return $code
 }
 
 there() { # GLOB N: at least N files match
