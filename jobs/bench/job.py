@@ -110,7 +110,8 @@ def _larger(row: Row, device_seconds: float) -> Numbers:
 def _simulated(small: SmallJob, actors: int, seconds: float) -> Numbers:
     actor = type("PacedActor", (SimulatedActor,), {"device_seconds": seconds})
     with mock.patch.object(flow, "StyleActor", actor):
-        return _measured(small, actors=actors, batch_size=64)
+        # The sleeping actors use none of the CPUs that the other stages have.
+        return _measured(small, actors=actors, batch_size=64, cpus_per_actor=0)
 
 
 def _measured(small: SmallJob, **settings: int | None) -> Numbers:

@@ -76,6 +76,7 @@ def test_the_slowest_part_decides_what_a_job_makes():
     assert dollars_per_million(100, gpus=1, price=3.6) == pytest.approx(10)
 
 
+@pytest.mark.soak  # three jobs of Ray: a minute
 def test_a_simulated_device_sets_the_pace_of_a_real_job():
     found = alone(job.simulated_jobs, 48, 32, [(2, 0.05)], 0.01)
     ((made, modelled, _),) = (found[name] for name in found if name.startswith("2 actors"))
