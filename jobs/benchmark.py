@@ -44,7 +44,7 @@ MEMORY = [(512, 1, False), (512, 8, False), (1024, 1, False), (1024, 8, False), 
 
 
 DEVICE_SECONDS = 0.01
-"""Of a simulated GPU for a picture: 100 a second, the goal at 256 px."""
+"""Seconds that a simulated GPU takes for a picture: 100 a second, the goal at 256 px."""
 
 SIMULATED = [(1, 0.01), (16, 0.1), (16, 0.01), (64, 0.5)]
 """Style actors, and the seconds of each one's device for a picture, of the simulated jobs."""

@@ -19,7 +19,8 @@ from jobs.bench import parts, processes, small_jobs
 from jobs.bench.alone import Numbers, peak_bytes
 from jobs.bench.bookkeeping import write_plan
 from jobs.bench.inputs import ready
-from jobs.bench.instant import EVALUATIONS, InstantActor
+from jobs.bench.instant import InstantActor
+from jobs.bench.simulated import EVALUATIONS
 from jobs.bench.small_jobs import SmallJob
 from pipeline.engine import flow
 from pipeline.engine.runtime.cluster import start_ray, stop_ray

@@ -16,6 +16,9 @@ from pipeline.engine.stages import blocks
 EVALUATIONS = 100
 """Evaluations that a pair is said to have taken: its record has so many losses."""
 
+LOSSES = tuple(1.0 + 1 / (index + 3) for index in range(EVALUATIONS))
+"""Losses that a pair is said to have had."""
+
 SHARES = [(f"style.conv{block}_1", 0.2) for block in range(1, 6)]
 
 
@@ -26,7 +29,7 @@ class SimulatedActor:
     """
 
     device_seconds = 0.0
-    """Of the device for a picture."""
+    """Seconds that the device takes for a picture."""
 
     def __init__(self, context: Any, board: Board, **_: Any) -> None:
         board.start_actor()
@@ -70,7 +73,7 @@ def _facts(seconds: float) -> dict[str, Any]:
     return {
         **dict.fromkeys(losses, 1.0),
         **dict.fromkeys(layers, SHARES),
-        "loss_history": [1.0 + 1 / (index + 3) for index in range(EVALUATIONS)],
+        "loss_history": LOSSES,
         "steps": EVALUATIONS - 1,
         "evaluations": EVALUATIONS,
         "stop_reason": "iterations",

@@ -25,7 +25,7 @@ from tests.outputs import check_images, records_of
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 NAMES = ["tench", "T-shirt/top", "ape", "cat"]
-"""Of classes: in no alphabetical order, one cannot be a folder's name, of the last is no image."""
+"""Names of classes, not in alphabetical order. One cannot be a folder's; the last has no image."""
 
 TINY = StyleSettings(weights="compact", image_size=64, iterations=2, scales=1)
 

@@ -11,8 +11,6 @@ stays. After ``SETTLE`` seconds each job reads the lease to see who has won.
 A job that was paused for longer than ``EXPIRY`` may wake up when another job owns the output.
 Before each write it checks the lease (``Lease.check``), on every machine that it uses; ``fences``
 spares files that are written one after another most checks.
-
-It is one file because taking, renewing and checking a lease rely on each other's times.
 """
 
 import contextlib
