@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import hypothesis
 import ray
 import safetensors.torch
 import torch
@@ -32,6 +33,10 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = (
     "0"  # as where a job starts Ray; else each has an actor more
 )
+
+# The same examples each time: what passes here passes in continuous integration.
+hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("same")
 
 show_what_is_logged()  # as each command does, so that tests see what users see
 

@@ -23,7 +23,7 @@ from pipeline.settings import (
     replace,
 )
 
-same_every_time = settings(derandomize=True, database=None, deadline=None, max_examples=200)
+examples_tried = settings(max_examples=200)
 
 STYLE = {spec.name: spec for spec in dataclasses.fields(StyleSettings)}
 JOB = {spec.name: spec for spec in dataclasses.fields(JobSettings)}
@@ -91,7 +91,7 @@ def near_range(spec) -> st.SearchStrategy:
     [(StyleSettings, {}, STYLE), (JobSettings, {"manifest": "m", "output": "o"}, JOB)],
 )
 def test_any_value_is_taken_or_refused_by_name(kind, needed, specs):
-    @same_every_time
+    @examples_tried
     @given(st.data())
     def check(data):
         name = data.draw(st.sampled_from(list(specs)))
@@ -105,7 +105,7 @@ def test_any_value_is_taken_or_refused_by_name(kind, needed, specs):
     check()
 
 
-@same_every_time
+@examples_tried
 @given(st.data())
 def test_settings_outlive_json_with_their_fingerprint(data):
     names = data.draw(st.lists(st.sampled_from(list(STYLE)), unique=True, max_size=6))
@@ -122,7 +122,7 @@ def test_settings_outlive_json_with_their_fingerprint(data):
     assert fingerprint(again, "weights") == fingerprint(made, "weights")
 
 
-@same_every_time
+@examples_tried
 @given(st.text())
 @example("a\nb")
 @example("x" * 5000)
@@ -168,7 +168,7 @@ words = (
 )  # fmt: skip
 
 
-@same_every_time
+@examples_tried
 @given(st.lists(st.one_of(options, words, st.tuples(options, words).map("=".join)), max_size=8))
 @example(["--storage-options", "[" * 100_000])
 @example(["--config", "a\nb.yaml"])
@@ -185,7 +185,7 @@ values = st.recursive(
 )
 
 
-@same_every_time
+@examples_tried
 @given(st.data())
 def test_any_config_file_is_settings_or_a_refusal(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp()

@@ -68,7 +68,9 @@ def redact(uri: str) -> str:
     """
     part = FILE_PART.search(uri) if "#" in uri else None
     if part:
-        return _without_secrets(_redact(uri[: part.start()]) + part[0])
+        shown = _redact(uri[: part.start()]) + part[0]
+        if not _SECRETS.search(shown):
+            return shown
     return _without_secrets(_redact(uri))
 
 

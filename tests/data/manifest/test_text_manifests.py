@@ -278,7 +278,7 @@ def test_a_manifest_on_s3_is_read_in_a_stream(s3, monkeypatch):
     assert {row["fault_class"] for row in rows} == {None}
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.binary(max_size=60) | st.text("abc,;\t|\"'\r\n[]{}:0é\ufeff\\", max_size=60).map(str.encode),
     st.sampled_from(["csv", "tsv", "jsonl"]),
