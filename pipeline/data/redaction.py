@@ -66,17 +66,26 @@ def redact(uri: str) -> str:
 
     Redacting the result again changes nothing.
     """
+    for _ in range(8):  # where a secret was cut out, what is left may read as another address
+        shown = _redact_part(uri)
+        if shown == uri:
+            return shown
+        uri = shown
+    return HIDDEN
+
+
+def redact_text(text: str) -> str:
+    """Return a message with every address in it redacted; for messages of other libraries."""
+    return re.sub(r"[^\s'\"<>]+", lambda found: redact(found[0]), text)
+
+
+def _redact_part(uri: str) -> str:
     part = FILE_PART.search(uri) if "#" in uri else None
     if part:
         shown = _redact(uri[: part.start()]) + part[0]
         if not _SECRETS.search(shown):
             return shown
     return _without_secrets(_redact(uri))
-
-
-def redact_text(text: str) -> str:
-    """Return a message with every address in it redacted; for messages of other libraries."""
-    return re.sub(r"[^\s'\"<>]+", lambda found: redact(found[0]), text)
 
 
 def _without_secrets(uri: str) -> str:

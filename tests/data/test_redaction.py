@@ -74,6 +74,20 @@ def test_no_secret_of_a_spoiled_address_is_shown(uri):
     assert MARK not in failures.reason_at(uri, OSError(uri))
 
 
+PIECES = (
+    *("https://", "s3://", "http:/", "?", "#", "@", ":", "/", "a", "sig=", "token=", "%3f", " "),
+    *("X-Amz-Signature", "#member=", "&offset=1&size=2", "#image=b&group=0&row=1", "h.example"),
+    *("80", "user", "..."),
+)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+@settings(max_examples=500)
+@example("https://@https://https://")
+def test_redacting_again_changes_nothing(text):
+    assert redact(redact(text)) == redact(text)
+
+
 CONTEXT = Context(
     style=StyleSettings(weights="random"), output="/out", storage_options={}, max_pixels=10**6,
     max_bytes=10**6, file_format="png", quality=95, embed_metadata=True, extra=pa.schema([]),
