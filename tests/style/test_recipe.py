@@ -6,6 +6,7 @@ import torch
 
 from pipeline.settings import StyleSettings
 from pipeline.style import recipe
+from pipeline.style.network.weights import load_network
 from pipeline.style.recipe import Pair
 from tests.conftest import picture
 
@@ -48,3 +49,19 @@ def test_a_content_image_is_not_touched_again_for_colours_that_stay(mode, monkey
     monkeypatch.setattr(recipe, "to_tensor", lambda *_: pytest.fail("it was"))
     image = picture(2, *SIZE)
     assert recipe.finish(image, pair(mode)).equal(image)
+
+
+def test_a_style_image_stays_where_it_is_once_its_targets_are_kept(monkeypatch):
+    settings = StyleSettings(weights="compact", scales=1)
+    network, moved = load_network(settings), []
+    real = recipe.to_tensor
+    monkeypatch.setattr(recipe, "to_tensor", lambda image, *to: moved.append(image) or real(image))
+    cache = recipe.TargetCache(network, settings, capacity=2)
+    content, style = picture(0, *SIZE), picture(1, *SIZE)
+    asked = Pair(content, [style], settings, style_keys=["s"])
+    first, second = (recipe.prepare(network, asked, cache) for _ in range(2))
+    assert [image is style for image in moved] == [False, True, False]
+    plain = recipe.prepare(network, asked)
+    for problem in (first, second):
+        assert problem.content_image.equal(content)
+        assert problem.style_targets[0].mean.equal(plain.style_targets[0].mean)
