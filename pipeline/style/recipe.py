@@ -166,6 +166,9 @@ def to_tensor(picture: Picture, device: torch.device = CPU) -> Tensor:
     """Return a picture as a tensor (3, H, W), RGB in [0, 1], on a device."""
     if isinstance(picture, Tensor):
         return picture.to(device)
+    if device.type == "cpu":  # in one pass
+        unit = np.divide(picture, np.float32(255), dtype=np.float32)
+        return torch.from_numpy(unit).permute(2, 0, 1)
     pixels = torch.from_numpy(np.array(picture))  # a copy: bytes from Arrow are read-only
     if device.type == "cuda":
         pixels = pixels.pin_memory()

@@ -85,7 +85,7 @@ def test_an_image_of_several_rows_lies_in_a_block_once():
     cases = (
         (block, expected),
         (block.slice(1, 2), expected[1:3]),
-        (pickle.loads(pickle.dumps(block.slice(1))), expected[1:]),  # noqa: S301
+        (pickle.loads(pickle.dumps(block.slice(1))), expected[1:]),
         (pa.concat_tables([later, block]).combine_chunks(), [[100], *expected]),
     )
     for part, wanted in cases:

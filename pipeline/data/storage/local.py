@@ -27,7 +27,7 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         OSError: nothing was changed, and no temporary file is left.
     """
-    Written(path, data).finish()
+    Written(str(path), data).finish()
 
 
 class Written:
@@ -41,12 +41,16 @@ class Written:
         OSError: it cannot be written, and no temporary file is left.
     """
 
-    def __init__(self, path: Path, data: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
+    def __init__(self, path: str, data: bytes) -> None:
+        self.path, folder = path, os.path.dirname(path)
         # Image loaders and this package's listings skip names with a leading dot.
-        self.temporary = os.path.join(path.parent, f".{uuid.uuid4().hex}{LEFTOVER}")
-        self.file = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        self.temporary = os.path.join(folder, f".{uuid.uuid4().hex}{LEFTOVER}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            self.file = os.open(self.temporary, flags, 0o666)
+        except FileNotFoundError:
+            os.makedirs(folder, exist_ok=True)
+            self.file = os.open(self.temporary, flags, 0o666)
         try:
             left = memoryview(data)
             while left:

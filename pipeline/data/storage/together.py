@@ -3,7 +3,6 @@
 To wait for each file by itself takes three times as long, and half as much CPU time again.
 """
 
-from pathlib import Path
 from types import TracebackType
 
 from pipeline.data.errors import RowError
@@ -30,7 +29,8 @@ class Together:
 
     def __init__(self, options: files.StorageOptions) -> None:
         self.options = options
-        self.open: dict[str, tuple[local.Written, int]] = {}  # by URI, with the bytes
+        self.open: dict[str, local.Written] = {}  # by URI
+        self.bytes = 0
         self.failed: dict[str, RowError] = {}
 
     def __enter__(self) -> "Together":
@@ -42,7 +42,7 @@ class Together:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for written, _ in self.open.values():
+        for written in self.open.values():
             written.discard()
         self.open.clear()
 
@@ -56,10 +56,11 @@ class Together:
             files.write_bytes(uri, data, self.options)
             return
         try:
-            self.open[uri] = local.Written(Path(absolute(uri)), data), len(data)
+            self.open[uri] = local.Written(absolute(uri), data)
         except Exception as error:
             raise write_error(uri, error) from error
-        if len(self.open) >= MOST_OPEN or sum(size for _, size in self.open.values()) >= MOST_BYTES:
+        self.bytes += len(data)
+        if len(self.open) >= MOST_OPEN or self.bytes >= MOST_BYTES:
             self._wait()
 
     def finish(self) -> dict[str, RowError]:
@@ -69,8 +70,9 @@ class Together:
 
     def _wait(self) -> None:
         while self.open:
-            uri, (written, _) = self.open.popitem()
+            uri, written = self.open.popitem()
             try:
                 written.finish()
             except Exception as error:
                 self.failed[uri] = write_error(uri, error)
+        self.bytes = 0

@@ -79,11 +79,17 @@ def test_a_file_that_the_disk_refuses_is_told_of_and_leaves_nothing_behind(tmp_p
 
 def test_without_an_end_nothing_is_left(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(KeyboardInterrupt), Together({}) as writing:
-        writing.write(f"{tmp_path}/a.jpg", b"x")
-        with pytest.raises(RowError, match="file/b.jpg: cannot be written"):
-            writing.write(f"{tmp_path}/file/b.jpg", b"x")
-        raise KeyboardInterrupt
+
+    def write():
+        with Together({}) as writing:
+            writing.write(f"{tmp_path}/a.jpg", b"x")
+            with pytest.raises(RowError, match=r"file/b.jpg: cannot be written"):
+                writing.write(f"{tmp_path}/file/b.jpg", b"x")
+            assert len(names(tmp_path)) == 2
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
     assert names(tmp_path) == ["file"]
 
 
