@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from pipeline.settings import StyleSettings
 from pipeline.style import recipe
@@ -65,3 +66,15 @@ def test_a_style_image_stays_where_it_is_once_its_targets_are_kept(monkeypatch):
     for problem in (first, second):
         assert problem.content_image.equal(content)
         assert problem.style_targets[0].mean.equal(plain.style_targets[0].mean)
+
+
+@pytest.mark.parametrize("laid_out", [Tensor.contiguous, lambda image: image.permute(1, 2, 0)
+                                      .contiguous().permute(2, 0, 1)])  # fmt: skip
+def test_each_level_becomes_the_nearest_float_and_comes_back(laid_out):
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    levels.flags.writeable = False  # as those of a block are
+    image = recipe.to_tensor(levels)
+    assert image.equal(torch.tensor(levels).permute(2, 0, 1) / 255)
+    shaken = laid_out(image + torch.linspace(-0.49, 0.49, 256).reshape(16, 16) / 255)
+    assert np.array_equal(recipe.to_pixels(shaken.clamp(0, 1)), levels)
+    assert recipe.to_pixels(shaken.clamp(0, 1)).flags["C_CONTIGUOUS"]
