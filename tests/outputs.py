@@ -35,7 +35,7 @@ def record_of(row, context) -> dict:
     fault = row.get("fault_class")
     schema = context.schema(*blocks.STYLIZED)
     table = pa.Table.from_pylist([{**row, "fault_class": fault or "process_died"}], schema=schema)
-    board = SimpleNamespace(add=lambda *_: None, in_turn=lambda *_: {})
+    board = SimpleNamespace(add=lambda *_: None, in_turn=lambda *_, **__: {})
     (record,) = storing.store(table, context, board).to_pylist()
     return record if fault else record | {"status": "ok", "error_class": None}
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 from pipeline.data.images import codec, sizing
 from pipeline.data.output.lease import Lease
 from pipeline.data.storage import files
+from pipeline.data.storage.together import Together
 from pipeline.engine import metrics
 from pipeline.engine.board import Board
 from pipeline.engine.stages import loading, storing
@@ -30,7 +31,8 @@ PLACES: tuple[tuple[str, Any, str], ...] = (
     ("decode", codec, "decode"),
     ("resize", sizing, "resize"),
     ("encode", codec, "encode"),
-    ("write files", files, "write_bytes"),
+    ("write files", Together, "write"),
+    ("write files", Together, "finish"),
     ("digest", codec, "sha256"),
     ("metrics", metrics, "stored"),
     ("lease", Lease, "check"),

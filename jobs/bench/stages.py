@@ -45,10 +45,16 @@ class QuietBoard:
         return {}
 
     def in_turn(
-        self, _stage: str, work: Mapping[str, Callable[[], Any]], _given_up: object
+        self,
+        _stage: str,
+        work: Mapping[str, Callable[[], Any]],
+        _given_up: object,
+        settle: Callable[[], object],
     ) -> dict[str, Any]:
         """Do the work."""
-        return {name: each() for name, each in work.items()}
+        done = {name: each() for name, each in work.items()}
+        settle()
+        return done
 
     def watchdog(self) -> Watchdog:
         """Return a watchdog that sleeps."""

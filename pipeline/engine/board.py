@@ -160,6 +160,7 @@ class Board:
         work: Mapping[str, Callable[[], Answer]],
         given_up: Callable[[str, RowError], Answer],
         what: str = "pair",
+        settle: Callable[[], object] = lambda: None,
     ) -> dict[str, Answer]:
         """Do work that may crash this process, and return the answers by name.
 
@@ -171,6 +172,7 @@ class Board:
             work: the work by name.
             given_up: takes a name whose work is not begun and its fault, and returns the answer.
             what: the kind of thing that a name stands for.
+            settle: completes the work of several names. They are under way until it returns.
 
         Raises:
             RuntimeError: as ``count_crashes``.
@@ -183,6 +185,8 @@ class Board:
             for name in fresh:
                 with dog.limited(f"{stage} {what} {name}"):
                     answers[name] = work[name]()
+            with dog.limited(f"{stage} {len(fresh)} {what}s"):
+                settle()
             self._end(fresh)
             fresh = []
             for name, count in crashes.items():
@@ -191,6 +195,7 @@ class Board:
                     continue
                 with self.working([name]), dog.limited(f"{stage} {what} {name}"):
                     answers[name] = work[name]()
+                    settle()
         finally:
             self._end(fresh)
             dog.close()

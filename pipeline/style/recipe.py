@@ -95,12 +95,12 @@ class TargetCache:
         self.targets: OrderedDict[tuple[str, Size], tuple[StyleTarget, ...]] = OrderedDict()
         self.hits, self.misses = 0, 0
 
-    def get(self, key: str, style_image: Tensor, size: Size) -> tuple[StyleTarget, ...]:
+    def get(self, key: str, style_image: Picture, size: Size) -> tuple[StyleTarget, ...]:
         """Return the targets of a style image for a content image of ``size``.
 
         Args:
             key: digest of the style image's pixels.
-            style_image: (3, H', W'), RGB in [0, 1].
+            style_image: moved to the network's device only if it is needed.
             size: (H, W).
         """
         if (key, size) in self.targets:
@@ -108,7 +108,8 @@ class TargetCache:
             self.targets.move_to_end((key, size))
         else:
             self.misses += 1
-            self.targets[key, size] = style_targets(self.network, style_image, size, self.settings)
+            image = to_tensor(style_image, self.network.device)
+            self.targets[key, size] = style_targets(self.network, image, size, self.settings)
             if len(self.targets) > self.capacity:
                 self.targets.popitem(last=False)
         return self.targets[key, size]
@@ -117,21 +118,21 @@ class TargetCache:
 def prepare(network: VGG, pair: Pair, cache: TargetCache | None = None) -> Problem:
     """Move a pair to the network's device, prepare its colours, and compute its style targets."""
     device, settings = network.device, pair.settings
-    content_image, style_images = prepare_colors(
-        to_tensor(pair.content_image, device),
-        [to_tensor(style_image, device) for style_image in pair.style_images],
-        settings.preserve_color,
-    )
+    content_image, blend = to_tensor(pair.content_image, device), pair.style_blend
     # With colours preserved a style image depends on the content image: there is nothing to keep.
     if cache is not None and pair.style_keys is not None and settings.preserve_color == "none":
-        keyed = zip(pair.style_keys, style_images, strict=True)
+        keyed = zip(pair.style_keys, pair.style_images, strict=True)
         targets = [cache.get(key, style_image, pair.size) for key, style_image in keyed]
     else:
+        content_image, style_images = prepare_colors(
+            content_image,
+            [to_tensor(style_image, device) for style_image in pair.style_images],
+            settings.preserve_color,
+        )
         targets = [
             style_targets(network, style_image, pair.size, settings) for style_image in style_images
         ]
-    blend = pair.style_blend or [1.0] * len(targets)
-    return Problem(content_image, blend_targets(targets, blend), settings)
+    return Problem(content_image, blend_targets(targets, blend or [1.0] * len(targets)), settings)
 
 
 def finish(image: Tensor, pair: Pair) -> Tensor:
@@ -165,10 +166,13 @@ def to_tensor(picture: Picture, device: torch.device = CPU) -> Tensor:
     """Return a picture as a tensor (3, H, W), RGB in [0, 1], on a device."""
     if isinstance(picture, Tensor):
         return picture.to(device)
+    if device.type == "cpu":  # in one pass
+        unit = np.divide(picture, np.float32(255), dtype=np.float32)
+        return torch.from_numpy(unit).permute(2, 0, 1)
     pixels = torch.from_numpy(np.array(picture))  # a copy: bytes from Arrow are read-only
     if device.type == "cuda":
         pixels = pixels.pin_memory()
-    return pixels.to(device, non_blocking=True).permute(2, 0, 1).float().div(255)
+    return pixels.to(device, non_blocking=True).permute(2, 0, 1).float().div_(255)
 
 
 def to_pixels(image: Tensor) -> Pixels:
@@ -178,4 +182,5 @@ def to_pixels(image: Tensor) -> Pixels:
 
 
 def _to_bytes(image: Tensor) -> Tensor:
-    return (image * 255).round_().byte().permute(1, 2, 0).contiguous()
+    levels = (image * 255).round_().permute(1, 2, 0).contiguous()
+    return levels.to(torch.int16).byte()  # a CPU takes three times as long without this detour

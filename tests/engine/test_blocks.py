@@ -1,5 +1,7 @@
 """Blocks as rows and back: no pixel is copied on the way out, and no column is lost."""
 
+import pickle
+
 import numpy as np
 import pyarrow as pa
 
@@ -48,7 +50,8 @@ def test_the_pixels_of_rows_lie_in_the_block():
         some = [levels(row["some"]) for row in rows[:3]]
         assert some == [[level + more for more in range(level)] for level in order]
         assert rows[3] == {"pair_id": "faulty", "one": None, "some": None}
-        data = [chunk.flatten()[0].buffers()[2] for chunk in block["one"].chunks]
+        pixels_column = [chunk.flatten()[0].dictionary for chunk in block["one"].chunks]
+        data = [dictionary.buffers()[2] for dictionary in pixels_column]
         held = [range(buffer.address, buffer.address + buffer.size) for buffer in data]
         for row in rows[:3]:
             place = blocks.pixels_of(row["one"]).ctypes.data
@@ -68,6 +71,26 @@ def test_a_block_gets_columns_from_rows_and_keeps_the_others():
     assert made["losses"].equals(block["losses"])
     assert made["fault"].to_pylist() == [None, None, None, "it is faulty"]
     assert levels(row["one"] for row in blocks.rows_of(made)[:3]) == [7, 7, 3]
+
+
+def test_an_image_of_several_rows_lies_in_a_block_once():
+    """Also in a part of the block, and after Ray has sent it or has put blocks together."""
+    shared, other = (blocks.image_value(pixels(level)) for level in (100, 50))
+    rows = [{"some": [shared]}, {"some": [other, shared]}, {"some": [shared]}, {}]
+    expected = [[100], [50, 100], [100], None]
+    schema = pa.schema([KINDS.field("some")])
+    block = blocks.with_columns(pa.table({"pair_id": list("abcd")}), rows, ["some"], schema)
+    assert block.nbytes < 2 * shared["pixels"].nbytes
+    later = blocks.with_columns(pa.table({"pair_id": ["e"]}), rows[2:3], ["some"], schema)
+    cases = (
+        (block, expected),
+        (block.slice(1, 2), expected[1:3]),
+        (pickle.loads(pickle.dumps(block.slice(1))), expected[1:]),
+        (pa.concat_tables([later, block]).combine_chunks(), [[100], *expected]),
+    )
+    for part, wanted in cases:
+        found = [row["some"] for row in blocks.rows_of(part)]
+        assert [some and levels(some) for some in found] == wanted
 
 
 def test_columns_of_any_type_pass_as_they_are():

@@ -27,10 +27,14 @@ from pipeline.settings import JobSettings
 from tests.conftest import equal_pairs, image_bytes, picture, write_parquet
 from tests.data.output.test_shards import record, write_records
 
-BOARD = SimpleNamespace(
-    in_turn=lambda stage, work, given_up: {name: do() for name, do in work.items()},
-    add=lambda done, failed, pairs: None,
-)
+
+def in_turn(stage, work, given_up, settle):
+    done = {name: do() for name, do in work.items()}
+    settle()
+    return done
+
+
+BOARD = SimpleNamespace(in_turn=in_turn, add=lambda done, failed, pairs: None)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 
 import fsspec
 import pyarrow.fs
+from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.data.storage import web
 from pipeline.data.storage.uris import absolute, local_path, respelt, scheme_of
@@ -57,6 +58,9 @@ def filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
         given = {"get_client": web.get_client, **given}
     if scheme == "file":
         uri = local_path(uri)
+        if not given and "::" not in uri:  # fsspec takes four times as long to find it
+            disk = LocalFileSystem()
+            return disk, disk._strip_protocol(uri)
     elif scheme != "hf":  # nothing is written there, and the hub counts requests
         # Ray's tasks change directories that this process has listed before.
         given = {"use_listings_cache": False, **given}

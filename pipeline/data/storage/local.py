@@ -27,21 +27,59 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         OSError: nothing was changed, and no temporary file is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Image loaders and this package's listings skip names with a leading dot.
-    temporary = os.path.join(path.parent, f".{uuid.uuid4().hex}{LEFTOVER}")
-    try:
-        # Without a buffer of Python's: a picture is written at once, a million of them in a job.
-        with open(temporary, "xb", buffering=0) as file:
+    Written(str(path), data).finish()
+
+
+class Written:
+    """A file that was written under a temporary name. The disk has begun to take it.
+
+    Args:
+        path: where it will be.
+        data: its content.
+
+    Raises:
+        OSError: it cannot be written, and no temporary file is left.
+    """
+
+    def __init__(self, path: str, data: bytes) -> None:
+        self.path, folder = path, os.path.dirname(path)
+        # Image loaders and this package's listings skip names with a leading dot.
+        self.temporary = os.path.join(folder, f".{uuid.uuid4().hex}{LEFTOVER}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            self.file = os.open(self.temporary, flags, 0o666)
+        except FileNotFoundError:
+            os.makedirs(folder, exist_ok=True)
+            self.file = os.open(self.temporary, flags, 0o666)
+        try:
             left = memoryview(data)
             while left:
-                left = left[file.write(left) :]
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
+                left = left[os.write(self.file, left) :]
+            with contextlib.suppress(AttributeError, OSError):  # Linux then begins, without a wait
+                os.posix_fadvise(self.file, 0, 0, os.POSIX_FADV_DONTNEED)
+        except BaseException:
+            self.discard()
+            raise
+
+    def finish(self) -> None:
+        """Wait until the disk has the file, and give it its name.
+
+        Raises:
+            OSError: nothing was changed, and no temporary file is left.
+        """
+        try:
+            os.fsync(self.file)
+            os.replace(self.temporary, self.path)
+        except BaseException:
+            self.discard()
+            raise
+        os.close(self.file)
+
+    def discard(self) -> None:
+        """Delete the temporary file."""
+        os.close(self.file)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+            os.unlink(self.temporary)
 
 
 def read_file(path: str, most: int) -> bytes:

@@ -1,6 +1,7 @@
 """The blocks of rows that travel between the stages, as Arrow tables.
 
-Images are raw pixels in binary columns, since their shapes differ from row to row.
+Images are raw pixels in binary columns, since their shapes differ from row to row. An image that
+several rows share, as a style image is, lies in a block once.
 """
 
 import itertools
@@ -13,8 +14,12 @@ import pyarrow as pa
 from pipeline.data.images.sizing import Pixels
 from pipeline.data.schemas import RECORD_SCHEMA
 
-IMAGE = pa.struct([("pixels", pa.large_binary()), ("height", pa.int32()), ("width", pa.int32())])
+PIXELS = pa.dictionary(pa.int32(), pa.large_binary())
+
+IMAGE = pa.struct([("pixels", PIXELS), ("height", pa.int32()), ("width", pa.int32())])
 """Type of a column of images."""
+
+SIDES = ("height", "width")
 
 LOADED = [
     ("__content_image", IMAGE),
@@ -94,14 +99,14 @@ def _views(array: pa.Array) -> list[Any]:
         lists = zip(valid, places, strict=True)
         return [images[start:end] if there else None for there, (start, end) in lists]
     pixels, heights, widths = array.flatten()
-    _, offsets, data = pixels.buffers()  # its scalars would copy
-    places = np.frombuffer(offsets, np.int64, len(pixels) + 1, 8 * pixels.offset).tolist()
-    sides = zip(heights.to_pylist(), widths.to_pylist(), strict=True)
+    different = pixels.dictionary
+    _, offsets, data = different.buffers()  # its scalars would copy
+    places = np.frombuffer(offsets, np.int64, len(different) + 1, 8 * different.offset).tolist()
+    views = [memoryview(data)[start:end] for start, end in itertools.pairwise(places)]
+    values = zip(pixels.indices.to_pylist(), heights.to_pylist(), widths.to_pylist(), strict=True)
     return [
-        {"pixels": memoryview(data)[start:end], "height": height, "width": width} if there else None
-        for there, (start, end), (height, width) in zip(
-            valid, itertools.pairwise(places), sides, strict=True
-        )
+        {"pixels": views[index], "height": height, "width": width} if there else None
+        for there, (index, height, width) in zip(valid, values, strict=True)
     ]
 
 
@@ -142,15 +147,22 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _images(values: list[Any]) -> pa.StructArray:
-    """Return an ``IMAGE`` array. It copies pixels once, which Arrow's own builders do not."""
-    found = [value or {"pixels": b"", "height": None, "width": None} for value in values]
-    views = [np.frombuffer(value["pixels"], np.uint8) for value in found]
+    """Return an ``IMAGE`` array. It copies pixels once, which Arrow's own builders do not.
+
+    A value that is there several times is kept once.
+    """
+    different = {id(value): value for value in values if value is not None}
+    places = {name: place for place, name in enumerate(different)}
+    views = [np.frombuffer(value["pixels"], np.uint8) for value in different.values()]
     offsets = np.array([0, *itertools.accumulate(map(len, views))], np.int64)
     data = pa.allocate_buffer(int(offsets[-1]))
     if views:
         np.concatenate(views, out=np.frombuffer(data, np.uint8))
     buffers = [None, pa.py_buffer(offsets), data]
-    pixels = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(found), buffers)
-    sides = (pa.array([value[side] for value in found], pa.int32()) for side in ("height", "width"))
+    dictionary = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(views), buffers)
+    indices = pa.array([places.get(id(value)) for value in values], pa.int32())
+    pixels = pa.DictionaryArray.from_arrays(indices, dictionary)
+    found = [value or {} for value in values]
+    sides = (pa.array([each.get(side) for each in found], pa.int32()) for side in SIDES)
     missing = pa.array([value is None for value in values], pa.bool_())
     return pa.StructArray.from_arrays([pixels, *sides], fields=list(IMAGE), mask=missing)

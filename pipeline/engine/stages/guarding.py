@@ -17,6 +17,7 @@ def work_on_pairs(
     stage: str,
     work: Callable[[dict[str, Any]], dict[str, Any]],
     board: Board,
+    settle: Callable[[], object] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Apply ``guarded`` to every row of a block and return the rows in the same order.
 
@@ -28,6 +29,7 @@ def work_on_pairs(
         stage: what is done, for the fault's message: "loading".
         work: returns the columns that it adds to a row.
         board: the job's board.
+        settle: completes the work of the pairs before the board hears that it is over.
 
     Raises:
         RuntimeError: pair after pair ended its processes and none succeeded.
@@ -35,13 +37,13 @@ def work_on_pairs(
     sound = {row["pair_id"]: row for row in rows if row["fault_class"] is None}
 
     def give_up(pair_id: str, fault: RowError) -> dict[str, Any]:
-        return _with_fault(sound[pair_id], fault)
+        return with_fault(sound[pair_id], fault)
 
     tasks = {
         pair_id: functools.partial(guarded, row, functools.partial(work, row))
         for pair_id, row in sound.items()
     }
-    done = board.in_turn(stage, tasks, give_up)
+    done = board.in_turn(stage, tasks, give_up, settle=settle)
     return [done.get(row["pair_id"], row) for row in rows]
 
 
@@ -55,10 +57,11 @@ def guarded(row: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str
     try:
         return {**row, **work()}
     except RowError as error:
-        return _with_fault(row, error)
+        return with_fault(row, error)
     except Exception as error:  # no pair may end the job
         return {**row, "fault_class": "unexpected", "fault_message": failures.reason(error)}
 
 
-def _with_fault(row: dict[str, Any], fault: RowError) -> dict[str, Any]:
+def with_fault(row: dict[str, Any], fault: RowError) -> dict[str, Any]:
+    """Return a row with a fault."""
     return {**row, "fault_class": fault.error_class, "fault_message": str(fault)}

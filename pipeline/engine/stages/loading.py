@@ -70,7 +70,7 @@ def load_images(
     warnings = [_warning(*image) for image in found if image[2]]
     return {
         "__content_image": blocks.image_value(content),
-        "__style_images": [blocks.image_value(pixels) for pixels, *_ in styles],
+        "__style_images": [image for image, *_ in styles],
         "__style_keys": [key for _, key, _ in styles],
         "warnings": warnings or None,
         "load_seconds": time.perf_counter() - started,
@@ -98,7 +98,7 @@ def _read_image(uri: str, size: float, edge: str, context: Context) -> tuple[Pix
     return pixels, list(dict.fromkeys(notes))
 
 
-_Style = tuple[Pixels, str, list[str]]
+_Style = tuple[dict[str, Any], str, list[str]]
 _Memo = OrderedDict[tuple[object, ...], _Style]
 
 _style_memo: _Memo = OrderedDict()
@@ -107,7 +107,7 @@ _style_memo: _Memo = OrderedDict()
 def _read_style(
     uri: str, size: float, edge: str, context: Context, versions: Versions | None = None
 ) -> _Style:
-    """Return the pixels of a style image, their digest, and notes about its file.
+    """Return a style image as ``blocks.image_value`` does, its digest, and notes about its file.
 
     Pairs of one style follow each other, so a process keeps the last few style images. It may
     serve another job later, when the file may have been replaced.
@@ -121,7 +121,8 @@ def _read_style(
         return _style_memo[memo]
     pixels, notes = _read_image(uri, size, edge, context)
     digest = hashlib.sha256(pixels.tobytes() + str(pixels.shape).encode()).hexdigest()
-    _style_memo[memo] = pixels, digest, notes
-    while sum(kept.nbytes for kept, *_ in _style_memo.values()) > STYLE_BYTES:
+    style = blocks.image_value(pixels), digest, notes
+    _style_memo[memo] = style
+    while sum(image["pixels"].nbytes for image, *_ in _style_memo.values()) > STYLE_BYTES:
         _style_memo.popitem(last=False)
-    return pixels, digest, notes
+    return style

@@ -13,12 +13,13 @@ from pipeline.data.images import codec
 from pipeline.data.manifest import columns
 from pipeline.data.output import fences, records
 from pipeline.data.schemas import RECORD_SCHEMA, SCHEMA_VERSION
-from pipeline.data.storage import files, uris
+from pipeline.data.storage import uris
+from pipeline.data.storage.together import Together
 from pipeline.engine import metrics
 from pipeline.engine.board import Board
 from pipeline.engine.stages import blocks
 from pipeline.engine.stages.context import PACKAGE, Context, pair_settings
-from pipeline.engine.stages.guarding import work_on_pairs
+from pipeline.engine.stages.guarding import with_fault, work_on_pairs
 from pipeline.settings import StyleSettings
 
 UNREAD = ("warnings", "layer_losses", "content_image_losses", "loss_history")
@@ -58,11 +59,20 @@ def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
         RuntimeError: pair after pair ended its processes and none succeeded.
         LostError: another job has taken the output over.
     """
-    work = functools.partial(_write_image, context=context, fence=fences.lasting(context.fence))
+    fence = fences.lasting(context.fence)
     stylized = blocks.rows_of(table, without=[*UNREAD, *context.extra.names])
-    rows = [
-        row | _described(row, context) for row in work_on_pairs(stylized, "storing", work, board)
+    with Together(context.storage_options) as files:
+        work = functools.partial(_write_image, context=context, fence=fence, files=files)
+
+        def settle() -> None:
+            fence()
+            files.finish()
+
+        stored = work_on_pairs(stylized, "storing", work, board, settle)
+    done = [
+        _checked(row, after, files, context) for row, after in zip(stylized, stored, strict=True)
     ]
+    rows = [row | _described(row, context) for row in done]
     for row in rows:
         metrics.stored(row)
     failed = sum(row["status"] == "error" for row in rows)
@@ -74,7 +84,7 @@ def store(table: pa.Table, context: Context, board: Board) -> pa.Table:
 
 
 def _write_image(
-    row: dict[str, Any], context: Context, fence: Callable[[], None]
+    row: dict[str, Any], context: Context, fence: Callable[[], None], files: Together
 ) -> dict[str, Any]:
     """Encode and write a pair's result, and return the columns that describe the file."""
     started = time.perf_counter()
@@ -83,7 +93,7 @@ def _write_image(
     data = codec.encode(pixels, context.file_format, context.quality, origin)
     file_name = f"{records.IMAGES}/{row['file_stem']}.{context.file_format}"
     fence()
-    files.write_bytes(uris.join(context.output, file_name), data, context.storage_options)
+    files.write(uris.join(context.output, file_name), data)
     return {
         "file_name": file_name,
         "width": pixels.shape[1],
@@ -92,6 +102,15 @@ def _write_image(
         "sha256": codec.sha256(data),
         "store_seconds": time.perf_counter() - started,
     }
+
+
+def _checked(
+    row: dict[str, Any], stored: dict[str, Any], files: Together, context: Context
+) -> dict[str, Any]:
+    """Return a row as it was stored, or with the fault that its file showed at the end."""
+    file_name = stored.get("file_name")
+    fault = files.failed.get(uris.join(context.output, file_name)) if file_name else None
+    return with_fault(row, fault) if fault else stored
 
 
 def _origin(row: dict[str, Any], context: Context) -> dict[str, Any]:

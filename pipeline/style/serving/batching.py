@@ -11,6 +11,7 @@ slot waits until no other pair is in a slot. (4) A pair that does not fit even a
 The file is long because admission, turns and that policy share the same queues.
 """
 
+import functools
 import itertools
 import logging
 import math
@@ -207,9 +208,7 @@ class Batcher:
         self.pool.lanes.clear()
 
     def _key(self, pair: OpenPair) -> LaneKey:
-        shared = {name: getattr(DEFAULTS, name) for name in PER_PAIR}
-        settings = replace(pair.asked.settings, **shared)
-        return pair.phase.size, pair.phase.half, settings, pair.suspect
+        return pair.phase.size, pair.phase.half, _shared(pair.asked.settings), pair.suspect
 
     def _fill(self, may_begin: Container[Hashable] | None) -> list[Outcome]:
         """Let waiting pairs into free slots. Returns those that cannot begin."""
@@ -404,4 +403,10 @@ class Batcher:
         self.pool.drop(key)
 
 
-DEFAULTS = StyleSettings()
+DEFAULTS = {name: getattr(StyleSettings(), name) for name in PER_PAIR}
+
+
+@functools.lru_cache(256)
+def _shared(settings: StyleSettings) -> StyleSettings:
+    """Return settings that are equal for pairs that can share a lane."""
+    return replace(settings, **DEFAULTS)

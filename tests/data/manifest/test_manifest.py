@@ -470,7 +470,7 @@ def test_dates_that_python_does_not_know_are_carried_as_they_are(tmp_path):
     assert (plan.rows, plan.faulty) == (2, 0)
     planned = pq.read_table(tmp_path / "plan").sort_by("manifest_row")
     context = dataclasses.replace(CONTEXT, extra=manifest.extra)
-    board = SimpleNamespace(add=lambda *_: None, in_turn=lambda *_: {})  # all have failed
+    board = SimpleNamespace(add=lambda *_: None, in_turn=lambda *_, **__: {})  # all have failed
     loaded = context.schema(*blocks.STYLIZED)
     failed = [{**row, "fault_class": "not_found"} for row in planned.to_pylist()]
     stored = storing.store(pa.Table.from_pylist(failed, schema=loaded), context, board)
