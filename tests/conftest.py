@@ -27,6 +27,7 @@ from jobs._cli import show_what_is_logged
 from pipeline.data.storage import filesystems
 from pipeline.settings import StyleSettings
 from pipeline.style.network.rescaling import random_weights
+from tests.forking import forked_workers
 
 # Ray settles once in a process whether it asks for tokens; tests start Rays of both kinds.
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -131,12 +132,15 @@ def s3(s3_server):
 
 
 @pytest.fixture(scope="session")
-def ray_address():
+def ray_address(tmp_path_factory):
     """A Ray of two CPUs for all modules: what Ray Data starts for a first job serves them all."""
     head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 10**9}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    yield cluster.address
-    cluster.shutdown()
+    with forked_workers(tmp_path_factory.mktemp("workers")) as python:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "executable", python)
+            cluster = Cluster(initialize_head=True, head_node_args=head)
+        yield cluster.address
+        cluster.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
 """A layer of the network: convolution and ReLU forward, the convolution's adjoint backward.
 
-The work is done by PyTorch's convolution, by one cuDNN kernel for convolution, bias and ReLU, or by
-Winograd's algorithm.
+The work is done by PyTorch's convolution, by one kernel of cuDNN or oneDNN for convolution, bias
+and ReLU, or by Winograd's algorithm.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from pipeline.style.hardware.winograd import Transformed
 
 aten = torch.ops.aten
 
+Kernel = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
+"""A convolution of stride 1 with a ReLU: from input, weights, bias and padding."""
+
 
 def activate(conv: nn.Conv2d, x: Tensor, fast: Transformed | None = None) -> Tensor:
     """Compute a layer's rectified activations F = max(0, conv(x)), (B, N, H, W).
@@ -25,18 +29,15 @@ def activate(conv: nn.Conv2d, x: Tensor, fast: Transformed | None = None) -> Ten
         x: its input (B, C, H, W).
         fast: see ``convolve``.
     """
-    if not _in_one_kernel(conv, x):
+    in_one_kernel = _kernel(conv, x)
+    if in_one_kernel is None or (fast is not None and winograd.pays(x)):
         return F.relu_(convolve(conv, x, fast))
     padding = 1
     if conv.padding_mode != "zeros":
         x, padding = F.pad(x, (1, 1, 1, 1), mode=conv.padding_mode), 0
-    once = [1, 1]
     # Separate kernels for bias and ReLU would each read and write all activations once more. On a
     # GPU, where memory bandwidth is scarce, that is up to half of a layer's time.
-    fused: Tensor = aten.cudnn_convolution_relu(
-        x, conv.weight, conv.bias, once, [padding] * 2, once, 1
-    )
-    return fused
+    return in_one_kernel(x, conv.weight, conv.bias, padding)
 
 
 def in_tf32() -> bool:
@@ -48,17 +49,39 @@ def in_tf32() -> bool:
         return bool(convolutions.fp32_precision == "tf32")
 
 
-def _in_one_kernel(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Tell whether one cuDNN kernel can compute convolution, bias and ReLU."""
-    on_cudnn = x.is_cuda and torch.version.cuda is not None and torch.backends.cudnn.enabled
-    if not on_cudnn or x.dtype == torch.float64:
-        return False
-    return _has_kernel(x.device, x.dtype, conv.in_channels, conv.out_channels)
+def _kernel(conv: nn.Conv2d, x: Tensor) -> Kernel | None:
+    """Return one kernel for convolution, bias and ReLU, if there is one."""
+    by_cudnn = x.is_cuda and torch.version.cuda is not None and torch.backends.cudnn.enabled
+    by_onednn = x.device.type == "cpu" and torch.backends.mkldnn.enabled
+    if x.dtype == torch.float64 or not (by_cudnn or by_onednn):
+        return None
+    kernel = _by_cudnn if by_cudnn else _by_onednn
+    able = _is_able(kernel, x.device, x.dtype, conv.in_channels, conv.out_channels)
+    return kernel if able else None
+
+
+def _by_cudnn(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    once = [1, 1]
+    found: Tensor = aten.cudnn_convolution_relu(x, weight, bias, once, [padding] * 2, once, 1)
+    return found
+
+
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    once = [1, 1]
+    found: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, [padding] * 2, once, once, 1, "relu", [], ""
+    )
+    return found
 
 
 @functools.cache
-def _has_kernel(device: torch.device, dtype: torch.dtype, below: int, filters: int) -> bool:
-    """Tell whether cuDNN has a kernel for such a layer on this GPU; for an older GPU it may not.
+def _is_able(
+    kernel: Kernel, device: torch.device, dtype: torch.dtype, below: int, filters: int
+) -> bool:
+    """Tell whether a kernel can compute such a layer on this device.
+
+    cuDNN may not on an older GPU. Not every build of PyTorch has oneDNN's, and 16 bits are for CPUs
+    that have instructions for them.
 
     Raises:
         RuntimeError: there is too little memory to find out.
@@ -69,10 +92,9 @@ def _has_kernel(device: torch.device, dtype: torch.dtype, below: int, filters: i
         )
         for count, side in ((1, 16), (filters, 3))
     )
-    once = [1, 1]
     try:
-        aten.cudnn_convolution_relu(x, weight, weight.new_zeros(filters), once, once, once, 1)
-    except RuntimeError as error:
+        kernel(x, weight, weight.new_zeros(filters), 1)
+    except (RuntimeError, AttributeError) as error:
         if "out of memory" in str(error):
             raise
         return False

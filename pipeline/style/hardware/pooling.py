@@ -38,8 +38,9 @@ def pool_backward(block: Block, x: Tensor, gradient: Tensor) -> Tensor:
 
 
 def relu_backward(x: Tensor, gradient: Tensor) -> Tensor:
-    """Return ``gradient`` where the rectified ``x`` is above 0, else 0."""
-    back: Tensor = aten.threshold_backward(gradient, x, 0)
+    """Set ``gradient`` to 0 where the rectified ``x`` is 0, in place, and return it."""
+    # A new tensor takes half as much time again on a CPU: its memory is not in the cache.
+    back: Tensor = aten.threshold_backward.grad_input(gradient, x, 0, grad_input=gradient)
     return back
 
 
@@ -86,7 +87,7 @@ def relu_mean_backward(x: Tensor, gradient: Tensor) -> Tensor:
         the gradient (B, N, H, W).
     """
     quarter = (gradient / 4).permute(0, 2, 3, 1)[:, :, None, :, None]
-    back = relu_backward(_fours(x), quarter)
+    back: Tensor = aten.threshold_backward(quarter, _fours(x), 0)
     return back.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 

@@ -69,7 +69,7 @@ def add_product_and_rectify(F: Tensor, D: Tensor, gradient: Tensor) -> Tensor:
         gradient: (B, N, H, W), in channels_last format. It is overwritten.
 
     Returns:
-        the sum (B, N, H, W): ``gradient`` itself or a new tensor.
+        ``gradient``.
     """
     B, N, H, W = F.shape
     F_t = F.permute(0, 2, 3, 1).reshape(B, H * W, N)

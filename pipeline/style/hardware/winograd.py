@@ -5,7 +5,9 @@ with AVX-512, and PyTorch does not request it. The cost of the transforms is spr
 filters, so it pays for the deeper layers, which have many.
 """
 
+import functools
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -18,8 +20,10 @@ from pipeline.style.network.vgg import VGG
 TILE = 4
 """Side of an output tile, in pixels. Input tiles are 2 px larger and overlap their neighbours."""
 
-LEAST_FILTERS = 256
-"""Fewest filters of a layer, or of the one before it, for which the transforms pay."""
+LEAST_FILTERS = 80
+"""Fewest filters of a layer, and of the one before it, for which the transforms pay.
+
+From 48 on they do with AVX2, where PyTorch's own convolution is slower."""
 
 LEAST_TILES = 16
 """Fewest tiles for which it pays. For fewer, loading the transformed weights from memory takes
@@ -75,8 +79,9 @@ _cache: WeakKeyDictionary[VGG, dict[str, Transformed]] = WeakKeyDictionary()
 def transforms(network: VGG) -> dict[str, Transformed]:
     """Return the transformed weights of each layer that they pay for, by layer name.
 
-    Only a network in float32 on a CPU has any. They take eight times the layers' own memory (406 MB
-    for VGG-19) and are cached per network, whose weights must not change afterwards.
+    Only a network in float32 on a CPU has any. They take eight times the layers' own memory (411 MB
+    for VGG-19, 59 MB for ``compact``) and are cached per network, whose weights must not change
+    afterwards.
     """
     if network.device.type != "cpu" or network.dtype != torch.float32:
         return {}
@@ -85,7 +90,7 @@ def transforms(network: VGG) -> dict[str, Transformed]:
             layer: transform(conv.weight)
             for block in network.blocks
             for layer, conv in block.convs
-            if max(conv.weight.shape[:2]) >= LEAST_FILTERS
+            if min(conv.weight.shape[:2]) >= LEAST_FILTERS
         }
     return _cache[network]
 
@@ -125,7 +130,6 @@ def correlate(x: Tensor, U: Tensor, padding: int) -> Tensor:
     below, right = padding + high * TILE - H, padding + wide * TILE - W
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding, right, padding, below)).contiguous()
     image, row = padded.stride(0), padded.stride(1)
-    Bt, At = (torch.tensor(matrix).to(x) for matrix in (INPUT, OUTPUT))
     result = x.new_empty(B, high * TILE, wide * TILE, N)
     group = max(1, BAND // (high * wide))
     band = min(high, max(1, BAND // wide))
@@ -134,15 +138,19 @@ def correlate(x: Tensor, U: Tensor, padding: int) -> Tensor:
         size = (6, 6, images, rows, wide, C)
         strides = (row, C, image, TILE * row, TILE * C, 1)
         tiles = padded.as_strided(size, strides, first * image + top * TILE * row)
-        V = _both_ways(Bt, tiles.reshape(6, 6, -1))
+        V = _both_ways(INPUT, x.dtype) @ tiles.reshape(36, -1)
         M = torch.bmm(V.view(36, -1, C), U)
-        Y = _both_ways(At, M.view(6, 6, -1)).view(TILE, TILE, images, rows, wide, N)
+        Y = (_both_ways(OUTPUT, x.dtype) @ M.view(36, -1)).view(TILE, TILE, images, rows, wide, N)
         place = result[first : first + images, top * TILE : (top + rows) * TILE]
         place.view(images, rows, TILE, wide, TILE, N).copy_(Y.permute(2, 3, 0, 4, 1, 5))
     return result[:, :H, :W].contiguous().permute(0, 3, 1, 2)
 
 
-def _both_ways(matrix: Tensor, tiles: Tensor) -> Tensor:
-    """Compute matrix d matrix^T for each of the tiles d: (6, 6, K) -> (m, m, K)."""
-    by_rows = (matrix @ tiles.view(6, -1)).view(len(matrix), 6, -1)
-    return torch.matmul(matrix, by_rows)
+@functools.cache
+def _both_ways(matrix: Sequence[Sequence[int]], dtype: torch.dtype) -> Tensor:
+    """Return K for which K d = matrix d matrix^T, where tiles d are written as columns (36, n).
+
+    The two products with the matrix have fewer multiplications, but pass over memory twice.
+    """
+    one_way = torch.tensor(matrix, dtype=dtype)
+    return torch.kron(one_way, one_way)

@@ -182,13 +182,22 @@ def tv_loss(images: Tensor) -> Tensor:
     return across + down
 
 
-def tv_gradient(images: Tensor) -> Tensor:
-    """Return the gradient of ``tv_loss`` at ``images``, (B, 3, H, W)."""
-    gradient = torch.zeros_like(images)
-    across = 2 * (images[..., :, 1:] - images[..., :, :-1])
-    down = 2 * (images[..., 1:, :] - images[..., :-1, :])
-    gradient[..., :, 1:] += across
-    gradient[..., :, :-1] -= across
-    gradient[..., 1:, :] += down
-    gradient[..., :-1, :] -= down
-    return gradient
+def add_tv_gradient(images: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+    """Add the weighted gradient of ``tv_loss`` to ``gradient`` in place, and return the loss.
+
+    Args:
+        images: (B, 3, H, W).
+        weight: of each image (B,).
+        gradient: (B, 3, H, W).
+
+    Returns:
+        the total variation (B,), without the weight.
+    """
+    total = torch.zeros_like(weight)
+    for dim in (2, 3):
+        difference = images.diff(dim=dim)
+        total += torch.linalg.vector_norm(difference.flatten(1), dim=1).square()
+        difference *= 2 * weight.view(-1, 1, 1, 1)
+        gradient.narrow(dim, 1, difference.shape[dim]).add_(difference)
+        gradient.narrow(dim, 0, difference.shape[dim]).sub_(difference)
+    return total

@@ -170,9 +170,8 @@ class Objective:
             gradient = self._backward(block, x, activations, gradient, loss)
         gradient = self._leave(gradient)
         if self.settings.tv_weight:
-            loss += self.tv * losses.tv_loss(images)
-            gradient = gradient + self.tv.view(-1, 1, 1, 1) * losses.tv_gradient(images)
-        return loss, gradient.contiguous()
+            loss += self.tv * losses.add_tv_gradient(images, self.tv, gradient)
+        return loss, gradient
 
     def _enter(self, images: Tensor) -> Tensor:
         """Return ``images`` (B, 3, H, W) as the network's input."""
@@ -182,13 +181,16 @@ class Objective:
         return network.preprocess(images) if x is None else x
 
     def _leave(self, gradient: Tensor) -> Tensor:
-        """Return the gradient at the images (B, 3, H, W), given that at the network's input."""
+        """Return the gradient at the images (B, 3, H, W), given that at the network's input.
+
+        It is contiguous, and may overwrite the given one.
+        """
         half = self.network.dtype == torch.float16
         factor = self.scale.factor
         found = gpu_passes.leave_network(gradient, 1 / factor, self.std)
         if found is None:
             # On a GPU channels of zeros may follow the three of the image; see ``half_precision``.
-            left = gradient[:, :3].to(factor) / self.std
+            left = gradient[:, :3].to(factor).contiguous().div_(self.std)
             if not half:
                 return left
             left = left / factor.view(-1, 1, 1, 1)

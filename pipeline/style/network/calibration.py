@@ -6,6 +6,7 @@ filters would be amplified. Dead leaves (Lee, Mumford, Huang, "Occlusion models 
 added on top.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -22,10 +23,11 @@ LEAVES = (40, 120, 400)
 Array = npt.NDArray[np.float64]
 
 
+@functools.cache
 def calibration_pictures(size: int = 128) -> Tensor:
     """Return the calibration pictures (12, 3, size, size), RGB in [0, 1].
 
-    They are the same on every machine, up to rounding.
+    They are the same on every machine, up to rounding, and made once in a process.
     """
     # NumPy, not torch: torch's threads would slow down thousands of small operations.
     rng = np.random.Generator(np.random.PCG64(1508_06576))
@@ -53,17 +55,27 @@ def dead_leaves(size: int, leaves: int, rng: np.random.Generator) -> Array:
         angle, kind = rng.uniform(0, math.pi), rng.integers(3)
         color = palette[rng.integers(5)] + rng.uniform(-0.08, 0.08)
         grain, shade = 0.12 * rng.random() ** 3, rng.uniform(-0.4, 0.4)
-        along = (x - cx) * math.cos(angle) + (y - cy) * math.sin(angle)
-        across = (y - cy) * math.cos(angle) - (x - cx) * math.sin(angle)
+        rows, columns = window(cy, radius, size), window(cx, radius, size)
+        dy, dx = y[rows, columns] - cy, x[rows, columns] - cx
+        along = dx * math.cos(angle) + dy * math.sin(angle)
+        across = dy * math.cos(angle) - dx * math.sin(angle)
         if kind == 0:
             inside = along**2 + across**2 < radius**2
         else:
             inside = (abs(along) < radius) & (abs(across) < radius * (1.0 if kind == 1 else 0.15))
-        leaf = color[:, None] + shade * along[inside] + grain * texture[:, inside]
-        picture[:, inside] = leaf
+        leaf = color[:, None] + shade * along[inside]
+        leaf += grain * texture[:, rows, columns][:, inside]
+        picture[:, rows, columns][:, inside] = leaf
     light = 1 + 0.2 * power_noise(size, 2.0, rng)[:1].clip(-2, 2)
     lit: Array = (picture * light).clip(0, 1)
     return lit
+
+
+def window(center: float, radius: float, size: int) -> slice:
+    """Return the rows or columns that a leaf may cover, however it is turned."""
+    reach = radius * math.sqrt(2)
+    first, last = math.floor((center - reach) * size), math.ceil((center + reach) * size)
+    return slice(max(first, 0), max(last + 1, 0))
 
 
 def power_noise(size: int, exponent: float, rng: np.random.Generator) -> Array:

@@ -185,10 +185,12 @@ class LBFGS:
             basis, coefficients, self.accepted, gradient, self.t, moving, self.x, (low, high)
         )
         if change is None:
-            direction = torch.bmm(coefficients.to(self.x)[:, None, :], basis).squeeze(1)
-            ahead = (self.accepted + self.t[:, None] * direction).clamp_(low, high)
-            change = ((ahead - self.accepted) * gradient).sum(dim=1)
-            torch.where(moving[:, None], ahead, self.accepted, out=self.x)
+            # x = accepted + steps . basis; a slot that does not move takes steps of 0.
+            steps = torch.where(moving[:, None], self.t[:, None] * coefficients, 0).to(self.x)
+            ahead = self.x[:, None]
+            torch.baddbmm(self.accepted[:, None], steps[:, None], basis, out=ahead)
+            self.x.clamp_(low, high)
+            change = torch.linalg.vecdot(self.x - self.accepted, gradient)
         if self.bounds is not None:
             self.slope.copy_(change / self.t)
 

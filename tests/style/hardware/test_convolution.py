@@ -1,4 +1,4 @@
-"""Winograd's convolution and its adjoint against PyTorch's own."""
+"""Winograd's and oneDNN's convolutions against PyTorch's own."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from pipeline.settings import StyleSettings
-from pipeline.style.hardware import winograd
-from pipeline.style.hardware.convolution import convolve, convolve_back
+from pipeline.style.hardware import convolution, winograd
+from pipeline.style.hardware.convolution import activate, convolve, convolve_back
 from pipeline.style.method.objective import Objective
 from pipeline.style.method.targets import style_target
 from pipeline.style.network.rescaling import random_weights
@@ -41,6 +41,31 @@ def test_it_equals_the_direct_convolution_and_its_adjoint(padding, shape):
         torch.testing.assert_close(back, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("padding", ["zeros", "replicate", "reflect"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_convolution_bias_and_relu_in_one_kernel(monkeypatch, padding, dtype):
+    conv = conv_of(7, 12, padding, dtype)
+    x = torch.randn(2, 7, 9, 14).to(dtype, memory_format=torch.channels_last)
+    in_one = activate(conv, x)
+    assert in_one.is_contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr(convolution, "_kernel", lambda conv, x: None)
+    in_two = activate(conv, x)
+    assert (in_two > 0).any()
+    assert (in_two == 0).any()
+    torch.testing.assert_close(in_one, in_two)
+
+
+def test_it_is_one_kernel_where_pytorch_has_onednn(monkeypatch):
+    conv, x = conv_of(3, 5, "zeros", torch.float32), torch.zeros(1, 3, 8, 8)
+    able = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    assert (convolution._kernel(conv, x) is not None) == able
+    assert convolution._kernel(conv, x.double()) is None
+    convolution._is_able.cache_clear()
+    monkeypatch.setattr(torch.ops, "mkldnn", object())  # a build without it
+    assert convolution._kernel(conv, x) is None
+    convolution._is_able.cache_clear()
+
+
 def test_pytorchs_newer_switch_says_whether_convolutions_are_in_tf32():
     """Once it is set, the older switch can no longer be read."""
     code = (
@@ -67,18 +92,19 @@ def test_bands_are_seamless(monkeypatch):
     assert whole.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_in_float32_it_rounds_little_more_than_the_direct_convolution():
-    conv = conv_of(256, 256, "zeros", torch.float32)
-    x = torch.rand(1, 256, 32, 32)
+@pytest.mark.parametrize("filters", [80, 256])
+def test_in_float32_it_rounds_little_more_than_the_direct_convolution(filters):
+    conv = conv_of(filters, filters, "zeros", torch.float32)
+    x = torch.rand(1, filters, 32, 32)
     exact = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
     found = convolve(conv, x, winograd.transform(conv.weight))
     assert (found - exact).norm() < 3e-6 * exact.norm()
 
 
 def test_few_tiles_or_few_filters_are_convolved_directly():
-    network = VGG(random_weights(1, (4, 4, 256, 8, 4)), deepest_layer="conv5_1")
+    network = VGG(random_weights(1, (4, 4, 80, 8, 4)), deepest_layer="conv5_1")
     fast = winograd.transforms(network)
-    assert list(fast) == ["conv3_1", "conv3_2", "conv3_3", "conv3_4", "conv4_1"]
+    assert list(fast) == ["conv3_2", "conv3_3", "conv3_4"]
     assert fast is winograd.transforms(network)
     assert not winograd.pays(torch.zeros(1, 1, 12, 20))
     assert not winograd.transforms(network.to(torch.bfloat16))

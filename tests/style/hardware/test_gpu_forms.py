@@ -77,6 +77,24 @@ def test_inner_products_in_parts():
         assert torch.allclose(whole.x, parted.x, rtol=1e-9, atol=1e-12)
 
 
+def test_an_evaluation_is_stored_without_asking_the_device(monkeypatch):
+    """A slot that meets values that are not finite stores nothing."""
+    start = torch.rand(2, 12, generator=torch.Generator().manual_seed(4))
+    asking, masked = (LBFGS(start, first_step=0.1, bounds=(0.0, 1.0)) for _ in range(2))
+    monkeypatch.setattr(masked.history, "_write_one_by_one", masked.history._write_masked)
+    for at in range(8):
+        for solver in (asking, masked):
+            gradient = solver.x - 0.5
+            gradient[1, 3] += torch.nan if at == 4 else 0
+            loss = 0.5 * gradient.square().sum(dim=1)
+            solver.step(loss, gradient, torch.ones(2) > 0, 0.7 * gradient)
+        for name in ("basis", "differences", "SY", "YY", "pairs"):
+            found, expected = (getattr(each.history, name) for each in (asking, masked))
+            assert torch.equal(found, expected), name
+        assert torch.equal(asking.x, masked.x)
+        assert torch.equal(asking.accepted, masked.accepted)
+
+
 def half_objective(weight):
     """Return an objective in float16, and an image to evaluate it at."""
     settings = StyleSettings(scales=1)

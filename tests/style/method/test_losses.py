@@ -10,6 +10,7 @@ from pipeline.style.method.balance import loss_weights
 from pipeline.style.method.losses import (
     add_content_gradient,
     add_style_gradient,
+    add_tv_gradient,
     content_gradient,
     content_loss,
     gram_matrix,
@@ -17,7 +18,6 @@ from pipeline.style.method.losses import (
     layer_style_loss,
     style_loss,
     total_loss,
-    tv_gradient,
     tv_loss,
 )
 from pipeline.style.method.objective import Objective
@@ -100,7 +100,12 @@ def test_gradcheck(features, others):
     assert torch.autograd.gradcheck(gram_matrix, F)
     assert torch.autograd.gradcheck(tv_loss, F)
     (expected,) = torch.autograd.grad(tv_loss(F).sum(), F)
-    assert torch.allclose(tv_gradient(features.detach()), expected, rtol=1e-12)
+    weight, before = torch.arange(3.0, dtype=torch.float64), torch.ones_like(others)
+    gradient = before.clone()
+    loss = add_tv_gradient(F.detach(), weight, gradient)
+    assert torch.allclose(loss, tv_loss(F), rtol=1e-12)
+    expected = before + weight.view(-1, 1, 1, 1) * expected
+    assert torch.allclose(gradient, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_objective_is_equation_7_and_its_gradient_is_autograds(quick):

@@ -140,12 +140,14 @@ def test_a_slot_recovers_from_a_step_into_infinity():
 
 
 def test_inactive_slots_stay_where_they_are():
-    scale = torch.ones(2, 5)
+    scale = torch.logspace(-1, 1, 5).expand(2, 5)
     solver = LBFGS(torch.ones(2, 5), first_step=0.1)
     for _ in range(3):
         solver.step(*quadratic(solver.x, scale), torch.tensor([True, False]))
     assert torch.equal(solver.accepted[1], torch.ones(5))
     assert not torch.equal(solver.accepted[0], torch.ones(5))
+    solver.step(*quadratic(solver.x, scale), torch.tensor([False, False]))
+    assert torch.equal(solver.x, solver.accepted)
 
 
 def test_history_shorter_than_the_run_still_converges():
