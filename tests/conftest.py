@@ -41,7 +41,14 @@ hypothesis.settings.load_profile("same")
 
 show_what_is_logged()  # as each command does, so that tests see what users see
 
+LONG = ("tests/engine/", "tests/test_commands.py", "tests/test_examples.py", "tests/jobs/")
+"""Tests that come first, so that no process is left with one of them when the others are done."""
+
 NARROW = (4, 6, 8, 8, 8)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 def picture(seed: int, height: int, width: int) -> torch.Tensor:

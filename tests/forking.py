@@ -3,7 +3,8 @@
 To load them costs a worker two to four seconds of CPU, and the tests start hundreds of workers. Ray
 starts a worker by a command. Here the Python of this command is a small program: it hands the
 command, the environment and the streams to a process that forks, and lives as long as the worker.
-Everything else that Ray starts, and each worker with a hook of its own, is a Python as always.
+Everything else that Ray starts is a Python as always, and so is a worker whose ``runtime_env`` sets
+``OWN_PYTHON``.
 
 Ray reads the environment when it is loaded: the number of the job and the raylet. So each job has a
 process that forks, and these fork from one that has loaded all but Ray.
@@ -33,7 +34,7 @@ import json, os, socket, sys
 
 argv = sys.argv[1:]
 is_worker = argv and argv[0].endswith(("/setup_worker.py", "/default_worker.py"))
-if not is_worker or any("SETUP_HOOK" in text for text in (*os.environ, *argv)):
+if not is_worker or any("OWN_PYTHON" in text for text in argv):
     os.execv({python!r}, [{python!r}, *argv])
 request = json.dumps([argv, dict(os.environ), os.getcwd()]).encode()
 with socket.socket(socket.AF_UNIX) as server:
@@ -142,7 +143,8 @@ def _become_worker(
         known, argv = parser.parse_known_args(argv[1:])
         os.environ.update(json.loads(known.serialized_runtime_env_context).get("env_vars") or {})
     sys.argv = argv
-    sys.path[0] = str(Path(argv[0]).parent)
+    places = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:1] = [str(Path(argv[0]).parent), *places]
     runpy.run_path(argv[0], run_name="__main__")
 
 

@@ -31,6 +31,8 @@ def runtime_env(fault: str, marks: Path | None = None) -> dict:
     byte for each time.
     """
     variables = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    if fault == "failed_start":
+        variables["OWN_PYTHON"] = "1"
     if marks is not None:
         marks.mkdir()
         variables["FAULTS"] = str(marks)
@@ -198,5 +200,8 @@ class _NoTorch:
 
 
 def failed_start() -> None:
-    """Loading torch ends the process, as where its libraries do not fit the machine."""
+    """Loading torch ends the process, as where its libraries do not fit the machine.
+
+    Its workers have a Python of their own, in which torch is not loaded yet.
+    """
     sys.meta_path.insert(0, _NoTorch())

@@ -28,7 +28,7 @@ SOAK = pytest.mark.soak
 @pytest.mark.parametrize(
     ("how", "kills", "count", "in_flight"),
     [
-        (ALONE, range(3), 24, 4 * BLOCK),
+        (ALONE, range(2), 24, 4 * BLOCK),
         (TOGETHER, range(1, 2), 24, 12),  # files of four: one is written, the next one gathered
         pytest.param(ALONE, range(20), 160, 4 * BLOCK, marks=SOAK),
         pytest.param(TOGETHER, range(20), 160, 80, marks=SOAK),

@@ -5,23 +5,12 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pyarrow as pa
-import pytest
 
 from pipeline.data.images import codec
 from pipeline.engine.board import Board
 from pipeline.engine.runtime.hanging import Watchdog
 from pipeline.engine.stages import blocks, storing
-from pipeline.engine.stages.context import Context
 from tests.conftest import picture
-
-
-@pytest.fixture
-def context(quick, tmp_path):
-    return Context(
-        style=quick, output=str(tmp_path), storage_options={}, max_pixels=10**6, max_bytes=10**6,
-        file_format="png", quality=90, embed_metadata=False, extra=pa.schema([]), weights_name="w",
-        weights_digest="d", versions={},
-    )  # fmt: skip
 
 
 def stylized(context, names) -> pa.Table:
