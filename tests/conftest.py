@@ -139,15 +139,27 @@ def s3(s3_server):
 
 
 @pytest.fixture(scope="session")
-def ray_address(tmp_path_factory):
+def forking(tmp_path_factory):
+    """A context: the workers of a Ray that is started in it fork."""
+    with forked_workers(tmp_path_factory.mktemp("workers")) as python:
+
+        @contextlib.contextmanager
+        def starting():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "executable", python)
+                yield
+
+        yield starting
+
+
+@pytest.fixture(scope="session")
+def ray_address(forking):
     """A Ray of two CPUs for all modules: what Ray Data starts for a first job serves them all."""
     head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 10**9}
-    with forked_workers(tmp_path_factory.mktemp("workers")) as python:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "executable", python)
-            cluster = Cluster(initialize_head=True, head_node_args=head)
-        yield cluster.address
-        cluster.shutdown()
+    with forking():
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster.address
+    cluster.shutdown()
 
 
 @pytest.fixture(scope="module")

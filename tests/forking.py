@@ -75,7 +75,7 @@ def serve(place: str) -> None:
             connection, _ = server.accept()
             request, streams = _received(connection)
             _, environment, _ = json.loads(request)
-            job = environment["RAY_JOB_ID"]
+            job = f"{environment['RAY_RAYLET_PID']} {environment['RAY_JOB_ID']}"
             if job not in jobs:
                 jobs[job], other = socket.socketpair()
                 if not os.fork():

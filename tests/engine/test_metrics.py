@@ -62,11 +62,12 @@ def test_utilization_is_a_share_or_unknown():
 
 
 @pytest.fixture
-def endpoint():
-    ray.init(
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
-        _system_config={"metrics_report_interval_ms": 500},
-    )  # fmt: skip
+def endpoint(forking):
+    with forking():
+        ray.init(
+            address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+            _system_config={"metrics_report_interval_ms": 500},
+        )  # fmt: skip
     (node,) = ray.nodes()
     yield f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     ray.shutdown()

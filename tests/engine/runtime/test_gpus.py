@@ -13,14 +13,16 @@ from tests.outputs import check_images, records_of
 
 
 @pytest.fixture
-def start():
+def start(forking):
     """A Ray of one GPU, so it says."""
 
     def start_with(fault=None):
-        ray.init(
-            "local", num_cpus=2, num_gpus=1, include_dashboard=False, object_store_memory=10**9,
-            log_to_driver=False, runtime_env=faults.runtime_env(fault) if fault else None,
-        )  # fmt: skip
+        runtime_env = faults.runtime_env(fault) if fault else None
+        with forking():
+            ray.init(
+                "local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False,
+                object_store_memory=10**9, runtime_env=runtime_env,
+            )  # fmt: skip
 
     yield start_with
     ray.shutdown()
