@@ -12,11 +12,11 @@ import time
 import uuid
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import hypothesis
 import ray
 import safetensors.torch
 import torch

@@ -53,12 +53,11 @@ def forked_workers(folder: Path) -> Iterator[str]:
     starter.chmod(0o700)
     command = [python, "-m", "tests.forking", place]
     pipe = subprocess.PIPE
+    # Popen closes the pipe of stdin at the end of the block, which ends the process.
     with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe) as server:
-        assert server.stdin is not None
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
         yield str(starter)
-        server.stdin.close()
 
 
 def serve(place: str) -> None:

@@ -49,7 +49,7 @@ def style(tmp_path):
 
 @pytest.mark.parametrize("versions", ["known", "unknown"])
 def test_a_style_that_was_replaced_is_read_again(context, style, monkeypatch, versions):
-    """By a process that has served an earlier run, or the same one where the storage tells."""
+    """A process reads it again for another run, and for the same one where the storage tells."""
     write, read = style
     if versions == "unknown":
         monkeypatch.setattr(files, "version", lambda *_: None)
