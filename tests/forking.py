@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,8 +102,14 @@ def _serve_job(requests: socket.socket, environment: dict[str, str]) -> None:
             return
         if not os.fork():
             requests.close()
-            _become_worker(streams[:3], *json.loads(request))
-            os._exit(0)
+            try:
+                _become_worker(streams[:3], *json.loads(request))
+            except SystemExit:  # Ray has ended its part of the process
+                pass
+            except BaseException:
+                traceback.print_exc()
+            finally:  # what the libraries do at the end may wait for threads that did not fork
+                os._exit(0)
         for stream in streams:
             os.close(stream)
 
