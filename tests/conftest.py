@@ -25,6 +25,7 @@ from ray.cluster_utils import Cluster
 
 from jobs._cli import show_what_is_logged
 from pipeline.data.storage import filesystems
+from pipeline.engine.runtime import private_ray
 from pipeline.settings import StyleSettings
 from pipeline.style.network.rescaling import random_weights
 from tests.forking import forked_workers
@@ -156,6 +157,7 @@ def forking(tmp_path_factory):
 def ray_address(forking):
     """A Ray of two CPUs for all modules: what Ray Data starts for a first job serves them all."""
     head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 10**9}
+    private_ray.keep_workers(2)
     with forking():
         cluster = Cluster(initialize_head=True, head_node_args=head)
     yield cluster.address

@@ -75,9 +75,10 @@ def start_ray(verbose: bool) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     level = logging.INFO if verbose else logging.ERROR
     address = os.environ.get("RAY_ADDRESS")
+    cpus = max(RAY_DATA_CPUS, os.cpu_count() or 1)
     here: dict[str, Any] = {
         "address": "local",
-        "num_cpus": max(RAY_DATA_CPUS, os.cpu_count() or 1),
+        "num_cpus": cpus,
         "include_dashboard": False,
     }
     words: list[str] = []
@@ -90,6 +91,7 @@ def start_ray(verbose: bool) -> bool:
             folder = private_ray.make_folder()
             watcher.remember(ray=folder)
             here |= private_ray.files_in(folder)
+            private_ray.keep_workers(cpus)
             _own.tokens = private_ray.use_own_token(folder)
         with contextlib.ExitStack() as stack:
             if not verbose:  # what Ray and its core write is not for those who run jobs

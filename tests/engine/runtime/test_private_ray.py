@@ -2,7 +2,9 @@
 
 import ast
 import importlib
+import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,19 @@ def test_no_other_module_uses_what_ray_does_not_document():
             elif isinstance(node, ast.Attribute):
                 names.add(ast.unparse(node))
         assert [name for name in names if is_private(name)] == [], path
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_workers_that_idle_are_kept_though_they_are_more_than_the_cpus():
+    """The tests' Ray has two CPUs and is started as a job starts one."""
+
+    @ray.remote(num_cpus=0.1)
+    def process():
+        time.sleep(0.5)
+        return os.getpid()
+
+    found = set(ray.get([process.remote() for _ in range(4)]))
+    assert len(found) > 2
+    time.sleep(3)  # Ray ends those too many once they have idled for a second
+    again = set(ray.get([process.remote() for _ in found]))
+    assert len(again & found) > 2
