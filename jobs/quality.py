@@ -182,9 +182,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Judge, print and compare. Returns the exit code."""
     try:
         base, own = parse(argv)
-        judge = load_judge(own["judge"])
         folder, size = own["pictures"], own["size"]
         pairs = pairs_of(folder, size)[: own["pairs"]]
+        judge = load_judge(own["judge"])
         known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
         columns, worse, shares = [], False, {}
         for source in own["weights"] or [own["judge"], "compact"]:

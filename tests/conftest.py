@@ -45,6 +45,8 @@ show_what_is_logged()  # as each command does, so that tests see what users see
 LONG = ("tests/engine/", "tests/test_commands.py", "tests/test_examples.py", "tests/jobs/")
 """Tests that come first, so that no process is left with one of them when the others are done."""
 
+ROOT = Path(__file__).parents[1]
+
 NARROW = (4, 6, 8, 8, 8)
 
 
@@ -150,7 +152,14 @@ def forking(tmp_path_factory):
                 patch.setattr(sys, "executable", python)
                 yield
 
+        starting.folder = str(Path(python).parent)
         yield starting
+
+
+@pytest.fixture
+def forked_commands(forking, monkeypatch):
+    """The workers of the Rays that a test's commands start fork."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((forking.folder, str(ROOT))))
 
 
 @pytest.fixture(scope="session")
@@ -161,15 +170,27 @@ def ray_address(forking):
     with forking():
         cluster = Cluster(initialize_head=True, head_node_args=head)
     yield cluster.address
+    ray.shutdown()
     cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
 def local_ray(ray_address):
-    """A driver of its own for each module."""
-    ray.init(address=ray_address, log_to_driver=False)
-    yield
-    ray.shutdown()
+    """A driver that one module after the other has, so that Ray Data's processes serve them all."""
+    if not ray.is_initialized():
+        ray.init(address=ray_address, log_to_driver=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_driver_of_others(request):
+    """End the driver of ``local_ray`` before a module that does not ask for it."""
+    module = request.node
+    if not any(
+        "local_ray" in item.fixturenames
+        for item in request.session.items
+        if item.getparent(pytest.Module) is module
+    ):
+        ray.shutdown()
 
 
 @contextlib.contextmanager

@@ -48,10 +48,14 @@ with socket.socket(socket.AF_UNIX) as server:
 
 @contextlib.contextmanager
 def forked_workers(folder: Path) -> Iterator[str]:
-    """Return the Python that a Ray is to be started with. Its workers fork until the block ends."""
+    """Return the Python that a Ray is to be started with. Its workers fork until the block ends.
+
+    Where ``folder`` is in PYTHONPATH, each Python starts its Ray with it.
+    """
     python, place, starter = sys.executable, str(folder / "socket"), folder / "python"
     starter.write_text(STARTER.format(python=python, place=place))
     starter.chmod(0o700)
+    (folder / "sitecustomize.py").write_text(f"import sys; sys.executable = {str(starter)!r}\n")
     command = [python, "-m", "tests.forking", place]
     pipe = subprocess.PIPE
     # Popen closes the pipe of stdin at the end of the block, which ends the process.
@@ -102,6 +106,7 @@ def _serve_job(requests: socket.socket, environment: dict[str, str]) -> None:
             return
         if not os.fork():
             requests.close()
+            os.setpgid(0, 0)  # Ray may kill the group of a worker that it does not start
             try:
                 _become_worker(streams[:3], *json.loads(request))
             except SystemExit:  # Ray has ended its part of the process

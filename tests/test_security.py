@@ -60,6 +60,7 @@ def test_nothing_from_storage_is_unpickled(tmp_path):
     assert trap.exists(), "the trap itself works"
 
 
+@pytest.mark.usefixtures("forked_commands")
 def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_file, tmp_path):
     """All that a job writes is searched: its output, its words, and Ray's own logs."""
     options, bucket = s3

@@ -48,6 +48,7 @@ def start(command, **more) -> subprocess.Popen:
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("forked_commands")
 def test_a_stopped_job_goes_on_where_it_was(command, tmp_path, ray_address):
     output = tmp_path / "out"
     first = start(command)

@@ -15,7 +15,6 @@ import sys
 import termios
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -31,8 +30,6 @@ from pipeline.engine.progress import (
 )
 from pipeline.settings import JobSettings
 from tests.conftest import equal_pairs, wait_until, write_parquet
-
-ROOT = Path(__file__).parents[2]
 
 MANY = Progress(
     activity=STYLIZING, total=1_281_167, done=731_402, failed=1234, share=0.571, rate=1380.0,
@@ -325,13 +322,14 @@ class Tmux:
 
 
 @pytest.fixture
-def terminals(tmp_path):
+def terminals(tmp_path, forked_commands):
     opened = []
     rows = equal_pairs(tmp_path, 2)
     write_parquet(tmp_path / "pairs", rows)
     files = ("--manifest", "pairs", "--output", "out", "--weights", "compact")
     command = [sys.executable, "-m", "jobs.stylize", *files, "--image-size", "64"]
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command += ["--actors", "1"]
+    environment = {"OMP_NUM_THREADS": "1"}
 
     def open_terminal(columns, *more, **extra):
         folder = tmp_path

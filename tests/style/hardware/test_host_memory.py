@@ -29,10 +29,10 @@ weights = loss_weights(network, image, target, settings)
 def ticks():
     lane = Lane(network, (512, 512), 1, settings)
     lane.enter(0, Start(image, image, target, weights, 10**9))
-    for _ in range(6):
+    for _ in range(3):
         lane.tick()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(8):
+    for _ in range(4):
         lane.tick()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
@@ -43,7 +43,7 @@ for thread in (threading.Thread(target=ticks), threading.Thread(target=ticks)):
 
 
 def page_faults(how: str) -> int:
-    """Count the faults of eight evaluations in each of two threads, after six that warm up."""
+    """Count the faults of four evaluations in each of two threads, after three that warm up."""
     done = subprocess.run(
         [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True
     )
@@ -52,7 +52,7 @@ def page_faults(how: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these options")
 def test_an_evaluation_reuses_freed_memory() -> None:
-    # By default each of the 16 evaluations faults in a block of 16 MB, 4096 pages, unless it
-    # happens to find room, which depends on the order in which the two threads allocate (168,602
-    # faults were seen). With memory kept, one block may find no room once.
+    # By default each of the 8 evaluations faults in a block of 16 MB, 4096 pages, unless it
+    # happens to find room, which depends on the order in which the two threads allocate (48,854
+    # and 91,879 faults were seen). With memory kept, one block may find no room once.
     assert page_faults("keep") < 3 * 4096
