@@ -166,8 +166,10 @@ def forked_commands(forking, monkeypatch):
 def ray_address(forking):
     """A Ray of two CPUs for all modules: what Ray Data starts for a first job serves them all."""
     head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 10**9}
+    head |= {"include_log_monitor": False}
     private_ray.keep_workers(2)
-    with forking():
+    with forking(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REPORTER_UPDATE_INTERVAL_MS", "60000")  # nobody reads these figures
         cluster = Cluster(initialize_head=True, head_node_args=head)
     yield cluster.address
     ray.shutdown()

@@ -23,6 +23,7 @@ import socket
 import subprocess
 import sys
 import traceback
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,8 +98,7 @@ def serve(place: str) -> None:
 
 def _serve_job(requests: socket.socket, environment: dict[str, str]) -> None:
     _set_environment(environment)
-    import ray.data  # noqa: F401
-
+    _load_ray()
     gc.freeze()  # else a worker's first collections copy all the memory that it shares
     while True:
         request, streams = _received(requests)
@@ -117,6 +117,24 @@ def _serve_job(requests: socket.socket, environment: dict[str, str]) -> None:
                 os._exit(0)
         for stream in streams:
             os.close(stream)
+
+
+def _load_ray() -> None:
+    """Load Ray and Ray Data without a draw from Ray's generator of ids.
+
+    What forks after the first draw has the same generator: two workers that started at once would
+    name their first objects alike, and one of them would crash. A class that becomes an actor draws
+    an id.
+    """
+    import ray.actor
+
+    drawn = ray.actor.ActorClassID
+    ray.actor.ActorClassID = types.SimpleNamespace(
+        from_random=lambda: drawn(os.urandom(drawn.size()))
+    )
+    import ray.data  # noqa: F401
+
+    ray.actor.ActorClassID = drawn
 
 
 def _send(to: socket.socket, request: bytes, streams: list[int]) -> None:
