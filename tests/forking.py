@@ -132,7 +132,7 @@ def _load_ray() -> None:
     ray.actor.ActorClassID = types.SimpleNamespace(
         from_random=lambda: drawn(os.urandom(drawn.size()))
     )
-    import ray.data  # noqa: F401
+    import ray.data
 
     ray.actor.ActorClassID = drawn
 
