@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs import verify
+from jobs import stylize, verify
 from pipeline.data.output import records
+from pipeline.engine import resources
 from tests.conftest import equal_pairs, wait_until, write_parquet
 
 ROOT = Path(__file__).parents[2]
 BLOCK = 2
-ALONE = ("-m", "jobs.stylize", "--rows-per-block", str(BLOCK))
+ALONE = ("-m", "jobs.stylize")
 TOGETHER = (
     "-c",
     # As of a million large pictures: blocks of one pair, and several of them make a record file.
@@ -36,25 +37,17 @@ SOAK = pytest.mark.soak
     ids=["alone", "together", "alone-20", "together-20"],
 )
 def test_every_pair_is_recorded_once_whatever_the_moment(
-    ray_address, tmp_path, weights_file, monkeypatch, how, kills, count, in_flight
+    ray_address, tmp_path, weights_file, monkeypatch, capsys, how, kills, count, in_flight
 ):
     output = str(tmp_path / "out")
     manifest = write_parquet(tmp_path / "m.parquet", equal_pairs(tmp_path, count))
     paths = ["--manifest", manifest, "--output", output]
-    command = [
-        *(
-            sys.executable,
-            *how,
-            *paths,
-            "--weights",
-            str(weights_file),
-            "--batch-size",
-            "1",
-            "--actors",
-            "1",
-        ),
+    options = [
+        *(*paths, "--weights", str(weights_file), "--batch-size", "1", "--actors", "1"),
         *("--image-size", "64", "--iterations", "30", "--tolerance", "0", "--scales", "1"),
+        *(("--rows-per-block", str(BLOCK)) if how is ALONE else ()),
     ]
+    command = [sys.executable, *how, *options]
     monkeypatch.setenv("RAY_ADDRESS", ray_address)
     moments = random.Random(kills.start)
     done = 0
@@ -79,7 +72,9 @@ def test_every_pair_is_recorded_once_whatever_the_moment(
         assert len(known) >= done, "a committed record is gone"
         assert len(left) <= in_flight, "more than what was in flight is redone"
         done = len(known)
-    last = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert last.returncode == 0, last.stderr
-    assert f"{count} pictures and 0 errors from {count} pairs" in last.stdout
+    if how is TOGETHER:
+        monkeypatch.setattr(resources, "BLOCK_BYTES", 1)
+        monkeypatch.setattr(resources, "MOST_FILES", 6)
+    assert stylize.main(options) == 0
+    assert f"{count} pictures and 0 errors from {count} pairs" in capsys.readouterr().out
     assert verify.main(paths) == 0
