@@ -28,7 +28,7 @@ from pipeline.data.storage import filesystems
 from pipeline.engine.runtime import private_ray
 from pipeline.settings import StyleSettings
 from pipeline.style.network.rescaling import random_weights
-from tests.forking import forked_workers
+from tests.forking import ROOT, forked_workers
 
 # Ray settles once in a process whether it asks for tokens; tests start Rays of both kinds.
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -44,8 +44,6 @@ show_what_is_logged()  # as each command does, so that tests see what users see
 
 LONG = ("tests/engine/", "tests/test_commands.py", "tests/test_examples.py", "tests/jobs/")
 """Tests that come first, so that no process is left with one of them when the others are done."""
-
-ROOT = Path(__file__).parents[1]
 
 NARROW = (4, 6, 8, 8, 8)
 
@@ -167,8 +165,7 @@ def ray_address(forking):
     """A Ray of two CPUs for all modules: what Ray Data starts for a first job serves them all."""
     head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 10**9}
     head |= {"include_log_monitor": False}
-    private_ray.keep_workers(2)
-    with forking(), pytest.MonkeyPatch.context() as patch:
+    with forking(), private_ray.kept_workers(2), pytest.MonkeyPatch.context() as patch:
         patch.setenv("REPORTER_UPDATE_INTERVAL_MS", "60000")  # nobody reads these figures
         cluster = Cluster(initialize_head=True, head_node_args=head)
     yield cluster.address

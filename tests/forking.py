@@ -106,7 +106,7 @@ def _serve_job(requests: socket.socket, environment: dict[str, str]) -> None:
             return
         if not os.fork():
             requests.close()
-            os.setpgid(0, 0)  # Ray may kill the group of a worker that it does not start
+            os.setpgid(0, 0)  # Ray ends a worker's process group, which would be pytest's
             try:
                 _become_worker(streams[:3], *json.loads(request))
             except SystemExit:  # Ray has ended its part of the process

@@ -17,11 +17,13 @@ from tests.conftest import equal_pairs, wait_until, write_parquet
 ROOT = Path(__file__).parents[2]
 BLOCK = 2
 ALONE = ("-m", "jobs.stylize")
+LIMITS = {"BLOCK_BYTES": 1, "MOST_FILES": 6}
+"""As of a million large pictures: blocks of one pair, and several of them make a record file."""
+
 TOGETHER = (
     "-c",
-    # As of a million large pictures: blocks of one pair, and several of them make a record file.
     "import sys, jobs.stylize; from pipeline.engine import resources; "
-    "resources.BLOCK_BYTES, resources.MOST_FILES = 1, 6; sys.exit(jobs.stylize.main())",
+    f"vars(resources).update({LIMITS}); sys.exit(jobs.stylize.main())",
 )
 SOAK = pytest.mark.soak
 
@@ -72,9 +74,8 @@ def test_every_pair_is_recorded_once_whatever_the_moment(
         assert len(known) >= done, "a committed record is gone"
         assert len(left) <= in_flight, "more than what was in flight is redone"
         done = len(known)
-    if how is TOGETHER:
-        monkeypatch.setattr(resources, "BLOCK_BYTES", 1)
-        monkeypatch.setattr(resources, "MOST_FILES", 6)
+    for name, value in LIMITS.items() if how is TOGETHER else ():
+        monkeypatch.setattr(resources, name, value)
     assert stylize.main(options) == 0
     assert f"{count} pictures and 0 errors from {count} pairs" in capsys.readouterr().out
     assert verify.main(paths) == 0

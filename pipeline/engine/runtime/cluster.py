@@ -91,9 +91,9 @@ def start_ray(verbose: bool) -> bool:
             folder = private_ray.make_folder()
             watcher.remember(ray=folder)
             here |= private_ray.files_in(folder)
-            private_ray.keep_workers(cpus)
             _own.tokens = private_ray.use_own_token(folder)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(private_ray.kept_workers(cpus))
             if not verbose:  # what Ray and its core write is not for those who run jobs
                 stack.enter_context(private_ray.deaf())
                 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

@@ -138,14 +138,21 @@ IDLE_WORKERS, LEAST_IDLE_WORKERS = "RAY_num_workers_soft_limit", 16
 """The variable of how many idle workers Ray keeps, and the least that a job of ours can use."""
 
 
-def keep_workers(cpus: int) -> None:
-    """Have the Ray that this process is about to start keep workers that wait for the next block.
+@contextlib.contextmanager
+def kept_workers(cpus: int) -> Iterator[None]:
+    """Have a Ray that is started in the block keep workers that wait for the next block.
 
     By default Ray keeps one for each CPU and ends the others after a second. But several tasks of
     ours share a CPU. So on few CPUs a job would start workers again and again, each of which takes
-    two or three seconds of CPU to load Ray Data.
+    two or three seconds of CPU to load Ray Data. What the user has set holds.
     """
+    given = IDLE_WORKERS in os.environ
     os.environ.setdefault(IDLE_WORKERS, str(max(2 * cpus, LEAST_IDLE_WORKERS)))
+    try:
+        yield
+    finally:
+        if not given:
+            del os.environ[IDLE_WORKERS]
 
 
 AUTH_MODE, AUTH_TOKEN, AUTH_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"

@@ -52,6 +52,8 @@ def test_a_raylet_that_is_gone_ends_a_driver_that_only_waits():
             assert driver.stdout.readline() == "ready\n", driver.communicate()
             (folder,) = Path(place).iterdir()
             (raylet,) = [each for each in pulse.of_folder(str(folder)) if each.name == "raylet"]
+            given = Path(f"/proc/{raylet.pid}/environ").read_bytes()
+            assert f"{cluster.private_ray.IDLE_WORKERS}=".encode() in given
             time.sleep(3 * pulse.INTERVAL)
             assert driver.poll() is None
             os.kill(raylet.pid, signal.SIGKILL)
