@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.part in ("engine", "all"):
         parts.append(engine_part(options.rows, device))
     if options.part in ("job", "all"):
-        parts.append(job_part(options.job_pairs, options.weights or "compact", device))
+        devices = [(int(count), seconds) for count, seconds in options.devices or SIMULATED]
+        parts.append(job_part(options.job_pairs, devices, options.weights or "compact", device))
     for part in parts:
         for name, measure in part:
             if options.only and name not in options.only:
@@ -138,13 +139,15 @@ def engine_part(most_rows: int, device: str) -> Iterator[Measurement]:
         yield "style cache", partial(alone, engine.cache_hits, cache=cache)
 
 
-def job_part(pairs: int | None, weights: str, device: str) -> Iterator[Measurement]:
+def job_part(
+    pairs: int | None, simulated: Sequence[tuple[int, float]], weights: str, device: str
+) -> Iterator[Measurement]:
     """Yield the measurements of whole jobs, each in a process of its own."""
     from jobs.bench import job
 
     real = pairs or (2_000 if device == "cuda" else 24)
     yield "whole job", partial(alone, job.whole_job, real, 256, 100, weights)
-    arguments = pairs or 2_000, 256, SIMULATED, DEVICE_SECONDS
+    arguments = pairs or 2_000, 256, simulated, DEVICE_SECONDS
     yield "simulated jobs", partial(alone, job.simulated_jobs, *arguments)
 
 
@@ -198,6 +201,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--job-pairs", type=int, help="pairs of the whole jobs [2000, a real one on a CPU 24]"
+    )
+    parser.add_argument(
+        "--devices",
+        nargs=2,
+        type=float,
+        action="append",
+        metavar=("N", "SECONDS"),
+        help="style actors of a simulated job, and seconds of each one's device for a picture; may "
+        "be given several times [four jobs of 1 to 64 actors]",
     )
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     return parser.parse_args(argv)

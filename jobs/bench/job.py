@@ -5,6 +5,7 @@ Call the measurements through ``alone``: each one's Ray and memory are to be its
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -31,6 +32,12 @@ BANDWIDTH = 1.25e9
 
 S3_REQUESTS = 3500.0
 """Writes a second that S3 promises for a prefix of names."""
+
+FREE_ROWS = 4_096
+"""Most rows of the job whose device takes no time, which tells what a row takes."""
+
+SMALL_BLOCKS = 64
+"""Pairs of a block in simulated jobs: one machine's object store holds the blocks of all actors."""
 
 PRICE = 1.0
 """Dollars of a GPU hour. Multiply the costs by your price; docs/clusters.md has examples."""
@@ -64,7 +71,9 @@ def simulated_jobs(
 ) -> Numbers:
     """Compare the model with jobs whose devices sleep, and apply it to larger clusters.
 
-    What a row takes is measured by a first job, of one actor whose device takes no time.
+    What a row takes is measured by a first job, of one actor whose device takes no time and at most
+    ``FREE_ROWS`` rows. Many processes on few cores make a row dearer, so each comparison also gives
+    the CPU seconds of a row in that very job, and what the model says with them.
 
     Args:
         rows: rows of each job's manifest.
@@ -73,25 +82,42 @@ def simulated_jobs(
         device_seconds: of a GPU for a picture, for the larger clusters.
     """
     small = SmallJob(rows, image_size, EVALUATIONS, form="jpg")
+    small_jobs.keep_events()
     start_ray(verbose=False)
     try:
         cores = sum(node.get("CPU", 0.0) for node in node_resources())
-        free = _simulated(small, 1, 0.0)
-        row = Row(
-            nodes=free["cpu_seconds_a_row"] - free["driver_cpu_seconds_a_row"],
-            driver=free["driver_cpu_seconds_a_row"],
-            bytes=free["bytes_read_a_row"] + free["bytes_written_a_row"],
-            requests=REQUESTS,
-        )
+        row = _row(_simulated(replace(small, rows=min(rows, FREE_ROWS)), 1, 0.0))
         found: Numbers = {f"a row: {name}": value for name, value in vars(row).items()}
         for actors, seconds in runs:
+            machines = Machines(actors, seconds, cores, one_machine=True)
             made = _simulated(small, actors, seconds)
-            part, rate = model.slowest(row, Machines(actors, seconds, cores, one_machine=True))
-            name = f"{actors} actors of {1 / seconds:g} a second: made, by the model ({part}), busy"
-            found[name] = [made["pictures_a_second"], rate, made["device_busy"]]
+            name = f"{actors} actors of {1 / seconds:g} a second"
+            part, rate = model.slowest(row, machines)
+            found[f"{name}: made, by the model ({part}), busy"] = [
+                made["pictures_a_second"],
+                rate,
+                made["device_busy"],
+            ]
+            part, rate = model.slowest(_row(made), machines)
+            found[f"{name}: ok, seconds, CPU seconds a row, the model with them ({part})"] = [
+                made["ok"],
+                made["seconds"],
+                made["cpu_seconds_a_row"],
+                rate,
+            ]
     finally:
         stop_ray()
     return found | _larger(row, device_seconds)
+
+
+def _row(measured: Numbers) -> Row:
+    """Return what a row took in a job that was measured."""
+    return Row(
+        nodes=measured["cpu_seconds_a_row"] - measured["driver_cpu_seconds_a_row"],
+        driver=measured["driver_cpu_seconds_a_row"],
+        bytes=measured["bytes_read_a_row"] + measured["bytes_written_a_row"],
+        requests=REQUESTS,
+    )
 
 
 def _larger(row: Row, device_seconds: float) -> Numbers:
@@ -111,7 +137,9 @@ def _simulated(small: SmallJob, actors: int, seconds: float) -> Numbers:
     actor = type("PacedActor", (SimulatedActor,), {"device_seconds": seconds})
     with mock.patch.object(flow, "StyleActor", actor):
         # The sleeping actors use none of the CPUs that the other stages have.
-        return _measured(small, actors=actors, batch_size=64, cpus_per_actor=0)
+        return _measured(
+            small, actors=actors, batch_size=64, cpus_per_actor=0, rows_per_block=SMALL_BLOCKS
+        )
 
 
 def _measured(small: SmallJob, **settings: int | None) -> Numbers:

@@ -1,5 +1,6 @@
 """Real jobs over a few pictures that code has painted. Several measurements run them."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,10 @@ from jobs._judge import to_image
 from jobs.bench.inputs import pictures
 from pipeline.engine.job import run_job
 from pipeline.settings import JobSettings, StyleSettings, replace
+
+EVENTS_SETTING = "RAY_task_events_max_num_task_in_gcs"
+EVENTS = 1_000_000
+"""Calls of tasks and actors that Ray remembers for ``actor_times``; a block has some ten."""
 
 CONTENTS, STYLES = 16, 7
 """Files of content images and of style images in a job."""
@@ -58,6 +63,11 @@ def run(folder: str, small: SmallJob, **settings: Any) -> dict[str, Any]:
     )
     job = JobSettings(manifest=f"{folder}/m.parquet", output=f"{folder}/out")
     return run_job(style, replace(job, image_format=form, **settings))
+
+
+def keep_events() -> None:
+    """Let a Ray that this process starts remember the calls of long jobs, too; see ``EVENTS``."""
+    os.environ[EVENTS_SETTING] = str(EVENTS)
 
 
 def recorded(folder: str, column: str) -> pa.ChunkedArray:
