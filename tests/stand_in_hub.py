@@ -3,15 +3,15 @@
 import base64
 import contextlib
 import hashlib
-import http.server
 import json
-import threading
 from urllib.parse import urlsplit
+
+from tests.web_server import Handler, serving
 
 TOKEN = "hf_MARKEDSECRET"
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class UploadHandler(Handler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
@@ -100,12 +100,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def do_HEAD(self):
-        self.do_GET()
-
-    def log_message(self, *_):
-        pass
-
 
 @contextlib.contextmanager
 def running():
@@ -113,12 +107,7 @@ def running():
 
     It answers 403 to paths that hold the text ``refuses``.
     """
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.files, server.large, server.created, server.seen = {}, {}, {}, []
-        server.refuses = ""
-        server.endpoint = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
+    state = {"files": {}, "large": {}, "created": {}, "seen": [], "refuses": ""}
+    with serving(UploadHandler, **state) as server:
+        server.endpoint = server.url
+        yield server

@@ -1,11 +1,9 @@
 """Pictures inside tables and tars: their URIs, their bytes, and how little is read for them."""
 
-import http.server
 import io
 import os
 import re
 import tarfile
-import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +17,7 @@ from pipeline.data.redaction import redact
 from pipeline.data.storage import file_parts, files, filesystems, parquet_images, uris
 from pipeline.data.storage.file_parts import parquet_part, tar_part
 from tests.conftest import within
+from tests.web_server import Handler, serving
 
 NAMES = st.text(min_size=1).filter(lambda name: "\0" not in name)
 
@@ -316,7 +315,7 @@ def test_parts_on_s3(s3, tmp_path):
     assert [files.read_bytes(uri, options, 600) for uri in found] == [b"A" * 600, b"B"]
 
 
-class Ranges(http.server.BaseHTTPRequestHandler):
+class Ranges(Handler):
     """Serves ``server.data``, in ranges if ``server.ranges``."""
 
     def do_GET(self):
@@ -334,18 +333,10 @@ class Ranges(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def do_HEAD(self):
-        self.do_GET()
-
-    def log_message(self, *_):
-        pass
-
 
 def test_parts_at_a_web_address(tmp_path):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ranges)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        address = f"http://127.0.0.1:{server.server_port}/x"
+    with serving(Ranges) as server:
+        address = f"{server.url}/x"
         path = tarred(tmp_path / "x.tar", [("a.png", b"A" * 600), ("b.png", b"B" * 700)])
         server.data, server.ranges = Path(path).read_bytes(), True
         members = list(file_parts.members_of_tar(f"{address}.tar", {}))
@@ -364,6 +355,3 @@ def test_parts_at_a_web_address(tmp_path):
         server.data, server.ranges = Path(write(tmp_path / "x.parquet", [b"a"])).read_bytes(), True
         (uri,) = images(f"{address}.parquet")
         assert files.read_bytes(uri, {}) == b"a"
-    finally:
-        server.shutdown()
-        server.server_close()

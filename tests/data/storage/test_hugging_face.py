@@ -1,11 +1,9 @@
 """``hf://datasets/...`` through huggingface_hub, against a hub on loopback."""
 
-import http.server
 import json
 import re
 import subprocess
 import sys
-import threading
 import urllib.parse
 
 import huggingface_hub.constants
@@ -17,11 +15,12 @@ from pipeline.data.manifest import planning
 from pipeline.data.manifest.manifest import ManifestError, base_of, open_manifest
 from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.storage import files
+from tests.web_server import Handler, serving
 
 API = "/api/datasets/me/set"
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
+class Hub(Handler):
     """As much of the hub as fsspec needs to list and read the files in ``server.files``."""
 
     def do_GET(self):
@@ -86,13 +85,8 @@ def hub(monkeypatch):
     """A hub with the data set ``me/set``: (its files, requests seen, storage options)."""
     # Other tests keep the library from the network; this hub is on loopback.
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files, server.seen = {}, []
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    yield server.files, server.seen, {"hf": {"endpoint": endpoint, "token": False}}
-    server.shutdown()
-    server.server_close()
+    with serving(Hub, files={}, seen=[]) as server:
+        yield server.files, server.seen, {"hf": {"endpoint": server.url, "token": False}}
 
 
 def table(values) -> bytes:

@@ -1,7 +1,6 @@
 import collections
 import contextlib
 import gzip
-import http.server
 import os
 import stat
 import threading
@@ -16,6 +15,7 @@ from pipeline.data.errors import RowError
 from pipeline.data.manifest.manifest import ManifestError, open_manifest
 from pipeline.data.storage import files, filesystems, local, uris, web
 from tests.conftest import within
+from tests.web_server import Handler, serving
 
 
 def test_reads_and_writes_on_s3_and_locally(s3, tmp_path):
@@ -173,7 +173,7 @@ def test_missing_objects_are_row_errors(s3, tmp_path, missing):
 PIECES = [os.urandom(50_000) for _ in range(8)]
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
+class Answers(Handler):
     """``/503``: that status. ``/503/2``: that status twice per method, then a file."""
 
     def do_GET(self):
@@ -188,23 +188,14 @@ class Answers(http.server.BaseHTTPRequestHandler):
                 for piece in PIECES:
                     self.wfile.write(piece)
 
-    def do_HEAD(self):
-        self.do_GET()
-
-    def log_message(self, *_):
-        pass
-
 
 @pytest.fixture
 def website(monkeypatch):
     """A real web server; its ``seen`` counts requests."""
     monkeypatch.setattr(web, "PAUSE", 0.001)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        server.seen = collections.Counter()
-        server.url = f"http://user:SECRET@127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with serving(Answers, seen=collections.Counter()) as server:
+        server.url = server.url.replace("//", "//user:SECRET@")
         yield server
-        server.shutdown()
 
 
 @pytest.mark.parametrize("most", [None, 1000])
@@ -253,7 +244,7 @@ def test_a_web_server_that_was_busy_is_asked_again_and_its_file_read_whole(websi
         files.read_bytes(uri, {}, 60_000)
 
 
-class Endless(http.server.BaseHTTPRequestHandler):
+class Endless(Handler):
     """Sends 100 MB, whatever it is asked for. At ``/told`` it states the length, and at ``/packed``
     it compresses the data without being asked to.
     """
@@ -281,19 +272,11 @@ class Endless(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(bytes(2**20))
                 self.server.sent += 1
 
-    def do_HEAD(self):
-        self.do_GET()
-
-    def log_message(self, *_):
-        pass
-
 
 @pytest.mark.parametrize("path", ["untold", "told", "packed"])
 def test_a_server_that_sends_more_than_it_is_asked_for_is_hung_up_on(path):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
-        server.sent, server.asked_on = 0, threading.Event()
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        uri = f"http://127.0.0.1:{server.server_port}/{path}"
+    with serving(Endless, sent=0, asked_on=threading.Event()) as server:
+        uri = f"{server.url}/{path}"
         files.read_bytes(uri.replace(path, "untold"), {}, 2**30)  # all of it, with its buffers
         assert server.sent == 100
         server.packed = gzip.compress(bytes(100 * 2**20))
@@ -308,7 +291,6 @@ def test_a_server_that_sends_more_than_it_is_asked_for_is_hung_up_on(path):
         assert caught.value.error_class == "file_too_large"
         assert server.sent <= 30, "buffers of the system hold some MB"
         assert peak < 12 * 2**20
-        server.shutdown()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9", "no-such-host.invalid"])

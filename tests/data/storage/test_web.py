@@ -1,9 +1,7 @@
 """Redirects: which of them are followed."""
 
 import datetime
-import http.server
 import ssl
-import threading
 
 import pytest
 from cryptography import x509
@@ -12,11 +10,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.data.errors import RowError
 from pipeline.data.storage import files
+from tests.web_server import Handler, serving
 
 UNVERIFIED = {"https": {"ssl": False}}
 
 
-class Hops(http.server.BaseHTTPRequestHandler):
+class Hops(Handler):
     """Serves ``/file``; redirects all else to ``server.target`` by the header ``server.header``."""
 
     def do_GET(self):
@@ -29,21 +28,6 @@ class Hops(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if found and self.command == "GET":
             self.wfile.write(b"data")
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def log_message(self, *_):
-        pass
-
-
-def serve(context=None):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hops)
-    server.seen, server.header = [], "Location"
-    if context:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    return server
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +54,11 @@ def certificate(tmp_path_factory):
 @pytest.fixture
 def servers(certificate):
     """An https server and an http server."""
-    pair = serve(certificate), serve()
-    yield pair
-    for server in pair:
-        server.shutdown()
-        server.server_close()
+    with (
+        serving(Hops, certificate, seen=[], header="Location") as secure,
+        serving(Hops, seen=[], header="Location") as plain,
+    ):
+        yield secure, plain
 
 
 @pytest.mark.parametrize("most", [None, 1000])

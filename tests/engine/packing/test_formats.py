@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import tarfile
-import threading
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -36,6 +35,7 @@ from pipeline.settings import JobSettings, StyleSettings, replace
 from tests.conftest import image_bytes, write_parquet
 from tests.data.output.test_shards import record, write_records
 from tests.engine.audit.test_audit import drop_record
+from tests.web_server import serving
 
 DOCS = Path(__file__).parents[3] / "docs" / "formats.md"
 SECRET = "MARKEDSECRET"
@@ -68,9 +68,7 @@ def finished(local_ray, tmp_path_factory, weights_file):
     (base / "c.png").write_bytes(image_bytes(0, 64, 64))
     (base / "s.png").write_bytes(image_bytes(9, 64, 64))
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=base)
-    handler.log_message = lambda *_: None
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(handler) as server:
         style = StyleSettings(weights=str(weights_file), image_size=64, iterations=3, scales=1)
         job = JobSettings(
             manifest=write_parquet(base / "m.parquet", rows_of_manifest(server.server_port)),
@@ -81,7 +79,6 @@ def finished(local_ray, tmp_path_factory, weights_file):
             summary = run_job(style, job)
         # Once more, with nothing to do but Parquet shards.
         again = run_job(style, replace(job, format="parquet"))
-        server.shutdown()
     assert again["last_run"]["pairs"] == 0
     return job, style, summary, said.getvalue()
 
