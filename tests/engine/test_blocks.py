@@ -16,6 +16,8 @@ KINDS = pa.schema(
     ]
 )
 
+IMAGES = KINDS.remove(3)
+
 
 def pixels(level: int) -> np.ndarray:
     return np.full((level, 2, 3), level, np.uint8)
@@ -91,6 +93,27 @@ def test_an_image_of_several_rows_lies_in_a_block_once():
     for part, wanted in cases:
         found = [row["some"] for row in blocks.rows_of(part)]
         assert [some and levels(some) for some in found] == wanted
+
+
+def test_a_block_whose_rows_all_failed_has_no_image():
+    """Also after Ray has sent it, and next to a block that has images."""
+    names = ["a", "b"]
+    rows = [{"some": None}, {}]
+    failed = blocks.with_columns(pa.table({"pair_id": names}), rows, ["one", "some"], IMAGES)
+    assert failed.nbytes < 200
+    good = table().select(IMAGES.names).slice(0, 1)
+    cases = (
+        failed,
+        failed.slice(1),
+        pickle.loads(pickle.dumps(failed)),
+        pa.concat_tables([failed, good]).combine_chunks(),
+    )
+    for block in cases:
+        found = blocks.rows_of(block)
+        missing = [row for row in found if row["pair_id"] in names]
+        assert missing
+        assert all(row["one"] is None and row["some"] is None for row in missing)
+    assert levels([found[-1]["one"]]) == [1]
 
 
 def test_columns_of_any_type_pass_as_they_are():
