@@ -148,8 +148,8 @@ class StyleSettings:
     first_metric: Literal["spectral", "measured"] = setting(
         "spectral",
         "metric of L-BFGS's steps before a pair has learnt its own: spectral (as spectral_exponent "
-        "and color_preconditioner say) or measured (the mean of what other pairs learnt with "
-        "'compact'; these two then do nothing)",
+        "and color_preconditioner say) or measured (from what other pairs learnt with 'compact'; "
+        "these two then do nothing)",
     )
     spectral_exponent: float = setting(
         0.75, "exponent p of the 1/f^p preconditioner; 0: none", low=0, high=2
