@@ -212,7 +212,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "be given several times [four jobs of 1 to 64 actors]",
     )
     parser.add_argument("--json", type=Path, help="write all figures to this file")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    for count, seconds in options.devices or ():
+        if count < 1 or count % 1 or seconds <= 0:
+            parser.error("--devices: give a whole number of style actors and seconds above 0")
+    return options
 
 
 if __name__ == "__main__":

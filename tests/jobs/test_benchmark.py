@@ -53,12 +53,30 @@ def test_every_measurement_has_a_name_to_choose_it_by():
     parts = (
         benchmark.style_part("compact", 32, "cpu"),
         benchmark.engine_part(10**6, "cpu"),
-        benchmark.job_part(None, "compact", "cpu"),
+        benchmark.job_part(None, benchmark.SIMULATED, "compact", "cpu"),
     )
     assert {name for part in parts for name, _ in part} == {*benchmark.NAMES} - {
         "peers",
         "throughput",
     }
+
+
+def test_simulated_jobs_have_the_rows_and_devices_that_are_asked_for(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(benchmark, "alone", lambda *call: asked.append(call) or {"told": 1})
+    only = ["--part", "job", "--only", "simulated jobs"]
+    more = ["--job-pairs", "500", "--devices", "64", "0.2", "--devices", "1", "1"]
+    assert benchmark.main([*only, *more]) == benchmark.main(only) == 0
+    assert [call[1] for call in asked] == [500, 2000]
+    assert [call[3] for call in asked] == [[(64, 0.2), (1, 1)], benchmark.SIMULATED]
+    assert capsys.readouterr().out.count("told") == 2
+
+
+@pytest.mark.parametrize("devices", [("0", "1"), ("1.5", "1"), ("2", "0"), ("2", "-1")])
+def test_devices_that_cannot_be_simulated_are_refused(devices, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.parse(["--devices", *devices])
+    assert "--devices: give a whole number" in capsys.readouterr().err
 
 
 def test_the_slowest_part_decides_what_a_job_makes():
@@ -79,7 +97,10 @@ def test_the_slowest_part_decides_what_a_job_makes():
 @pytest.mark.soak  # three jobs of Ray: a minute
 def test_a_simulated_device_sets_the_pace_of_a_real_job():
     found = alone(job.simulated_jobs, 48, 32, [(2, 0.05)], 0.01)
-    ((made, modelled, _),) = (found[name] for name in found if name.startswith("2 actors"))
-    assert modelled == 40
+    named = {name: found[name] for name in found if name.startswith("2 actors")}
+    ((made, modelled, _),) = (named[name] for name in named if "made" in name)
+    ((ok, _, cost, _),) = (named[name] for name in named if "ok" in name)
+    assert (ok, modelled) == (48, 40)
+    assert cost > 0
     assert 10 < made <= 44
     assert found["a row: bytes"] > 1000
