@@ -3,6 +3,7 @@
 Call the measurements through ``alone``: each one's Ray and memory are to be its own.
 """
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,8 +37,9 @@ S3_REQUESTS = 3500.0
 FREE_ROWS = 4_096
 """Most rows of the job whose device takes no time, which tells what a row takes."""
 
-SMALL_BLOCKS = 64
-"""Pairs of a block in simulated jobs: one machine's object store holds the blocks of all actors."""
+MANY_ACTORS, SMALL_BLOCKS = 32, 64
+"""With so many actors simulated jobs have blocks of at most so many pairs: one machine's object
+store holds the blocks of all."""
 
 PRICE = 1.0
 """Dollars of a GPU hour. Multiply the costs by your price; docs/clusters.md has examples."""
@@ -134,11 +136,14 @@ def _larger(row: Row, device_seconds: float) -> Numbers:
 
 
 def _simulated(small: SmallJob, actors: int, seconds: float) -> Numbers:
+    # As small as a job's own choice, which gives each actor some blocks.
+    small_block = min(SMALL_BLOCKS, math.ceil(small.rows / (4 * actors)))
+    block = small_block if actors >= MANY_ACTORS else None
     actor = type("PacedActor", (SimulatedActor,), {"device_seconds": seconds})
     with mock.patch.object(flow, "StyleActor", actor):
         # The sleeping actors use none of the CPUs that the other stages have.
         return _measured(
-            small, actors=actors, batch_size=64, cpus_per_actor=0, rows_per_block=SMALL_BLOCKS
+            small, actors=actors, batch_size=64, cpus_per_actor=0, rows_per_block=block
         )
 
 
