@@ -25,7 +25,7 @@ class UploadHandler(Handler):
             asked = json.loads(data)
             name = f"{asked['organization']}/{asked['name']}"
             exists, _ = name in hub.created, hub.created.setdefault(name, asked)
-            return self.answer({"url": f"{hub.endpoint}/datasets/{name}"}, 409 if exists else 200)
+            return self.answer({"url": f"{hub.url}/datasets/{name}"}, 409 if exists else 200)
         if path.endswith("/preupload/main"):
             names = [file["path"] for file in json.loads(data)["files"]]
             modes = {True: "lfs", False: "regular"}
@@ -35,18 +35,18 @@ class UploadHandler(Handler):
                 for name in names
             ]})  # fmt: skip
         if path.endswith("/info/lfs/objects/batch"):
-            link = {"upload": {"href": f"{hub.endpoint}/lfs", "header": {}}}
+            link = {"upload": {"href": f"{hub.url}/lfs", "header": {}}}
             asked = json.loads(data)["objects"]
             return self.answer({"transfer": "basic", "objects": [
                 {**one, "actions": {"upload": {**link["upload"], "href":
-                 f"{hub.endpoint}/lfs/{one['oid']}"}}} for one in asked
+                 f"{hub.url}/lfs/{one['oid']}"}}} for one in asked
             ]})  # fmt: skip
         if path == "/api/validate-yaml":
             return self.answer({"errors": [], "warnings": []})
         assert path.endswith("/commit/main"), path
         for line in data.splitlines():
             self.commit(**json.loads(line))
-        link = f"{hub.endpoint}/datasets/me/set/commit/0"
+        link = f"{hub.url}/datasets/me/set/commit/0"
         return self.answer({"success": True, "commitOid": "0", "commitUrl": link})
 
     def commit(self, key, value):
@@ -103,11 +103,10 @@ class UploadHandler(Handler):
 
 @contextlib.contextmanager
 def running():
-    """Yield the server: ``endpoint``, ``files``, ``created`` repositories, requests ``seen``.
+    """Yield the server: ``url``, ``files``, ``created`` repositories, requests ``seen``.
 
     It answers 403 to paths that hold the text ``refuses``.
     """
     state = {"files": {}, "large": {}, "created": {}, "seen": [], "refuses": ""}
     with serving(UploadHandler, **state) as server:
-        server.endpoint = server.url
         yield server

@@ -135,7 +135,7 @@ def test_from_a_hugging_face_set_to_one_and_to_the_hub(hub_set, monkeypatch, cap
         job = JobSettings(
             manifest=f"{hub_set}/pairs", output=f"{hub_set}/out", actors=1, format="parquet",
             push_to_hub="me/set",
-            storage_options={"hf": {"endpoint": server.endpoint, "token": stand_in_hub.TOKEN}},
+            storage_options={"hf": {"endpoint": server.url, "token": stand_in_hub.TOKEN}},
         )  # fmt: skip
         summary = run_job(TINY, job)
         uploaded = server.files

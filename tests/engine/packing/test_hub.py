@@ -44,7 +44,7 @@ def pack(job, contents, digest="d"):
 
 @pytest.fixture
 def job(server, tmp_path):
-    options = {"hf": {"endpoint": server.endpoint, "token": TOKEN}}
+    options = {"hf": {"endpoint": server.url, "token": TOKEN}}
     job = JobSettings(
         manifest="m", output=str(tmp_path / "out"), format="parquet", push_to_hub="me/set",
         storage_options=options,
@@ -60,7 +60,7 @@ def test_shards_are_uploaded_once_and_old_ones_are_deleted(server, job):
     assert server.created["me/set"]["visibility"] == "private"
     assert server.created["me/set"]["type"] == "dataset"
     assert hub.push(job) == {
-        "repository": f"{server.endpoint}/datasets/me/set",
+        "repository": f"{server.url}/datasets/me/set",
         "uploaded": 3, "there": 0, "deleted": 1,
     }  # fmt: skip
     assert json.loads(server.files.pop(hub.MARK)) == NAMES
@@ -102,7 +102,7 @@ def test_the_address_and_the_token_may_be_in_the_environment(server, job):
         "push_to_hub='me/set')\n"
         "hub.open_repository(job)\nprint(hub.push(job)['uploaded'])"
     )
-    settings = {"HF_ENDPOINT": server.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    settings = {"HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
     env = {**os.environ, **settings, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True
@@ -122,7 +122,7 @@ def test_the_address_and_the_token_may_be_in_the_environment(server, job):
 )
 def test_a_repository_that_cannot_be_written_is_refused_in_one_line(server, job, options, refuses):
     server.refuses = refuses
-    given = {"hf": {"endpoint": server.endpoint, **options}}
+    given = {"hf": {"endpoint": server.url, **options}}
     with pytest.raises(SettingError) as caught:
         hub.open_repository(replace(job, storage_options=given))
     (line,) = str(caught.value).splitlines()
