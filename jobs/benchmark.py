@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parts.append(engine_part(options.rows, device))
     if options.part in ("job", "all"):
         devices = [(int(count), seconds) for count, seconds in options.devices or SIMULATED]
-        parts.append(job_part(options.job_pairs, devices, options.weights or "compact", device))
+        weights = options.weights or "compact"
+        parts.append(job_part(options.job_pairs, options.evaluations, devices, weights, device))
     for part in parts:
         for name, measure in part:
             if options.only and name not in options.only:
@@ -140,13 +141,17 @@ def engine_part(most_rows: int, device: str) -> Iterator[Measurement]:
 
 
 def job_part(
-    pairs: int | None, simulated: Sequence[tuple[int, float]], weights: str, device: str
+    pairs: int | None,
+    evaluations: int,
+    simulated: Sequence[tuple[int, float]],
+    weights: str,
+    device: str,
 ) -> Iterator[Measurement]:
     """Yield the measurements of whole jobs, each in a process of its own."""
     from jobs.bench import job
 
     real = pairs or (2_000 if device == "cuda" else 24)
-    yield "whole job", partial(alone, job.whole_job, real, 256, 100, weights)
+    yield "whole job", partial(alone, job.whole_job, real, 256, evaluations, weights)
     arguments = pairs or 2_000, 256, simulated, DEVICE_SECONDS
     yield "simulated jobs", partial(alone, job.simulated_jobs, *arguments)
 
@@ -201,6 +206,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--job-pairs", type=int, help="pairs of the whole jobs [2000, a real one on a CPU 24]"
+    )
+    parser.add_argument(
+        "--evaluations", type=int, default=100, help="of each pair of the real whole job [100]"
     )
     parser.add_argument(
         "--devices",

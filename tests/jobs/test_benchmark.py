@@ -53,7 +53,7 @@ def test_every_measurement_has_a_name_to_choose_it_by():
     parts = (
         benchmark.style_part("compact", 32, "cpu"),
         benchmark.engine_part(10**6, "cpu"),
-        benchmark.job_part(None, benchmark.SIMULATED, "compact", "cpu"),
+        benchmark.job_part(None, 100, benchmark.SIMULATED, "compact", "cpu"),
     )
     assert {name for part in parts for name, _ in part} == {*benchmark.NAMES} - {
         "peers",
@@ -70,6 +70,14 @@ def test_simulated_jobs_have_the_rows_and_devices_that_are_asked_for(monkeypatch
     assert [call[1] for call in asked] == [500, 2000]
     assert [call[3] for call in asked] == [[(64, 0.2), (1, 1)], benchmark.SIMULATED]
     assert capsys.readouterr().out.count("told") == 2
+
+
+def test_a_real_whole_job_has_the_pairs_and_evaluations_that_are_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(benchmark, "alone", lambda *call: asked.append(call) or {})
+    only = ["--part", "job", "--only", "whole job", "--job-pairs", "500"]
+    assert benchmark.main(only) == benchmark.main([*only, "--evaluations", "60"]) == 0
+    assert asked == [(job.whole_job, 500, 256, each, "compact") for each in (100, 60)]
 
 
 @pytest.mark.parametrize("devices", [("0", "1"), ("1.5", "1"), ("2", "0"), ("2", "-1")])
