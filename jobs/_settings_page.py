@@ -20,23 +20,27 @@ INTRODUCTION = """\
 An option on the command line, or a name in a file: `--config FILE` reads YAML or TOML, names
 without the dashes and with `_` (`image_size: 512`). Options win over the file. One file serves
 `stylize`, `verify` and `report`. A list is given with commas, a mapping as JSON. In
-a file `storage_options` may be nested, in the file's own types: a key of digits alone wants quotes.
+a file `storage_options` may be nested, in the file's own types: quote a key that is all digits.
 
 - **Settings that change pixels** are marked so. They, the weights' digest, `image_format`,
-  `quality` and `embed_metadata` make up the fingerprint: a job with another one is refused in an
-  output that has pictures already.
+  `quality` and `embed_metadata` make up the fingerprint: an output that already has
+  pictures refuses a job with a different one.
 - **One row's own**: a few of them may be columns of the manifest ([manifests.md](manifests.md)).
-- **Credentials** belong into the environment (`AWS_*`), a role of the machine, or
+- **Credentials** belong in the environment (`AWS_*`), a role of the machine, or
   `storage_options` in the file, not on the command line, which Ray's job list shows.
 - **Two folders** in place of `--manifest`: `--content` and `--style`, with `--mode`,
   `--styles-per-content`, `--label-from`, `--split-from` and `--labels` of `neural-style manifest`
-  (below). The job makes the manifest in `OUTPUT/manifest`, again at each start: new images become
-  new pairs, and pictures that were made stay, also those of images that are gone.
+  (below). The job makes the manifest in `OUTPUT/manifest` at each start: new images become new
+  pairs. Finished pictures stay, even if their source images are gone.
 - **In a notebook** the settings that change pixels are keyword arguments
   ([notebook.md](notebook.md)).
 - **Completion**: `eval "$(register-python-argcomplete neural-style)"` in `~/.bashrc` or `~/.zshrc`,
-  with the environment's `bin` folder in `PATH`; Tab completes commands, options and choices. For
-  `python -m jobs.stylize` too: `activate-global-python-argcomplete --user`. Tried in bash.
+  with the environment's `bin` folder in `PATH`; Tab completes commands, options and choices. To
+  complete `python -m jobs.stylize` too, run `activate-global-python-argcomplete --user`. Tested in
+  bash only.
+- **More options** that are no settings, such as `--dry-run`, `--quiet`, `--json` (one JSON object
+  for programs: [formats.md](formats.md#summary)) and `--price-per-gpu-hour`:
+  `neural-style COMMAND --help-all`.
 """
 
 

@@ -1,6 +1,6 @@
 """Measure what this program costs on this machine, and print it.
 
-    python -m jobs.benchmark                          the method and the engine, some 25 minutes
+    python -m jobs.benchmark                          all parts, more than half an hour
     python -m jobs.benchmark --part style             needs torch alone, no Ray
     python -m jobs.benchmark --part style --weights imagenet --size 512 --json figures.json
     python -m jobs.benchmark --part job               whole jobs, a model of larger ones

@@ -15,7 +15,7 @@ from jobs._environment import missing_package
 
 ABOUT = {
     "stylize": ("stylize", "make pictures: of two folders, or of a manifest of pairs"),
-    "manifest": ("make_manifest", "make a manifest of two folders, to look at before or to keep"),
+    "manifest": ("make_manifest", "pair two folders in a manifest, to inspect or to keep"),
     "verify": ("verify", "check an output against its manifest, and every image in it"),
     "report": ("report", "write report.html of an output, also while a job is at work"),
     "demo": ("demo", "twelve pictures in a few minutes, without a network"),

@@ -84,7 +84,7 @@ def _say_progress(rows_per_file: int, built: "Built") -> None:
 
 
 def _counts(built: "Built") -> str:
-    return f"{counted(built.pairs, 'pair')} of {counted(built.contents, 'content')}"
+    return f"{counted(built.pairs, 'pair')} of {counted(built.contents, 'content image')}"
 
 
 def print_summary(built: "Built", settings: ManifestSettings) -> None:
@@ -98,16 +98,16 @@ def print_summary(built: "Built", settings: ManifestSettings) -> None:
     if built.skipped:
         print(f"skipped: {describe(built.skipped)}")
     if built.left_out:
-        left_out = counted(built.left_out, "content")
+        left_out = counted(built.left_out, "content image")
         print(f"{left_out} stay as they are and have no row; --include-originals adds one for each")
     if built.originals:
-        print(f"{counted(built.originals, 'pair')} without a style: copies of the contents")
+        print(f"{counted(built.originals, 'pair')} without a style: copies of the content images")
     for name, counts in (("label", built.labels), ("split", built.splits)):
         if name in built.columns:
             _print_places(name, counts)
     if built.unmet_labels:
         unmet = counted(built.unmet_labels, "file")
-        print(f"warning: {settings.labels} names {unmet} that are not among the contents")
+        print(f"warning: {settings.labels} names {unmet} that are not among the content images")
     if built.splits[None] and len(built.splits) > 1:
         print(
             "warning: results without a split will lie beside the folders of splits, and Hugging "
@@ -125,10 +125,10 @@ def _print_places(name: str, counts: Counter[str | None]) -> None:
     found = [(place, count) for place, count in counts.most_common() if place is not None]
     named = ", ".join(f"{place} {count}" for place, count in found[:5])
     more = ", ..." if len(found) > 5 else ""
-    some = f"{counted(len(found), name)} (contents of each: {named}{more})"
+    some = f"{counted(len(found), name)} (content images of each: {named}{more})"
     print(some if found else f"no {name}")
     if counts[None]:
-        print(f"{counted(counts[None], 'content')} without a {name}")
+        print(f"{counted(counts[None], 'content image')} without a {name}")
 
 
 if __name__ == "__main__":

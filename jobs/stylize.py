@@ -1,13 +1,13 @@
 # PYTHON_ARGCOMPLETE_OK
-r"""Make a picture of each pair: of a photograph and a painting from two folders, or of a manifest.
+r"""Make a picture for each pair of a photograph and a painting, from two folders or a manifest.
 
     neural-style stylize --content ./photos --style ./paintings --output ./out
     neural-style stylize --manifest ./pairs.parquet --output ./out --dry-run
     ray job submit --working-dir . -- python -m jobs.stylize --actors 8 \
-        --manifest s3://bucket/manifest/ --output s3://bucket/out/
+        --manifest s3://bucket/pairs/ --output s3://bucket/out/
 
-The same command again does what is missing: after a stop, or when there are new images in the
-folders. Each photograph gets one painting that is drawn for it, the same each time;
+The same command again makes what is missing: after a stop, or when there are new images in the
+folders. Each photograph gets one painting, drawn at random but the same each time;
 --styles-per-content N gives it more, --mode cross all of them. The manifest that is made of two
 folders lies in OUTPUT/manifest. --dry-run says beforehand what the job would do and cost, from a
 few pairs that it tries on this machine, and writes nothing in the output. With --json a program
@@ -39,7 +39,7 @@ NEEDS = "(--content DIR --style DIR | --manifest URI) --output DIR"
 
 
 USUAL = {
-    "content": "folder of photographs, local or on s3://, gs://, az://",
+    "content": "folder of photographs, local or on s3:// (gs:// and az:// with gcsfs and adlfs)",
     "style": "folder of paintings",
     "manifest": "table of pairs, in place of the two folders",
     "output": "folder of the results",
@@ -51,8 +51,8 @@ USUAL = {
     "iterations": "most evaluations of the loss; fewer are faster [60]",
     "image_format": "of the pictures [png]",
     "format": "also make shards for training: webdataset or parquet [files]",
-    "retry_errors": "do the pairs again that failed before",
-    "dry_run": "say what it would do and cost, and end",
+    "retry_errors": "redo pairs that failed before",
+    "dry_run": "say what the job would do and cost, then exit",
     "config": "these and all other settings, in YAML or TOML",
 }
 

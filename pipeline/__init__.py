@@ -95,15 +95,16 @@ def run_job(
             another thread: what the job does, pairs done and failed, rate, seconds left.
 
     Returns:
-        The summary that is in ``summary.json``, with ``packed`` (the shards), ``gpu_hours`` and
-        ``report`` (the URI of report.html; None if there is none). A pair that fails raises
-        nothing: ``summary["error"]`` counts them, their records say why.
+        The summary that is in ``summary.json``, with ``packed`` (the shards), ``pushed``,
+        ``gpu_hours`` and ``report`` (the URI of report.html; None if there is none). A pair that
+        fails raises nothing: ``summary["error"]`` counts them, their records say why.
 
     Raises:
         JobError: settings, manifest, weights or output are wrong, or another run works in the
             output. Nothing was begun, and the message is one line.
         pipeline.engine.job.ClosingError: the pairs are done, but there is no summary.
         pipeline.engine.packing.run.PackingError: the pairs are done, but the shards are not.
+        pipeline.engine.packing.hub.PushError: the shards are made, but not uploaded.
         pipeline.data.output.lease.LostError: another run has taken the output over.
         ray.exceptions.RayError: the run broke off; what is recorded stays.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; what is recorded stays.

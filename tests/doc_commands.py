@@ -1,4 +1,4 @@
-"""The blocks of code in README and docs, and their shell commands as a reader copies them.
+"""The blocks of code in README and docs, their shell commands as a reader copies them, and names.
 
     python tests/doc_commands.py README.md
 
@@ -9,6 +9,8 @@ import re
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
+
 FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)^```$", re.MULTILINE)
 
 LANGUAGES = ("sh", "python", "yaml", "json", "dockerfile", "text")
@@ -18,6 +20,12 @@ LANGUAGES = ("sh", "python", "yaml", "json", "dockerfile", "text")
 def blocks(page: Path) -> list[tuple[str, str]]:
     """Language and text of each block."""
     return [(found[1], found[2]) for found in FENCE.finditer(page.read_text())]
+
+
+def named(page: str, heading: str) -> set[str]:
+    """Each word in backticks below a heading of the second level; the page is relative to ROOT."""
+    _, _, rest = (ROOT / page).read_text().partition(f"\n## {heading}\n")
+    return set(re.findall(r"`(\w+)`", rest.partition("\n## ")[0]))
 
 
 def commands(block: str) -> list[str]:

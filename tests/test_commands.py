@@ -82,7 +82,7 @@ MORE = {
 FOLDERS = "--content s3://bucket/photos/ --style s3://bucket/paintings/ --output s3://bucket"
 FIRST = {
     "README.md": [f"neural-style manifest {FOLDERS}/pairs/"],
-    "docs/clusters.md": [f"neural-style manifest {FOLDERS}/manifest/"],
+    "docs/clusters.md": [f"neural-style manifest {FOLDERS}/pairs/"],
     "docs/formats.md": ["neural-style manifest --content photos --style paintings --output pairs"],
     "docs/report.md": ["neural-style stylize --content photos --style paintings --output out"],
 }

@@ -24,6 +24,7 @@ from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.schemas import OWN_COLUMNS, RECORD_SCHEMA
 from pipeline.engine.audit import verdict
 from pipeline.style.network.weight_files import parse_weights, weights_digest
+from tests.doc_commands import named
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -173,9 +174,7 @@ def test_the_manifest_made_by_hand_is_one(tmp_path, monkeypatch):
 
 
 def test_the_page_on_formats_names_every_column_of_the_records():
-    _, _, page = (ROOT / "docs/formats.md").read_text().partition("\n## Records\n")
-    named = set(re.findall(r"`(\w+)`", page.partition("\n## ")[0]))
-    assert set(RECORD_SCHEMA.names) <= named
+    assert set(RECORD_SCHEMA.names) <= named("docs/formats.md", "Records")
 
 
 def test_the_page_on_manifests_names_every_column_that_a_job_reads():

@@ -57,8 +57,8 @@ class JobSettings:
     )
     batch_size: int | None = setting(
         None,
-        "highest number of pairs optimised together. Default: 1 on a CPU; on a GPU 8, and more of "
-        "pictures below 512 px (at 256 px 32, with compact 64)",
+        "highest number of pairs optimised together. Default: 1 on a CPU; on a GPU 8 at 512 px and "
+        "32 at 256 px, with compact 16 and 64",
         low=1,
         high=1024,
         unit="pairs",

@@ -65,9 +65,11 @@ class ManifestSettings:
         "use at most this many content images: a random sample, whatever the file order",
         low=1,
     )
-    classes: tuple[str, ...] = setting((), "take the contents of these classes only")
+    classes: tuple[str, ...] = setting((), "take the content images of these classes only")
     per_class: int | None = setting(
-        None, "take at most this many contents of each class in each split, drawn at random", low=1
+        None,
+        "take at most this many content images of each class in each split, drawn at random",
+        low=1,
     )
     style_weights: str = setting(
         "",
@@ -75,30 +77,31 @@ class ManifestSettings:
         "columns file_name and weight. Styles that are not named have 1; 0: never",
     )
     style_per_class: bool = setting(
-        False, "draw a content's styles from the folder STYLE/LABEL that has its label as its name"
+        False,
+        "draw the styles of a content image from the folder STYLE/LABEL named after its label",
     )
     style_probability: float = setting(
         1.0,
-        "share of the contents that get styles; the others stay as they are",
+        "share of the content images that get styles; the others stay as they are",
         above=0,
         high=1,
     )
     include_originals: bool = setting(
         False,
-        "add a row without style (column original) for each content that stays as it is; if all "
-        "get styles, for each of them",
+        "add a row without style (column original) for each content image that stays as it is; if "
+        "all get styles, for every content image",
     )
     label_from: Literal["auto", "parent", "csv", "none"] = setting(
         "auto",
-        "label of a content: auto: the data set's own, and none for folders of images; its "
-        "folder; or the column label of --labels",
+        "where labels come from. auto: the data set's own, none for folders of images; parent: the "
+        "image's folder; csv: the column label of --labels; none: no labels",
         group="labels and splits",
     )
     split_from: Literal["auto", "parent", "csv", "none"] = setting(
         "auto",
-        "split of a content: auto: the data set's own (a column split, or the files' names), and "
-        "none for folders of images; the folder above the label's (its own folder if labels are "
-        "not from folders); or the column split of --labels",
+        "where splits come from. auto: the data set's own (column split, or the files' names), "
+        "none for folders of images; parent: the folder above the label's (the image's own folder "
+        "if labels are not from folders); csv: the column split of --labels; none: no splits",
     )
     val_fraction: float = setting(
         0.0,

@@ -82,7 +82,7 @@ class StyleSettings:
 
     image_size: int = setting(
         512,
-        "length of the result's edge that image_edge names",
+        "length of the result's edge chosen by image_edge",
         low=32,
         high=8192,
         unit="px",

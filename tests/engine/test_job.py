@@ -21,6 +21,7 @@ from pipeline.engine.job import JobError, _delete_plan, _run_on_ray, run_job
 from pipeline.report.page import write_report
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, write_parquet
+from tests.doc_commands import named
 from tests.outputs import check_images, records_of
 from tests.processes import stop_at
 
@@ -121,6 +122,7 @@ def test_a_job_over_s3_resumes_and_retries(s3, quick, weights_file):
         f"p{c}1": warned for c in (0, 2, 3)
     }
     assert summary["with_warnings"] == 3
+    assert summary.keys() <= named("docs/formats.md", "Summary")
 
     metadata = tables.read_table(f"{output}/images/val/metadata.parquet", options).to_pylist()
     assert {row["file_name"] for row in metadata} == {f"class{c}/p{c}0.png" for c in (0, 2, 3)}

@@ -48,7 +48,7 @@ def test_the_same_manifest_from_a_disk_and_from_s3(inputs, s3, tmp_path, capsys,
     assert make_manifest.main(arguments(inputs, str(tmp_path / "pairs"), *places)) == 0
     said = capsys.readouterr()
     local, progress = said.out, said.err.splitlines()
-    assert progress == ["3 pairs of 3 contents so far", "6 pairs of 6 contents so far"]
+    assert progress == ["3 pairs of 3 content images so far", "6 pairs of 6 content images so far"]
     there = arguments(
         f"s3://{bucket}", f"s3://{bucket}/pairs", *places, "--config", str(tmp_path / "c.yaml")
     )
@@ -56,11 +56,11 @@ def test_the_same_manifest_from_a_disk_and_from_s3(inputs, s3, tmp_path, capsys,
     assert make_manifest.main(there) == 0
     remote = capsys.readouterr().out
 
-    assert "8 pairs of 8 contents and 2 styles in 3 files" in local
-    assert "8 pairs of 8 contents and 2 styles in 3 files" in remote
+    assert "8 pairs of 8 content images and 2 styles in 3 files" in local
+    assert "8 pairs of 8 content images and 2 styles in 3 files" in remote
     assert "skipped: 2 .txt" in local
-    assert "2 labels (contents of each: " in local
-    assert "1 split (contents of each: train 8)" in local
+    assert "2 labels (content images of each: " in local
+    assert "1 split (content images of each: train 8)" in local
     ids = [
         sorted(pq.read_table(path, filesystem=on)["pair_id"].to_pylist())
         for path, on in ((str(tmp_path / "pairs"), None), (f"{bucket}/pairs", fs))
@@ -91,7 +91,7 @@ def test_a_job_takes_the_manifest_of_a_data_set(inputs, tmp_path, capsys, weight
     out = capsys.readouterr().out
     assert "skipped: 1 without a picture" in out
     assert "stay as they are and have no row; --include-originals adds one for each" in out
-    assert "1 split (contents of each: train " in out
+    assert "1 split (content images of each: train " in out
     plan = ["--manifest", str(tmp_path / "pairs"), "--output", str(tmp_path / "out")]
     assert (
         stylize.main([*plan, "--image-size", "64", "--weights", str(weights_file), "--dry-run"])
@@ -125,14 +125,14 @@ def test_what_is_left_out_or_may_be_lost_is_said(inputs, tmp_path, capsys):
     more = ("--labels", f"{tmp_path}/l.csv", "--label-from", "csv", "--split-from", "csv")
     assert make_manifest.main(arguments(inputs, output, *more)) == 0
     said = capsys.readouterr().out
-    assert "1 label (contents of each: a 2)\n6 contents without a label\n" in said
-    assert "1 split (contents of each: train 2)\n6 contents without a split\n" in said
-    assert f"warning: {tmp_path}/l.csv names 2 files that are not among the contents\n" in said
+    assert "1 label (content images of each: a 2)\n6 content images without a label\n" in said
+    assert "1 split (content images of each: train 2)\n6 content images without a split\n" in said
+    assert f"{tmp_path}/l.csv names 2 files that are not among the content images\n" in said
     assert "warning: results without a split will lie beside the folders of splits" in said
     more = ("--style-probability", "0.3", "--include-originals", "--overwrite")
     assert make_manifest.main(arguments(inputs, output, *more)) == 0
     said = capsys.readouterr().out
-    assert "pairs without a style: copies of the contents\n" in said
+    assert "pairs without a style: copies of the content images\n" in said
     assert "have no row" not in said
 
 

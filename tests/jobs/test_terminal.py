@@ -30,6 +30,7 @@ from pipeline.engine.progress import (
 )
 from pipeline.settings import JobSettings
 from tests.conftest import equal_pairs, wait_until, write_parquet
+from tests.doc_commands import named
 
 MANY = Progress(
     activity=STYLIZING, total=1_281_167, done=731_402, failed=1234, share=0.571, rate=1380.0,
@@ -411,6 +412,7 @@ def test_a_command_for_programs_ends_with_one_object(tmp_path, weights_file, cap
     assert {name: found[name] for name in SUMMARY} == SUMMARY
     assert (found["exit_code"], found["message"], found["report"]) == (0, None, None)
     assert found["cost_per_1000"] == pytest.approx(10.0)
+    assert found.keys() <= named("docs/formats.md", "Summary")
     monkeypatch.undo()
     assert stylize.main(arguments) == 2
     said = capsys.readouterr()

@@ -168,12 +168,13 @@ def _check_met(settings: ManifestSettings, built: Built, source: Source) -> None
         if built.left_out:
             raise BuildError(
                 f"style_probability: {settings.style_probability} leaves all "
-                f"{built.left_out} contents as they are; raise it, or add --include-originals"
+                f"{built.left_out} content images as they are; raise it, or add --include-originals"
             )
         raise _nothing("content", settings.content, source.form, built.skipped)
     for name in sorted(built.unmet_classes):
         raise BuildError(
-            f"classes: no content has the label {name[:80]!r}; leave it out, or check its spelling"
+            f"classes: no content image has the label {name[:80]!r}; leave it out, or check its "
+            "spelling"
         )
 
 

@@ -91,8 +91,8 @@ def columns_of(settings: ManifestSettings, source: Source, classes: Classes | No
         chosen = ("classes", "per_class", "style_per_class", "label_column", "class_names")
         for name in (name for name in chosen if getattr(settings, name)):
             raise BuildError(
-                f"{name}: the contents have no labels; add --label-from parent (class folders) or "
-                "--labels FILE"
+                f"{name}: the content images have no labels; add --label-from parent (class "
+                "folders) or --labels FILE"
             )
     is_split = settings.split_from == "auto" and "split" in source.columns
     if is_split or settings.split_from in ("parent", "csv") or settings.val_fraction:

@@ -76,10 +76,10 @@ def test_classes_and_how_many_of_each(folders):
     assert built.skipped == {"of other classes": 40}
     more, _ = rows_of(folders, per_class=25)
     assert rows.keys() < more.keys()
-    with pytest.raises(BuildError, match="classes: no content has the label 'cow'; leave it out"):
+    with pytest.raises(BuildError, match="no content image has the label 'cow'; leave it out"):
         rows_of(folders, classes=("cat", "cow"))
     for name, value in (("classes", ("cat",)), ("per_class", 3), ("style_per_class", True)):
-        with pytest.raises(BuildError, match=f"{name}: the contents have no labels"):
+        with pytest.raises(BuildError, match=f"{name}: the content images have no labels"):
             rows_of(folders, label_from="none", **{name: value})
 
 
@@ -129,7 +129,7 @@ def test_some_contents_stay_as_they_are(folders):
     beside, built = rows_of(folders, include_originals=True)
     assert (built.pairs, built.originals, built.contents) == (240, 120, 120)
     assert whole.keys() < beside.keys()
-    with pytest.raises(BuildError, match="leaves all 120 contents as they are"):
+    with pytest.raises(BuildError, match="leaves all 120 content images as they are"):
         rows_of(folders, style_probability=1e-9)
 
 

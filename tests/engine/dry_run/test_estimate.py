@@ -29,6 +29,7 @@ from pipeline.engine.progress import (
 from pipeline.engine.resources import Resources
 from pipeline.settings import JobSettings, replace
 from tests.conftest import equal_pairs, image_bytes, write_parquet
+from tests.doc_commands import named
 from tests.processes import stop_at
 
 PAIRS = 20
@@ -323,6 +324,7 @@ def test_a_dry_run_for_programs_is_one_object(job, quick, capsys):
     assert found["bad_rows"] == {"bad_name": 1}
     assert found["device"].startswith("cpu")
     assert found["device_hours"] > 0
+    assert found.keys() <= named("docs/formats.md", "Summary")
     assert found["cost"] is None, "there is no GPU"
     assert as_json(of_gpus(), quick, 0.8)["cost"] == pytest.approx(6.4)
 
