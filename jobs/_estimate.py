@@ -90,12 +90,15 @@ def _time(found: "Estimate", price: float | None) -> str:
     resources = found.resources
     hours, most = found.hours(found.share), found.hours()
     if not _on_gpu(found):
+        if resources.gpus_per_actor:
+            return (
+                f"about {_duration(hours)} on this machine's CPUs alone; try it on a GPU node for "
+                "the time and the cost of the GPUs that the job asks for"
+            )
         together = f"with {counted(resources.actors, 'actor')} on this machine's CPUs"
-        unknown = "; the cost is that of the GPUs that the job asks for: try it on a GPU node"
-        wanted = unknown if resources.gpus_per_actor else ""
-        if price is not None and not wanted:
-            wanted = "; the price of a GPU says nothing here, as the job asks for none"
-        return f"about {_duration(hours / resources.actors)} {together}{wanted}"
+        useless = "; the price of a GPU says nothing here, as the job asks for none"
+        more = useless if price is not None else ""
+        return f"about {_duration(hours / resources.actors)} {together}{more}"
     gpus = resources.actors * resources.gpus_per_actor
     text = f"about {_duration(hours / gpus)} on {gpus:g} GPUs, {_duration(hours)} of GPU time"
     if price is None:
@@ -135,8 +138,9 @@ def _print_details(found: "Estimate", style: StyleSettings) -> None:
         f"of {calibration.batch}: {calibration.seconds:.3g} s for an evaluation of a megapixel; "
         f"{megapixels:.3g} megapixels a pair"
     )
-    threads = counted(resources.threads, "CPU thread")
-    what = "GPU time" if _on_gpu(found) else f"time of an actor with {threads}"
+    what = f"time of an actor with {counted(resources.threads, 'CPU thread')}"
+    if resources.gpus_per_actor:
+        what = "GPU time" if _on_gpu(found) else "time of this machine's CPUs"
     print(
         f"  {what}: about {_duration(found.hours(found.share))} "
         f"({found.share * style.iterations:.0f} evaluations a pair), at most "

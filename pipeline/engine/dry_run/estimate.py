@@ -3,6 +3,7 @@
 What a pair costs is measured on a few pairs, with this machine's device and the method itself.
 """
 
+import dataclasses
 import functools
 import heapq
 import json
@@ -58,12 +59,14 @@ AROUND = 2
 class Work:
     """What the pairs to do ask for, summed over them; sizes in units of image_size squared.
 
-    area: of the results. bound: area times the most evaluations. sample: some of the plan's rows.
+    area: of the results. optimised: area of those that are, without originals. bound: that area
+    times the most evaluations. sample: some of the plan's rows.
     faults: rows that will be error records, by class. bad: pair_id and message of the first ones.
     """
 
     pairs: int
     area: float
+    optimised: float
     bound: float
     sample: list[dict[str, Any]]
     faults: Counter[str]
@@ -101,7 +104,7 @@ class Estimate:
         """Device hours if each pair takes ``share`` of the most evaluations it may."""
         if self.calibration is None:
             return 0.0
-        evaluations = share * self.work.bound + AROUND * self.work.area
+        evaluations = share * self.work.bound + AROUND * self.work.optimised
         return evaluations * self.calibration.shape * self.calibration.seconds / 3600
 
     @property
@@ -169,7 +172,7 @@ def _failed(checked: Checked, plan: Plan) -> int:
 def _measure_work(plan: Path, style: StyleSettings, done: npt.NDArray[np.int64]) -> Work:
     """One pass over the plan, a batch of it in memory."""
     faults: Counter[str] = Counter()
-    pairs, area, bound = 0, 0.0, 0.0
+    pairs, area, optimised, bound = 0, 0.0, 0.0, 0.0
     sample: list[tuple[int, int, dict[str, Any]]] = []
     bad: list[tuple[int, str, str]] = []
 
@@ -185,13 +188,16 @@ def _measure_work(plan: Path, style: StyleSettings, done: npt.NDArray[np.int64])
             bad = heapq.nsmallest(NAMED, bad)  # the plan is in another order
             continue
         iterations, size = asked(row["overrides"])
-        pairs, area, bound = pairs + 1, area + size, bound + size * iterations
+        pairs, area = pairs + 1, area + size
+        if row["style_uri"]:  # else an original, which is copied
+            optimised, bound = optimised + size, bound + size * iterations
         # The smallest hashes: a random sample that is the same each time.
         heapq.heappush(sample, (-sampling.hash_key(row["pair_id"]), row["manifest_row"], row))
         if len(sample) > SAMPLE:
             heapq.heappop(sample)
     chosen = [row for *_, row in sorted(sample, reverse=True)]
-    return Work(pairs, area, bound, chosen, faults, [(name, why) for _, name, why in bad])
+    named = [(name, why) for _, name, why in bad]
+    return Work(pairs, area, optimised, bound, chosen, faults, named)
 
 
 def _rows(plan: Path, done: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
@@ -223,7 +229,11 @@ def _estimate(
         except RowError as error:
             unreadable[error.error_class] += 1
             unread.append((row["pair_id"], f"manifest row {row['manifest_row']}: {error}"))
-    calibration = calibrate(checked, loaded, resources) if loaded else None
+    here = resources
+    if resources.gpus_per_actor and not torch.cuda.is_available():  # they are on other machines
+        threads = torch.get_num_threads()
+        here = dataclasses.replace(resources, gpus_per_actor=0.0, batch_size=1, threads=threads)
+    calibration = calibrate(checked, loaded, here) if loaded else None
     return Estimate(
         rows=plan.rows,
         manifest_rows=checked.manifest.rows,
@@ -249,7 +259,8 @@ def _expected_share(checked: Checked) -> float:
     if not checked.style.tolerance or checked.job.overwrite:
         return likely
     rows = records.iterate(checked.output, checked.options, ["evaluations"], status="ok")
-    counts = np.fromiter((row["evaluations"] for row in rows), dtype=np.float64)
+    taken = (row["evaluations"] for row in rows if row["evaluations"] is not None)
+    counts = np.fromiter(taken, dtype=np.float64)
     if not len(counts):
         return likely
     return float(min(1.0, counts.mean() / checked.style.iterations))

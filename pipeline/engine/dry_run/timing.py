@@ -60,15 +60,15 @@ def calibrate(
     Args:
         checked: the job.
         loaded: rows of the plan with the ``LOADED`` columns.
-        resources: how the job would use this machine.
+        resources: how this machine is used.
 
     Returns:
-        None if no pair can be timed, because each ends at its first evaluation.
+        None if no pair can be timed: each ends at its first evaluation, or is an original.
 
     Raises:
         SettingError: a single pair does not fit into the device's memory.
     """
-    on_gpu = bool(resources.gpus_per_actor) and torch.cuda.is_available()
+    on_gpu = bool(resources.gpus_per_actor)
     device = torch.device("cuda" if on_gpu else "cpu")
     network = build_network(checked.weights, checked.style).to(device)
     threads = torch.get_num_threads()
@@ -76,7 +76,7 @@ def calibrate(
     started = time.monotonic()
     timings: list[_Timing] = []
     try:
-        for row in loaded[:TIMED]:
+        for row in [row for row in loaded if row["__style_images"]][:TIMED]:
             if timings and time.monotonic() - started > TIME:
                 break
             with contextlib.suppress(NonFiniteError):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import torch
 
 from jobs import stylize
 from jobs._estimate import as_json, money, print_estimate
@@ -83,6 +84,7 @@ def test_numbers_add_up_and_nothing_is_left(job, quick, tmp_path, monkeypatch):
     calibration = found.calibration
     assert calibration.shape == pytest.approx(0.5)  # of 64 x 32 px
     assert calibration.seconds > 0
+    assert found.work.optimised == found.work.area
     evaluated = found.work.bound + 2 * found.work.area
     assert found.hours() == pytest.approx(evaluated * 0.5 * calibration.seconds / 3600)
     assert found.hours(found.share) == found.hours()  # without a tolerance all are used
@@ -206,6 +208,46 @@ def test_pairs_that_stop_at_their_first_evaluation_give_no_estimate(job, quick):
     assert found.hours() == found.output_bytes == 0
 
 
+def test_originals_are_counted_but_neither_timed_nor_paid_for(quick, tmp_path):
+    (tmp_path / "c.png").write_bytes(image_bytes(0, 64, 64))
+    row = {"content_uri": "c.png", "style_uri": None, "original": True}
+    rows = [{**row, "pair_id": f"o{index}"} for index in range(5)]
+    rows.append({"pair_id": "p", "content_uri": "c.png", "style_uri": "c.png", "original": None})
+    manifest, output = write_parquet(tmp_path / "m.parquet", rows), str(tmp_path / "out")
+    job = JobSettings(manifest=manifest, output=output, limit=6)
+    found = estimate.dry_run(quick, job)
+    assert (found.work.pairs, found.calibration.timed) == (6, 1)
+    assert found.work.area == pytest.approx(6 * 0.064**2)
+    assert found.work.optimised == pytest.approx(0.064**2)
+    assert found.work.bound == pytest.approx(0.064**2 * quick.iterations)
+    records.write_json(uris.join(output, "job.json"), check_output(check(quick, job)), {})
+    settings = json.dumps(dataclasses.asdict(quick))
+    done = [
+        {"pair_id": "o0", "status": "ok", "evaluations": None, "style_uri": []},
+        {"pair_id": "p", "status": "ok", "evaluations": 2, "style_uri": [f"{tmp_path}/c.png"]},
+    ]
+    done = [{**row, "content_uri": f"{tmp_path}/c.png", "settings": settings,
+             "file_name": f"images/{row['pair_id']}.png",
+             "style_blend": [1.0] * len(row["style_uri"])} for row in done]  # fmt: skip
+    table = pa.Table.from_pylist(done, schema=RECORD_SCHEMA)
+    tables.write_table(uris.join(output, records.RECORDS, "a.parquet"), table, {})
+    found = estimate.dry_run(quick, job)
+    assert (found.pending, found.calibration) == (4, None)
+    assert found.share == pytest.approx(2 / quick.iterations)
+
+
+def test_without_a_gpu_pairs_of_a_gpu_job_are_timed_one_by_one(job, quick, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    job = replace(job, gpus_per_actor=1.0, actors=2, batch_size=8)
+    found = estimate.dry_run(quick, job)
+    assert (found.resources.batch_size, found.calibration.batch) == (8, 1)
+    assert found.calibration.device == f"cpu x {torch.get_num_threads()}"
+    print_estimate(found, quick, job, 0.8)
+    out = capsys.readouterr().out
+    assert " on this machine's CPUs alone; try it on a GPU node for the time and the cost" in out
+    assert "\n  time of this machine's CPUs: about " in out
+
+
 def test_the_first_bad_rows_are_named_in_the_manifests_order(quick, tmp_path, capsys):
     row = {"content_uri": "c.png", "style_uri": "s.png"}
     rows = [
@@ -272,11 +314,13 @@ def estimated(work, calibration, resources=None):
 
 
 def test_evaluations_are_counted_as_the_job_counts_them():
-    work = estimate.Work(pairs=10, area=10.0, bound=3000.0, sample=[], faults={}, bad=[])
+    work = estimate.Work(
+        pairs=10, area=10.0, optimised=5.0, bound=3000.0, sample=[], faults={}, bad=[]
+    )
     calibration = Calibration(device="x", timed=1, batch=1, shape=0.75, seconds=2.0, bytes=1e6)
     found = estimated(work, calibration)
-    assert found.hours() == pytest.approx((3000 + 2 * 10) * 0.75 * 2 / 3600)
-    assert found.hours(0.5) == pytest.approx((1500 + 2 * 10) * 0.75 * 2 / 3600)
+    assert found.hours() == pytest.approx((3000 + 2 * 5) * 0.75 * 2 / 3600)
+    assert found.hours(0.5) == pytest.approx((1500 + 2 * 5) * 0.75 * 2 / 3600)
     assert found.output_bytes == pytest.approx(7.5e6)
 
 
@@ -284,7 +328,7 @@ def test_evaluations_are_counted_as_the_job_counts_them():
     ("hours", "said"), [(0.000204, "0.734 s"), (0.05, "3 min"), (1.9, "114 min"), (2.5, "2.5 h")]
 )
 def test_times_are_given_in_a_unit_that_fits(quick, job, capsys, hours, said):
-    work = estimate.Work(pairs=1, area=1.0, bound=0.0, sample=[], faults=Counter(), bad=[])
+    work = estimate.Work(1, 1.0, 1.0, bound=0.0, sample=[], faults=Counter(), bad=[])
     seconds = hours * 3600 / 2
     calibration = Calibration(device="cpu", timed=1, batch=1, shape=1.0, seconds=seconds, bytes=1e6)
     found = estimated(work, calibration, Resources(1, 0.0, 1.0, 1, 1, 1, 1, 0))
@@ -297,7 +341,7 @@ def test_times_are_given_in_a_unit_that_fits(quick, job, capsys, hours, said):
 
 
 def of_gpus(actors=4, share=1.0):
-    work = estimate.Work(pairs=9, area=9.0, bound=0.0, sample=[], faults=Counter(), bad=[])
+    work = estimate.Work(9, 9.0, 9.0, bound=0.0, sample=[], faults=Counter(), bad=[])
     calibration = Calibration("NVIDIA L4", timed=1, batch=8, shape=1.0, seconds=1600.0, bytes=1e6)
     found = estimated(work, calibration, Resources(actors, 0.5, 1.0, 1, 8, 8, 8, 0))
     return dataclasses.replace(found, share=share)
