@@ -97,26 +97,6 @@ def _add_option(
         action.completer = lambda **_: choices  # type: ignore[attr-defined]  # for argcomplete
 
 
-def parse(
-    argv: Sequence[str] | None,
-    parser: argparse.ArgumentParser,
-    only: Container[str] | None = None,
-) -> tuple[StyleSettings, JobSettings]:
-    """Return the settings of a ``--config`` file and of the options given; options win.
-
-    Args:
-        argv: the process's own if None.
-        parser: gets the options.
-        only: settings that have an option here; all if None. A file may always hold all of them,
-            so that one file serves several commands.
-
-    Raises:
-        SettingError: an unknown name, or a value of a wrong type or out of range.
-    """
-    (job, style, _), _ = read_options(argv, parser, JOB_KINDS, only)
-    return StyleSettings(**style), JobSettings(**job)
-
-
 class _StandardError(logging.Handler):
     """Whatever standard error is by then."""
 

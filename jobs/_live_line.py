@@ -6,7 +6,7 @@ This module loads only the standard library, like ``_terminal``.
 from dataclasses import dataclass
 
 from pipeline.data.words import duration
-from pipeline.engine.progress import STARTING_ACTORS, STYLIZING, Progress
+from pipeline.engine.progress import PACKING, STARTING_ACTORS, STYLIZING, Progress
 
 BAR = (10, 30)
 """Fewest and most columns of the bar."""
@@ -65,9 +65,13 @@ def pieces(progress: Progress, seconds: float, verbose: bool) -> tuple[list[str]
         Parts that are more important than the bar, and parts that are less.
     """
     if progress.activity != STYLIZING:
-        of = f" ({progress.actors} of {progress.most_actors})"
-        ready = of if progress.activity == STARTING_ACTORS and progress.most_actors else ""
-        return [f"{progress.activity.doing}{ready}", duration(seconds)], []
+        counts = {
+            STARTING_ACTORS: (progress.actors, progress.most_actors),
+            PACKING: (progress.done, progress.total),
+        }
+        done, total = counts.get(progress.activity, (0, 0))
+        of = f" ({done} of {total})" if total else ""
+        return [f"{progress.activity.doing}{of}", duration(seconds)], []
     found = [f"{progress.done}/{progress.total} pairs"]
     if progress.failed:
         found.append(f"{progress.failed} failed")

@@ -12,6 +12,7 @@ What is compared is measured in turns in one run. Nothing is asserted: these are
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
 import sys
@@ -80,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             figures = measure()
             found.setdefault(name, []).append(figures)
             print(f"\n{name}\n{lines(figures)}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+            if options.json:  # at once: the next one may take an hour, and be stopped
+                options.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 
@@ -179,6 +180,12 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -196,19 +203,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--judge", metavar="FILE", help="weights of a trained VGG, to compare pictures with peers'"
     )
-    parser.add_argument("--pairs", type=int, default=2, help="pairs of that comparison [2]")
+    parser.add_argument("--pairs", type=_count, default=2, help="pairs of that comparison [2]")
     parser.add_argument(
         "--pictures", type=Path, help="its folder of content_*.jpg and style_*.jpg [the demo's]"
     )
-    parser.add_argument("--size", type=int, help="edge in pixels [256 on a CPU, 512 on a GPU]")
+    parser.add_argument("--size", type=_count, help="edge in pixels [256 on a CPU, 512 on a GPU]")
     parser.add_argument(
-        "--rows", type=int, default=10_000, help="most rows for the engine's cost [10000]"
+        "--rows", type=_count, default=10_000, help="most rows for the engine's cost [10000]"
     )
     parser.add_argument(
-        "--job-pairs", type=int, help="pairs of the whole jobs [2000, a real one on a CPU 24]"
+        "--job-pairs", type=_count, help="pairs of the whole jobs [2000, a real one on a CPU 24]"
     )
     parser.add_argument(
-        "--evaluations", type=int, default=100, help="of each pair of the real whole job [100]"
+        "--evaluations", type=_count, default=100, help="of each pair of the real whole job [100]"
     )
     parser.add_argument(
         "--devices",
@@ -222,7 +229,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args(argv)
     for count, seconds in options.devices or ():
-        if count < 1 or count % 1 or seconds <= 0:
+        if not (count >= 1 and count.is_integer() and 0 < seconds < math.inf):
             parser.error("--devices: give a whole number of style actors and seconds above 0")
     return options
 

@@ -18,6 +18,7 @@ from PIL import Image
 from jobs import _sheet, _terminal, stylize
 from jobs._demo_pictures import save_inputs
 from jobs._parser import command
+from pipeline.data.redaction import redact
 from pipeline.engine.progress import Activity, Progress
 
 EDGE = 256
@@ -41,13 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options, more = parser.parse_known_args(argv)
     output = Path(options.output)
-    with _terminal.shown() as tell:
-        tell(Progress(activity=PAINTING))
-        contents, styles = save_inputs(output / "inputs")
-    manifest = write_manifest(output / "inputs" / "manifest.parquet", contents, styles)
+    try:
+        with _terminal.shown() as tell:
+            tell(Progress(activity=PAINTING))
+            contents, styles = save_inputs(output / "inputs")
+        manifest = write_manifest(output / "inputs" / "manifest.parquet", contents, styles)
+    except OSError as error:
+        print(f"error: output {output}: {error}; choose another --output", file=sys.stderr)
+        return 2
     result = output / "result"
+    weights = redact(options.weights)
     print(
-        f"demo: weights {options.weights!r}, not VGG-19's: a real job's default is 'imagenet'"
+        f"demo: weights {weights!r}, not VGG-19's: a real job's default is 'imagenet'"
         if options.weights != "imagenet"
         else "demo: weights 'imagenet'"
     )
@@ -57,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             *("--image-size", str(EDGE), "--rows-per-block", "1", "--overwrite", *more),
         ]
     )
-    if code == 2:
+    if code not in (0, 1) or "--dry-run" in more:
         return code
-    told = f"Weights: {Path(options.weights).stem}\n{EDGE} px\nmade by\nmake demo"
+    told = f"Weights: {Path(weights).stem}\n{EDGE} px\nmade by\nmake demo"
     sheet = contact_sheet(contents, styles, result / "images", output / "contact_sheet.png", told)
     print(f"images         {result / 'images'}")
     print(f"records        {result / 'records'}")

@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {line}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # while it was loading
-        print("stopped; nothing was begun", file=sys.stderr)
+    except KeyboardInterrupt:  # while it was loading; or a command that says no more about it
+        print("stopped", file=sys.stderr)
         return 130
     return code
 

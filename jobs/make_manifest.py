@@ -106,8 +106,8 @@ def print_summary(built: "Built", settings: ManifestSettings) -> None:
         if name in built.columns:
             _print_places(name, counts)
     if built.unmet_labels:
-        unmet = counted(built.unmet_labels, "file")
-        print(f"warning: {settings.labels} names {unmet} that are not among the content images")
+        labels, unmet = redact(settings.labels), counted(built.unmet_labels, "file")
+        print(f"warning: {labels} names {unmet} that are not among the content images")
     if built.splits[None] and len(built.splits) > 1:
         print(
             "warning: results without a split will lie beside the folders of splits, and Hugging "

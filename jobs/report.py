@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         (values, _, _), flags = read_options(argv, parser, JOB_KINDS, OPTIONS)
+        given = sys.argv[1:] if argv is None else argv
+        if flags["folder"] and any(word.split("=")[0] == "--output" for word in given):
+            raise SettingError("output: is given twice; leave out --output, or the word without it")
         output = flags["folder"] or values.get("output", "")
         # Settings have a manifest; a report reads none.
         job = JobSettings(**(values | {"output": output, "manifest": "-"}))

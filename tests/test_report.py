@@ -501,6 +501,9 @@ def test_the_command(sample, tmp_path, capsys):
     assert job_report.main([sample, "--thumbnails", "-1"]) == 2
     assert "thumbnails: -1 is out of range" in capsys.readouterr().err
     assert job_report.main(["--output", sample]) == 0  # as the other commands take it
+    capsys.readouterr()
+    assert job_report.main([sample, "--output", sample]) == 2
+    assert capsys.readouterr().err.startswith("error: output: is given twice; ")
     assert job_report.main([]) == 2
     assert "output: is missing; give a path or a URI" in capsys.readouterr().err
 

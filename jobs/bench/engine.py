@@ -12,13 +12,11 @@ from unittest import mock
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import safetensors.torch
 import torch
 
 from jobs.bench import parts, processes, small_jobs
 from jobs.bench.alone import Numbers, peak_bytes
 from jobs.bench.bookkeeping import write_plan
-from jobs.bench.inputs import ready
 from jobs.bench.instant import InstantActor
 from jobs.bench.simulated import EVALUATIONS
 from jobs.bench.small_jobs import SmallJob
@@ -45,15 +43,10 @@ def efficiency(
         pairs: rows of the manifest.
         image_size: edge of all images in pixels.
         iterations: evaluations of each pair, at one scale.
-        weights: ``compact`` or ``wide``, see ``ready``.
+        weights: as for ``inputs.ready``.
     """
     start_ray(verbose=False)
     with tempfile.TemporaryDirectory() as folder:
-        if weights == "wide":
-            network, _ = ready(weights, "cpu")
-            weights = f"{folder}/wide.safetensors"
-            state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-            safetensors.torch.save_file(state, weights)
         small = SmallJob(pairs, image_size, iterations, weights)
         summary = small_jobs.run(folder, small)
         computing = pc.sum(small_jobs.recorded(folder, "optimize_seconds")).as_py()

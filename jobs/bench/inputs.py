@@ -5,6 +5,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -47,6 +48,17 @@ def ready(weights: str, device: str, **changes: Any) -> tuple[VGG, StyleSettings
         return load_network(settings).to(device), settings
     state, _ = load_weights(settings)
     return build_network(widened(state), settings).to(device), settings
+
+
+def weights_file(weights: str, folder: str) -> str:
+    """Return what a job takes for such ``weights``; those of ``wide`` are written to a folder."""
+    if weights != "wide":
+        return weights
+    network, _ = ready(weights, "cpu")
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    file = f"{folder}/wide.safetensors"
+    safetensors.torch.save_file(state, file)
+    return file
 
 
 def widened(state: StateDict) -> StateDict:

@@ -58,7 +58,7 @@ def whole_job(
         pairs: rows of the manifest.
         image_size: edge of all pictures in pixels.
         evaluations: of each pair, at one scale.
-        weights: of the network.
+        weights: as for ``inputs.ready``.
         actors: style actors; as a job chooses if None.
     """
     start_ray(verbose=False)

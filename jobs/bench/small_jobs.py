@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import ray
 
 from jobs._judge import to_image
-from jobs.bench.inputs import pictures
+from jobs.bench.inputs import pictures, weights_file
 from pipeline.engine.job import run_job
 from pipeline.settings import JobSettings, StyleSettings, replace
 
@@ -29,7 +29,7 @@ class SmallJob:
         rows: rows of the manifest.
         image_size: edge of all pictures in pixels.
         iterations: evaluations of each pair.
-        weights: of the network.
+        weights: as for ``inputs.ready``.
         form: of the files that are read and written, ``png`` or ``jpg``.
     """
 
@@ -49,9 +49,7 @@ def run(folder: str, small: SmallJob, **settings: Any) -> dict[str, Any]:
         settings: more of ``JobSettings``.
     """
     form, size = small.form, small.image_size
-    names = [*(f"c{n}" for n in range(CONTENTS)), *(f"s{n}" for n in range(STYLES))]
-    for name, picture in zip(names, pictures(len(names), (size, size)), strict=True):
-        to_image(picture).save(f"{folder}/{name}.{form}", quality=90)
+    paint(folder, size, form)
     table = {
         "pair_id": [f"p{n:07d}" for n in range(small.rows)],
         "content_uri": [f"c{n % CONTENTS}.{form}" for n in range(small.rows)],
@@ -59,10 +57,21 @@ def run(folder: str, small: SmallJob, **settings: Any) -> dict[str, Any]:
     }
     pq.write_table(pa.table(table), f"{folder}/m.parquet")
     style = StyleSettings(
-        weights=small.weights, image_size=size, iterations=small.iterations, scales=1, tolerance=0
+        weights=weights_file(small.weights, folder),
+        image_size=size,
+        iterations=small.iterations,
+        scales=1,
+        tolerance=0,
     )
     job = JobSettings(manifest=f"{folder}/m.parquet", output=f"{folder}/out")
     return run_job(style, replace(job, image_format=form, **settings))
+
+
+def paint(folder: str, edge: int, form: str) -> None:
+    """Write the pictures of a job: ``c0``, ``s0`` and so on, with ``form`` as their ending."""
+    names = [*(f"c{n}" for n in range(CONTENTS)), *(f"s{n}" for n in range(STYLES))]
+    for name, picture in zip(names, pictures(len(names), (edge, edge)), strict=True):
+        to_image(picture).save(f"{folder}/{name}.{form}", quality=90)
 
 
 def keep_events() -> None:

@@ -18,10 +18,9 @@ import pyarrow as pa
 import ray
 import torch
 
-from jobs._judge import to_image
 from jobs.bench.alone import Numbers
-from jobs.bench.inputs import pictures
 from jobs.bench.instant import InstantBatcher
+from jobs.bench.small_jobs import CONTENTS, STYLES, paint
 from pipeline.data.output import lease
 from pipeline.engine import actor
 from pipeline.engine.runtime.hanging import Watchdog
@@ -29,9 +28,6 @@ from pipeline.engine.stages import loading, storing
 from pipeline.engine.stages.context import Context
 from pipeline.settings import StyleSettings
 from pipeline.style.network.weights import load_weights
-
-CONTENTS, STYLES = 16, 7
-"""Files of content images and of style images."""
 
 
 class QuietBoard:
@@ -125,10 +121,7 @@ def _context(style: StyleSettings, output: str, fence: Callable[[], None]) -> Co
 
 def _plan(folder: str, rows: int, image_size: int, context: Context) -> pa.Table:
     """Paint the pictures and return the rows of a plan."""
-    names = [*(f"c{n}" for n in range(CONTENTS)), *(f"s{n}" for n in range(STYLES))]
-    painted = pictures(len(names), (image_size, image_size))
-    for name, picture in zip(names, painted, strict=True):
-        to_image(picture).save(f"{folder}/{name}.jpg", quality=90)
+    paint(folder, image_size, "jpg")
     planned = [
         {
             "pair_id": f"p{n:07d}",

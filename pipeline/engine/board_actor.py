@@ -3,6 +3,7 @@
 ``board`` has the handle through which they report.
 """
 
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ import ray
 
 TRIES = 3
 """Processes that a pair may end before it is given up. Lost nodes do not count."""
+
+NODES_KNOWN = 5.0
+"""Seconds after which Ray is asked again which nodes are alive."""
 
 FRESH = 15.0
 """Seconds for which a GPU's utilisation counts as the present one."""
@@ -98,6 +102,7 @@ class BoardActor:
         self.failed_starts: Counter[str] = Counter()  # in a row, by style actor
         self.ready: set[str] = set()  # style actors that have been ready once
         self.alive: dict[str, tuple[str, Work]] = {}  # ready style actor: node, work done by then
+        self.nodes, self.nodes_known = set[str](), -math.inf  # those alive, and when Ray said so
         self.idle_crashes: Counter[str] = Counter()  # in a row, by style actor
         self.hung: list[str] = []  # what the processes did that were ended
         self.moved = time.monotonic()  # when anything last began or ended
@@ -170,8 +175,16 @@ class BoardActor:
         """Note that a style actor is ready."""
         self.ready.add(actor)
         self.alive[actor] = node, self._work()
+        self.nodes_known = -math.inf
         self.starting.pop(actor, None)
         self.failed_starts.pop(actor, None)
+
+    def _count_alive(self) -> int:
+        """Return how many actors are ready, on nodes that were there some seconds ago."""
+        now = time.monotonic()
+        if self.alive and now >= self.nodes_known + NODES_KNOWN:
+            self.nodes, self.nodes_known = _living_nodes(), now
+        return sum(home in self.nodes for home, _ in self.alive.values())
 
     def report(self, worker: str, vitals: Vitals) -> None:
         """Replace a style actor's last report."""
@@ -190,7 +203,7 @@ class BoardActor:
         return Counts(
             ok=self.ok + succeeded,
             failed=self.failed + len(self.finished) - succeeded,
-            actors=len(self.alive),
+            actors=self._count_alive(),
             cache_hits=sum(vitals.cache_hits for vitals in every),
             cache_lookups=sum(vitals.cache_lookups for vitals in every),
             gpu_percent=sum(known) / len(known) if known else None,

@@ -109,7 +109,7 @@ def run_job(
             if not summary["missing"] and not summary["duplicates"]:
                 if job.format != "files":
                     on_progress(Progress(activity=progress.PACKING))
-                summary["packed"] = run_packing(job, ours.check)
+                summary["packed"] = run_packing(job, ours.check, on_progress)
                 if job.push_to_hub:
                     on_progress(Progress(activity=progress.UPLOADING))
                     summary["pushed"] = hub.push(job)

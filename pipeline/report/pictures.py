@@ -17,7 +17,11 @@ def wanted_pictures(pairs: Pairs, facts: Facts, grid: Grid | None, output: str) 
     """
     in_grid = {place for row in grid.cells for place in row} if grid else set()
     first = {key: place for place, key in enumerate(extreme_keys(facts))}
-    places = [place for place, row in enumerate(pairs.rows) if row["ok"] and _is_image(row["file"])]
+    places = [
+        place
+        for place, row in enumerate(pairs.rows)
+        if row["ok"] and records.is_image_name(row["file"] or "")
+    ]
     places.sort(
         key=lambda place: (
             place not in in_grid,
@@ -32,13 +36,6 @@ def wanted_pictures(pairs: Pairs, facts: Facts, grid: Grid | None, output: str) 
         inputs = (*content, *(styles[number] for number in row["styles"]))
         wanted.append(Wanted(uris.join(output, row["file"]), inputs))
     return wanted
-
-
-def _is_image(name: str | None) -> bool:
-    """Tell whether a record's file name is one that a job gives."""
-    return (
-        name is not None and name.startswith(f"{records.IMAGES}/") and ".." not in name.split("/")
-    )
 
 
 def number_pictures(pairs: Pairs, output: str, made: Thumbnails) -> dict[str, list[int]]:

@@ -94,6 +94,8 @@ def test_a_style_actor_that_never_starts_is_given_up_where_it_is_in_the_way():
     assert board.counts().actors == 0, "it is not ready"
     ray.get([board.actor.add_actor.remote(actor, here) for actor in ("a", "b", "a")])
     assert board.counts().actors == 2
+    ray.get(board.actor.add_actor.remote("c", "a lost node"))
+    assert board.counts().actors == 2, "its GPU costs nothing any more"
 
 
 def test_a_style_actor_that_crashes_again_and_again_for_no_pair_is_given_up():

@@ -1,5 +1,6 @@
 """The benchmark's measurements run, each in a process of its own, and count what is there."""
 
+import json
 import subprocess
 from dataclasses import replace
 
@@ -9,9 +10,12 @@ from jobs import benchmark
 from jobs.bench import bookkeeping, job
 from jobs.bench.alone import alone
 from jobs.bench.engine import cache_hits
+from jobs.bench.inputs import weights_file
 from jobs.bench.memory import memory
 from jobs.bench.model import Machines, Row, dollars_per_million, slowest
 from jobs.bench.stages import stage_cost
+from pipeline.settings import StyleSettings
+from pipeline.style.network.weights import load_weights
 
 
 def test_a_plan_tells_which_pairs_are_done():
@@ -80,7 +84,36 @@ def test_a_real_whole_job_has_the_pairs_and_evaluations_that_are_asked_for(monke
     assert asked == [(job.whole_job, 500, 256, each, "compact") for each in (100, 60)]
 
 
-@pytest.mark.parametrize("devices", [("0", "1"), ("1.5", "1"), ("2", "0"), ("2", "-1")])
+def test_figures_are_kept_even_if_a_later_measurement_fails(monkeypatch, tmp_path):
+    def measured(work, *_):
+        if work is job.simulated_jobs:
+            raise KeyboardInterrupt
+        return {"figure": 1}
+
+    monkeypatch.setattr(benchmark, "alone", measured)
+    file = tmp_path / "found.json"
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.main(["--part", "job", "--json", str(file)])
+    assert json.loads(file.read_text())["whole job"] == [{"figure": 1}]
+
+
+@pytest.mark.parametrize("option", ["--evaluations", "--job-pairs", "--rows", "--pairs", "--size"])
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "x"])
+def test_counts_begin_with_one(option, value, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.parse([f"{option}={value}"])
+    assert f"{option}: '{value}' is no whole number from 1 on" in capsys.readouterr().err
+
+
+def test_a_job_takes_the_wide_network_as_a_file(tmp_path):
+    assert weights_file("compact", str(tmp_path)) == "compact"
+    state, _ = load_weights(StyleSettings(weights=weights_file("wide", str(tmp_path))))
+    assert len(state["features.28.bias"]) == 512
+
+
+@pytest.mark.parametrize(
+    "devices", [("0", "1"), ("1.5", "1"), ("2", "0"), ("2", "-1"), ("1", "nan"), ("inf", "1")]
+)
 def test_devices_that_cannot_be_simulated_are_refused(devices, capsys):
     with pytest.raises(SystemExit):
         benchmark.parse(["--devices", *devices])

@@ -25,7 +25,10 @@ BASE = ["--manifest", "m.parquet", "--output", "out"]
 
 
 def parse(*argv):
-    return _cli.parse([*BASE, *argv], argparse.ArgumentParser())
+    (job, style, _), _ = _cli.read_options(
+        [*BASE, *argv], argparse.ArgumentParser(), _cli.JOB_KINDS
+    )
+    return StyleSettings(**style), JobSettings(**job)
 
 
 def test_options_become_settings():

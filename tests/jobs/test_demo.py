@@ -51,3 +51,30 @@ def test_a_sheet_tells_how_it_was_made(tmp_path, ending):
     assert origin_of(path) == {"software": "ours 1", "probe": 0.5}
     _sheet.save(Image.new("RGB", (32, 32)), path)
     assert origin_of(path) == {}
+
+
+def test_a_signed_address_of_weights_is_not_shown(tmp_path, monkeypatch, capsys):
+    ran, drawn = [], []
+    monkeypatch.setattr(demo.stylize, "main", lambda argv: ran.append(argv) or 0)
+    monkeypatch.setattr(demo, "contact_sheet", lambda *given: drawn.append(given[-1]))
+    weights = "https://user:SECRET@h/vgg.pth?X-Amz-Signature=SECRET"
+    assert demo.main(["--output", str(tmp_path), "--weights", weights]) == 0
+    said = capsys.readouterr()
+    assert "demo: weights 'https://h/vgg.pth', not" in said.out
+    assert drawn == ["Weights: vgg\n256 px\nmade by\nmake demo"]
+    assert weights in ran[0]
+    assert "SECRET" not in said.out + said.err
+
+
+def test_a_dry_run_of_the_demo_makes_no_sheet(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo.stylize, "main", lambda _: 0)
+    assert demo.main(["--output", str(tmp_path), "--dry-run"]) == 0
+    assert "contact sheet" not in capsys.readouterr().out
+
+
+def test_a_demo_that_cannot_be_written_ends_with_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert demo.main(["--output", str(tmp_path / "file")]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert line.startswith(f"error: output {tmp_path}/file: ")
+    assert line.endswith("; choose another --output")

@@ -5,8 +5,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import make_manifest, stylize
+from pipeline.data.make_manifest.built import Built
 from pipeline.data.manifest.manifest import open_manifest
 from pipeline.data.storage import files, filesystems
+from pipeline.settings import ManifestSettings
 from tests.conftest import image_bytes
 
 
@@ -166,3 +168,12 @@ def test_a_manifest_called_as_a_pattern_is_replaced_alone(inputs, s3, tmp_path):
     assert make_manifest.main(arguments(inputs, f"s3://{bucket}/pairs[1]", *again)) == 0
     assert files.list_files(f"s3://{bucket}", options) == before
     assert open_manifest(f"s3://{bucket}/pairs[1]", options).rows > 0
+
+
+def test_a_signed_address_of_labels_is_not_shown(capsys):
+    labels = "https://user:SECRET@h/l.csv?X-Amz-Signature=SECRET"
+    settings = ManifestSettings(content="c", style="s", output="o", labels=labels, label_from="csv")
+    make_manifest.print_summary(Built(unmet_labels=1), settings)
+    said = capsys.readouterr().out
+    assert "warning: https://h/l.csv names 1 file that" in said
+    assert "SECRET" not in said

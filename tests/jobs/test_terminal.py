@@ -23,6 +23,7 @@ from jobs._live_line import ASCII, UNICODE, live_line, pieces
 from jobs._terminal import Live
 from pipeline.engine.progress import (
     LOADING_LIBRARIES,
+    PACKING,
     STARTING_ACTORS,
     STARTING_RAY,
     STYLIZING,
@@ -88,6 +89,8 @@ def test_times_left(seconds, text):
 def test_style_actors_are_counted_as_they_start():
     some = Progress(activity=STARTING_ACTORS, actors=1, most_actors=2)
     assert drawn(some, 79) == "⠋ starting style actors (1 of 2) · 1 min 15 s"
+    some = Progress(activity=PACKING, done=3, total=40)
+    assert drawn(some, 79) == "⠋ packing shards (3 of 40) · 1 min 15 s"
 
 
 class Terminal:

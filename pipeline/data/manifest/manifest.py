@@ -109,17 +109,17 @@ def open_manifest(uri: str, options: files.StorageOptions, form: str = "auto") -
         ) from error
     if info.type == pyarrow.fs.FileType.NotFound:
         raise ManifestError(f"manifest {shown}: does not exist")
-    is_local_file = uris.scheme_of(uri) == "file" and info.type != pyarrow.fs.FileType.Directory
-    if is_local_file and local.is_special(path):
+    is_folder = info.type == pyarrow.fs.FileType.Directory
+    if uris.scheme_of(uri) == "file" and not is_folder and local.is_special(path):
         raise ManifestError(f"manifest {shown}: is a pipe or a device, not a file")
     if info.type == pyarrow.fs.FileType.File and not info.size:
         raise ManifestError(f"manifest {shown}: the file is empty")
-    if files.exists(uris.join(uri, INCOMPLETE), options):
+    if is_folder and files.exists(uris.join(uri, INCOMPLETE), options):
         raise ManifestError(
             f"manifest {shown}: is not complete: make_manifest is still writing it, or was "
             "stopped; wait, or make it again with --overwrite"
         )
-    text = _text_form(uri, shown, form, info.type == pyarrow.fs.FileType.Directory)
+    text = _text_form(uri, shown, form, is_folder)
     source = TextRows(uri, options, text) if text else _open_parquet(uri, shown, path, fs)
     _check_columns(source.schema, shown)
     return Manifest(source, shown, _carried_columns(source.schema))

@@ -56,7 +56,8 @@ class RowChecker:
         styles = [style] if isinstance(style, str) else list(style or [])
         blend = row.get("style_blend")
         # The content image itself, beside the stylised ones: a whole training set in one output.
-        original = row.get("original") is True and not styles
+        # Text files hold it as text.
+        original = str(row.get("original")).lower() == "true" and not styles
         pair_id = _text(row.get("pair_id"))
         if pair_id is None:
             # Rows without a URI are separate errors, so their number is part of the id.

@@ -82,9 +82,10 @@ def close(
             first_errors = _first(first_errors, failed)
             size += pc.sum(own["bytes"]).as_py() or 0
             with_warnings += len(own) - own["warnings"].null_count
-            measured += len(own) - own["total_loss"].null_count  # originals have no losses
+            ok = own.filter(pc.field("status") == "ok")
+            measured += len(ok) - ok["total_loss"].null_count  # originals have no losses
             for name in sums:
-                sums[name] += pc.sum(own[name]).as_py() or 0.0
+                sums[name] += pc.sum((ok if name in MEANS else own)[name]).as_py() or 0.0
             for group in table.group_by(["split", "label", "status"]).aggregate([]).to_pylist():
                 parts = [part for part in (group["split"], group["label"]) if part is not None]
                 if group["label"] is not None and all(map(is_name, parts)):

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.data.errors import RowError
 from pipeline.data.names import is_name
 from pipeline.data.output import fences, records, shards
 from pipeline.data.storage import files
@@ -124,6 +125,9 @@ def divide(output: str, form: str, shard_bytes: int, options: files.StorageOptio
             labels.add(row["label"])
         if row["status"] != "ok":
             continue
+        if row["bytes"] is None:
+            text = f"the record of {row['pair_id']} does not say how large its image is"
+            raise RowError("read_failed", f"{text}; see jobs.verify")
         split = row["split"] or UNNAMED[form]
         places.setdefault(split, array.array("Q")).append(place_of(row["pair_id"]))
         sizes.setdefault(split, array.array("Q")).append(row["bytes"])

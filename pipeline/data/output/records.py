@@ -129,31 +129,63 @@ def batches(
         status: yield only records with this status.
 
     Raises:
-        DamagedError: a record file is damaged.
+        DamagedError: a record file is damaged, or holds what no job writes.
         RowError: ``read_failed``: the storage failed.
     """
-    chosen = None if status is None else pc.field("status") == status
     try:
         dataset = records_dataset(output, options, columns)
         if dataset is None:
             return
-        # If they were kept, the footers of thousands of small files would outweigh their rows.
-        if {*columns}.isdisjoint({*OLD_NAMES, "schema_version"}):
-            yield from dataset.to_batches(columns=columns, filter=chosen, cache_metadata=False)
-        else:
-            for file in dataset.get_fragments():
-                yield from file.to_batches(
-                    schema=dataset.schema,
-                    columns=_columns_of(file.physical_schema, columns),
-                    filter=chosen,
-                    cache_metadata=False,
-                )
-    except (pa.ArrowException, OSError) as error:
+        for batch in _batches(dataset, columns, status):
+            _refuse_foreign(batch, status)
+            yield batch
+    except (pa.ArrowException, OSError, ValueError) as error:
         for file_name in committed_files(output, options):  # Arrow does not always name the file
             read_file(file_name, options)
         shown = uris.redact(uris.join(output, RECORDS))
         text = f"{shown}: cannot be read: {failures.reason(error)}"
         raise RowError("read_failed", text) from error
+
+
+def _batches(
+    dataset: pyarrow.dataset.Dataset, columns: list[str], status: str | None
+) -> Iterator[pa.RecordBatch]:
+    chosen = None if status is None else pc.field("status") == status
+    # If they were kept, the footers of thousands of small files would outweigh their rows.
+    if {*columns}.isdisjoint({*OLD_NAMES, "schema_version"}):
+        yield from dataset.to_batches(columns=columns, filter=chosen, cache_metadata=False)
+        return
+    for file in dataset.get_fragments():
+        yield from file.to_batches(
+            schema=dataset.schema,
+            columns=_columns_of(file.physical_schema, columns),
+            filter=chosen,
+            cache_metadata=False,
+        )
+
+
+def _refuse_foreign(found: pa.RecordBatch | pa.Table, status: str | None = None) -> None:
+    """Refuse records that no job writes: without an id or a file, or that lead out of the output.
+
+    Args:
+        found: columns of records.
+        status: of all of them, if it is known.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    names = {*found.schema.names}
+    if "pair_id" in names and found["pair_id"].null_count:
+        raise ValueError("a record has no pair_id")
+    if status is None and "status" in names:
+        found = found.filter(pc.equal(found["status"], "ok"))
+    elif status != "ok":
+        return
+    if "file_name" in names and found["file_name"].null_count:
+        raise ValueError("an ok record has no file_name")
+    for split in found["split"].unique().to_pylist() if "split" in names else ():
+        if split is not None and not is_name(split):
+            raise ValueError(f"the split {split!r} of a record cannot be a folder's name")
 
 
 def _columns_of(schema: pa.Schema, columns: list[str]) -> dict[str, pc.Expression]:
@@ -175,12 +207,13 @@ def read_file(file: str, options: files.StorageOptions) -> pa.Table:
     """Read one Parquet file of records or of the checkpoint, under the names in the file.
 
     Raises:
-        DamagedError: the file is damaged, or has no ``pair_id``.
+        DamagedError: the file is damaged, or holds what no job writes.
         RowError: as ``files.read_bytes``.
     """
     try:
         table = tables.read_table(file, options)
         table["pair_id"]
+        _refuse_foreign(table)
     except RowError:
         raise
     except Exception as error:  # a flipped byte shows in many ways

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pipeline.data.errors import RowError
 from pipeline.data.images import codec
 from pipeline.data.manifest import row_keys
+from pipeline.data.names import is_name
 from pipeline.data.output import records
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import failures, files, tables, uris
@@ -103,6 +104,8 @@ def _misfit(record: dict[str, Any]) -> tuple[str, Any]:
         return "unknown_status", record["status"]
     if record["file_name"] is not None and not records.is_image_name(record["file_name"]):
         return "foreign_path", record["file_name"]
+    if record["split"] is not None and record["status"] == "ok" and not is_name(record["split"]):
+        return "foreign_path", record["split"]
     return "", None
 
 

@@ -13,14 +13,15 @@ from typing import Any
 
 import ray
 import ray.data
-from tqdm import tqdm
 
 from pipeline.data.errors import RowError
 from pipeline.data.manifest.features import CARD
 from pipeline.data.output import cards, dividing, fences, packing
 from pipeline.data.storage import files, uris
 from pipeline.data.words import counted
+from pipeline.engine import progress
 from pipeline.engine.packing.tasks import write_shards
+from pipeline.engine.progress import OnProgress, Progress
 from pipeline.engine.ray_tasks import ray_ready, rows_of
 from pipeline.settings import JobSettings
 
@@ -32,7 +33,9 @@ class PackingError(RuntimeError):
 
 
 def run_packing(
-    job: JobSettings, fence: Callable[[], None] = fences.unfenced
+    job: JobSettings,
+    fence: Callable[[], None] = fences.unfenced,
+    on_progress: OnProgress = progress.unheard,
 ) -> dict[str, Any] | None:
     """Bring the shards of ``job.format`` in line with the records.
 
@@ -42,6 +45,7 @@ def run_packing(
     Args:
         job: settings of the job.
         fence: ``Lease.check``.
+        on_progress: is told how many of the shards are written.
 
     Returns:
         How many ``shards`` and ``samples`` there are, and in which ``folder``; None if the format
@@ -59,7 +63,7 @@ def run_packing(
                 _say_if_stale(output, form, options)
         if job.format == "files":
             return None
-        index = _bring_up_to_date(output, job, options, fence)
+        index = _bring_up_to_date(output, job, options, fence, on_progress)
     except RowError as error:
         raise PackingError(
             f"{job.format}: {error}; no index was written, images and records are untouched "
@@ -73,14 +77,18 @@ def run_packing(
 
 
 def _bring_up_to_date(
-    output: str, job: JobSettings, options: files.StorageOptions, fence: Callable[[], None]
+    output: str,
+    job: JobSettings,
+    options: files.StorageOptions,
+    fence: Callable[[], None],
+    on_progress: OnProgress,
 ) -> packing.Index:
     folder = uris.join(output, job.format)
     division = dividing.divide(output, job.format, round(job.shard_size * 1e6), options)
     division = dataclasses.replace(division, fence=fence)
     index = packing.read_index(folder, options)
     if index is None or not _is_current(index, division, files.sizes(folder, options)):
-        index = _write(division, output, job, options)
+        index = _write(division, output, job, options, on_progress)
     if not cards.write(division, output, options):
         logger.info(f"note: {uris.redact(uris.join(folder, CARD))} was edited, and stays as it is")
     for name in files.sizes(folder, options):
@@ -96,7 +104,11 @@ def _is_current(index: packing.Index, division: dividing.Packing, found: dict[st
 
 
 def _write(
-    division: dividing.Packing, output: str, job: JobSettings, options: files.StorageOptions
+    division: dividing.Packing,
+    output: str,
+    job: JobSettings,
+    options: files.StorageOptions,
+    on_progress: OnProgress,
 ) -> packing.Index:
     folder = uris.join(output, division.format)
     division.fence()
@@ -108,9 +120,9 @@ def _write(
     )
     made, crashed = [], []
     with contextlib.closing(_write_shards(division, output, job, options)) as written:
-        # disable=None: no bar where there is no terminal. leave: the end has a line of its own
-        bar = tqdm(written, "shards", total=len(division.ranges), disable=None, leave=False)
-        for line in bar:
+        total = len(division.ranges)
+        for done, line in enumerate(written, 1):
+            on_progress(Progress(activity=progress.PACKING, total=total, done=done))
             fault_class, fault = line.pop("fault_class"), line.pop("fault")
             if fault_class == "process_died":
                 crashed.append(fault)  # the other shards are written all the same

@@ -35,7 +35,7 @@ class _Own:
     folder: str | None = None
     keep: bool = False
     tokens: dict[str, str | None] | None = None  # ``private_ray.restore_token`` takes it
-    level: int = logging.NOTSET  # of Ray's logger before
+    level: int | None = None  # of Ray's logger before
     stop_pulse: Callable[[], None] = field(default=lambda: None)
 
 
@@ -108,6 +108,9 @@ def start_ray(verbose: bool) -> bool:
     except Exception as error:  # of many kinds: a slow start ends in a bare Exception
         _delete(folder)
         raise _not_there(address, error, words) from error
+    except BaseException:  # Ctrl-C
+        _delete(folder)
+        raise
     stop_by_signals()  # ray.init has set its own
     _own.folder, _own.keep = folder, verbose
     with contextlib.suppress(Exception):  # a driver from outside the cluster knows neither
@@ -127,7 +130,6 @@ def stop_ray() -> None:
     folder, keep = _own.folder, _own.keep
     _own.stop_pulse()
     ray.shutdown()
-    logging.getLogger("ray").setLevel(_own.level)
     _own.folder, _own.stop_pulse = None, _nothing
     if folder and keep:
         logger.info(f"Ray's logs are kept in {folder}")
@@ -137,8 +139,12 @@ def stop_ray() -> None:
 def _delete(folder: str | None, keep: bool = False) -> None:
     """Delete what is left of a Ray that has ended.
 
-    Its processes, its token's place in the environment, and its files unless ``keep``.
+    Its processes, its token's place in the environment, its logger's level, and its files unless
+    ``keep``.
     """
+    if _own.level is not None:
+        logging.getLogger("ray").setLevel(_own.level)
+    _own.level = None
     private_ray.restore_token(_own.tokens)
     _own.tokens = None
     if folder:

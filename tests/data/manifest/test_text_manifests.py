@@ -19,6 +19,7 @@ from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.storage import files
 from pipeline.settings import JobSettings
 from tests.conftest import write_parquet
+from tests.web_server import Handler, serving
 
 HEADER = "content_uri,style_uri\n"
 
@@ -102,6 +103,35 @@ def test_the_same_rows_give_the_same_plan_in_any_form(name, tmp_path):
         found, expected = found[1:], expected[1:]
     assert found == expected
     assert {row["fault_class"] for row in found} == {None}
+
+
+@pytest.mark.parametrize("said", ["True", "true", "TRUE"])
+def test_an_original_is_one_in_a_text_file_too(said, tmp_path):
+    row = {"content_uri": "a.png", "style_uri": None, "original": True}
+    (expected,) = planned(write_parquet(tmp_path / "m.parquet", [row]))
+    (found,) = of_text(tmp_path, f"content_uri,style_uri,original\na.png,,{said}\n")
+    assert (found["fault_class"], found["style_uri"]) == (None, [])
+    assert found["pair_id"] == expected["pair_id"]
+    assert fault_of(tmp_path, "content_uri,style_uri,original\na.png,,False\n")
+
+
+def test_a_file_behind_an_address_with_a_query_is_whole(tmp_path):
+    """Servers that ignore what they do not know answer for every query."""
+
+    class Server(Handler):
+        def do_GET(self):
+            data = f"{HEADER}a.png,b.png\n".encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(data)
+
+    with serving(Server) as server:
+        manifest = open_manifest(f"{server.url}/m.csv?download=true", {})
+        checker = RowChecker(f"{server.url}/", "f", frozenset({"http"}))
+        ((row,),) = planning.planned_slices(manifest, checker, None)
+    assert row["content_uri"] == f"{server.url}/a.png"
 
 
 def test_carried_columns_of_json_lines_have_the_types_of_their_values(tmp_path):

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.ids import hash_ids
-from pipeline.data.output import clearing, closing, records, resume
+from pipeline.data.output import clearing, closing, dividing, records, resume
 from pipeline.data.output.records import DamagedError
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import files, uris
@@ -76,6 +76,42 @@ def test_records_are_added_up_and_images_listed(output, monkeypatch, together):
         listed = pq.read_table(output / folder / "metadata.parquet").to_pylist()
         names = {f"{folder}/{row['file_name']}" for row in listed}
         assert names == {row["file_name"] for row in ok if row["split"] == split}
+
+
+def test_losses_of_pairs_that_failed_later_are_not_in_the_means(output):
+    path = output / records.RECORDS / "0.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[0]["total_loss"] = 1e6  # p0: made, but not written
+    pq.write_table(pa.Table.from_pylist(rows, schema=RECORD_SCHEMA), path)
+    summary, _ = closing.close(str(output), {}, hash_ids(["p0", "p1", "p2"]))
+    assert summary["mean"]["total_loss"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"pair_id": None}, "a record has no pair_id"),
+        ({"file_name": None}, "an ok record has no file_name"),
+        ({"split": "../../other/images"}, "the split '../../other/images' of a record cannot be"),
+    ],
+    ids=str,
+)
+def test_a_record_that_no_job_writes_ends_a_job_before_it_leads_anywhere(output, wrong, what):
+    path = output / records.RECORDS / "0.parquet"
+    rows = pq.read_table(path).to_pylist()
+    pq.write_table(pa.Table.from_pylist([rows[0], rows[1] | wrong], schema=RECORD_SCHEMA), path)
+    before = sorted(output.parent.rglob("*"))
+    for reading in (
+        lambda: closing.close(str(output), {}, hash_ids(["p1"])),
+        lambda: dividing.divide(str(output), "webdataset", 1000, {}),
+        lambda: list(records.batches(str(output), {}, [*wrong], "ok")),
+    ):
+        with pytest.raises(DamagedError, match=rf"/0.parquet: is damaged \(.*{what}.*delete it"):
+            reading()
+    assert sorted(output.parent.rglob("*")) == before
+    rows[0] |= {"split": "../x"}  # a failed pair's own, which the message names
+    pq.write_table(pa.Table.from_pylist(rows, schema=RECORD_SCHEMA), path)
+    closing.close(str(output), {}, hash_ids(["p1"]))
 
 
 def test_records_of_an_earlier_version_lack_columns_and_are_read(output):

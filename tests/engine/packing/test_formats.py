@@ -248,7 +248,10 @@ def faults_of(job) -> dict[str, list[str]]:
 
 
 def test_shards_are_left_alone_until_something_changes(job, capsys):
-    packed = run_packing(job)
+    told = []
+    packed = run_packing(job, on_progress=told.append)
+    assert [(some.done, some.total) for some in told] == [(done, 4) for done in range(1, 5)]
+    assert capsys.readouterr().err == "", "nothing but the log"
     folder = Path(job.output, "webdataset")
     before, times = shards_of(job), {p: p.stat().st_mtime_ns for p in folder.iterdir()}
     assert packed == {"folder": str(folder), "shards": len(before), "samples": 12}
@@ -287,9 +290,10 @@ def test_the_same_records_give_the_same_bytes(job, tmp_path):
 def test_a_packing_that_was_killed_is_completed_by_the_next(job, form, monkeypatch):
     job = replace(job, format=form)
     real, died = packing.write_index, []
+    write_shards = packing_run._write_shards
 
-    def die_after_some(lines, *_, **__):
-        yield next(iter(lines))
+    def die_after_some(*arguments):
+        yield next(write_shards(*arguments))
         died.append("writing")
         raise KeyboardInterrupt
 
@@ -304,7 +308,7 @@ def test_a_packing_that_was_killed_is_completed_by_the_next(job, form, monkeypat
         raise KeyboardInterrupt
 
     for place, name, way in (
-        (packing_run, "tqdm", die_after_some),
+        (packing_run, "_write_shards", die_after_some),
         (packing, "write_index", die_before_the_index),
         (packing, "is_stale", die_before_cleaning),
     ):
