@@ -15,7 +15,7 @@ from typing import Any
 
 from jobs._parser import command
 from jobs._values import convert, read_config, shown_default
-from pipeline.data.redaction import redact, redact_text
+from pipeline.redaction import redact, redact_text
 from pipeline.settings import (
     JobSettings,
     ManifestSettings,

@@ -12,9 +12,9 @@ from jobs import _folders
 from jobs._cli import reader_may_leave
 from jobs._estimate import money, print_faults
 from jobs._parser import command
-from pipeline.data.redaction import redact
 from pipeline.data.storage import uris
 from pipeline.data.words import counted, duration
+from pipeline.redaction import redact
 from pipeline.settings import JobSettings, SettingError, in_short
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.data.redaction import redact
 from pipeline.data.words import counted, printable, taken
+from pipeline.redaction import redact
 from pipeline.settings import JobSettings, StyleSettings
 
 if TYPE_CHECKING:

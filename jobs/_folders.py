@@ -10,9 +10,9 @@ from typing import Any
 
 from jobs._cli import FOLDERS
 from jobs._parser import command
-from pipeline.data.redaction import redact
 from pipeline.data.storage import uris
 from pipeline.data.words import counted
+from pipeline.redaction import redact
 from pipeline.settings import JobSettings, ManifestSettings, SettingError, replace
 
 logger = logging.getLogger("pipeline.jobs")

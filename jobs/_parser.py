@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline.data.redaction import redact_text
+from pipeline.redaction import redact_text
 from pipeline.settings import SettingError
 
 PROGRAM = "neural-style"

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import yaml
 
+from pipeline.data.words import printable
+from pipeline.redaction import redact
 from pipeline.settings import (
     SettingError,
     choices_of,
@@ -73,14 +75,14 @@ def shown_default(spec: "dataclasses.Field[Any]") -> str:
 
 
 def read_config(path: str) -> dict[str, Any]:
+    shown = printable(redact(path))
     try:
         text = Path(path).read_text()
         values = tomllib.loads(text) if path.endswith(".toml") else _load_yaml(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        shown = path if path.isprintable() else in_short(path)
         raise SettingError(f"config {shown}: cannot be read: {_in_one_line(error)}") from error
     if not isinstance(values, dict):
-        raise SettingError(f"config {path}: must hold settings by name, as 'image_size: 512'")
+        raise SettingError(f"config {shown}: must hold settings by name, as 'image_size: 512'")
     return values
 
 
@@ -92,6 +94,8 @@ def _in_one_line(error: Exception) -> str:
     if mark is None:
         return str(error).splitlines()[0]
     problem = " ".join(str(getattr(error, "problem", "")).split())
+    if isinstance(error, yaml.composer.ComposerError | yaml.constructor.ConstructorError):
+        problem = "*, & and ! have a meaning in YAML: quote the value"  # it may be a password
     return f"{problem} (at line {mark.line + 1}, column {mark.column + 1})"
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 from jobs import _sheet, _terminal, stylize
 from jobs._demo_pictures import save_inputs
 from jobs._parser import command
-from pipeline.data.redaction import redact
 from pipeline.engine.progress import Activity, Progress
+from pipeline.redaction import redact
 
 EDGE = 256
 """Edge of a picture, and of its place on the contact sheet, px."""

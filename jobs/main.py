@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs._environment import missing_package
+from pipeline.settings import in_short
 
 ABOUT = {
     "stylize": ("stylize", "make pictures: of two folders, or of a manifest of pairs"),
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if first not in ABOUT:
         near = difflib.get_close_matches(first, ABOUT, n=1)
         meant = f"did you mean {near[0]}?" if near else f"choose from {', '.join(ABOUT)}"
-        print(f"error: {first[:80]!r} is no command of neural-style; {meant}", file=sys.stderr)
+        print(f"error: {in_short(first)} is no command of neural-style; {meant}", file=sys.stderr)
         return 2
     try:
         job = importlib.import_module(f"jobs.{ABOUT[first][0]}")

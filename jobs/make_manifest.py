@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from jobs import _terminal
 from jobs._cli import KINDS, read_options
 from jobs._parser import command, new_parser
-from pipeline.data.redaction import redact
 from pipeline.data.words import counted
+from pipeline.redaction import redact
 from pipeline.settings import ManifestSettings, SettingError
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from jobs import _terminal
 from jobs._cli import JOB_KINDS, read_options
 from jobs._parser import new_parser
-from pipeline.data.redaction import redact
 from pipeline.data.words import counted
+from pipeline.redaction import redact
 from pipeline.settings import JobSettings, SettingError
 
 OPTIONS = ("output", "title", "thumbnails", "allow_schemes", "storage_options")

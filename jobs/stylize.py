@@ -31,8 +31,8 @@ from jobs._ending import Ended, Messages, costs_of, give_up, print_json, print_s
 from jobs._estimate import as_json, print_estimate
 from jobs._parser import new_parser
 from pipeline import run_job
-from pipeline.data.redaction import redact
 from pipeline.engine.progress import LOADING_LIBRARIES, OnProgress, Progress
+from pipeline.redaction import redact
 from pipeline.settings import JobSettings, SettingError, StyleSettings
 
 NEEDS = "(--content DIR --style DIR | --manifest URI) --output DIR"

@@ -1,6 +1,5 @@
 """Any value, option or file of settings becomes settings, or one clear line that names it."""
 
-import argparse
 import contextlib
 import dataclasses
 import io
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jobs import _cli
 from pipeline.settings import (
     LAYERS,
     JobSettings,
@@ -22,6 +20,7 @@ from pipeline.settings import (
     fingerprint,
     replace,
 )
+from tests.options import settings_of
 
 examples_tried = settings(max_examples=200)
 
@@ -139,7 +138,7 @@ def parsed(argv: list[str]) -> bool:
     """Whether these options are settings. Refusals are a SettingError, or argparse's 2."""
     try:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            style, job = _cli.parse(argv, argparse.ArgumentParser())
+            style, job = settings_of(argv)
     except SettingError as error:
         one_clear_line(error)
         return False
@@ -212,10 +211,7 @@ def test_any_config_file_is_settings_or_a_refusal(tmp_path_factory, data):
 def test_a_secret_in_storage_options_is_never_shown():
     for text in ('"hunter2"', '{"s3": {"key": "hunter2"}', '["hunter2"]'):
         with pytest.raises(SettingError, match="storage_options: the value") as caught:
-            _cli.parse(
-                ["--manifest", "m", "--output", "o", "--storage-options", text],
-                argparse.ArgumentParser(),
-            )
+            settings_of(["--manifest", "m", "--output", "o", "--storage-options", text])
         assert "hunter2" not in str(caught.value)
 
 

@@ -1,6 +1,6 @@
 """Imports run one way, room by room.
 
-jobs -> engine, report, notebook, training -> style, data -> settings.
+jobs -> engine, report, notebook, training -> style, data -> settings -> redaction.
 """
 
 import ast
@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 STOREYS = (
+    ("pipeline.redaction",),
     ("pipeline.settings",),
     ("pipeline.style", "pipeline.data"),
     ("pipeline.engine", "pipeline.report", "pipeline.notebook", "pipeline.training"),
@@ -35,7 +36,6 @@ ROOMS = {
     "pipeline.data": (
         "errors",
         "words",
-        "redaction",
         "names",
         "ids",
         "schemas",

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from pipeline.data.errors import RowError
-from pipeline.data.redaction import redact
+from pipeline.redaction import redact
 
 NAME = re.compile(r"(?!__)\w[\w .,()+=@~-]*")
 """A valid pair_id, output_name, label or split, after combining marks are removed from it: one part
@@ -136,5 +136,6 @@ def _cut(text: str, most: int) -> str:
 
 def _shown(part: str) -> str:
     """Return a name for a message: at most 80 characters, ignorable marks as their numbers."""
+    part = redact(part)
     cut = f"{part[:80]}..." if len(part) > 80 else part
     return UNSEEN.sub(lambda found: f"\\U{ord(found[0]):08x}", repr(cut))

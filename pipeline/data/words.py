@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pipeline.redaction import redact
+
 NAMED = 5
 """Names that a message lists before it says how many more there are."""
 
@@ -33,7 +35,12 @@ def taken(pairs: int, rows: int) -> str:
     return f"{first}{counted(rows, 'pair')} in the manifest"
 
 
-def some_of(names: Sequence[str]) -> str:
-    """Return the first ``NAMED`` names, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(map(printable, names[:NAMED])) + more
+def some_of(names: Sequence[str], most: int = NAMED) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + more
+
+
+def columns_in_words(names: Sequence[str]) -> str:
+    """Return a table's columns. Without a header they may be anything, such as signed addresses."""
+    return some_of([redact(name)[:80] for name in names], 20) or "nothing"

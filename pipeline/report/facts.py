@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.data.output import records
-from pipeline.data.redaction import redact_text
 from pipeline.data.storage import files
+from pipeline.redaction import redact_text
 
 EXAMPLES = 5
 """Messages shown for each class of errors."""

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import Any, Final, Literal
 
+from pipeline.redaction import redact, redact_text
+
 
 class SettingError(ValueError):
     """A setting is unknown, of the wrong type or out of range, or clashes with another one.
@@ -116,7 +118,10 @@ def parts_of(hint: Any) -> tuple[Any, ...]:
 
 
 def in_short(value: Any) -> str:
-    """Return ``repr`` of any value, shortened to about a hundred characters on one line."""
+    """Return ``repr`` of any value, shortened to about a hundred characters on one line.
+
+    Addresses in it are shown without credentials.
+    """
     try:
         text = _BRIEF.repr(value)
     except Exception:  # for example an integer of 5000 digits
@@ -124,7 +129,20 @@ def in_short(value: Any) -> str:
     return " ".join(text.split())
 
 
-_BRIEF = reprlib.Repr()
+class _Brief(reprlib.Repr):
+    """Shortens texts once they are redacted: half an address no longer looks like one."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(redact(x), level)
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        if isinstance(x, str):
+            return self.repr_str(str(x), level)
+        text = redact_text(repr(x))
+        return text if len(text) <= self.maxother else f"{text[: self.maxother - 3]}..."
+
+
+_BRIEF = _Brief()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from pipeline.redaction import SCHEME
 from pipeline.settings.fields import SettingError, in_short, setting
 from pipeline.settings.validation import check_by_scheme, check_value, refuse_chain, refuse_patterns
 
@@ -151,6 +152,11 @@ class JobSettings:
                 raise SettingError(f"{name}: is missing; give a path or a URI")
             refuse_chain(name, getattr(self, name))
         refuse_patterns(self.output)
+        for scheme in self.allow_schemes:
+            if not SCHEME.fullmatch(scheme):
+                raise SettingError(
+                    f"allow_schemes: {in_short(scheme)} is no scheme; give names, as https,file"
+                )
         check_by_scheme(self.storage_options)
         if self.push_to_hub and not REPOSITORY.fullmatch(self.push_to_hub):
             raise SettingError(

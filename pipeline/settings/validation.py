@@ -39,8 +39,15 @@ def check_value(spec: "dataclasses.Field[Any]", value: Any) -> None:
     if not _test_of(hint)(value):
         raise SettingError(f"{spec.name}: {_misfit(spec, value)}")
     for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, str) and not _is_unicode(number):
+            raise SettingError(f"{spec.name}: {in_short(value)} is not UTF-8; rename it")
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             _check_number(spec, number)
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether a text can be written: Python has a file name's stray bytes as surrogates."""
+    return text.isascii() or not re.search("[\ud800-\udfff]", text)
 
 
 def in_one_form(spec: "dataclasses.Field[Any]", value: Any) -> Any:

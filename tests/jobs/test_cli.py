@@ -1,4 +1,3 @@
-import argparse
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ from pipeline.data.storage import files
 from pipeline.engine.packing.run import PackingError
 from pipeline.settings import JobSettings, SettingError, StyleSettings, grouped
 from tests.conftest import write_parquet
+from tests.options import settings_of
 from tests.outputs import put_job_file
 
 ROOT = Path(__file__).parent.parent.parent
@@ -25,10 +25,7 @@ BASE = ["--manifest", "m.parquet", "--output", "out"]
 
 
 def parse(*argv):
-    (job, style, _), _ = _cli.read_options(
-        [*BASE, *argv], argparse.ArgumentParser(), _cli.JOB_KINDS
-    )
-    return StyleSettings(**style), JobSettings(**job)
+    return settings_of([*BASE, *argv])
 
 
 def test_options_become_settings():
@@ -146,7 +143,12 @@ def test_bad_options_are_refused_with_name_value_and_range(argv, message):
         ("seed: 1\nstyle_layers: [a\nx: 2", r"expected ',' or '\]', .* \(at line 3, column 2\)$"),
         ("image_size: 1.5", "'1.5' cannot be read"),
         ("storage_options: {s3: {x: 2024-99-99}}", "cannot be read"),
-        ("storage_options: {s3: !!python/name:os.x }", "cannot be read: could not determine"),
+        (
+            "storage_options: {s3: !!python/name:os.x }",
+            "cannot be read: .* have a meaning in YAML",
+        ),
+        ("storage_options: {s3: {secret: *MARKED}}", "have a meaning in YAML: quote the value"),
+        ("storage_options: {s3: {secret: !MARKED x}}", "have a meaning in YAML: quote the value"),
     ],
 )
 def test_bad_config_files_are_refused(tmp_path, text, message):

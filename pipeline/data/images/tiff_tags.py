@@ -89,7 +89,10 @@ def picture(data: bytes) -> Directory | None:
     if not found:
         return first
     start, page = max(found, key=lambda place: math.prod(place[1].size))
-    return _directory(data, first.order, start, WANTED, page.page)
+    try:
+        return _directory(data, first.order, start, WANTED, page.page)
+    except (struct.error, OverflowError):  # in a tag that was not read before
+        return first
 
 
 def directories(data: bytes, wanted: Container[int], *inner: int) -> Directory | None:

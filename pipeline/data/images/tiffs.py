@@ -35,7 +35,7 @@ def meaning(page: Directory) -> tuple[str, int, bool, tuple[float, float] | None
     None if the samples of a pixel differ in these, or if their kind is unknown.
     """
     bits, formats = page.tags.get(tags.BITS, (1,)), page.tags.get(tags.FORMAT, (1,))
-    if len({*bits}) != 1 or len({*formats}) != 1 or formats[0] not in _KINDS:
+    if len({*bits}) != 1 or len({*formats}) != 1 or formats[0] not in _KINDS or bits[0] > 64:
         return None
     kind, most = _KINDS[formats[0]], page.one(tags.MOST, 0)
     # Many programs write the picture's own extremes to MOST. It is white if it is 2**n - 1.

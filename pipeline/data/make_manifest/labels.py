@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.data.storage import failures, files, filesystems, uris
+from pipeline.data.words import columns_in_words
 
 Place = tuple[str | None, str | None]
 """A label and a split."""
@@ -44,7 +45,9 @@ class Labels:
         except FileNotFoundError as error:
             raise LabelsError(f"{shown}: does not exist") from error
         except Exception as error:  # file systems, csv and UTF-8 raise many classes
-            raise LabelsError(f"{shown}: cannot be read: {failures.reason(error)}") from error
+            raise LabelsError(
+                f"{shown}: cannot be read: {failures.reason_at(uri, error)}"
+            ) from error
         if not hashes:
             raise LabelsError(f"{shown}: it has no rows")
         self._places = list(places)
@@ -84,9 +87,9 @@ def _rows(
         reader = csv.DictReader(text)
         missing = {"file_name", *columns} - set(reader.fieldnames or ())
         if missing:
-            have = ", ".join(reader.fieldnames or ()) or "nothing"
+            have = columns_in_words([*(reader.fieldnames or ())])
             raise LabelsError(
-                f"{shown}: the header lacks {' and '.join(sorted(missing))}; it has {have[:200]}"
+                f"{shown}: the header lacks {' and '.join(sorted(missing))}; it has {have}"
             )
         for row in reader:
             found = {name: (row[name] or "").strip() or None for name in columns}

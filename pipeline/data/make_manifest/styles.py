@@ -15,6 +15,7 @@ from pipeline.data.make_manifest.sources.base import Content, Source, SourceErro
 from pipeline.data.manifest.sources import ManifestError
 from pipeline.data.manifest.text_rows import ENDINGS, TextRows
 from pipeline.data.storage import files, uris
+from pipeline.data.words import columns_in_words
 
 MOST_BYTES = 2**26
 """Largest JSON file of weights in bytes."""
@@ -159,7 +160,7 @@ def _table(rows: TextRows, shown: str) -> dict[str, float | str]:
     name = next((column for column in NAME_COLUMNS if column in names), None)
     if name is None or "weight" not in names:
         raise SourceError(
-            f"{shown}: needs the columns file_name and weight; it has {', '.join(names)[:200]}"
+            f"{shown}: needs the columns file_name and weight; it has {columns_in_words(names)}"
         )
     found: dict[str, float | str] = {}
     for some in rows.slices(1000):

@@ -70,13 +70,16 @@ class Lineage:
 def from_json(found: Any) -> Lineage:
     """Return what an entry of ``job.json`` says; nothing if it is missing or of another form."""
     try:
+        ids = {str(label): int(number) for label, number in found["ids"].items()}
+        if not all(0 <= number < MOST_CLASSES for number in ids.values()):
+            return Lineage()
         return Lineage(
-            {str(label): int(number) for label, number in found["ids"].items()},
+            ids,
             tuple(map(str, found["names"])),
             tuple(name for name in CREDITS if name in found["credits"]),
             _licences(found["licences"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return Lineage()
 
 

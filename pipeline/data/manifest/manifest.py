@@ -34,7 +34,7 @@ from pipeline.data.storage import (
     uris,
     web,
 )
-from pipeline.data.words import some_of
+from pipeline.data.words import columns_in_words, some_of
 
 logger = logging.getLogger(__name__)
 
@@ -216,7 +216,8 @@ def _check_columns(schema: pa.Schema, shown: str) -> None:
     for column in ("content_uri", "style_uri"):
         if column not in schema.names:
             raise ManifestError(
-                f"manifest {shown}: column {column!r} is missing; it has {', '.join(schema.names)}"
+                f"manifest {shown}: column {column!r} is missing; it has "
+                f"{columns_in_words(schema.names)}"
             )
         kind = schema.field(column).type
         if column == "style_uri" and _is_list(kind):

@@ -63,10 +63,10 @@ class ParquetRows:
         try:
             for rows in self._with_images(size) if self._images else self._plain(size):
                 yield Slice(rows)
-        except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
+        except Exception as error:  # those of file systems are of many kinds
             raise ManifestError(
                 f"manifest {uris.redact(self._uri)}: {self._unreadable(size)}cannot be read: "
-                f"{failures.reason(error)}; every file of it must be sound Parquet"
+                f"{failures.reason_at(self._uri, error)}; every file of it must be sound Parquet"
             ) from error
 
     def _plain(self, size: int) -> Iterator[list[dict[str, Any]]]:

@@ -14,6 +14,7 @@ from pipeline.data.errors import RowError
 from pipeline.data.manifest.signatures import unsigned
 from pipeline.data.names import check_name, derive_id
 from pipeline.data.storage import uris
+from pipeline.redaction import redact
 from pipeline.settings import ROW_OVERRIDES, SettingError, StyleSettings, check_value, in_short
 
 _SPECS = [spec for spec in dataclasses.fields(StyleSettings) if spec.name in ROW_OVERRIDES]
@@ -58,16 +59,18 @@ class RowChecker:
         # The content image itself, beside the stylised ones: a whole training set in one output.
         # Text files hold it as text.
         original = str(row.get("original")).lower() == "true" and not styles
-        pair_id = _text(row.get("pair_id"))
+        names = {name: _text(row.get(name)) for name in ("pair_id", "label", "split")}
+        secrets = {name: text for name, text in names.items() if text and _is_secret(text)}
+        names |= dict.fromkeys(secrets)  # they must not stand in a record
+        pair_id = names["pair_id"]
         if pair_id is None:
             # Rows without a URI are separate errors, so their number is part of the id.
-            whole = row["content_uri"] and (original or all(styles or [None]))
+            whole = not secrets and row["content_uri"] and (original or all(styles or [None]))
             lacks = None if whole else number
             # New signatures in the URIs must not change the id.
             content, *named = (uri and unsigned(uri) for uri in (row["content_uri"], *styles))
             digest = self._digest(content, named, blend, text, lacks)
-            label = _text(row.get("label"))
-            pair_id = derive_id(label, content or "", [uri or "" for uri in named], digest)
+            pair_id = derive_id(names["label"], content or "", [uri or "" for uri in named], digest)
         planned: dict[str, Any] = {
             "pair_id": pair_id,
             "manifest_row": number,
@@ -75,8 +78,8 @@ class RowChecker:
             "style_uri": styles,
             "style_blend": None,
             "file_stem": None,
-            "label": _text(row.get("label")),
-            "split": _text(row.get("split")),
+            "label": names["label"],
+            "split": names["split"],
             "overrides": text,
             "fault_class": None,
             "fault_message": None,
@@ -84,6 +87,9 @@ class RowChecker:
         try:
             if fault:
                 raise RowError("bad_row", fault)
+            for name, text in secrets.items():
+                check_name(name, text)
+                raise RowError("bad_name", f"{name}: holds a credential; give another name")
             planned["style_blend"] = self._blend(blend, len(styles))
             planned["content_uri"] = self._uri(row["content_uri"], "content_uri")
             planned["style_uri"] = [self._style_uri(uri, "style_uri") for uri in styles]
@@ -146,6 +152,13 @@ def _check_overrides(overrides: Mapping[str, Any]) -> None:
                 raise RowError("bad_row", str(error)) from error
 
 
+def _is_secret(name: str) -> bool:
+    """Return whether a name holds a credential, as a signed address does."""
+    return _OF_ADDRESSES.search(name) is not None and redact(name) != name
+
+
+_OF_ADDRESSES = re.compile("[:?@%&#]")
+
 _check_folder = functools.lru_cache(4096)(check_name)  # many rows share a label
 
 
@@ -161,8 +174,12 @@ def _text(value: Any) -> str | None:
 
 def _as_float(value: Any) -> Any:
     """Return integers and decimals as floats; other values unchanged, to be refused by name."""
-    number = isinstance(value, (int, decimal.Decimal)) and not isinstance(value, bool)
-    return float(value) if number else value
+    if isinstance(value, bool) or not isinstance(value, (int, decimal.Decimal)):
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return value
 
 
 def _override(name: str, value: Any) -> Any:

@@ -26,6 +26,7 @@ from pipeline.data.manifest.text_cells import (
 )
 from pipeline.data.schemas import OWN_COLUMNS
 from pipeline.data.storage import files, uris
+from pipeline.settings import in_short
 
 Form = Literal["csv", "tsv", "jsonl"]
 
@@ -163,8 +164,8 @@ class TextRows:
         for name in self._names:
             if name and self._names.count(name) > 1:
                 raise ManifestError(
-                    f"{self._shown}: has {self._names.count(name)} columns called {name!r}; "
-                    "rename them, or remove all but one"
+                    f"{self._shown}: has {self._names.count(name)} columns called "
+                    f"{in_short(name)}; rename them, or remove all but one"
                 )
         self._kinds = {name: column_type(name, {str}) for name in self._names if name}
 
@@ -176,6 +177,7 @@ class TextRows:
         reader = csv.reader(self._lines(), delimiter=delimiter, strict=True, skipinitialspace=True)
         while True:
             first = reader.line_num + 1
+            before = csv.field_size_limit(LONGEST_LINE)  # of the whole process
             try:
                 cells = next(reader, None)
             except csv.Error as error:
@@ -183,6 +185,8 @@ class TextRows:
                     f"{self._shown}: the row at line {first} cannot be read ({error}); close each "
                     "quote, and write a quote inside a quoted cell twice"
                 ) from error
+            finally:
+                csv.field_size_limit(before)
             if cells is None:
                 return
             if any(cells):

@@ -24,7 +24,7 @@ def read(uri: str, options: files.StorageOptions) -> dict[str, Any] | None:
         if error.error_class == "not_found":
             return None
         raise
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

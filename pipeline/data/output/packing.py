@@ -27,7 +27,7 @@ INDEX, CLASSES = "index.json", "classes.json"
 """Files beside the shards; only webdataset has the second one."""
 
 SHARD_NAMES = {
-    "webdataset": re.compile(r"(.+-)?\d{6,}\.tar"),
+    "webdataset": re.compile(r"(.+-)?\d{6,7}\.tar"),
     "parquet": re.compile(r"data/.+-\d{5,}-of-\d{5,}\.parquet"),
 }
 """Names of shards, by format, relative to the format's folder."""
@@ -78,12 +78,15 @@ def read_index(folder: str, options: files.StorageOptions) -> Index | None:
     try:
         found = json.loads(files.read_bytes(uri, options))
         found["shards"] = tuple(Shard(**shard) for shard in found["shards"])
-        return Index(**found)
+        index = Index(**found)
+        if type(index.shard_bytes) is not int or index.shard_bytes < 1:
+            raise ValueError(f"shards of {index.shard_bytes!r} bytes")
+        return index
     except RowError as error:
         if error.error_class == "not_found":
             return None
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         shown = uris.redact(uri)
         raise ForeignIndexError(
             "read_failed",

@@ -63,7 +63,7 @@ def job_of(output: str, options: files.StorageOptions) -> dict[str, Any]:
     uri = uris.join(output, JOB)
     try:
         found = json.loads(files.read_bytes(uri, options)) if files.exists(uri, options) else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -1,9 +1,9 @@
 """Errors of storage libraries, put into words that are free of credentials."""
 
 from pipeline.data.errors import RowError
-from pipeline.data.redaction import redact_text
 from pipeline.data.storage import web
 from pipeline.data.storage.uris import redact, scheme_of
+from pipeline.redaction import redact_text
 
 
 def reason(error: BaseException) -> str:

@@ -15,13 +15,13 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 
 from pipeline.data.errors import RowError
-from pipeline.data.redaction import FILE_PART
 from pipeline.data.storage import local, parquet_images, web
 from pipeline.data.storage.failures import read_error
 from pipeline.data.storage.filesystems import StorageOptions, filesystem
 from pipeline.data.storage.parquet_images import Place
 from pipeline.data.storage.tars import members_of_tar as members_of_tar
 from pipeline.data.storage.uris import OBJECT_STORES, redact, scheme_of
+from pipeline.redaction import FILE_PART
 
 
 class Part(NamedTuple):

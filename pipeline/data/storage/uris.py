@@ -6,7 +6,8 @@ import re
 from urllib.parse import unquote
 
 from pipeline.data.errors import RowError
-from pipeline.data.redaction import redact as redact
+from pipeline.redaction import SCHEME
+from pipeline.redaction import redact as redact
 
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs")
 """Schemes that rows may always use: without the job's own credentials they reach nothing."""
@@ -80,8 +81,10 @@ def check_scheme(uri: str, allowed: frozenset[str]) -> None:
         )
     scheme = scheme_of(uri)
     if scheme not in allowed:
+        # All before :// may be anything, such as a password.
+        named = f"scheme {scheme!r}" if SCHEME.fullmatch(scheme) else "such a scheme"
         raise RowError(
             "scheme_not_allowed",
-            f"{redact(uri)}: scheme {scheme!r} is not allowed here; allowed: "
+            f"{redact(uri)}: {named} is not allowed here; allowed: "
             f"{', '.join(sorted(allowed))}. Add it with --allow-schemes",
         )

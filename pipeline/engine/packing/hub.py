@@ -106,7 +106,9 @@ def _api(job: JobSettings) -> Any:
     from huggingface_hub import HfApi
 
     given = (job.storage_options or {}).get("hf", {})
-    return HfApi(**{name: given[name] for name in OPTIONS if name in given})
+    # YAML's block texts end with a line end, which a header must not hold.
+    options: dict[str, Any] = {name: str(given[name]).strip() for name in OPTIONS if name in given}
+    return HfApi(**options)
 
 
 def _files_there(api: Any, repository: str) -> dict[str, str]:
@@ -160,7 +162,7 @@ def _push(job: JobSettings, api: Any) -> dict[str, Any]:
         message = f"{counted(len(missing), 'file')} of neural-style-pipeline"
         api.create_commit(operations=changes, commit_message=message, **repository)
     return {
-        "repository": f"{api.endpoint}/datasets/{job.push_to_hub}",
+        "repository": uris.redact(f"{api.endpoint}/datasets/{job.push_to_hub}"),
         "uploaded": len(missing),
         "there": len(mine) - sum(name in mine for name in missing),
         "deleted": len(stale),

@@ -17,6 +17,7 @@ from pipeline.data.storage import failures
 from pipeline.engine.resources import RAY_DATA_CPUS
 from pipeline.engine.runtime import private_ray, pulse, watcher
 from pipeline.engine.runtime.stderr import captured_stderr
+from pipeline.redaction import redact
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +191,7 @@ def _knock(address: str) -> None:
 
 
 def _not_there(address: str | None, error: Exception, words: list[str]) -> ClusterError:
+    address = redact(address) if address else None
     if address and any("AuthToken" in line for line in words):
         return ClusterError(
             f"Ray at {address} asks for a token, and got none or another one; set "

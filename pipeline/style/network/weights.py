@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.redaction import redact, redact_text
 from pipeline.settings import StyleSettings
 from pipeline.style.network.conventions import (
     Convention,
@@ -120,12 +121,12 @@ def read_weights(
     Args:
         settings: the weights, and the layers, pooling and padding they are used with.
         read: reads the bytes of a path or URI; by default only local files can be read.
-        shown: the path or URI without credentials, for messages; by default as in the settings.
+        shown: the path or URI without credentials, for messages; by default that of the settings.
 
     Raises:
         WeightsError: the weights cannot be loaded or do not fit.
     """
-    name, shown = settings.weights, shown or settings.weights
+    name, shown = settings.weights, shown or redact(settings.weights)
     convention: Convention | None = "torchvision"
     if name == "imagenet":
         state = imagenet_weights()
@@ -138,7 +139,8 @@ def read_weights(
         try:
             data = read(name) if read else Path(name).read_bytes()
         except OSError as error:
-            message = f"weights {shown}: cannot be read ({error}). {THREE_WAYS}"
+            why = error.strerror or redact_text(str(error))
+            message = f"weights {shown}: cannot be read ({why}). {THREE_WAYS}"
             raise WeightsError(message) from error
         state = parse_weights(data, shown)
         convention = convention or named_convention(state)

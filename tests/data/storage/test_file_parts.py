@@ -13,9 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.data.errors import RowError
-from pipeline.data.redaction import redact
 from pipeline.data.storage import file_parts, files, filesystems, parquet_images, uris
 from pipeline.data.storage.file_parts import parquet_part, tar_part
+from pipeline.redaction import redact
 from tests.conftest import within
 from tests.web_server import Handler, serving
 

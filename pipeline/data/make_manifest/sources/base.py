@@ -72,10 +72,12 @@ _NUMBERED = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}\b")
 
 
 def number_of(value: object) -> int | None:
-    """Return a class's number; None for another value. pandas turns 7 into 7.0."""
+    """Return a class's number, of 64 bits; None for another value. pandas turns 7 into 7.0."""
     if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if -(2**63) <= value < 2**63 else None
 
 
 def split_in(folders_and_name: str) -> str | None:

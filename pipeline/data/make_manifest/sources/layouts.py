@@ -11,6 +11,7 @@ from pipeline.data.make_manifest.sources.base import Columns, SourceError
 from pipeline.data.manifest.features import class_names, features_of
 from pipeline.data.manifest.lineage import CREDITS
 from pipeline.data.storage import parquet_images
+from pipeline.data.words import columns_in_words
 
 IMAGE_COLUMNS = ("image", "img", "content_image", "content", "picture", "jpg", "png")
 """Names that decide if several columns hold pictures."""
@@ -58,7 +59,7 @@ def layout_of(schema: pa.Schema, columns: Columns, shown: str) -> Layout | None:
         if name and name not in schema.names:
             raise SourceError(
                 f"{shown}: has no column {name!r} (--{option}-column); its columns: "
-                f"{', '.join(schema.names)}"
+                f"{columns_in_words(schema.names)}"
             )
     features = features_of(schema)
     label = columns.label or _label_column(schema, features, shown)
@@ -83,14 +84,14 @@ def _image_column(images: list[str], wanted: str, shown: str) -> str:
         if wanted not in images:
             raise SourceError(
                 f"{shown}: has no pictures in a column {wanted!r} (--image-column); columns with "
-                f"pictures: {', '.join(images)}"
+                f"pictures: {columns_in_words(images)}"
             )
         return wanted
     usual = [name for name in IMAGE_COLUMNS if name in images]
     if len(images) > 1 and not usual:
         raise SourceError(
-            f"{shown}: several columns may hold pictures ({', '.join(images)}); choose one with "
-            "--image-column"
+            f"{shown}: several columns may hold pictures ({columns_in_words(images)}); "
+            "choose one with --image-column"
         )
     return usual[0] if usual else images[0]
 
@@ -103,8 +104,8 @@ def _label_column(
         return "label" if _is_plain(schema.field("label").type) else None
     if len(classes) > 1:
         raise SourceError(
-            f"{shown}: has several columns of classes ({', '.join(classes)}); choose one with "
-            "--label-column"
+            f"{shown}: has several columns of classes ({columns_in_words(classes)}); "
+            "choose one with --label-column"
         )
     return classes[0] if classes else None
 

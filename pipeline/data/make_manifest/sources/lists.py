@@ -1,5 +1,6 @@
 """CSV, TSV and JSON lines files that list images by their paths or URIs."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from pipeline.data.manifest.text_rows import ENDINGS as FORMS
 from pipeline.data.manifest.text_rows import TextRows
 from pipeline.data.storage import files, uris
 from pipeline.data.storage.listing import File
+from pipeline.data.words import columns_in_words
 
 ENDINGS = tuple(f".{ending}" for ending in FORMS)
 
@@ -69,7 +71,7 @@ def _open(file: File, options: files.StorageOptions, columns: Columns) -> tuple[
     missing = [name for name in missing if name not in names]
     if missing or not image:
         what = repr(missing[0]) if missing else "of images (file_name, content_uri, image, ...)"
-        raise SourceError(f"{shown}: has no column {what}; its columns: {', '.join(names)}")
+        raise SourceError(f"{shown}: has no column {what}; its columns: {columns_in_words(names)}")
     return rows, image
 
 
@@ -126,4 +128,4 @@ def _text(value: Any) -> str | None:
 
 def _whole(value: Any) -> int | None:
     text = (_text(value) or "").removesuffix(".0")
-    return int(text) if text.removeprefix("-").isdigit() and len(text) < 10 else None
+    return int(text) if re.fullmatch("-?[0-9]{1,9}", text) else None

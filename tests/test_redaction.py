@@ -9,14 +9,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.data.manifest import planning
+from pipeline.data.manifest.manifest import ManifestError, open_manifest
 from pipeline.data.manifest.rows import RowChecker
-from pipeline.data.redaction import redact, redact_text
 from pipeline.data.storage import failures, uris
+from pipeline.engine.runtime import cluster
 from pipeline.engine.stages import loading
 from pipeline.engine.stages.context import Context
 from pipeline.engine.stages.guarding import guarded
+from pipeline.redaction import redact, redact_text
 from pipeline.report.facts import without_credentials
-from pipeline.settings import StyleSettings
+from pipeline.settings import JobSettings, SettingError, StyleSettings
+from pipeline.style.network.weights import WeightsError, load_network
 from tests.outputs import record_of
 
 MARK = "MARKED"
@@ -131,3 +135,97 @@ def test_long_texts_take_no_long_time():
             redact(uri)
             redact_text(uri)
     assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"https%3A%2F%2Fuser%3A{MARK}%40h%2Fx.png",
+        f"https://user%3A{MARK}%40h/x.png",
+        f"s3://user%3A{MARK}%40bucket/x.png",
+    ],
+)
+def test_an_address_whose_user_is_percent_encoded_is_not_shown(uri):
+    assert MARK not in redact(uri)
+    assert redact("https://h/a%20b%3A%40c.png") == "https://h/a%20b%3A%40c.png"
+
+
+def test_a_password_with_a_space_is_not_shown_in_a_message():
+    text = f"cannot read 'https://user:a {MARK}@h/x': 403 (mail me@h: no)"
+    assert redact_text(text) == "cannot read 'https://h/x': 403 (mail me@h: no)"
+
+
+SIGNED = f"https://user:{MARK}@h/x.png?X-Amz-Signature={MARK}"
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"content_uri": f"user:{MARK}@https://h/x.png"}, "such a scheme is not allowed"),
+        ({"content_uri": f"cat.png?token={MARK}&next=https://x"}, "such a scheme is not allowed"),
+        ({"content_uri": "ftp://h/x.png"}, "scheme 'ftp' is not allowed"),
+        ({"style_blend": [SIGNED]}, "style_blend: "),
+        ({"style_blend": [10**400]}, "style_blend: "),
+        ({"content_weight": 10**400}, "content_weight: "),
+        ({"preserve_color": SIGNED}, "preserve_color: 'https://h/x.png' is not one of"),
+        ({"pair_id": SIGNED}, "pair_id: 'https://h/x.png' cannot be a file name"),
+        ({"label": SIGNED}, "label: 'https://h/x.png' cannot be a file name"),
+        ({"split": f"?sig={MARK}"}, "split: '' cannot be a file name"),
+        ({"output_name": SIGNED}, "output_name: 'https://h/x.png' cannot be a file name"),
+    ],
+    ids=str,
+)
+def test_a_row_that_holds_a_secret_anywhere_is_an_error_without_it(row, what):
+    checker = RowChecker("/base", "f", frozenset({"file", "s3"}))
+    sound = {"content_uri": "c.png", "style_uri": "s.png", "pair_id": None}
+    planned = [checker(sound | row, number) for number in range(2)]
+    assert what in planned[0]["fault_message"]
+    for some in planned:
+        assert "MARKED" not in json.dumps(record_of(some, CONTEXT), default=str).upper()
+    if row.keys() & {"pair_id", "label", "split"}:
+        assert len({some["pair_id"] for some in planned}) == 2, "one record for each"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.jsonl", json.dumps({"content_uri": {"url": SIGNED}, "style_uri": "s"})),
+        ("m.csv", f'content_uri,style_uri\nc.png,"[""{SIGNED}"""\n'),
+        ("m.csv", f"content_uri,style_uri,style_blend\nc.png,s.png,{SIGNED}\n"),
+        ("m.csv", f"content_uri,style_uri,image_size\nc.png,s.png,{SIGNED}\n"),
+        ("m.csv", f"{SIGNED},s.png\n"),
+        ("m.csv", f"{SIGNED},{SIGNED}\n"),
+    ],
+)
+def test_no_cell_of_a_text_file_shows_a_secret(name, text, tmp_path):
+    (tmp_path / name).write_text(text)
+    checker = RowChecker("/base", "f", frozenset({"file"}))
+    try:
+        manifest = open_manifest(str(tmp_path / name), {})
+        ((row,),) = planning.planned_slices(manifest, checker, None)
+        said = row["fault_message"]
+    except ManifestError as error:
+        said = str(error)
+    assert "https://h/x.png" in said
+    assert MARK not in said
+
+
+def test_no_setting_shows_a_secret(monkeypatch):
+    hub = f"https://oauth:{MARK}@huggingface.co/datasets/o/n"
+    for settings_of in (
+        lambda: JobSettings(manifest="m", output="o", format="parquet", push_to_hub=hub),
+        lambda: JobSettings(manifest="m", output="o", allow_schemes=(f"https://u:{MARK}@h",)),
+        lambda: StyleSettings(content_layers=(SIGNED,)),
+    ):
+        with pytest.raises(SettingError) as raised:
+            settings_of()
+        assert MARK not in str(raised.value)
+    with pytest.raises(WeightsError) as unread:
+        load_network(StyleSettings(weights=f"https://user:{MARK}@h/w.pth"))
+    assert MARK not in str(unread.value)
+    monkeypatch.setenv("RAY_ADDRESS", f"http://u:{MARK}@127.0.0.1:9")
+    with pytest.raises(
+        cluster.ClusterError, match=r"Ray at http://127\.0\.0\.1:9 cannot"
+    ) as refused:
+        cluster.start_ray(verbose=False)
+    assert MARK not in str(refused.value)

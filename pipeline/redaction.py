@@ -7,6 +7,7 @@ could be a credential if the URI were repaired: the query, the user, and all tha
 """
 
 import re
+from urllib.parse import unquote
 
 KNOWN = (
     *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "hf", "hdfs", "ftp"),
@@ -25,7 +26,8 @@ _FILE = re.compile(r"file:(?=/)(?://)?", re.IGNORECASE)
 _HOST = re.compile(r"(?:[\w.~%-]*|\[[\da-fA-F:.]+\])(?::\d{0,5})?", re.ASCII)
 """A host, with or without a port."""
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+"""A scheme's name."""
 
 _CUT_PASSWORD = re.compile(r"(?!\[|arn:)[^:]*:(?!\d*$)")
 """``user:SEC`` of ``user:SEC/RET@host``. After a host's colon there would be a number. The address
@@ -33,6 +35,12 @@ _CUT_PASSWORD = re.compile(r"(?!\[|arn:)[^:]*:(?!\d*$)")
 
 _PORT = re.compile(r"[^/\[\]]*:\d+$")
 """A host with a port, or a user with the first digits of a password."""
+
+_USER_AT_HOST = re.compile(r"[/\\]{2}[^/\\?#@]*:[^/\\?#]*@")
+"""``//user:SECRET@``: an address in which this is percent-encoded is not shown at all."""
+
+_SPACED_PASSWORD = re.compile(r"(?<=://)[^\s/@:]*:[^\n/@]*\s[^\n/@]*@")
+"""In a message: ``user:SEC RET@`` of an address."""
 
 _INNER = re.compile(r":[/\\]")
 """In a path: the ``://`` of an address inside it."""
@@ -66,6 +74,8 @@ def redact(uri: str) -> str:
 
     Redacting the result again changes nothing.
     """
+    if "%" in uri and _USER_AT_HOST.search(unquote(uri)) and not _USER_AT_HOST.search(uri):
+        return HIDDEN
     for _ in range(8):  # where a secret was cut out, what is left may read as another address
         shown = _redact_part(uri)
         if shown == uri:
@@ -76,6 +86,7 @@ def redact(uri: str) -> str:
 
 def redact_text(text: str) -> str:
     """Return a message with every address in it redacted; for messages of other libraries."""
+    text = _SPACED_PASSWORD.sub("", text)
     return re.sub(r"[^\s'\"<>]+", lambda found: redact(found[0]), text)
 
 
@@ -114,7 +125,7 @@ def _redact(uri: str) -> str:
     if re.search(r"[?#@]", scheme):
         return HIDDEN
     rest = _without_user(_without_secrets(rest))
-    if not _SCHEME.fullmatch(scheme) or scheme.lower() not in KNOWN:
+    if not SCHEME.fullmatch(scheme) or scheme.lower() not in KNOWN:
         rest = re.split(r"[?#]", rest, maxsplit=1)[0]
     return f"{scheme}://{rest}"
 
