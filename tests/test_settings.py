@@ -146,3 +146,9 @@ def test_settings_are_frozen_and_say_their_ranges():
     assert ranges["pooling"] == "avg | max"
     assert ranges["image_size"] == "32 to 8192 px"
     assert ranges["learning_rate"] == "above 0, at most 100"
+
+
+@pytest.mark.parametrize("name", ["title", "output", "manifest"])
+def test_a_text_that_cannot_be_written_is_refused(name):
+    with pytest.raises(SettingError, match=rf"^{name}: .* is not UTF-8; rename it$"):
+        JobSettings(**{"manifest": "m", "output": "o", name: "caf\udce9"})

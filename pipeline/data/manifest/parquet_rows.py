@@ -120,7 +120,8 @@ class ParquetRows:
                     for batch in part.to_batches(schema=schema, columns=[name], batch_size=size):
                         _values(batch, name)
                 except Exception:  # this is the column to name
-                    return f"column {name!r} of {printable(part.path.rpartition('/')[2])} "
+                    column, file = printable(uris.redact(name)), uris.redact(part.path)
+                    return f"column '{column}' of {printable(file.rpartition('/')[2])} "
         return ""
 
 

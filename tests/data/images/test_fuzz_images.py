@@ -22,7 +22,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from pipeline.data.errors import RowError
-from pipeline.data.images import codec
+from pipeline.data.images import codec, tiff_tags, tiffs
 
 ROOT = Path(__file__).parents[3]
 KINDS = (*codec.FORMATS, "MPO")
@@ -546,3 +546,24 @@ def test_every_orientation_is_turned_as_pillow_does(kind, orientation):
 
 if __name__ == "__main__":
     work(sys.argv[1])
+
+
+def test_a_sample_of_a_million_bits_is_none():
+    """Two to the power of billions of bits would fill the memory."""
+    tags = {**grey_tags(16, 16), 258: (4, 1, 10**6), 281: (4, 1, 2**16 - 1)}
+    data = tiff(tags | {273: (4, 1, 200), 279: (4, 1, 256)}, bytes(512))
+    assert tiffs.meaning(tiff_tags.picture(data)) is None
+    with pytest.raises(RowError):
+        codec.decode(data, "x", 10**6)
+
+
+def test_a_later_page_that_is_cut_off_within_a_tag_is_passed_over():
+    first = {**grey_tags(16, 16), 254: (4, 1, 1), 273: (4, 1, 400), 279: (4, 1, 256)}
+    data = bytearray(tiff(first, bytes(600)))
+    end = 8 + 2 + 12 * len(first)  # where the place of the next directory is
+    data[end : end + 4] = struct.pack("<I", len(data))
+    entries = [(254, 4, 1, 0), (256, 4, 1, 64), (257, 4, 1, 64), (258, 3, 4, 0)]
+    page = struct.pack("<H", len(entries))
+    page += b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    cut = tiff_tags.picture(bytes(data) + page[:-4])
+    assert cut is None or cut.page == 0

@@ -159,3 +159,23 @@ def test_labels_and_class_names_that_cannot_be_read(tmp_path):
     (tmp_path / "n.txt").write_text(json.dumps({"a": 0, "b": 2}))
     with pytest.raises(SourceError, match=r"the ids must be 0, 1, 2 and so on"):
         read_names(str(tmp_path / "n.txt"), {})
+
+
+def test_labels_that_are_no_numbers_of_64_bits_are_names_or_none(wanted, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / "data" / name).write_bytes(b"")
+    (tmp_path / "l.csv").write_text("file_name,label,label_id\ndata/a.png,cat,\u00b2\n")
+    _, rows = skipped(wanted, content=str(tmp_path / "l.csv"))
+    assert [row["label"] for row in rows] == ["cat"]
+    lines = [json.dumps({"file_name": f"data/{name}.png", "label": label})
+             for name, label in (("a", 10**20), ("b", 7))]  # fmt: skip
+    (tmp_path / "l.jsonl").write_text("\n".join(lines))
+    _, rows = skipped(wanted, content=str(tmp_path / "l.jsonl"))
+    assert len(rows) == 2
+    (tmp_path / "l.csv").write_text("https://u:SECRET@h/a.png,cat\n")
+    with pytest.raises((SourceError, BuildError)) as raised:
+        build(replace(wanted, content=str(tmp_path / "l.csv"), overwrite=True))
+    assert "SECRET" not in str(raised.value)
+    with pytest.raises(LabelsError) as unread:
+        Labels(str(tmp_path / "l.csv"), ("label",), {})
+    assert "SECRET" not in str(unread.value)

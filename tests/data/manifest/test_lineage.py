@@ -1,6 +1,7 @@
 """What is kept of a data set: ids and names of classes, licences."""
 
 import json
+import math
 
 import datasets
 import pyarrow as pa
@@ -123,6 +124,19 @@ def test_an_output_of_two_manifests_keeps_what_both_say():
     assert one.after(Lineage()) == one
 
 
-@pytest.mark.parametrize("found", [None, [], {}, {"ids": []}, {"ids": {"a": "x"}, "names": []}])
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        [],
+        {},
+        {"ids": []},
+        {"ids": {"a": "x"}, "names": []},
+        *(
+            {"ids": {"a": number}, "names": [], "credits": [], "licences": {}}
+            for number in (math.inf, math.nan, 10**12, -5)
+        ),
+    ],
+)
 def test_a_job_file_of_another_form_says_nothing(found):
     assert lineage.from_json(found) == Lineage()

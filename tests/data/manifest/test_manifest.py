@@ -18,7 +18,7 @@ from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.names import SPLIT_WORD, digest_of, is_name
 from pipeline.engine.stages import blocks, storing
 from tests.conftest import write_parquet
-from tests.data.test_redaction import CONTEXT
+from tests.test_redaction import CONTEXT
 
 ROW = {"content_uri": "c.png", "style_uri": "s.png"}
 

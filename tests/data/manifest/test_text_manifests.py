@@ -339,3 +339,18 @@ def test_lines_are_read_as_they_are_needed(tmp_path):
     assert list(first.lines) == [*range(2, 102)]
     with pytest.raises(ManifestError, match="line 100002 is not UTF-8"):
         source.count()
+
+
+def test_a_long_cell_is_a_cell(tmp_path):
+    before = csv.field_size_limit()
+    long = "x" * 200_000
+    (row,) = of_text(tmp_path, f"content_uri,style_uri,note\na.png,b.png,{long}\n")
+    assert row["fault_class"] is None
+    assert csv.field_size_limit() == before
+
+
+def test_a_number_that_no_float_can_hold_is_one_error(tmp_path):
+    huge = "1" + "0" * 400
+    lines = [f'{{"content_uri": "a", "style_uri": "b", "content_weight": {weight}}}'
+             for weight in (1, huge)]  # fmt: skip
+    assert "content_weight: " in fault_of(tmp_path, "\n".join(lines), "m.jsonl")

@@ -215,6 +215,7 @@ def test_an_index_says_what_must_be_there_and_what_is_stale(tmp_path):
         "classes.json": (len(classes), hashlib.sha256(classes).hexdigest()),
     }
     names = ["a-000000.tar", "000000.tar", "b-000001.tar", "notes.tar", "classes.json", "x.json"]
+    names += ["backup-20250101.tar", "20250101.tar"]
     assert [name for name in names if packing.is_stale(name, index)] == names[1:3]
 
 
@@ -224,7 +225,10 @@ def test_what_is_not_ours_is_refused(tmp_path):
     (tmp_path / "parquet" / "mine.parquet").write_bytes(b"precious")
     with pytest.raises(SettingError, match=r"parquet holds files but no index\.json"):
         packing.refuse_foreign(str(tmp_path), "parquet", {})
-    for text in ("{", "[]", '{"shards": [{"x": 1}]}', '{"shards": []}'):
+    whole = {"format": "parquet", "shard_bytes": 1, "shards": []}
+    wrong = [json.dumps(whole | {"shard_bytes": size}) for size in (0, -1, 1.5, "x", None)]
+    texts = ("{", "[]", '{"shards": [{"x": 1}]}', '{"shards": []}', "[" * 100_000, *wrong)
+    for text in texts:
         (tmp_path / "parquet" / "index.json").write_text(text)
         with pytest.raises(RowError, match="was not written by this program"):
             packing.read_index(str(tmp_path / "parquet"), {})

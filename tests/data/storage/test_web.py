@@ -1,14 +1,20 @@
 """Redirects: which of them are followed."""
 
 import datetime
+import io
+import re
 import ssl
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.data.errors import RowError
+from pipeline.data.manifest import manifest, planning
+from pipeline.data.manifest.rows import RowChecker
 from pipeline.data.storage import files
 from tests.web_server import Handler, serving
 
@@ -85,3 +91,37 @@ def test_other_redirects_are_followed(servers, most):
         assert files.read_bytes(f"https://127.0.0.1:{port}/x", UNVERIFIED, most) == b"data"
     plain.target = "/file"
     assert files.read_bytes(f"http://127.0.0.1:{plain.server_port}/x", {}, most) == b"data"
+
+
+class Expiring(Handler):
+    """Serves a file by ranges until its link has expired."""
+
+    def do_GET(self):
+        start, end = 0, len(self.server.data) - 1
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked:
+            start, end = int(asked[1]), min(end, int(asked[2]))
+        expired = self.server.expired and self.command == "GET"
+        data = b"" if expired else self.server.data[start : end + 1]
+        self.send_response(403 if expired else 206 if asked else 200)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Accept-Ranges", "bytes")
+        if asked and not expired:
+            self.send_header("Content-Range", f"bytes {start}-{end}/{len(self.server.data)}")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+
+def test_a_manifest_whose_link_expires_while_it_is_read_ends_with_one_line():
+    rows = {"content_uri": [f"c{n}" * 50 for n in range(20_000)], "style_uri": ["s"] * 20_000}
+    stored = io.BytesIO()
+    pq.write_table(pa.table(rows), stored, row_group_size=1000, use_dictionary=False)
+    with serving(Expiring, data=stored.getvalue(), expired=False) as server:
+        address = server.url.replace("http://", "http://user:SECRET@")
+        opened = manifest.open_manifest(f"{address}/m.parquet?X-Amz-Signature=SECRET", {})
+        server.expired = True
+        checker = RowChecker("/", "f", frozenset({"file"}))
+        with pytest.raises(manifest.ManifestError, match="cannot be read") as raised:
+            list(planning.planned_slices(opened, checker, None))
+    assert "SECRET" not in str(raised.value)
