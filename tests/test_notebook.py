@@ -1,6 +1,8 @@
 """``from pipeline import stylize, Stylizer``, without Ray."""
 
 import io
+import itertools
+import math
 import sys
 
 import numpy as np
@@ -13,8 +15,10 @@ from ray.data.extensions import ArrowTensorArray
 
 from pipeline import Stylizer, stylize
 from pipeline.notebook import pictures
-from pipeline.settings import SettingError
+from pipeline.settings import SettingError, StyleSettings
 from pipeline.style import recipe
+from pipeline.style.network.weights import load_network
+from pipeline.style.optimize import stylize_batch
 from pipeline.style.serving.lanes import Lane
 from tests.conftest import image_bytes, picture
 
@@ -220,6 +224,58 @@ def test_a_picture_on_a_coarse_scale_is_shown_with_its_final_colours(quick_ones)
     assert {(64, 96, 3), (128, 192, 3)} == {*sizes}
 
 
+@pytest.mark.parametrize("content", [picture(0, 48, 64), Image.fromarray(pixels(0))], ids=type)
+def test_pictures_on_their_way_can_be_kept(quick_ones, content):
+    """The optimiser goes on in its own memory."""
+    frames, steps = [], []
+
+    def keep(step):
+        frames.append(np.array(step.image))
+        steps.append(step)
+
+    more = {} if isinstance(content, torch.Tensor) else {"image_size": 64}
+    stylize(content, pixels(5), on_step=keep, **more, **quick_ones)
+    assert len(frames) > 2
+    later = [np.array(step.image) for step in steps]
+    assert all(np.array_equal(*each) for each in zip(frames, later, strict=True))
+    assert not any(np.array_equal(*each) for each in itertools.pairwise(frames))
+
+
+def test_a_network_that_does_not_fit_the_settings_is_refused(quick_ones):
+    style = {**quick_ones, "image_size": 64}
+    network = load_network(StyleSettings(weights=style["weights"]))
+    for changes, message in (
+        ({"content_layers": ("conv5_2",)}, "content_layers: the network has no conv5_2 and ends"),
+        ({"style_layers": ("conv5_2",)}, "style_layers: the network has no conv5_2"),
+        ({"pooling": "max"}, "pooling: the network was loaded with 'avg', this is 'max'"),
+        ({"padding": "reflect"}, "padding: the network was loaded with 'zeros'"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            stylize(pixels(0), pixels(5), network=network, **style | changes)
+        given = StyleSettings(**style | changes)
+        with pytest.raises(SettingError, match=message):
+            stylize_batch(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32), given,
+                          network=network)  # fmt: skip
+    assert stylize(pixels(0), pixels(5), network=network, **style).image.shape
+
+
+def test_settings_may_be_lists_and_numpys_numbers(quick_ones):
+    style = {**quick_ones, "image_size": 64}
+    styles = [pixels(5), pixels(6)]
+    plain = stylize(pixels(0), styles, style_blend=[0.7, 0.3], style_layers=("conv1_1",), **style)
+    more = {"style_layers": ["conv1_1"], "seed": np.int64(0), "device": torch.device("cpu")}
+    given = stylize(pixels(0), styles, style_blend=np.array([0.7, 0.3]), **more, **style)
+    assert np.array_equal(plain.image, given.image)
+
+
+def test_a_processs_own_default_type_changes_no_network():
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert load_network(StyleSettings(weights="compact")).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_without_a_notebook_nothing_is_shown(quick_ones, capsys):
     stylize(pixels(0), pixels(5), image_size=64, **quick_ones)
     assert capsys.readouterr() == ("", "")
@@ -245,6 +301,6 @@ def test_several_styles_are_blended_with_weights(quick_ones):
     assert not np.array_equal(halves.image, second.image)
     several = stylize([pixels(0), pixels(1)], styles, style_blend=[1, 1], **one)
     assert np.array_equal(several[0].image, halves.image)
-    for blend in ([1], [0, 0], [1, -1]):
+    for blend in ([1], [0, 0], [1, -1], [math.nan, 1], [math.inf, 1]):
         with pytest.raises(ValueError, match=r"style_blend: .* does not fit 2 styles"):
             stylize(pixels(0), styles, style_blend=blend, **one)

@@ -308,6 +308,31 @@ def test_throughput_leaves_out_the_pause_between_two_runs():
     assert speed.throughput(facts.Facts())["runs"] == []
 
 
+def test_originals_are_no_stylised_pictures(tmp_path):
+    nothing = dict.fromkeys(("loss_history", "total_loss", "content_loss", "style_loss", "device",
+                             "stop_reason", "evaluations", "optimize_seconds"))  # fmt: skip
+    original = nothing | {"style_uri": []}
+    rows = [ok_record(0), ok_record(1), ok_record(2, **original), ok_record(3, **original)]
+    output = write_output(str(tmp_path), rows)
+    make_report(output, {}, thumbnails=0)
+    data = data_of(read(output))
+    assert (data["counts"]["ok"], data["counts"]["originals"]) == (4, 2)
+    assert data["stops"] == [["iterations", 2]]
+    assert data["devices"] == [["cpu", 2]]
+    assert data["seconds"]["load"] == pytest.approx(0.2)
+
+
+def test_pairs_of_earlier_manifests_do_not_pass_for_work_that_is_done(tmp_path):
+    output = write_output(str(tmp_path), [ok_record(n) for n in range(11)], rows=6, other_pairs=10)
+    make_report(output, {}, thumbnails=0)
+    assert data_of(read(output))["counts"]["rows"] == 16, "11 of 16 are recorded"
+
+
+def test_a_link_never_leaves_the_images():
+    rows = [ok_record(0, file_name="images/../../x.png"), ok_record(1)]
+    assert [row["file"] for row in listed(rows).rows] == [None, "images/pair-1.png"]
+
+
 def listed(rows: list[dict]) -> pairs.Pairs:
     """Pairs of records that are in no file."""
     found = pairs.Pairs(SETTINGS, 30)
@@ -798,6 +823,32 @@ def test_a_job_that_has_just_begun(browser, tmp_path):
     assert make_report(str(tmp_path), {}, thumbnails=10).pairs == 0
     browser.get(f"file://{tmp_path}/report.html")
     assert "0 of 7 pairs are recorded." in find(browser, "#notices")[0].text
+    assert browser.get_log("browser") == []
+
+
+def test_originals_many_runs_and_a_sample_on_the_page(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "MOST_PAIRS", 30)
+    day = datetime.timedelta(days=1)
+    rows = [ok_record(n, finished_at=START + n * day, content_uri=f"/c{n}.png") for n in range(40)]
+    rows[0] |= dict.fromkeys(("total_loss", "evaluations", "stop_reason", "device", "loss_history"))
+    rows[0] |= {"style_uri": []}
+    make_report(write_output(str(tmp_path), rows[:5]), {}, thumbnails=0)
+    browser.get(f"file://{tmp_path}/report.html")
+    shown = find(browser, "body")[0].text
+    assert "1 of them originals, as they were" in shown
+    assert "an original, as it was" in shown
+    assert "5 pictures from 5 content images in" in shown
+    assert "unknown" not in shown
+    make_report(write_output(str(tmp_path), rows), {}, thumbnails=0)
+    browser.get(f"file://{tmp_path}/report.html")
+    lead = find(browser, "#lead")[0].text
+    assert lead.startswith("40 pictures · "), "of a sample nobody knows all content images"
+    steps = "return [...document.querySelectorAll('path')].map(path => path.getAttribute('d'))"
+    stairs = [path for path in browser.execute_script(steps) if re.search("V.*H[^Z]*$", path or "")]
+    assert len(stairs) >= 40
+    for path in stairs:
+        places = [float(x) for x in re.findall(r"[MH](-?[\d.]+)", path)]
+        assert places == sorted(places)
     assert browser.get_log("browser") == []
 
 

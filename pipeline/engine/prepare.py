@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.data.errors import RowError
 from pipeline.data.ids import hash_ids
 from pipeline.data.manifest import manifest as manifests
@@ -95,9 +97,12 @@ def prepare(checked: Checked, fence: Callable[[], None] = fences.unfenced) -> Pr
     described |= {"manifest": uris.redact(checked.source), "manifest_digest": plan.digest}
     described |= {"rows": plan.rows, "started_at": now(), "title": job.title}
     described["data_set"] = _lineage(checked, plan, earlier).as_json()
+    done = np.unique(hash_ids(resume.checkpointed_ids(output, options)))
+    own = plan.count_done(done)
+    described["other_pairs"] = len(done) - own
     records.write_json(uris.join(output, records.JOB), described, options)
     context = dataclasses.replace(make_context(checked, described), fence=fence)
-    pending = plan.rows - plan.count_done(hash_ids(resume.checkpointed_ids(output, options)))
+    pending = plan.rows - own
     logger.info(
         f"{taken(plan.rows, checked.manifest.rows)}, {pending} to do, "
         f"weights {context.weights_name} ({checked.weights_digest[:12]})",

@@ -1,5 +1,6 @@
 """``stylize``: pictures in, pictures of the same kind and their loss history out."""
 
+import math
 import sys
 import warnings
 from collections.abc import Callable, Hashable, Sequence
@@ -11,9 +12,9 @@ from tqdm.auto import tqdm
 from pipeline.notebook import pictures
 from pipeline.notebook.pictures import Picture
 from pipeline.notebook.results import Failure, Result, Step, result_of
-from pipeline.settings import StyleSettings, replace
+from pipeline.settings import StyleSettings, as_settings, replace
 from pipeline.style.network.vgg import VGG
-from pipeline.style.network.weights import load_network
+from pipeline.style.network.weights import check_network, load_network
 from pipeline.style.optimize import optimise
 from pipeline.style.recipe import Pair
 from pipeline.style.serving.batching import Batcher
@@ -27,7 +28,7 @@ def stylize(
     *,
     style_blend: Sequence[float] | None = None,
     network: VGG | None = None,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     batch_size: int | None = None,
     progress: bool | None = None,
     on_step: Callable[[Step], None] | None = None,
@@ -46,7 +47,7 @@ def stylize(
         device: ``cuda`` or ``cpu``; a GPU if PyTorch sees one.
         batch_size: most pairs optimised together; 8 on a GPU, 1 on a CPU if None.
         progress: show a progress bar; in notebooks only if None.
-        on_step: called with a ``Step`` after each evaluation of a picture.
+        on_step: called with a ``Step`` after each evaluation of a picture but its last.
         settings: fields of ``StyleSettings``, for example ``weights="compact"``.
 
     Returns:
@@ -64,6 +65,7 @@ def stylize(
         torch.OutOfMemoryError: a pair does not fit into the device's memory, even alone; of several
             pictures, none does.
     """
+    settings = as_settings(settings)
     chosen = replace(StyleSettings(), **settings)
     contents, many = pictures.several(content, "content")
     styles, many_styles = pictures.several(style, "style")
@@ -106,7 +108,8 @@ def _repeat(given: list[Picture], count: int) -> list[Picture]:
 
 
 def _check_blend(style_blend: Sequence[float], styles: int) -> None:
-    if len(style_blend) != styles or min(style_blend) < 0 or not sum(style_blend):
+    good = all(math.isfinite(weight) and weight >= 0 for weight in style_blend)
+    if len(style_blend) != styles or not good or not sum(style_blend):
         raise ValueError(
             f"style_blend: {list(style_blend)} does not fit {styles} styles; give a weight of at "
             "least 0 for each, not all 0"
@@ -125,17 +128,23 @@ def to_pair(
 
 
 def make_batcher(
-    settings: StyleSettings, network: VGG | None, device: str | None, batch_size: int | None
+    settings: StyleSettings,
+    network: VGG | None,
+    device: str | torch.device | None,
+    batch_size: int | None,
 ) -> Batcher:
     """Return a ``Batcher`` with the network of ``settings``, on a GPU if there is one.
 
     Raises:
+        SettingError: the network does not fit the settings.
         WeightsError: the weights cannot be loaded.
         RuntimeError: the GPU cannot work in this ``precision``.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_precision(settings, torch.device(device))
-    slots = batch_size or (8 if device.startswith("cuda") else 1)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    check_precision(settings, device)
+    if network is not None:
+        check_network(network, settings)
+    slots = batch_size or (8 if device.type == "cuda" else 1)
     return Batcher((network or load_network(settings)).to(device), slots)
 
 
@@ -160,7 +169,9 @@ def _optimise_shown(
                 seen[key] = evaluation
                 if on_step is not None:
                     index = keys.index(key)
-                    on_step(Step(index, evaluation, loss, image, pairs[index], given[index]))
+                    # A copy: the optimiser goes on in the same memory.
+                    step = image.clone()
+                    on_step(Step(index, evaluation, loss, step, pairs[index], given[index]))
 
         outcomes = optimise(batcher, pairs, after_tick)
         bar.total = bar.n = sum(

@@ -12,7 +12,7 @@ from pipeline.data.manifest import columns
 from pipeline.notebook import pictures
 from pipeline.notebook.call import make_batcher, to_pair
 from pipeline.notebook.pictures import Picture
-from pipeline.settings import StyleSettings, replace
+from pipeline.settings import StyleSettings, as_settings, replace
 from pipeline.style.optimize import optimise
 from pipeline.style.recipe import Pair, to_pixels
 from pipeline.style.serving.phases import Done
@@ -53,7 +53,7 @@ class Stylizer:
         slots: int | None = None,
         **settings: Any,
     ) -> None:
-        self.settings = replace(StyleSettings(), **settings)
+        self.settings = replace(StyleSettings(), **as_settings(settings))
         self.max_pixels = max_pixels
         self.batcher = make_batcher(self.settings, None, device, slots)
 

@@ -131,7 +131,6 @@ const ROUND_TIMES = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 72
 
 // Pairs finished so far, over time, as stairs; runs follow one another with a gap between them.
 function progressChart(host, { width: interval, runs }, label) {
-  const gap = 18;
   const height = 240;
   const intervals = runs.reduce((sum, run) => sum + run.ok.length, 0);
   const sum = (numbers) => numbers.reduce((all, number) => all + number, 0);
@@ -145,6 +144,7 @@ function progressChart(host, { width: interval, runs }, label) {
     ...(interval < 10 ? { second: "2-digit" } : {}),
   });
   responsive(host, (width) => {
+    const gap = Math.min(18, (width - MARGIN.left - MARGIN.right) / 2 / runs.length);
     const step = (width - MARGIN.left - MARGIN.right - gap * (runs.length - 1)) / intervals;
     const bottom = height - MARGIN.bottom;
     const toY = (value) => bottom - (value / most) * (bottom - MARGIN.top);

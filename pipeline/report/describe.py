@@ -42,8 +42,10 @@ def describe(
         "output": {"uri": shown, "name": shown.rstrip("/").rpartition("/")[2] or shown},
         "madeAt": int(datetime.datetime.now(datetime.timezone.utc).timestamp()),
         "counts": {
-            "rows": job.get("rows"),
+            # Pairs of earlier manifests in this output are recorded, too.
+            "rows": job.get("rows") and job["rows"] + job.get("other_pairs", 0),
             "ok": facts.status["ok"],
+            "originals": facts.originals,
             "error": facts.status["error"],
         },
         "lastRun": _last_run(summary or {}),

@@ -56,7 +56,7 @@ function compare(pair) {
     "div",
     { class: "compare" },
     content && el("img", { src: content, alt: `Content ${contentName(pair)}` }),
-    el("img", { class: "over", src: result, alt: `Result: ${contentName(pair)} in the style of ${styleTitle(pair)}` }),
+    el("img", { class: "over", src: result, alt: `Result: ${contentName(pair)} ${aboutStyle(pair)}` }),
   );
   box.style.setProperty("--ratio", `${width} / ${height}`);
   box.style.setProperty("--wide", width / height);
@@ -92,7 +92,7 @@ function pairFacts(pair) {
   const [load, optimize, store] = column.seconds[pair];
   const link = fileLink(pair);
   const own = Object.entries(column.own[pair] ?? {}).map(([name, value]) => `${name} = ${value}`);
-  const ok = column.ok[pair];
+  const ok = column.ok[pair] && !isOriginal(pair);
   return facts([
     ["Content", contentUri(pair)],
     [column.styles[pair].length > 1 ? "Styles" : "Style", styleUris(pair).join("\n")],
@@ -149,7 +149,7 @@ function detail(pair) {
       {},
       el("div", {},
         el("h2", { id: "detail-name", tabindex: -1 }, pairTitle(pair)),
-        el("p", { id: "detail-about" }, `in the style of ${styleTitle(pair)}`)),
+        el("p", { id: "detail-about" }, aboutStyle(pair))),
       el("span", { class: "moves" },
         move(-1, "Previous pair", at > 0),
         move(1, "Next pair", at >= 0 && at < order.length - 1),

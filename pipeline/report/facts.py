@@ -21,6 +21,7 @@ MOST_LETTERS = 400
 
 COLUMNS = [
     *("pair_id", "status", "error_class", "error_message", "total_loss", "evaluations"),
+    "style_uri",
     *(
         "stop_reason",
         *records.SECONDS,
@@ -39,6 +40,7 @@ COLUMNS = [
 class Facts:
     """Sums over all records. The arrays follow the order of the records."""
 
+    originals: int = 0
     status: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
@@ -106,7 +108,9 @@ def _count(facts: Facts, rows: Iterator[dict[str, Any]]) -> Iterator[tuple[int, 
         facts.status["ok" if ok else "error"] += 1
         facts.weights[row["weights"] or "", row["weights_digest"] or ""] += 1
         facts.versions[row["versions"] or "{}"] += 1
-        if ok:
+        if ok and row["style_uri"] == []:
+            facts.originals += 1  # a copy: nothing was optimised
+        elif ok:
             facts.devices[row["device"] or "unknown"] += 1
             facts.stops[row["stop_reason"] or "unknown"] += 1
             for name in records.SECONDS:

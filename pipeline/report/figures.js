@@ -107,7 +107,7 @@ function showSeconds(body) {
   panel.append(strip,
     facts(stages.map(([name, value]) => [
       el("span", { class: `key ${name}` }, STAGES[name][0]),
-      [`${duration(value / counts.ok)} (${percent(value / total)}) `, el("span", { class: "soft" }, STAGES[name][1])],
+      [`${duration(value / made)} (${percent(value / total)}) `, el("span", { class: "soft" }, STAGES[name][1])],
     ])));
   body.append(panel);
 }
@@ -119,5 +119,5 @@ function showSpeed() {
     return;
   }
   showProgress(body);
-  if (counts.ok) showSeconds(body);
+  if (made) showSeconds(body);
 }

@@ -85,9 +85,8 @@ function resultTile(pair) {
 }
 
 function card(pair) {
-  const facts = column.ok[pair]
-    ? [`loss ${shown(column.loss[pair])}`, duration(seconds(pair))]
-    : ["error"];
+  const made = [`loss ${shown(column.loss[pair])}`, duration(seconds(pair))];
+  const facts = !column.ok[pair] ? ["error"] : isOriginal(pair) ? ["original"] : made;
   const link = fileLink(pair);
   return el(
     "li",
@@ -103,7 +102,7 @@ function card(pair) {
         resultTile(pair),
       ),
       el("span", { class: "name", title: pairTitle(pair) }, pairTitle(pair)),
-      el("span", { class: "about" }, `in the style of ${styleTitle(pair)}`),
+      el("span", { class: "about" }, aboutStyle(pair)),
       el("span", { class: "id", title: column.id[pair] }, column.id[pair]),
     ),
     el(

@@ -2,6 +2,7 @@
 
 const { counts, lastRun } = data;
 const recorded = counts.ok + counts.error;
+const made = counts.ok - counts.originals; // the others are copies of their content images
 
 function notice(kind, ...children) {
   byId("notices").append(el("p", { class: `notice ${kind}` }, ...children));
@@ -12,8 +13,10 @@ function showIntro() {
   const { styles, contents } = pairs;
   byId("lead").textContent = [
     count(counts.ok, "picture"),
-    `from ${count(contents.names.length, "content image")}`,
-    `in ${count(styles.names.length, "style")}`,
+    ...(pairs.count < recorded ? [] : [ // else the page knows but a sample of them
+      `from ${count(contents.names.length, "content image")}`,
+      `in ${count(styles.names.length, "style")}`,
+    ]),
     `· ${data.output.uri}`,
   ].join(" ");
   for (const { name, digest, note, count: made } of data.weights) {
@@ -56,12 +59,12 @@ function tileOf(name, value, note, kind) {
 function showTiles() {
   const final = data.curve && data.curve.median[data.curve.median.length - 1];
   const tiles = [
-    tileOf("Pictures", whole.format(counts.ok), `of ${count(recorded, "pair")}`),
+    tileOf("Pictures", whole.format(counts.ok), counts.originals ? `${whole.format(counts.originals)} of them originals, as they were` : `of ${count(recorded, "pair")}`),
     tileOf("Errors", whole.format(counts.error), counts.error ? `${percent(counts.error / recorded)} of the pairs` : "none", counts.error ? "bad" : null),
   ];
-  if (counts.ok) {
+  if (made) {
     const total = Object.values(data.seconds).reduce((sum, value) => sum + value, 0);
-    tiles.push(tileOf("Time for one picture", duration(total / counts.ok), "read, optimise and write it"));
+    tiles.push(tileOf("Time for one picture", duration(total / made), "read, optimise and write it"));
   }
   if (lastRun) {
     const finished = Date.parse(lastRun.finished_at) / 1000;

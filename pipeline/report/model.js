@@ -47,6 +47,8 @@ function shortNames(paths) {
 }
 
 const styleShort = shortNames(pairs.styles.names);
+const isOriginal = (pair) => column.ok[pair] && !column.styles[pair].length && column.evaluations[pair] === null;
+const aboutStyle = (pair) => (isOriginal(pair) ? "an original, as it was" : `in the style of ${styleTitle(pair)}`);
 const styleTitle = (pair) => column.styles[pair].map((style) => styleShort[style]).join(" + ") || "none";
 
 // A content image is called by its class and file name; without a class, by its file name.

@@ -70,14 +70,14 @@ class Pairs:
         content, *styles = (uris.redact(uri) if uri else None for uri in given)
         if not ok:  # an ok pair's URIs are needed whole, to read its pictures
             content, *styles = map(_clip, (content, *styles))
-        message = record["error_message"]
+        message, file = record["error_message"], record["file_name"] or ""
         row = {
             "id": title_of(record),
             "ok": int(ok),
             "error": self.errors.add(None if ok else record["error_class"] or "unexpected"),
             "message": without_credentials(message) if message else None,
             "warnings": [without_credentials(line) for line in record["warnings"] or ()],
-            "file": record["file_name"] if ok else None,
+            "file": file if ok and records.is_image_name(file) else None,
             "content": self.contents.add(content),
             "styles": [self.styles.add(uri) for uri in styles if uri],
             "label": self.labels.add(_clip(record["label"])),

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pipeline.settings.fields import (
     SettingError,
+    as_settings,
     choices_of,
     describe_range,
     describe_type,
@@ -41,6 +42,7 @@ __all__ = [
     "ManifestSettings",
     "SettingError",
     "StyleSettings",
+    "as_settings",
     "canonical",
     "check_value",
     "choices_of",

@@ -96,6 +96,23 @@ def describe_range(spec: "dataclasses.Field[Any]") -> str:
     return f"{text} {unit}".strip()
 
 
+def as_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments as settings take them: lists as tuples, numpy's numbers as Python's.
+
+    Args:
+        values: by the names of settings.
+    """
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_plain, value))
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return value.item()
+    return value
+
+
 def choices_of(spec: "dataclasses.Field[Any]") -> tuple[str, ...]:
     """Return the words that a field with a ``Literal`` type may hold; empty for other types."""
     return tuple(

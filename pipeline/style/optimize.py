@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.settings import StyleSettings
 from pipeline.style.network.vgg import VGG
-from pipeline.style.network.weights import load_network
+from pipeline.style.network.weights import check_network, load_network
 from pipeline.style.recipe import Pair, Problem
 from pipeline.style.serving.batching import Batcher
 from pipeline.style.serving.phases import Done, History
@@ -100,6 +100,7 @@ def stylize_batch(
 
     Raises:
         ValueError: the numbers of content images and style images differ.
+        SettingError: the network does not fit the settings.
         WeightsError: the settings' weights cannot be loaded.
         NonFiniteError: a pair's loss is not finite at its start.
         torch.OutOfMemoryError: a pair does not fit into the device's memory even alone.
@@ -107,7 +108,10 @@ def stylize_batch(
     settings = settings or StyleSettings()
     if len(style_images) != len(content_images):
         raise ValueError(f"{len(content_images)} content images, {len(style_images)} style images")
-    network = network or load_network(settings).to(content_images.device)
+    if network is None:
+        network = load_network(settings).to(content_images.device)
+    else:
+        check_network(network, settings)
     pairs = []
     for content_image, given in zip(content_images, style_images, strict=True):
         blended = [given] if isinstance(given, Tensor) and given.ndim == 3 else list(given)

@@ -132,7 +132,8 @@ def prepare(network: VGG, pair: Pair, cache: TargetCache | None = None) -> Probl
         targets = [
             style_targets(network, style_image, pair.size, settings) for style_image in style_images
         ]
-    return Problem(content_image, blend_targets(targets, blend or [1.0] * len(targets)), settings)
+    blend = [1.0] * len(targets) if blend is None else [*map(float, blend)]
+    return Problem(content_image, blend_targets(targets, blend), settings)
 
 
 def finish(image: Tensor, pair: Pair) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.data.storage import files
 from pipeline.data.storage.filesystems import StorageOptions
-from pipeline.settings import SettingError, StyleSettings, replace
+from pipeline.settings import SettingError, StyleSettings, as_settings, replace
 from pipeline.style.method.targets import least_side
 from pipeline.style.network.vgg import VGG
 from pipeline.style.network.weights import build_network, load_weights
@@ -72,7 +72,7 @@ class Augmenter:
         if style_cache < 1:
             raise SettingError(f"style_cache: {style_cache}; give at least 1")
         self.settings = replace(
-            StyleSettings(), weights=weights, iterations=evaluations, **settings
+            StyleSettings(), weights=weights, iterations=evaluations, **as_settings(settings)
         )
         self.p, self.batch_size, self.style_cache = p, batch_size, style_cache
         self.device = None if device is None else torch.device(device)
@@ -97,7 +97,7 @@ class Augmenter:
             count: how many images.
             generator: torch's own if None.
         """
-        wanted = torch.rand(count, generator=generator) < self.p
+        wanted = torch.rand(count, generator=generator, device="cpu") < self.p
         drawn = self.styles.draw(count, generator)
         return [style if yes else None for style, yes in zip(drawn, wanted.tolist(), strict=True)]
 
@@ -165,10 +165,18 @@ class Augmenter:
 
 @contextlib.contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Turn off a training loop's ``autocast`` and ``inference_mode`` for a while.
+    """Turn off a training loop's ``autocast``, ``inference_mode`` and short products for a while.
 
-    Under autocast the losses would round to 16 bits, and tensors that are made in inference mode
-    could not be changed outside of it.
+    Under autocast the losses would round to 16 bits, with ``set_float32_matmul_precision`` below
+    ``highest`` their sums would, and tensors that are made in inference mode could not be changed
+    outside of it.
     """
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        # Raises if the process uses PyTorch's newer precision switches. Those then decide.
+        with contextlib.suppress(RuntimeError):
+            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
         yield

@@ -111,14 +111,19 @@ class StylizedDataset(IterableDataset[Any]):
         if shuffle and not (self._indexed and shard):
             raise ValueError("shuffle needs a source with a length and indices, and shard")
         # Shared with workers that live on from epoch to epoch.
-        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch = torch.zeros((), dtype=torch.int64, device="cpu")
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
         self._passes = 0
         self._ranks: tuple[int, int] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Tell a worker the rank of this process, which it cannot know if it was not forked."""
-        return self.__dict__ | {"_ranks": self._ranks or sharding.ranks_here()}
+        return self.__dict__ | {"_ranks": sharding.ranks_here() or self._ranks}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Share the epoch with workers, as ``__init__`` does: pickle copies it."""
+        self.__dict__.update(state)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         """Return the number of samples of this rank.
@@ -156,7 +161,7 @@ class StylizedDataset(IterableDataset[Any]):
         self._passes += 1
         info = get_worker_info()
         if info is None:
-            return int(torch.empty((), dtype=torch.int64).random_())
+            return int(torch.empty((), dtype=torch.int64, device="cpu").random_())
         # The loader's own seed, of which each worker has its number more. Workers that live on
         # keep it, but all count the same passes.
         return hash_key(info.seed - info.id, self._passes)

@@ -42,7 +42,11 @@ class Share:
                 the source's own order.
         """
         count = len(source)
-        order = range(count) if shuffle is None else torch.randperm(count, generator=shuffle)
+        order = (
+            range(count)
+            if shuffle is None
+            else torch.randperm(count, generator=shuffle, device="cpu")
+        )
         first = self.rank + self.ranks * self.worker
         for position in range(first, self.ranks * self.count(count), self.ranks * self.workers):
             yield position, source[int(order[position % count])]
@@ -64,11 +68,14 @@ class Share:
         return -(-samples // self.ranks)
 
 
-def ranks_here() -> tuple[int, int]:
-    """Return this process's rank in ``torch.distributed``, and the number of ranks."""
+def ranks_here() -> tuple[int, int] | None:
+    """Return this process's rank in ``torch.distributed``, and the number of ranks, if it has any.
+
+    A process that is spawned may join the ranks only later.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+    return None
 
 
 def share_here(ranks: tuple[int, int] | None) -> Share:
@@ -78,4 +85,5 @@ def share_here(ranks: tuple[int, int] | None) -> Share:
         ranks: rank and number of ranks, where the process that started this one knew them.
     """
     info = get_worker_info()
-    return Share(*(ranks or ranks_here()), info.id if info else 0, info.num_workers if info else 1)
+    rank, count = ranks_here() or ranks or (0, 1)
+    return Share(rank, count, info.id if info else 0, info.num_workers if info else 1)

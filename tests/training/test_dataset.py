@@ -1,5 +1,6 @@
 """``StylizedDataset``, with torch's own DataLoader, over data sets of several kinds."""
 
+import copy
 import io
 import pickle
 import warnings
@@ -193,6 +194,25 @@ def test_a_worker_learns_the_rank_of_the_process_that_made_it(stylized, monkeypa
     copied = pickle.loads(data)
     assert [label for _, label in copied] == [1, 3, 5, 7, 0]
     assert [label for _, label in dataset] == list(range(9))
+
+
+def test_a_process_that_joins_the_ranks_later_reads_its_own_share(stylized, monkeypatch):
+    """As torch.multiprocessing.spawn and Ray Train start processes, with the data set pickled."""
+    copied = pickle.loads(pickle.dumps(stylized(samples(9), p=0, seed=1)))
+    assert [label for _, label in copied] == list(range(9))
+    monkeypatch.setattr(sharding, "ranks_here", lambda: (1, 2))
+    assert [label for _, label in copied] == [1, 3, 5, 7, 0]
+
+
+@pytest.mark.parametrize("copied", [lambda it: pickle.loads(pickle.dumps(it)), copy.deepcopy])
+def test_workers_of_a_copy_learn_of_a_new_epoch(stylized, copied):
+    dataset = copied(stylized(samples(8), p=0, seed=7, shuffle=True))
+    loader = DataLoader(dataset, batch_size=4, num_workers=1, persistent_workers=True)
+    orders = []
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        orders.append([label for batch in loader for label in batch[1].tolist()])
+    assert orders[0] != orders[1]
 
 
 def test_a_source_that_divides_its_samples_itself_is_read_whole(stylized, monkeypatch):

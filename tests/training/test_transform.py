@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 
 from pipeline import StylizeTransform
 from pipeline.settings import SettingError
+from pipeline.style.method import losses
 from pipeline.style.network.weights import WeightsError
 from pipeline.style.recipe import TargetCache
 from tests.conftest import image_bytes, picture
@@ -140,6 +141,23 @@ def test_what_an_outer_loop_has_switched_on_changes_nothing(styles, swift):
     assert torch.equal(fresh(batch(2)), expected), "its tensors can still be changed"
     given = batch(2).requires_grad_()
     assert torch.equal(fresh(given), expected)
+
+
+def test_a_loops_short_products_reach_neither_losses_nor_steps(styles, swift, monkeypatch):
+    seen, gram = [], losses.gram_of_rows
+
+    def noted(*given):
+        seen.append(torch.get_float32_matmul_precision())
+        return gram(*given)
+
+    monkeypatch.setattr(losses, "gram_of_rows", noted)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        StylizeTransform(styles / "a.png", p=1, **swift)(batch(1))
+        assert {*seen} == {"highest"}
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_grey_and_transparent_images_become_rgb_whatever_is_drawn(styles, swift):

@@ -9,7 +9,7 @@ with fewer filters per layer gives a narrower network of the same shape.
 import copy
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -122,17 +122,21 @@ class VGG(nn.Module):
         for before, layer in zip((layers[0], *layers), layers, strict=False):
             if before[4] != layer[4]:
                 modules.append(pool(kernel_size=2, stride=2))
-            filters, channels = state[tensor_names(layer)[0]].shape[:2]
-            modules.append(nn.Conv2d(channels, filters, 3, padding=1, padding_mode=padding))
+            stored = state[tensor_names(layer)[0]]
+            filters, channels = stored.shape[:2]
+            # Not of the process's own defaults, which a training loop may have changed.
+            own: dict[str, Any] = {"device": stored.device, "dtype": torch.float32}
+            modules.append(nn.Conv2d(channels, filters, 3, 1, 1, padding_mode=padding, **own))
             modules.append(nn.ReLU(inplace=True))
         self.features = nn.Sequential(*modules)
-        self.layers = layers
+        self.layers, self.pooling, self.padding = layers, pooling, padding
         self.blocks = _blocks(self.features, layers)
         for layer, conv in (each for block in self.blocks for each in block.convs):
             weight, bias = tensor_names(layer)
             conv.load_state_dict({"weight": state[weight], "bias": state[bias]})
         for name, values in (("mean", state.get(INPUT_MEAN, IMAGENET_MEAN)), ("std", IMAGENET_STD)):
-            constant = torch.as_tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
+            constant = torch.as_tensor(values, dtype=torch.float64, device=self.device)
+            constant = constant.view(1, 3, 1, 1)
             self.register_buffer(name, constant, persistent=False)
         self.requires_grad_(False)
         self.eval()

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pipeline.redaction import redact, redact_text
-from pipeline.settings import StyleSettings
+from pipeline.settings import SettingError, StyleSettings
 from pipeline.style.network.conventions import (
     Convention,
     converted,
@@ -168,3 +168,22 @@ def build_network(state: StateDict, settings: StyleSettings) -> VGG:
         pooling=settings.pooling,
         padding=settings.padding,
     )
+
+
+def check_network(network: VGG, settings: StyleSettings) -> None:
+    """See that a network that was loaded before has the layers, pooling and padding of settings.
+
+    Raises:
+        SettingError: names what differs.
+    """
+    for name in ("content_layers", "style_layers"):
+        for layer in getattr(settings, name):
+            if layer not in network.layers:
+                raise SettingError(
+                    f"{name}: the network has no {layer} and ends at {network.layers[-1]}; load it "
+                    f"with the same {name}"
+                )
+    for name in ("pooling", "padding"):
+        had, asked = getattr(network, name), getattr(settings, name)
+        if had != asked:
+            raise SettingError(f"{name}: the network was loaded with {had!r}, this is {asked!r}")

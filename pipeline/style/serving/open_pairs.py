@@ -149,7 +149,7 @@ def _initial(content: Tensor, target: StyleTarget, settings: StyleSettings) -> T
         return recolor(content, target.mean, target.covariance)
     # Drawn on the CPU, so that it does not depend on the device or on the other pairs.
     generator = torch.Generator().manual_seed(settings.seed)
-    noise = torch.randn(content.shape, generator=generator)
+    noise = torch.randn(content.shape, generator=generator, device="cpu")
     return (0.5 + 0.25 * noise).clamp(0, 1).to(content)
 
 
