@@ -86,7 +86,7 @@ def prepare(checked: Checked, fence: Callable[[], None] = fences.unfenced) -> Pr
     plan = make_plan(checked, uris.join(output, PLAN))
     fence()
     if job.overwrite or clearing.is_begun(output, options):
-        _clear_output(output, checked.source, options)
+        _clear_output(output, checked.source, options, fence)
     clashes = find_clashes(checked, uris.join(output, PLAN))
     resume.repair(output, options, clashes)
     clashes.refuse(output)
@@ -149,9 +149,11 @@ def _check_writing(folder: str, options: files.StorageOptions) -> None:
         )
 
 
-def _clear_output(output: str, source: str, options: files.StorageOptions) -> None:
+def _clear_output(
+    output: str, source: str, options: files.StorageOptions, fence: Callable[[], None]
+) -> None:
     refuse_deleting_manifest(output, source, options)
-    kept = clearing.clear(output, options)
+    kept = clearing.clear(output, options, fence)
     if kept:
         logger.info(
             f"note: --overwrite leaves what no earlier job is known to have written: "

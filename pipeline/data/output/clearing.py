@@ -9,12 +9,12 @@ without the marker, a job after a kill would trust such records.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.parquet as pq
 
-from pipeline.data.output import cards, packing, records, resume
+from pipeline.data.output import cards, fences, packing, records, resume
 from pipeline.data.storage import files, filesystems, local, tables, uris
 from pipeline.settings import SettingError
 
@@ -40,10 +40,18 @@ def is_begun(output: str, options: files.StorageOptions) -> bool:
     return files.exists(uris.join(output, MARK), options)
 
 
-def clear(output: str, options: files.StorageOptions) -> list[str]:
+def clear(
+    output: str, options: files.StorageOptions, fence: Callable[[], None] = fences.unfenced
+) -> list[str]:
     """Delete images, records, checkpoint, shards, report and summary of earlier jobs.
 
     ``job.json`` stays, so that a job killed here can be started again; the next job replaces it.
+
+    Args:
+        output: URI of the output.
+        options: storage options by scheme.
+        fence: ``Lease.check``; called again and again, so that a job that was paused meanwhile
+            deletes nothing of the one that has taken the output over.
 
     Returns:
         Files among the images and records that no job wrote and that stay, relative to the output.
@@ -63,6 +71,8 @@ def clear(output: str, options: files.StorageOptions) -> list[str]:
         for name in _names_below(output, form, options)
         if packing.is_own(name.partition("/")[2], form)
     ]
+    check = fences.lasting(fence)
+    check()
     mark = uris.join(output, MARK)
     files.write_bytes(mark, b"{}\n", options)
     for form in packing.FORMATS:
@@ -72,7 +82,8 @@ def clear(output: str, options: files.StorageOptions) -> list[str]:
     indices = [name for name in shards if name.rpartition("/")[2] == packing.INDEX]
     first = [*own_images, *(name for name in shards if name not in indices)]
     for some in (first, [*indices, *own_records]):
-        files.delete_files([uris.join(output, name) for name in some], options)
+        files.delete_files([uris.join(output, name) for name in some], options, check)
+    check()
     for name in (records.CHECKPOINT, records.SUMMARY, records.REPORT, resume.JOURNAL):
         files.delete(uris.join(output, name), options)
     for folder in (records.IMAGES, records.RECORDS, *packing.FORMATS):

@@ -275,14 +275,22 @@ def _delete_names(fs: Any, names: Sequence[str]) -> None:
             fs.rm_file(name)
 
 
-def delete_files(uris: Sequence[str], options: StorageOptions) -> None:
+def delete_files(
+    uris: Sequence[str], options: StorageOptions, before: Callable[[], None] = lambda: None
+) -> None:
     """Delete files of one storage, many in a request where the storage supports it.
+
+    Args:
+        uris: the files.
+        options: storage options by scheme.
+        before: called before each request; what it raises ends the deleting.
 
     Raises:
         RowError: ``access_denied`` or ``write_failed``.
     """
     for start in range(0, len(uris), DELETED_TOGETHER):
         some = uris[start : start + DELETED_TOGETHER]
+        before()
         try:
             if scheme_of(some[0]) == "file":
                 for uri in some:

@@ -91,8 +91,10 @@ def _bring_up_to_date(
         index = _write(division, output, job, options, on_progress)
     if not cards.write(division, output, options):
         logger.info(f"note: {uris.redact(uris.join(folder, CARD))} was edited, and stays as it is")
+    check = fences.lasting(fence)
     for name in files.sizes(folder, options):
         if packing.is_stale(name, index):
+            check()
             files.delete(uris.join(folder, name), options)
     return index
 

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.ids import hash_ids
-from pipeline.data.output import clearing, closing, dividing, records, resume
+from pipeline.data.output import clearing, closing, dividing, fences, records, resume
+from pipeline.data.output.lease import LostError
 from pipeline.data.output.records import DamagedError
 from pipeline.data.schemas import RECORD_SCHEMA
 from pipeline.data.storage import files, uris
@@ -282,3 +283,26 @@ def test_a_foreign_parquet_among_the_records_stops_clearing_before_it_begins(out
     with pytest.raises(SettingError, match=r"records/mine\.parquet is not a record file of a job"):
         clearing.clear(str(output), {})
     assert files.sizes(str(output), {}) == before
+
+
+def test_a_job_that_loses_its_lease_while_it_deletes_stops_there(output, monkeypatch):
+    for number in range(24):
+        if name := record(number)["file_name"]:
+            (output / name).parent.mkdir(parents=True, exist_ok=True)
+            (output / name).touch()
+    monkeypatch.setattr(fences, "LASTING", 0.0)
+    monkeypatch.setattr(files, "DELETED_TOGETHER", 4)
+    asked = []
+
+    def check():
+        asked.append(1)
+        if len(asked) == 3:
+            raise LostError("taken over")
+
+    with pytest.raises(LostError):
+        clearing.clear(str(output), {}, check)
+    left = list((output / "images").rglob("*.png"))
+    assert len(left) == 19 - 4, "of the images only those of the first request are gone"
+    assert len(list((output / "records").iterdir())) == 6
+    clearing.clear(str(output), {})
+    assert not list((output / "images").rglob("*.png"))

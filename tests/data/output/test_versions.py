@@ -121,7 +121,7 @@ def test_an_audit_and_a_report_read_all_versions(output):
     made = make_report(str(folder), {}, thumbnails=0)
     assert (made.pairs, made.listed) == (12, 12)
     data = data_of((folder / records.REPORT).read_text())
-    assert data["counts"] == {"rows": 12, "ok": 9, "error": 3}
+    assert data["counts"] == {"rows": 12, "ok": 9, "originals": 0, "error": 3}
     columns = data["pairs"]["columns"]
     assert columns["id"] == [f"p{number}" for number in range(12)]
     assert columns["evaluations"] == [10 + n if n % 4 else None for n in range(12)]
