@@ -92,6 +92,7 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
     with tempfile.TemporaryDirectory(prefix="ray") as place:  # sockets want a short path
         environment = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_MODE"}
         environment |= {"RAY_TMPDIR": place, "AWS_SECRET_ACCESS_KEY": SECRET}
+        environment["RAY_enable_export_api_write"] = "1"  # Ray's metadata of data sets, for tools
         with (tmp_path / "said").open("wb") as said:
             job = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said)
             seen, strangers = set(), []
@@ -108,6 +109,8 @@ def test_a_job_gives_no_secret_away_and_its_ray_listens_on_loopback(s3, weights_
         assert folder.stat().st_mode & 0o777 == 0o700
         assert f"Ray's logs are kept in {folder}" in text
         written = [path for path in Path(place).rglob("*") if path.is_file()]
+        told = [path.read_text() for path in written if "DATASET_METADATA" in path.name]
+        assert any("StyleActor" in text for text in told)
         assert any("raylet" in path.name for path in written), "Ray's logs are elsewhere"
         assert [str(path) for path in written if SECRET.encode() in path.read_bytes()] == []
     assert SECRET not in text

@@ -3,7 +3,7 @@
 All but the optimisation is the real actor's: rows, pictures to the device and back, the board.
 """
 
-from collections.abc import Container, Hashable
+from collections.abc import Callable, Container, Hashable, Mapping
 from typing import Any
 from unittest import mock
 
@@ -28,11 +28,13 @@ class InstantActor(StyleActor):
     folder = ""
     """Where ``parts.note`` writes."""
 
-    def __init__(self, board: Board, **arguments: Any) -> None:
+    def __init__(
+        self, board: Board, weights: Any, arguments: Callable[[], Mapping[str, Any]]
+    ) -> None:
         from pipeline.engine import actor
 
         with mock.patch.object(actor, "Batcher", InstantBatcher):
-            super().__init__(board, **arguments)
+            super().__init__(board, weights, arguments)
 
     async def __call__(self, table: pa.Table) -> pa.Table:
         """Do as the real one, and note what the process took."""

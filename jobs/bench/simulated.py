@@ -5,6 +5,7 @@ the board, blocks, storing. It imports no torch, so that many actors fit into th
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -31,9 +32,9 @@ class SimulatedActor:
     device_seconds = 0.0
     """Seconds that the device takes for a picture."""
 
-    def __init__(self, context: Any, board: Board, **_: Any) -> None:
+    def __init__(self, board: Board, weights: Any, arguments: Callable[[], dict[str, Any]]) -> None:
         board.start_actor()
-        self.context, self.board = context, board
+        self.context, self.board = arguments()["context"], board
         self.device = asyncio.Lock()
         self.done = 0
         board.add_actor()

@@ -73,7 +73,7 @@ def _run(
     # Small blocks: each is a unit of work for an actor.
     dataset = dataset.repartition(target_num_rows_per_block=resources.rows_per_block)
     dataset = dataset.map_batches(
-        functools.partial(load, context=context, board=board),
+        _stage(load, context=context, board=board),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=IO_CPUS,
@@ -93,17 +93,19 @@ def _run(
         num_gpus=resources.gpus_per_actor or None,
         num_cpus=resources.cpus_per_actor,
         fn_constructor_kwargs={
-            "context": context,
             "board": board,
             "weights": [weights],
-            "batch_size": resources.batch_size,
-            "style_cache": job.style_cache,
-            "threads": resources.threads,
-            "low_memory": job.memory == "low",
+            "arguments": lambda: {
+                "context": context,
+                "batch_size": resources.batch_size,
+                "style_cache": job.style_cache,
+                "threads": resources.threads,
+                "low_memory": job.memory == "low",
+            },
         },
     )
     dataset = dataset.map_batches(
-        functools.partial(store, context=context, board=board),
+        _stage(store, context=context, board=board),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=IO_CPUS,
@@ -111,7 +113,7 @@ def _run(
     several = resources.rows_per_file > resources.rows_per_block
     if several:  # these tasks begin after their blocks have waited, so they check the lease again
         dataset = dataset.map_batches(
-            functools.partial(_fenced, fence=context.fence),
+            _stage(_fenced, fence=context.fence),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=WRITE_CPUS,
@@ -122,6 +124,20 @@ def _run(
         min_rows_per_file=resources.rows_per_file if several else None,
         ray_remote_args={"num_cpus": WRITE_CPUS if several else IO_CPUS},
     )
+
+
+def _stage(work: Callable[..., pa.Table], **arguments: Any) -> Callable[[pa.Table], pa.Table]:
+    """Return a stage's function of a block.
+
+    Ray's own metadata show arguments and partial functions as texts, but no function's inside. A
+    context holds credentials.
+    """
+
+    @functools.wraps(work)
+    def stage(table: pa.Table) -> pa.Table:
+        return work(table, **arguments)
+
+    return stage
 
 
 def _fenced(table: pa.Table, fence: Callable[[], None]) -> pa.Table:

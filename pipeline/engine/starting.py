@@ -4,6 +4,7 @@ This module imports no torch. Ray restarts a process that crashes while it loads
 the network, without end, and no pair is to blame. The board ends this.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -16,19 +17,23 @@ class StyleActor:
 
     Args:
         board: learns that this process starts, and that it is ready.
-        arguments: the other arguments of ``StyleWorker``.
+        weights: as for ``StyleWorker``.
+        arguments: returns the other arguments of ``StyleWorker``. They hold credentials, which
+            Ray's own metadata would show.
 
     Raises:
         RuntimeError: processes have ended here again and again.
     """
 
-    def __init__(self, board: Board, **arguments: Any) -> None:
+    def __init__(
+        self, board: Board, weights: Any, arguments: Callable[[], Mapping[str, Any]]
+    ) -> None:
         board.start_actor()
         dog = board.watchdog()
         dog.begin("starting a style actor")
         from pipeline.engine.actor import StyleWorker
 
-        self.worker = StyleWorker(board=board, **arguments)
+        self.worker = StyleWorker(board=board, weights=weights, **arguments())
         dog.close()
         board.add_actor()
 

@@ -84,7 +84,7 @@ def test_a_style_actor_is_watched_while_it_starts(monkeypatch):
     dog, seen = Watchdog(0, print), []
     board = SimpleNamespace(start_actor=list, add_actor=list, watchdog=lambda: dog)
     monkeypatch.setattr("pipeline.engine.actor.StyleWorker", lambda **_: seen.extend(dog.work))
-    StyleActor(board)
+    StyleActor(board, [], dict)
     assert seen == ["starting a style actor"]
     assert dog.closed.is_set()
 
