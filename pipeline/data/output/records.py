@@ -177,6 +177,7 @@ def _refuse_foreign(found: pa.RecordBatch | pa.Table, status: str | None = None)
     names = {*found.schema.names}
     if "pair_id" in names and found["pair_id"].null_count:
         raise ValueError("a record has no pair_id")
+    found = found.select([name for name in ("status", "file_name", "split") if name in names])
     if status is None and "status" in names:
         found = found.filter(pc.equal(found["status"], "ok"))
     elif status != "ok":
