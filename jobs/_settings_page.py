@@ -23,8 +23,8 @@ without the dashes and with `_` (`image_size: 512`). Options win over the file. 
 a file `storage_options` may be nested, in the file's own types: quote a key that is all digits.
 
 - **Settings that change pixels** are marked so. They, the weights' digest, `image_format`,
-  `quality` and `embed_metadata` make up the fingerprint: an output that already has
-  pictures refuses a job with a different one.
+  `quality` and `embed_metadata` make up the fingerprint: an output that already has pictures
+  refuses a job with a different one.
 - **One row's own**: a few of them may be columns of the manifest ([manifests.md](manifests.md)).
 - **Credentials** belong in the environment (`AWS_*`), a role of the machine, or
   `storage_options` in the file, not on the command line, which Ray's job list shows.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 import typing
 from pathlib import Path
@@ -94,7 +95,7 @@ def _in_one_line(error: Exception) -> str:
     if mark is None:
         return str(error).splitlines()[0]
     problem = " ".join(str(getattr(error, "problem", "")).split())
-    if isinstance(error, yaml.composer.ComposerError | yaml.constructor.ConstructorError):
+    if re.search("alias|anchor|the tag", problem):
         problem = "*, & and ! have a meaning in YAML: quote the value"  # it may be a password
     return f"{problem} (at line {mark.line + 1}, column {mark.column + 1})"
 

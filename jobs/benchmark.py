@@ -215,7 +215,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--job-pairs", type=_count, help="pairs of the whole jobs [2000, a real one on a CPU 24]"
     )
     parser.add_argument(
-        "--evaluations", type=_count, default=100, help="of each pair of the real whole job [100]"
+        "--evaluations",
+        type=_count,
+        default=100,
+        help="evaluations of each pair in the real whole job [100]",
     )
     parser.add_argument(
         "--devices",

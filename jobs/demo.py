@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             contents, styles = save_inputs(output / "inputs")
         manifest = write_manifest(output / "inputs" / "manifest.parquet", contents, styles)
     except OSError as error:
-        print(f"error: output {output}: {error}; choose another --output", file=sys.stderr)
+        why = (error.strerror or type(error).__name__).lower()
+        print(f"error: output {redact(str(output))}: {why}; choose another", file=sys.stderr)
         return 2
     result = output / "result"
     weights = redact(options.weights)

@@ -91,8 +91,9 @@ def run_job(
     Args:
         job: manifest and output, and how to use the machines.
         style: how pictures are made; the defaults if None.
-        on_progress: called with a ``pipeline.engine.progress.Progress`` twice a second, from
-            another thread: what the job does, pairs done and failed, rate, seconds left.
+        on_progress: called with a ``pipeline.engine.progress.Progress``, while pictures are made
+            twice a second and from another thread: what the job does, pairs done and failed, rate,
+            seconds left.
 
     Returns:
         The summary that is in ``summary.json``, with ``packed`` (the shards), ``pushed``,

@@ -36,11 +36,11 @@ _CUT_PASSWORD = re.compile(r"(?!\[|arn:)[^:]*:(?!\d*$)")
 _PORT = re.compile(r"[^/\[\]]*:\d+$")
 """A host with a port, or a user with the first digits of a password."""
 
-_USER_AT_HOST = re.compile(r"[/\\]{2}[^/\\?#@]*:[^/\\?#]*@")
-"""``//user:SECRET@``: an address in which this is percent-encoded is not shown at all."""
+_USER_AT_HOST = re.compile(r"[/\\]{2}[^/\\?#@:]*:[^/\\?#]*@")
+"""``//user:SECRET@``. Of an address in which this is percent-encoded only the start is shown."""
 
-_SPACED_PASSWORD = re.compile(r"(?<=://)[^\s/@:]*:[^\n/@]*\s[^\n/@]*@")
-"""In a message: ``user:SEC RET@`` of an address."""
+_SPACED_PASSWORD = re.compile(r"(?<=://)[^\s/@:]*:(?!\d{1,5}\s)[^\s/@]*[^\S\n][^\n/@]*@")
+"""In a message: ``user:SEC RET@`` of an address. A number is a port."""
 
 _INNER = re.compile(r":[/\\]")
 """In a path: the ``://`` of an address inside it."""
@@ -74,12 +74,12 @@ def redact(uri: str) -> str:
 
     Redacting the result again changes nothing.
     """
-    if "%" in uri and _USER_AT_HOST.search(unquote(uri)) and not _USER_AT_HOST.search(uri):
-        return HIDDEN
     for _ in range(8):  # where a secret was cut out, what is left may read as another address
         shown = _redact_part(uri)
         if shown == uri:
-            return shown
+            start, encoded, _ = shown.partition("%")
+            is_hidden = encoded and _USER_AT_HOST.search(unquote(shown))
+            return start + HIDDEN if is_hidden else shown
         uri = shown
     return HIDDEN
 

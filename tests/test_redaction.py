@@ -130,8 +130,15 @@ def test_what_is_well_formed_and_holds_no_secret_is_shown_as_it_is(uri):
 
 def test_long_texts_take_no_long_time():
     started = time.perf_counter()
-    for part in ("?key", ":/", "a:b@", "/user:", "https://", "@", "%3f", "/x:/?", "http:"):
-        for uri in (part * 10_000, "https://h/" + part * 10_000, "s3://b/" + part * 10_000):
+    parts = ("?key", ":/", "a:b@", "/user:", "https://", "@", "%3f", "/x:/?", "http:", ":", " ")
+    for part in parts:
+        for uri in (
+            part * 10_000,
+            "https://h/" + part * 10_000,
+            "s3://b/" + part * 10_000,
+            "//%:" + part * 10_000,
+            "https://a:" + part * 10_000,
+        ):
             redact(uri)
             redact_text(uri)
     assert time.perf_counter() - started < 10
@@ -147,10 +154,16 @@ def test_long_texts_take_no_long_time():
 )
 def test_an_address_whose_user_is_percent_encoded_is_not_shown(uri):
     assert MARK not in redact(uri)
+    assert redact(redact(uri)) == redact(uri)
+    assert redact(f"https://u:{MARK}@h/{uri}").startswith("https://h/")
+    assert MARK not in redact(f"https://u:{MARK}@h/{uri}")
     assert redact("https://h/a%20b%3A%40c.png") == "https://h/a%20b%3A%40c.png"
+    # Cut, but still an address: a resumed job compares it with the record's.
+    assert redact("s3://b/a//12:30%40cam.jpg") == "s3://b/a//12:30..."
 
 
 def test_a_password_with_a_space_is_not_shown_in_a_message():
+    assert redact_text("GET http://h:80 failed for bob@h") == "GET http://h:80 failed for bob@h"
     text = f"cannot read 'https://user:a {MARK}@h/x': 403 (mail me@h: no)"
     assert redact_text(text) == "cannot read 'https://h/x': 403 (mail me@h: no)"
 

@@ -323,7 +323,9 @@ def test_originals_are_no_stylised_pictures(tmp_path):
 
 
 def test_pairs_of_earlier_manifests_do_not_pass_for_work_that_is_done(tmp_path):
-    output = write_output(str(tmp_path), [ok_record(n) for n in range(11)], rows=6, other_pairs=10)
+    output = write_output(
+        str(tmp_path), [ok_record(n) for n in range(11)], rows=6, recorded_of_others=10
+    )
     make_report(output, {}, thumbnails=0)
     assert data_of(read(output))["counts"]["rows"] == 16, "11 of 16 are recorded"
 

@@ -150,5 +150,5 @@ def test_settings_are_frozen_and_say_their_ranges():
 
 @pytest.mark.parametrize("name", ["title", "output", "manifest"])
 def test_a_text_that_cannot_be_written_is_refused(name):
-    with pytest.raises(SettingError, match=rf"^{name}: .* is not UTF-8; rename it$"):
+    with pytest.raises(SettingError, match=rf"^{name}: .* is not UTF-8; change it$"):
         JobSettings(**{"manifest": "m", "output": "o", name: "caf\udce9"})

@@ -28,13 +28,11 @@ class InstantActor(StyleActor):
     folder = ""
     """Where ``parts.note`` writes."""
 
-    def __init__(
-        self, board: Board, weights: Any, arguments: Callable[[], Mapping[str, Any]]
-    ) -> None:
+    def __init__(self, board: Board, weights: Any, more: Callable[[], Mapping[str, Any]]) -> None:
         from pipeline.engine import actor
 
         with mock.patch.object(actor, "Batcher", InstantBatcher):
-            super().__init__(board, weights, arguments)
+            super().__init__(board, weights, more)
 
     async def __call__(self, table: pa.Table) -> pa.Table:
         """Do as the real one, and note what the process took."""

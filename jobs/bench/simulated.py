@@ -32,9 +32,9 @@ class SimulatedActor:
     device_seconds = 0.0
     """Seconds that the device takes for a picture."""
 
-    def __init__(self, board: Board, weights: Any, arguments: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, board: Board, weights: Any, more: Callable[[], dict[str, Any]]) -> None:
         board.start_actor()
-        self.context, self.board = arguments()["context"], board
+        self.context, self.board = more()["context"], board
         self.device = asyncio.Lock()
         self.done = 0
         board.add_actor()

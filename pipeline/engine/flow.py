@@ -95,7 +95,7 @@ def _run(
         fn_constructor_kwargs={
             "board": board,
             "weights": [weights],
-            "arguments": lambda: {
+            "more": lambda: {
                 "context": context,
                 "batch_size": resources.batch_size,
                 "style_cache": job.style_cache,
@@ -133,7 +133,7 @@ def _stage(work: Callable[..., pa.Table], **arguments: Any) -> Callable[[pa.Tabl
     context holds credentials.
     """
 
-    @functools.wraps(work)
+    @functools.wraps(getattr(work, "func", work))  # a partial function has no name
     def stage(table: pa.Table) -> pa.Table:
         return work(table, **arguments)
 

@@ -99,7 +99,7 @@ def prepare(checked: Checked, fence: Callable[[], None] = fences.unfenced) -> Pr
     described["data_set"] = _lineage(checked, plan, earlier).as_json()
     done = np.unique(hash_ids(resume.checkpointed_ids(output, options)))
     own = plan.count_done(done)
-    described["other_pairs"] = len(done) - own
+    described["recorded_of_others"] = len(done) - own
     records.write_json(uris.join(output, records.JOB), described, options)
     context = dataclasses.replace(make_context(checked, described), fence=fence)
     pending = plan.rows - own

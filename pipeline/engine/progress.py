@@ -38,8 +38,8 @@ class Progress:
 
     Attributes:
         activity: What the job is doing.
-        total: Pairs that this run has to do.
-        done: Pairs of them that are finished, well or not.
+        total: Pairs that this run has to do; while shards are packed, shards.
+        done: Pairs of them that are finished, well or not; while shards are packed, shards.
         failed: Pairs of ``done`` that ended as errors.
         share: Part of the work that is done, from 0 to 1.
         rate: Pairs a minute at the present speed.

@@ -18,22 +18,20 @@ class StyleActor:
     Args:
         board: learns that this process starts, and that it is ready.
         weights: as for ``StyleWorker``.
-        arguments: returns the other arguments of ``StyleWorker``. They hold credentials, which
+        more: returns the other arguments of ``StyleWorker``. They hold credentials, which
             Ray's own metadata would show.
 
     Raises:
         RuntimeError: processes have ended here again and again.
     """
 
-    def __init__(
-        self, board: Board, weights: Any, arguments: Callable[[], Mapping[str, Any]]
-    ) -> None:
+    def __init__(self, board: Board, weights: Any, more: Callable[[], Mapping[str, Any]]) -> None:
         board.start_actor()
         dog = board.watchdog()
         dog.begin("starting a style actor")
         from pipeline.engine.actor import StyleWorker
 
-        self.worker = StyleWorker(board=board, weights=weights, **arguments())
+        self.worker = StyleWorker(board=board, weights=weights, **more())
         dog.close()
         board.add_actor()
 

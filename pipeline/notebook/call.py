@@ -47,7 +47,7 @@ def stylize(
         device: ``cuda`` or ``cpu``; a GPU if PyTorch sees one.
         batch_size: most pairs optimised together; 8 on a GPU, 1 on a CPU if None.
         progress: show a progress bar; in notebooks only if None.
-        on_step: called with a ``Step`` after each evaluation of a picture but its last.
+        on_step: called with a ``Step`` after each evaluation but the last of each scale.
         settings: fields of ``StyleSettings``, for example ``weights="compact"``.
 
     Returns:
@@ -169,8 +169,8 @@ def _optimise_shown(
                 seen[key] = evaluation
                 if on_step is not None:
                     index = keys.index(key)
-                    # A copy: the optimiser goes on in the same memory.
-                    step = image.clone()
+                    # The optimiser goes on in the same memory, and a GPU's is small.
+                    step = image.to("cpu", copy=True)
                     on_step(Step(index, evaluation, loss, step, pairs[index], given[index]))
 
         outcomes = optimise(batcher, pairs, after_tick)

@@ -90,7 +90,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Step:
-    """A picture on its way, as ``on_step`` is given it after each evaluation.
+    """A picture on its way, as ``on_step`` is given it.
+
+    That is after each evaluation but the last of each scale.
 
     Attributes:
         index: which of several pictures, from 0.

@@ -42,8 +42,7 @@ def describe(
         "output": {"uri": shown, "name": shown.rstrip("/").rpartition("/")[2] or shown},
         "madeAt": int(datetime.datetime.now(datetime.timezone.utc).timestamp()),
         "counts": {
-            # Pairs of earlier manifests in this output are recorded, too.
-            "rows": job.get("rows") and job["rows"] + job.get("other_pairs", 0),
+            "rows": _rows(job),
             "ok": facts.status["ok"],
             "originals": facts.originals,
             "error": facts.status["error"],
@@ -71,6 +70,12 @@ def describe(
             for name in ("fingerprint", "manifest", "manifest_digest", "started_at")
         },
     }
+
+
+def _rows(job: Mapping[str, Any]) -> int | None:
+    """Return the rows of the job's manifest and the pairs of others that it has found recorded."""
+    rows, others = job.get("rows"), job.get("recorded_of_others", 0)
+    return rows + others if isinstance(rows, int) and isinstance(others, int) else None
 
 
 def _last_run(summary: Mapping[str, Any]) -> dict[str, Any] | None:

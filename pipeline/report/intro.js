@@ -19,12 +19,12 @@ function showIntro() {
     ]),
     `· ${data.output.uri}`,
   ].join(" ");
-  for (const { name, digest, note, count: made } of data.weights) {
+  for (const { name, digest, note, count: many } of data.weights) {
     if (note === null) continue;
     notice(
       "weights",
       el("strong", {}, "Not the network of the paper."),
-      data.weights.length > 1 ? ` ${count(made, "pair")}:` : "",
+      data.weights.length > 1 ? ` ${count(many, "pair")}:` : "",
       " A trained network judges content and style. Here it was ",
       el("code", {}, name),
       `, ${note} (digest ${digest.slice(0, 12)}); the paper uses VGG-19 trained on ImageNet.`,

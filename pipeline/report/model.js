@@ -135,8 +135,8 @@ const SORTS = {
   id: { text: "Id", key: placeById },
   "loss-up": { text: "Loss, lowest first", key: (pair) => column.loss[pair] },
   "loss-down": { text: "Loss, highest first", key: (pair) => down(column.loss[pair]) },
-  "seconds-up": { text: "Time taken, shortest first", key: (pair) => column.ok[pair] ? seconds(pair) : null },
-  "seconds-down": { text: "Time taken, longest first", key: (pair) => column.ok[pair] ? down(seconds(pair)) : null },
+  "seconds-up": { text: "Time taken, shortest first", key: (pair) => column.ok[pair] && !isOriginal(pair) ? seconds(pair) : null },
+  "seconds-down": { text: "Time taken, longest first", key: (pair) => column.ok[pair] && !isOriginal(pair) ? down(seconds(pair)) : null },
   newest: { text: "Newest first", key: (pair) => down(column.finished[pair]) },
 };
 

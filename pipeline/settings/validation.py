@@ -38,11 +38,11 @@ def check_value(spec: "dataclasses.Field[Any]", value: Any) -> None:
     hint: Any = spec.type
     if not _test_of(hint)(value):
         raise SettingError(f"{spec.name}: {_misfit(spec, value)}")
-    for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, str) and not _is_unicode(number):
-            raise SettingError(f"{spec.name}: {in_short(value)} is not UTF-8; rename it")
-        if isinstance(number, (int, float)) and not isinstance(number, bool):
-            _check_number(spec, number)
+    for part in value if isinstance(value, tuple) else (value,):
+        if isinstance(part, str) and not _is_unicode(part):
+            raise SettingError(f"{spec.name}: {in_short(value)} is not UTF-8; change it")
+        if isinstance(part, (int, float)) and not isinstance(part, bool):
+            _check_number(spec, part)
 
 
 def _is_unicode(text: str) -> bool:

@@ -229,7 +229,7 @@ def test_an_output_grows_with_its_manifest_but_keeps_its_settings(inputs, quick,
     summary = run_job(quick, job)
     assert (summary["manifest_rows"], summary["ok"], summary["last_run"]["pairs"]) == (2, 2, 1)
     assert summary["other_pairs"] == {"ok": 1, "error": 0}
-    assert records.job_of(job.output, {})["other_pairs"] == 1
+    assert records.job_of(job.output, {})["recorded_of_others"] == 1
     write_parquet(inputs / "m.parquet", rows)
     assert run_job(other, replace(job, overwrite=True))["ok"] == 2
     assert records_of(job.output)["a"]["evaluations"] == 9

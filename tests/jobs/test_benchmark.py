@@ -1,5 +1,6 @@
 """The benchmark's measurements run, each in a process of its own, and count what is there."""
 
+import functools
 import json
 import subprocess
 from dataclasses import replace
@@ -7,13 +8,14 @@ from dataclasses import replace
 import pytest
 
 from jobs import benchmark
-from jobs.bench import bookkeeping, job
+from jobs.bench import bookkeeping, job, parts
 from jobs.bench.alone import alone
 from jobs.bench.engine import cache_hits
 from jobs.bench.inputs import weights_file
 from jobs.bench.memory import memory
 from jobs.bench.model import Machines, Row, dollars_per_million, slowest
 from jobs.bench.stages import stage_cost
+from pipeline.engine import flow
 from pipeline.settings import StyleSettings
 from pipeline.style.network.weights import load_weights
 
@@ -95,6 +97,12 @@ def test_figures_are_kept_even_if_a_later_measurement_fails(monkeypatch, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         benchmark.main(["--part", "job", "--json", str(file)])
     assert json.loads(file.read_text())["whole job"] == [{"figure": 1}]
+
+
+def test_a_measured_stage_is_called_as_a_jobs_own():
+    """Its processes are told from others by that name."""
+    work = functools.partial(parts.load, folder="f")
+    assert flow._stage(work, context=None).__name__ == flow._stage(flow.load).__name__ == "load"
 
 
 @pytest.mark.parametrize("option", ["--evaluations", "--job-pairs", "--rows", "--pairs", "--size"])

@@ -58,7 +58,7 @@ class RowChecker:
         blend = row.get("style_blend")
         # The content image itself, beside the stylised ones: a whole training set in one output.
         # Text files hold it as text.
-        original = str(row.get("original")).lower() == "true" and not styles
+        original = str(row.get("original")).strip().lower() == "true" and not styles
         names = {name: _text(row.get(name)) for name in ("pair_id", "label", "split")}
         secrets = {name: text for name, text in names.items() if text and _is_secret(text)}
         names |= dict.fromkeys(secrets)  # they must not stand in a record

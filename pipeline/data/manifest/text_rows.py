@@ -42,6 +42,9 @@ DELIMITERS = ",;\t|"
 LONGEST_LINE = 2**20
 """Most characters of a line, so that another kind of file is not read into memory as one line."""
 
+# Of the whole process, so it is not lowered again: another thread may read.
+csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
+
 
 class TextRows:
     """Rows of a text file.
@@ -177,7 +180,6 @@ class TextRows:
         reader = csv.reader(self._lines(), delimiter=delimiter, strict=True, skipinitialspace=True)
         while True:
             first = reader.line_num + 1
-            before = csv.field_size_limit(LONGEST_LINE)  # of the whole process
             try:
                 cells = next(reader, None)
             except csv.Error as error:
@@ -185,8 +187,6 @@ class TextRows:
                     f"{self._shown}: the row at line {first} cannot be read ({error}); close each "
                     "quote, and write a quote inside a quoted cell twice"
                 ) from error
-            finally:
-                csv.field_size_limit(before)
             if cells is None:
                 return
             if any(cells):

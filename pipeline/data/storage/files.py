@@ -283,16 +283,19 @@ def delete_files(
     Args:
         uris: the files.
         options: storage options by scheme.
-        before: called before each request; what it raises ends the deleting.
+        before: called before each ``DELETED_TOGETHER`` files, or a hundredth of them on a disk;
+            what it raises ends the deleting.
 
     Raises:
         RowError: ``access_denied`` or ``write_failed``.
     """
-    for start in range(0, len(uris), DELETED_TOGETHER):
-        some = uris[start : start + DELETED_TOGETHER]
+    is_local = bool(uris) and scheme_of(uris[0]) == "file"
+    size = DELETED_TOGETHER // 100 if is_local else DELETED_TOGETHER
+    for start in range(0, len(uris), size):
+        some = uris[start : start + size]
         before()
         try:
-            if scheme_of(some[0]) == "file":
+            if is_local:
                 for uri in some:
                     Path(absolute(uri)).unlink(missing_ok=True)
             else:

@@ -173,7 +173,7 @@ def _measure_work(plan: Path, style: StyleSettings, done: npt.NDArray[np.int64])
     """One pass over the plan, a batch of it in memory."""
     faults: Counter[str] = Counter()
     pairs, area, optimised, bound = 0, 0.0, 0.0, 0.0
-    sample: list[tuple[int, int, dict[str, Any]]] = []
+    sample: list[tuple[bool, int, int, dict[str, Any]]] = []
     bad: list[tuple[int, str, str]] = []
 
     @functools.lru_cache(maxsize=4096)
@@ -191,8 +191,9 @@ def _measure_work(plan: Path, style: StyleSettings, done: npt.NDArray[np.int64])
         pairs, area = pairs + 1, area + size
         if row["style_uri"]:  # else an original, which is copied
             optimised, bound = optimised + size, bound + size * iterations
-        # The smallest hashes: a random sample that is the same each time.
-        heapq.heappush(sample, (-sampling.hash_key(row["pair_id"]), row["manifest_row"], row))
+        # The smallest hashes: a random sample that is the same each time. Originals come last.
+        key = -sampling.hash_key(row["pair_id"])
+        heapq.heappush(sample, (bool(row["style_uri"]), key, row["manifest_row"], row))
         if len(sample) > SAMPLE:
             heapq.heappop(sample)
     chosen = [row for *_, row in sorted(sample, reverse=True)]

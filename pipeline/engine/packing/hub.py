@@ -107,8 +107,12 @@ def _api(job: JobSettings) -> Any:
 
     given = (job.storage_options or {}).get("hf", {})
     # YAML's block texts end with a line end, which a header must not hold.
-    options: dict[str, Any] = {name: str(given[name]).strip() for name in OPTIONS if name in given}
-    return HfApi(**options)
+    stripped: dict[str, Any] = {
+        name: value.strip() if isinstance(value, str) else value
+        for name, value in given.items()
+        if name in OPTIONS
+    }
+    return HfApi(**stripped)
 
 
 def _files_there(api: Any, repository: str) -> dict[str, str]:

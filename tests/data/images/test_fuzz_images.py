@@ -544,10 +544,6 @@ def test_every_orientation_is_turned_as_pillow_does(kind, orientation):
     assert codec.decode(data, "x", MAX_PIXELS).tobytes() == expected.tobytes()
 
 
-if __name__ == "__main__":
-    work(sys.argv[1])
-
-
 def test_a_sample_of_a_million_bits_is_none():
     """Two to the power of billions of bits would fill the memory."""
     tags = {**grey_tags(16, 16), 258: (4, 1, 10**6), 281: (4, 1, 2**16 - 1)}
@@ -567,3 +563,7 @@ def test_a_later_page_that_is_cut_off_within_a_tag_is_passed_over():
     page += b"".join(struct.pack("<HHII", *entry) for entry in entries)
     cut = tiff_tags.picture(bytes(data) + page[:-4])
     assert cut is None or cut.page == 0
+
+
+if __name__ == "__main__":
+    work(sys.argv[1])

@@ -291,7 +291,7 @@ def test_a_job_that_loses_its_lease_while_it_deletes_stops_there(output, monkeyp
             (output / name).parent.mkdir(parents=True, exist_ok=True)
             (output / name).touch()
     monkeypatch.setattr(fences, "LASTING", 0.0)
-    monkeypatch.setattr(files, "DELETED_TOGETHER", 4)
+    monkeypatch.setattr(files, "DELETED_TOGETHER", 400)
     asked = []
 
     def check():

@@ -211,13 +211,13 @@ def test_pairs_that_stop_at_their_first_evaluation_give_no_estimate(job, quick):
 def test_originals_are_counted_but_neither_timed_nor_paid_for(quick, tmp_path):
     (tmp_path / "c.png").write_bytes(image_bytes(0, 64, 64))
     row = {"content_uri": "c.png", "style_uri": None, "original": True}
-    rows = [{**row, "pair_id": f"o{index}"} for index in range(5)]
+    rows = [{**row, "pair_id": f"o{index}"} for index in range(40)]
     rows.append({"pair_id": "p", "content_uri": "c.png", "style_uri": "c.png", "original": None})
     manifest, output = write_parquet(tmp_path / "m.parquet", rows), str(tmp_path / "out")
-    job = JobSettings(manifest=manifest, output=output, limit=6)
+    job = JobSettings(manifest=manifest, output=output)
     found = estimate.dry_run(quick, job)
-    assert (found.work.pairs, found.calibration.timed) == (6, 1)
-    assert found.work.area == pytest.approx(6 * 0.064**2)
+    assert (found.work.pairs, found.sampled, found.calibration.timed) == (41, 12, 1)
+    assert found.work.area == pytest.approx(41 * 0.064**2)
     assert found.work.optimised == pytest.approx(0.064**2)
     assert found.work.bound == pytest.approx(0.064**2 * quick.iterations)
     records.write_json(uris.join(output, "job.json"), check_output(check(quick, job)), {})
@@ -232,7 +232,7 @@ def test_originals_are_counted_but_neither_timed_nor_paid_for(quick, tmp_path):
     table = pa.Table.from_pylist(done, schema=RECORD_SCHEMA)
     tables.write_table(uris.join(output, records.RECORDS, "a.parquet"), table, {})
     found = estimate.dry_run(quick, job)
-    assert (found.pending, found.calibration) == (4, None)
+    assert (found.pending, found.calibration) == (39, None)
     assert found.share == pytest.approx(2 / quick.iterations)
 
 
@@ -368,7 +368,7 @@ def test_a_dry_run_for_programs_is_one_object(job, quick, capsys):
     assert found["bad_rows"] == {"bad_name": 1}
     assert found["device"].startswith("cpu")
     assert found["device_hours"] > 0
-    assert found.keys() <= named("docs/formats.md", "Summary")
+    assert found.keys() <= named("docs/formats.md", "A dry run for programs")
     assert found["cost"] is None, "there is no GPU"
     assert as_json(of_gpus(), quick, 0.8)["cost"] == pytest.approx(6.4)
 
