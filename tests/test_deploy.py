@@ -1,6 +1,5 @@
 """deploy/: the RayJob against the fields that KubeRay knows and Ray's own reading of them."""
 
-import argparse
 import re
 import shlex
 from pathlib import Path
@@ -13,7 +12,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 )
 from ray.autoscaler._private.util import validate_config
 
-from jobs._cli import parse
+from tests.options import settings_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -202,7 +201,7 @@ def test_no_pod_is_evicted_for_memory_or_holds_keys(documents, job):
 def test_the_entry_point_is_a_command_of_ours_that_asks_for_no_more_than_the_pool(job):
     python, flag, module, *arguments = shlex.split(job["spec"]["entrypoint"])
     assert (python, flag, module) == ("python", "-m", "jobs.stylize")
-    _, settings = parse(arguments, argparse.ArgumentParser())
+    _, settings = settings_of(arguments)
     (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert settings.gpus_per_actor == 1
     assert settings.actors == workers["maxReplicas"]

@@ -152,7 +152,7 @@ def test_the_page_says_what_the_records_say(sample):
     page = read(sample)
     assert (made.pairs, made.listed, made.pictured, made.bytes) == (30, 30, 26, len(page))
     data = data_of(page)
-    assert data["counts"] == {"rows": 30, "ok": 26, "error": 4}
+    assert data["counts"] == {"rows": 30, "ok": 26, "originals": 0, "error": 4}
     assert {row["name"]: row["count"] for row in data["errors"]} == {"not_found": 2, "bad_name": 2}
     assert data["seconds"]["load"] == pytest.approx(2.6)
     assert data["stops"] == [["iterations", 26]]
@@ -331,8 +331,9 @@ def test_pairs_of_earlier_manifests_do_not_pass_for_work_that_is_done(tmp_path):
 
 
 def test_a_link_never_leaves_the_images():
-    rows = [ok_record(0, file_name="images/../../x.png"), ok_record(1)]
-    assert [row["file"] for row in listed(rows).rows] == [None, "images/pair-1.png"]
+    names = ["images/../../x.png", "x.png", "", "images/x.png"]
+    rows = [ok_record(number, file_name=name) for number, name in enumerate(names)]
+    assert [row["file"] for row in listed(rows).rows] == [None, None, None, "images/x.png"]
 
 
 def listed(rows: list[dict]) -> pairs.Pairs:

@@ -1,6 +1,5 @@
 """Which pairs get thumbnails first, and which thumbnail belongs to which pair."""
 
-from pipeline.data.output import records
 from pipeline.data.storage import uris
 from pipeline.report.facts import Facts
 from pipeline.report.grid import Grid
@@ -17,11 +16,7 @@ def wanted_pictures(pairs: Pairs, facts: Facts, grid: Grid | None, output: str) 
     """
     in_grid = {place for row in grid.cells for place in row} if grid else set()
     first = {key: place for place, key in enumerate(extreme_keys(facts))}
-    places = [
-        place
-        for place, row in enumerate(pairs.rows)
-        if row["ok"] and records.is_image_name(row["file"] or "")
-    ]
+    places = [place for place, row in enumerate(pairs.rows) if row["file"]]
     places.sort(
         key=lambda place: (
             place not in in_grid,

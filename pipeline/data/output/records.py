@@ -250,7 +250,7 @@ def is_image_name(file_name: str) -> bool:
 
     Any other name may lead out of the output.
     """
-    folder, *folders, last = file_name.split("/")
+    folder, *folders, last = file_name.split("/") if "/" in file_name else ("", file_name)
     name, _, ending = last.rpartition(".")
     inside = folder == IMAGES and len(folders) <= 2 and ending in ("png", "jpg", "webp")
     return inside and all(map(is_name, (*folders, name)))
