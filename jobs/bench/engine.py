@@ -3,7 +3,6 @@
 Call the measurements through ``alone``: each one's Ray and memory are to be its own.
 """
 
-import functools
 import os
 import random
 import tempfile
@@ -85,8 +84,8 @@ def engine_cost(
         actor = type("NotedActor", (InstantActor,), {"folder": noted})
         with (
             mock.patch.object(flow, "StyleActor", actor),
-            mock.patch.object(flow, "load", functools.partial(parts.load, folder=noted)),
-            mock.patch.object(flow, "store", functools.partial(parts.store, folder=noted)),
+            mock.patch.object(flow, "load", parts.named(parts.load, noted)),
+            mock.patch.object(flow, "store", parts.named(parts.store, noted)),
         ):
             small = SmallJob(rows, image_size, EVALUATIONS, form="jpg")
             settings = {"batch_size": batch_size, "rows_per_block": rows_per_block}

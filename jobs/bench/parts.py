@@ -55,6 +55,11 @@ def store(table: pa.Table, folder: str, context: Context, board: Board) -> pa.Ta
         return storing.store(table, context, board)
 
 
+def named(work: Callable[..., pa.Table], folder: str) -> Callable[..., pa.Table]:
+    """Return ``load`` or ``store`` with its folder, under its own name: Ray names tasks by it."""
+    return functools.update_wrapper(functools.partial(work, folder=folder), work)
+
+
 _last: list[float] = []  # this process's CPU time at the end of its latest piece of work
 
 

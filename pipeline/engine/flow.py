@@ -133,7 +133,7 @@ def _stage(work: Callable[..., pa.Table], **arguments: Any) -> Callable[[pa.Tabl
     context holds credentials.
     """
 
-    @functools.wraps(getattr(work, "func", work))  # a partial function has no name
+    @functools.wraps(work)
     def stage(table: pa.Table) -> pa.Table:
         return work(table, **arguments)
 

@@ -92,7 +92,7 @@ function pairFacts(pair) {
   const [load, optimize, store] = column.seconds[pair];
   const link = fileLink(pair);
   const own = Object.entries(column.own[pair] ?? {}).map(([name, value]) => `${name} = ${value}`);
-  const ok = column.ok[pair] && !isOriginal(pair);
+  const stylized = isStylized(pair);
   return facts([
     ["Content", contentUri(pair)],
     [column.styles[pair].length > 1 ? "Styles" : "Style", styleUris(pair).join("\n")],
@@ -101,9 +101,9 @@ function pairFacts(pair) {
     ["Settings of its own", own.join(", ")],
     ["Image file", link && el("a", { href: link, target: "_blank", rel: "noopener" }, column.file[pair])],
     ["Size", size && `${size[0]} × ${size[1]} px`],
-    ["Loss", ok ? `${shown(column.loss[pair])} (content ${shown(column.contentLoss[pair])}, style ${shown(column.styleLoss[pair])})` : null],
-    ["Stopped", ok ? `after ${count(column.evaluations[pair], "evaluation")}: ${stopText(pairs.stops[column.stop[pair]] ?? "unknown")}` : null],
-    ["Time taken", ok ? `read ${duration(load)}, optimise ${duration(optimize)}, write ${duration(store)}` : null],
+    ["Loss", stylized ? `${shown(column.loss[pair])} (content ${shown(column.contentLoss[pair])}, style ${shown(column.styleLoss[pair])})` : null],
+    ["Stopped", stylized ? `after ${count(column.evaluations[pair], "evaluation")}: ${stopText(pairs.stops[column.stop[pair]] ?? "unknown")}` : null],
+    ["Time taken", stylized ? `read ${duration(load)}, optimise ${duration(optimize)}, write ${duration(store)}` : null],
     ["Finished", column.finished[pair] && time(column.finished[pair])],
     ["Id", column.id[pair]],
   ]);

@@ -94,7 +94,7 @@ function showSeconds(body) {
     part.style.setProperty("flex-grow", String(value / total));
     strip.append(part);
   }
-  const values = everyPair.filter((pair) => column.ok[pair] && !isOriginal(pair)).map(seconds).filter((value) => value > 0).sort((a, b) => a - b);
+  const values = everyPair.filter(isStylized).map(seconds).filter((value) => value > 0).sort((a, b) => a - b);
   const [least, most] = [values[0], values[values.length - 1]];
   const panel = el("div", { class: "panel" }, el("h3", {}, "Time for one picture"));
   if (values.length > 2 && most > least) {

@@ -85,8 +85,9 @@ function resultTile(pair) {
 }
 
 function card(pair) {
-  const made = [`loss ${shown(column.loss[pair])}`, duration(seconds(pair))];
-  const facts = !column.ok[pair] ? ["error"] : isOriginal(pair) ? ["original"] : made;
+  const facts = isStylized(pair)
+    ? [`loss ${shown(column.loss[pair])}`, duration(seconds(pair))]
+    : [column.ok[pair] ? "original" : "error"];
   const link = fileLink(pair);
   return el(
     "li",

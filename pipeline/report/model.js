@@ -48,6 +48,7 @@ function shortNames(paths) {
 
 const styleShort = shortNames(pairs.styles.names);
 const isOriginal = (pair) => column.ok[pair] && !column.styles[pair].length && column.evaluations[pair] === null;
+const isStylized = (pair) => column.ok[pair] && !isOriginal(pair);
 const aboutStyle = (pair) => (isOriginal(pair) ? "an original, as it was" : `in the style of ${styleTitle(pair)}`);
 const styleTitle = (pair) => column.styles[pair].map((style) => styleShort[style]).join(" + ") || "none";
 
@@ -135,8 +136,8 @@ const SORTS = {
   id: { text: "Id", key: placeById },
   "loss-up": { text: "Loss, lowest first", key: (pair) => column.loss[pair] },
   "loss-down": { text: "Loss, highest first", key: (pair) => down(column.loss[pair]) },
-  "seconds-up": { text: "Time taken, shortest first", key: (pair) => column.ok[pair] && !isOriginal(pair) ? seconds(pair) : null },
-  "seconds-down": { text: "Time taken, longest first", key: (pair) => column.ok[pair] && !isOriginal(pair) ? down(seconds(pair)) : null },
+  "seconds-up": { text: "Time taken, shortest first", key: (pair) => isStylized(pair) ? seconds(pair) : null },
+  "seconds-down": { text: "Time taken, longest first", key: (pair) => isStylized(pair) ? down(seconds(pair)) : null },
   newest: { text: "Newest first", key: (pair) => down(column.finished[pair]) },
 };
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.data.storage import files
 from pipeline.data.storage.filesystems import StorageOptions
 from pipeline.settings import SettingError, StyleSettings, as_settings, replace
+from pipeline.style.hardware.products import matmul_precision
 from pipeline.style.method.targets import least_side
 from pipeline.style.network.vgg import VGG
 from pipeline.style.network.weights import build_network, load_weights
@@ -177,6 +178,5 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.autocast(device.type, enabled=False))
         # Raises if the process uses PyTorch's newer precision switches. Those then decide.
         with contextlib.suppress(RuntimeError):
-            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
-            torch.set_float32_matmul_precision("highest")
+            stack.enter_context(matmul_precision("highest"))
         yield

@@ -1,6 +1,5 @@
 """The benchmark's measurements run, each in a process of its own, and count what is there."""
 
-import functools
 import json
 import subprocess
 from dataclasses import replace
@@ -101,7 +100,7 @@ def test_figures_are_kept_even_if_a_later_measurement_fails(monkeypatch, tmp_pat
 
 def test_a_measured_stage_is_called_as_a_jobs_own():
     """Its processes are told from others by that name."""
-    work = functools.partial(parts.load, folder="f")
+    work = parts.named(parts.load, "f")
     assert flow._stage(work, context=None).__name__ == flow._stage(flow.load).__name__ == "load"
 
 

@@ -89,7 +89,10 @@ class RowChecker:
                 raise RowError("bad_row", fault)
             for name, text in secrets.items():
                 check_name(name, text)
-                raise RowError("bad_name", f"{name}: holds a credential; give another name")
+            if secrets:
+                raise RowError(
+                    "bad_name", f"{' and '.join(secrets)}: holds a credential; give another name"
+                )
             planned["style_blend"] = self._blend(blend, len(styles))
             planned["content_uri"] = self._uri(row["content_uri"], "content_uri")
             planned["style_uri"] = [self._style_uri(uri, "style_uri") for uri in styles]

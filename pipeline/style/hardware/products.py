@@ -83,6 +83,21 @@ def add_product_and_rectify(F: Tensor, D: Tensor, gradient: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Set ``torch.set_float32_matmul_precision`` of the process for a while.
+
+    Raises:
+        RuntimeError: the process uses PyTorch's newer precision switches.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextlib.contextmanager
 def _precision_of_convolutions(x: Tensor) -> Iterator[None]:
     """Multiply float32 matrices on a GPU in TF32 if its convolutions are in TF32 (the default).
 
@@ -94,8 +109,6 @@ def _precision_of_convolutions(x: Tensor) -> Iterator[None]:
             stack.enter_context(_switching)
             # Raises if the process uses PyTorch's newer precision switches. Those then decide.
             with contextlib.suppress(RuntimeError):
-                before = torch.get_float32_matmul_precision()
                 if in_tf32():
-                    torch.set_float32_matmul_precision("high")
-                    stack.callback(torch.set_float32_matmul_precision, before)
+                    stack.enter_context(matmul_precision("high"))
         yield
